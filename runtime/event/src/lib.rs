@@ -1,0 +1,56 @@
+//! What happens in the broker, and the traits the stages meet at.
+//!
+//! This crate is the leaf of the workspace. It holds the vocabulary every stage shares ([`Event`],
+//! [`Message`], [`Client`], topic names and filters, message ids, the [hook catalogue](hook::CATALOGUE))
+//! and the four seams between stages:
+//!
+//! | trait | called by | implemented by |
+//! | --- | --- | --- |
+//! | [`Hooks`] | broker | dispatch |
+//! | [`Control`] | modules, stores | broker |
+//! | [`Storage`] | modules | store |
+//! | [`SessionStore`] | broker | the embedded state |
+//!
+//! It does no I/O and knows no protocol, guest or database.
+
+pub mod ack;
+mod client;
+mod control;
+mod event;
+pub mod hook;
+mod hooks;
+mod id;
+mod message;
+mod scope;
+mod session_store;
+mod storage;
+mod tenant;
+mod topic;
+mod verdict;
+
+pub use ack::{AckError, AckJoin, AckPart};
+pub use client::{Client, Protocol};
+pub use control::{Control, ControlError};
+pub use event::{DisconnectReason, Event, Value};
+pub use hook::{Field, Hook};
+pub use hooks::{Admitted, Hooks, NoHooks, Raised};
+pub use id::{IdSource, MsgId, Node, ParseMsgIdError};
+pub use message::{Message, Origin, PublishProperties, QoS};
+pub use scope::{Backlog, Effects, Scope};
+pub use session_store::{
+    Change, Restored, RestoredSession, SessionStore, SessionStoreError, SubscriptionOptions, VolatileStore,
+};
+pub use storage::{AckLevel, ActionOptions, Rows, SqlValue, Storage, StorageError};
+pub use tenant::Tenant;
+pub use topic::{SharedFilter, TopicError, TopicFilter, TopicName, MAX_TOPIC_BYTES};
+pub use verdict::{ReasonCode, Verdict};
+
+/// A boxed future, the form in which the object-safe traits of this crate answer.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn std::future::Future<Output = T> + Send + 'a>>;
+
+/// Milliseconds since the Unix epoch, now.
+pub fn now_ms() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

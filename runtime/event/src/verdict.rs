@@ -1,0 +1,42 @@
+//! What the handlers of a message decide about it.
+
+use std::sync::Arc;
+
+use crate::Message;
+
+/// An MQTT 5 reason code (clause 2.4). On 3.1.1, which has none, a refused message is acknowledged and dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReasonCode(pub u8);
+
+impl ReasonCode {
+    /// 0x00.
+    pub const SUCCESS: Self = Self(0x00);
+    /// 0x80: the receiver does not want to say more.
+    pub const UNSPECIFIED: Self = Self(0x80);
+    /// 0x83: valid, but refused by this server.
+    pub const IMPLEMENTATION_SPECIFIC: Self = Self(0x83);
+    /// 0x87: not authorised.
+    pub const NOT_AUTHORIZED: Self = Self(0x87);
+    /// 0x88: the server is not available.
+    pub const SERVER_UNAVAILABLE: Self = Self(0x88);
+    /// 0x97: a limit was passed.
+    pub const QUOTA_EXCEEDED: Self = Self(0x97);
+}
+
+/// The outcome of all handlers of one event.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// Go on with the message as it is (all other hooks always pass).
+    Pass,
+    /// Acknowledge as a success, but do not route.
+    Drop,
+    /// Do not route; MQTT 5 publishers get this reason code, others a plain acknowledgement.
+    Reject(ReasonCode),
+    /// A handler failed and its policy is to refuse: MQTT 5 publishers get this reason code, others are
+    /// disconnected without an acknowledgement, so that they send again.
+    Fail(ReasonCode),
+    /// Route this message instead.
+    Replace(Arc<Message>),
+    /// Route these messages instead, in this order.
+    FanOut(Vec<Arc<Message>>),
+}
