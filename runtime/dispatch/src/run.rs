@@ -1,0 +1,280 @@
+//! Takes one event through its handlers: modules in order, each on what the previous one left of the message,
+//! then the actions on every message that is left.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tidegate_event::{Admitted, Event, Hook, Message, QoS, ReasonCode, Scope, TopicFilter, Verdict};
+use tidegate_module::{CallError, ErrorPolicy, Module};
+
+use crate::filter_tree::Matches;
+use crate::table::{Handler, HookTable};
+
+/// A message on its way through the handlers of an event, and the handlers still before it.
+struct Course {
+    scope: Scope,
+    handlers: Matches,
+    /// How many of `handlers` have run.
+    done: usize,
+}
+
+impl Course {
+    fn next(&self) -> Option<u32> {
+        self.handlers.get(self.done).copied()
+    }
+}
+
+/// What a handler's answer means for the course it ran on.
+pub(crate) enum Step {
+    /// On to the next handler.
+    Go,
+    /// No further handler: drop, reject or fail.
+    Stop(Verdict),
+    /// On with these messages instead.
+    Split(Vec<Arc<Message>>),
+}
+
+/// Runs the handlers at `matches` on the event of `scope`. Ends when modules have run and actions are enqueued.
+pub(crate) async fn run(table: &HookTable, matches: Matches, scope: Scope) -> Admitted {
+    let hook = scope.event.hook();
+    let implicit = matches!(scope.event, Event::MessageAcked { explicit: false, .. });
+    let mut changed = false;
+    let mut ready: Vec<Course> = Vec::new();
+    let mut courses = VecDeque::from([Course { scope: scope.clone(), handlers: matches, done: 0 }]);
+
+    // Modules first, on every message, so that nothing is enqueued for an event that is refused in the end. A
+    // course that a module splits goes on with its parts in its place: order is kept.
+    'courses: while let Some(mut course) = courses.pop_front() {
+        while let Some(position) = course.next() {
+            let step = match table.handler(hook, position) {
+                Some(Handler::Module(_)) if implicit => Step::Go,
+                Some(Handler::Module(module)) => call(module, hook, &course.scope).await,
+                #[cfg(test)]
+                Some(Handler::Scripted(scripted)) if scripted.is_module() => {
+                    scripted.call(&course.scope).await
+                }
+                _ => break,
+            };
+            course.done += 1;
+            match step {
+                Step::Go => {}
+                Step::Stop(Verdict::Drop) => {
+                    changed = true;
+                    continue 'courses;
+                }
+                // A refusal is of the event as a whole: parts of a split have one publisher and one answer.
+                Step::Stop(verdict) => return Admitted { verdict, scope },
+                Step::Split(messages) => {
+                    changed = true;
+                    for message in messages.into_iter().rev() {
+                        courses.push_front(course.with_message(table, position, message));
+                    }
+                    continue 'courses;
+                }
+            }
+        }
+        ready.push(course);
+    }
+
+    for course in &ready {
+        for position in &course.handlers[course.done..] {
+            match table.handler(hook, *position) {
+                Some(Handler::Action(action)) if implicit && action.is_custom() => {}
+                Some(Handler::Action(action)) => action.run(&course.scope).await,
+                #[cfg(test)]
+                Some(Handler::Scripted(scripted)) => scripted.run(&course.scope).await,
+                _ => {}
+            }
+        }
+    }
+    let verdict = if changed { verdict(ready) } else { Verdict::Pass };
+    Admitted { verdict, scope }
+}
+
+impl Course {
+    /// The course of `message`, which the handler at `position` made of this one's. When the topic changed,
+    /// the handlers after it are found anew.
+    fn with_message(&self, table: &HookTable, position: u32, message: Arc<Message>) -> Self {
+        let same_topic = self.scope.event.message().is_some_and(|old| old.topic == message.topic);
+        let scope = self.scope.with_message(message);
+        if same_topic {
+            return Self { scope, handlers: self.handlers.clone(), done: self.done };
+        }
+        let mut handlers = table.matching(&scope.event);
+        handlers.retain(|other| *other > position);
+        Self { scope, handlers, done: 0 }
+    }
+}
+
+fn verdict(ready: Vec<Course>) -> Verdict {
+    let mut messages: Vec<Arc<Message>> =
+        ready.iter().filter_map(|course| course.scope.event.message().cloned()).collect();
+    match messages.len() {
+        0 => Verdict::Drop,
+        1 => messages.pop().map_or(Verdict::Drop, Verdict::Replace),
+        _ => Verdict::FanOut(messages),
+    }
+}
+
+async fn call(module: &Module, hook: Hook, scope: &Scope) -> Step {
+    match module.call(scope).await {
+        Ok(answer) => {
+            add_subscriptions(scope, answer.subscriptions);
+            answer.verdict.into()
+        }
+        Err(error) => on_error(module, hook, scope, &error),
+    }
+}
+
+impl From<Verdict> for Step {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Pass => Self::Go,
+            Verdict::Replace(message) => Self::Split(vec![message]),
+            Verdict::FanOut(messages) => Self::Split(messages),
+            other => Self::Stop(other),
+        }
+    }
+}
+
+fn add_subscriptions(scope: &Scope, subscriptions: Vec<(TopicFilter, QoS)>) {
+    if !subscriptions.is_empty() {
+        scope.effects.lock().subscriptions.extend(subscriptions);
+    }
+}
+
+/// A call failed: the module's policy for this hook decides. Refusing and dropping exist only where the answer
+/// counts; elsewhere the event goes on.
+fn on_error(module: &Module, hook: Hook, scope: &Scope, error: &CallError) -> Step {
+    let policy = module.policy(hook);
+    let client = scope.event.client().map_or("", |client| &client.id);
+    let topic = scope.event.message().map_or("", |message| message.topic.as_str());
+    tracing::warn!(
+        module = module.name(),
+        hook = hook.name(),
+        client,
+        topic,
+        ?policy,
+        "handler failed: {error}"
+    );
+    match (policy, hook) {
+        (ErrorPolicy::Drop, Hook::MessagePublish | Hook::MessageDeliver) => Step::Stop(Verdict::Drop),
+        (ErrorPolicy::Reject, Hook::MessagePublish) => {
+            Step::Stop(Verdict::Fail(ReasonCode::IMPLEMENTATION_SPECIFIC))
+        }
+        _ => Step::Go,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::scripted::{Scripted, message, publish};
+    use futures_util::FutureExt as _;
+    use tidegate_event::{AckError, Node};
+
+    fn table(handlers: &[(&[&str], &Arc<Scripted>)]) -> HookTable {
+        let mut table = HookTable::default();
+        for (filters, handler) in handlers {
+            let filters: Vec<_> = filters.iter().map(|f| f.parse().unwrap()).collect();
+            table.add(Hook::MessagePublish, &filters, Handler::Scripted((*handler).clone()));
+        }
+        table
+    }
+
+    fn run_now(table: &HookTable, event: Event) -> Admitted {
+        let matches = table.matching(&event);
+        run(table, matches, Scope::new(event, Arc::new(Node::default()))).now_or_never().unwrap()
+    }
+
+    fn topics(scripted: &Scripted) -> Vec<String> {
+        scripted.seen().iter().map(|m| m.topic.to_string()).collect()
+    }
+
+    #[test]
+    fn modules_see_what_the_previous_one_made_and_actions_what_is_left() {
+        let first = Scripted::module(|m| Verdict::Replace(message(m.topic.as_str(), b"one")));
+        let second = Scripted::module(|m| {
+            Verdict::Replace(message(m.topic.as_str(), &[&m.payload, &b"+two"[..]].concat()))
+        });
+        let action = Scripted::action();
+        let table = table(&[(&[], &first), (&["a/#"], &second), (&[], &action)]);
+        let admitted = run_now(&table, publish("a/b", b"x"));
+        let Verdict::Replace(result) = admitted.verdict else { panic!("{:?}", admitted.verdict) };
+        assert_eq!(&result.payload[..], b"one+two");
+        assert_eq!(&action.seen()[0].payload[..], b"one+two");
+    }
+
+    #[test]
+    fn a_dropped_message_reaches_no_later_handler() {
+        let (first, action) = (Scripted::module(|_| Verdict::Drop), Scripted::action());
+        let second = Scripted::module(|_| Verdict::Pass);
+        let table = table(&[(&[], &first), (&[], &second), (&[], &action)]);
+        assert!(matches!(run_now(&table, publish("a", b"x")).verdict, Verdict::Drop));
+        assert!(second.seen().is_empty() && action.seen().is_empty());
+    }
+
+    #[test]
+    fn a_fan_out_keeps_its_order_through_later_modules_and_actions() {
+        let first = Scripted::module(|_| {
+            Verdict::FanOut(vec![message("p/1", b""), message("p/2", b""), message("p/3", b"")])
+        });
+        let second =
+            Scripted::module(|m| if m.topic.as_str() == "p/2" { Verdict::Drop } else { Verdict::Pass });
+        let action = Scripted::action();
+        let table = table(&[(&["a"], &first), (&["p/+"], &second), (&["p/#"], &action)]);
+        let Verdict::FanOut(parts) = run_now(&table, publish("a", b"x")).verdict else { panic!("fan-out") };
+        assert_eq!(parts.iter().map(|m| m.topic.as_str()).collect::<Vec<_>>(), ["p/1", "p/3"]);
+        assert_eq!(topics(&second), ["p/1", "p/2", "p/3"]);
+        assert_eq!(topics(&action), ["p/1", "p/3"]);
+    }
+
+    #[test]
+    fn a_changed_topic_finds_its_own_later_handlers_and_none_twice() {
+        let first = Scripted::module(|_| Verdict::Replace(message("b", b"")));
+        let (only_a, only_b) = (Scripted::module(|_| Verdict::Pass), Scripted::module(|_| Verdict::Pass));
+        let table = table(&[(&["a", "b"], &first), (&["a"], &only_a), (&["b"], &only_b)]);
+        assert!(matches!(run_now(&table, publish("a", b"x")).verdict, Verdict::Replace(_)));
+        assert_eq!((topics(&first).len(), topics(&only_a).len(), topics(&only_b).len()), (1, 0, 1));
+    }
+
+    #[test]
+    fn a_refusal_refuses_the_event_and_enqueues_nothing() {
+        let split = Scripted::module(|_| Verdict::FanOut(vec![message("p/1", b""), message("p/2", b"")]));
+        let refuse = Scripted::module(|m| {
+            if m.topic.as_str() == "p/2" {
+                Verdict::Reject(ReasonCode::NOT_AUTHORIZED)
+            } else {
+                Verdict::Pass
+            }
+        });
+        let action = Scripted::action();
+        let table = table(&[(&["a"], &split), (&["p/#"], &refuse), (&[], &action)]);
+        let admitted = run_now(&table, publish("a", b"x"));
+        assert!(matches!(admitted.verdict, Verdict::Reject(ReasonCode::NOT_AUTHORIZED)));
+        assert!(action.seen().is_empty());
+    }
+
+    #[test]
+    fn the_acks_of_all_actions_join() {
+        let (one, two) = (Scripted::action(), Scripted::action());
+        let table = table(&[(&[], &one), (&[], &two)]);
+        let admitted = run_now(&table, publish("a", b"x"));
+        let acks = admitted.scope.acks;
+        one.complete(Ok(()));
+        assert_eq!(acks.clone().now_or_never(), None);
+        let refused =
+            AckError::Refused { connector: "x".into(), reason: "y".into(), code: ReasonCode::UNSPECIFIED };
+        two.complete(Err(refused.clone()));
+        assert_eq!(acks.now_or_never(), Some(Err(refused)));
+    }
+
+    #[test]
+    fn an_unmatched_topic_runs_nothing() {
+        let module = Scripted::module(|_| Verdict::Drop);
+        let table = table(&[(&["a/+"], &module)]);
+        assert!(table.matching(&publish("b", b"")).is_empty());
+        assert!(table.is_bound(Hook::MessagePublish) && !table.is_bound(Hook::MessageAcked));
+    }
+}

@@ -1,0 +1,86 @@
+//! A handler that plays a script, so that the course of an event can be tested without guests and stores.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tidegate_event::{
+    AckError, AckPart, Event, IdSource, Message, Node, Origin, QoS, Scope, Tenant, Verdict, now_ms,
+};
+
+use crate::run::Step;
+
+type Script = Box<dyn Fn(&Message) -> Verdict + Send + Sync>;
+
+/// A module with a script, or an action that holds its part until it is told to complete.
+pub(crate) struct Scripted {
+    script: Option<Script>,
+    seen: Mutex<Vec<Arc<Message>>>,
+    parts: Mutex<Vec<AckPart>>,
+}
+
+impl Scripted {
+    /// A module that answers with what `script` makes of the message.
+    pub(crate) fn module(script: impl Fn(&Message) -> Verdict + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { script: Some(Box::new(script)), seen: Mutex::default(), parts: Mutex::default() })
+    }
+
+    /// An action of level `stored`.
+    pub(crate) fn action() -> Arc<Self> {
+        Arc::new(Self { script: None, seen: Mutex::default(), parts: Mutex::default() })
+    }
+
+    pub(crate) fn is_module(&self) -> bool {
+        self.script.is_some()
+    }
+
+    /// The messages it was called with, in order.
+    pub(crate) fn seen(&self) -> Vec<Arc<Message>> {
+        self.seen.lock().clone()
+    }
+
+    /// Completes every part it holds.
+    pub(crate) fn complete(&self, result: Result<(), AckError>) {
+        for part in self.parts.lock().drain(..) {
+            match &result {
+                Ok(()) => part.done(),
+                Err(error) => part.fail(error.clone()),
+            }
+        }
+    }
+
+    pub(crate) async fn call(&self, scope: &Scope) -> Step {
+        let (Some(message), Some(script)) = (scope.event.message(), &self.script) else { return Step::Go };
+        self.seen.lock().push(message.clone());
+        script(message).into()
+    }
+
+    pub(crate) async fn run(&self, scope: &Scope) {
+        self.seen.lock().extend(scope.event.message().cloned());
+        self.parts.lock().push(scope.acks.part());
+    }
+}
+
+/// A message on `topic`.
+pub(crate) fn message(topic: &str, payload: &[u8]) -> Arc<Message> {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    Arc::new(Message {
+        id: IdSource::new(&Node::default()).next_id(),
+        topic: topic.parse().unwrap(),
+        payload: Bytes::copy_from_slice(payload),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        dup: false,
+        timestamp_ms: now_ms(),
+        sender: "c".into(),
+        publisher: None,
+        properties: None,
+        origin: Origin::Client,
+        hops: 0,
+    })
+}
+
+/// The publish event of such a message.
+pub(crate) fn publish(topic: &str, payload: &[u8]) -> Event {
+    Event::MessagePublish { message: message(topic, payload), tenant: Tenant::default() }
+}
