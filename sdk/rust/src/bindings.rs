@@ -1,0 +1,73 @@
+//! What `wit-bindgen` makes of `wit/`: the imports and types once, and one world a hook.
+//!
+//! The worlds are in `worlds/worlds.wit`. A world's exports become a duty of the guest only where
+//! [`export!`](crate::export) names the hook, so the other worlds leave no trace in its component.
+
+/// The interfaces a guest may call and the types of all interfaces.
+pub mod imports {
+    wit_bindgen::generate!({
+        world: "tidegate:sdk/imports",
+        path: [
+            "wit/wasi-config", "wit/wasi-logging", "wit/broker", "wit/storage", "wit/hooks", "wit/module",
+            "wit/worlds", "worlds",
+        ],
+        generate_all,
+        generate_unused_types: true,
+        additional_derives: [PartialEq],
+    });
+}
+
+/// One module a world: the trait of the interface it exports and the macro that exports it.
+macro_rules! worlds {
+    ($($module:ident = $world:literal { $($with:tt)* })*) => {$(
+        #[doc = concat!("The world `", $world, "`.")]
+        pub mod $module {
+            wit_bindgen::generate!({
+                world: $world,
+                path: [
+                    "wit/wasi-config", "wit/wasi-logging", "wit/broker", "wit/storage", "wit/hooks",
+                    "wit/module", "wit/worlds", "worlds",
+                ],
+                with: { $($with)* },
+                generate_all,
+                pub_export_macro: true,
+            });
+        }
+    )*};
+}
+
+worlds! {
+    init = "tidegate:sdk/init" {}
+    client_connected = "tidegate:sdk/client-connected" {
+        "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
+        "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
+    }
+    client_disconnected = "tidegate:sdk/client-disconnected" {
+        "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
+        "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
+    }
+    session_created = "tidegate:sdk/session-created" {
+        "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
+        "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
+    }
+    session_subscribed = "tidegate:sdk/session-subscribed" {
+        "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
+        "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
+    }
+    session_unsubscribed = "tidegate:sdk/session-unsubscribed" {
+        "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
+        "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
+    }
+    message_publish = "tidegate:sdk/message-publish" {
+        "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
+        "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
+    }
+    message_deliver = "tidegate:sdk/message-deliver" {
+        "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
+        "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
+    }
+    message_acked = "tidegate:sdk/message-acked" {
+        "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
+        "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
+    }
+}
