@@ -1,1 +1,48 @@
-//! Placeholder.
+//! The MQTT 3.1, 3.1.1 and 5 broker.
+//!
+//! ```text
+//! listener -> connection::handshake -> connection --packets--> pipeline --raise--> Hooks (dispatch)
+//!                                        ^   ^                    | verdict, acks
+//!                                replies |   | deliveries         v
+//!                                        |   '-- session outbox <- route <- tree, retained
+//!                                        '------------------------'
+//! ```
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`codec`] | bytes to packets and back; no I/O |
+//! | `listener` | accepts sockets |
+//! | `connection` | one task a connection: reads, writes, keep-alive, what each packet does |
+//! | `pipeline` | the inbound life of a client: events in order, completions in order, answers |
+//! | `session` | what outlives a connection: queue, messages in flight, subscriptions, QoS 2 ids |
+//! | `route`, `tree`, `retained` | which sessions a message reaches |
+//! | `registry`, `realm`, `timers` | who has which session, per tenant; expiry and delayed wills |
+//! | `control`, `will`, `restore` | messages and commands without a client behind them; restart |
+//!
+//! Invariants: a connection's task never awaits while it serves its client, so nothing holds up PINGREQ; a
+//! session is served by one connection at a time, which holds its seat; nobody waits for a slow subscriber, whose
+//! queue is bounded; a message is routed and acknowledged only when its handlers have reached their level, and in
+//! the order in which its publisher sent it, over reconnects too; a publish takes no shared lock while the
+//! subscriptions do not change. The broker knows the event crate's traits and no guest, rule or database.
+
+mod broker;
+pub mod codec;
+mod config;
+mod connection;
+mod control;
+mod listener;
+mod metrics;
+mod pipeline;
+mod realm;
+mod reason;
+mod registry;
+mod restore;
+mod retained;
+mod route;
+mod session;
+mod timers;
+mod tree;
+mod will;
+
+pub use broker::Broker;
+pub use config::BrokerConfig;

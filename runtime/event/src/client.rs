@@ -28,6 +28,7 @@ impl Protocol {
     }
 
     /// Whether packets carry properties and reason codes.
+    #[inline]
     pub fn is_v5(self) -> bool {
         self == Self::V5
     }

@@ -222,10 +222,9 @@ impl Event {
             Field::Tenant => text(self.tenant().name()),
             Field::Topic => match (self, message) {
                 (_, Some(message)) => text(message.topic.as_str()),
-                (
-                    Self::SessionSubscribed { filter, .. } | Self::SessionUnsubscribed { filter, .. },
-                    _,
-                ) => text(filter.as_str()),
+                (Self::SessionSubscribed { filter, .. } | Self::SessionUnsubscribed { filter, .. }, _) => {
+                    text(filter.as_str())
+                }
                 _ => Value::Null,
             },
             Field::Qos => match (self, message) {
@@ -285,7 +284,9 @@ mod tests {
     fn every_field_of_a_row_has_a_value() {
         let event = publish(b"x");
         let node = Node::default();
-        for field in [Field::Clientid, Field::Topic, Field::Msgid, Field::Payload, Field::Message, Field::Retain] {
+        for field in
+            [Field::Clientid, Field::Topic, Field::Msgid, Field::Payload, Field::Message, Field::Retain]
+        {
             assert_ne!(event.value(field, &node), Value::Null, "{}", field.name());
         }
         assert_eq!(event.value(Field::Qos, &node), Value::Int(1));

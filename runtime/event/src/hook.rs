@@ -205,8 +205,8 @@ pub const CATALOGUE: [Row; 8] = [
         interface: "tidegate:hooks/message-publish",
         function: "on-message-publish",
         fields: &[
-            Message, Msgid, Topic, Payload, Qos, Clientid, Username, Peerhost, Node, Timestamp, Tenant, Retain,
-            Dup, Properties,
+            Message, Msgid, Topic, Payload, Qos, Clientid, Username, Peerhost, Node, Timestamp, Tenant,
+            Retain, Dup, Properties,
         ],
         topic: TopicOf::Message,
         decides: Decides::Publish,

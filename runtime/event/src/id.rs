@@ -71,9 +71,9 @@ impl Node {
 
     /// The node called `name`; its id bits are a hash of the name (FNV-1a, folded to 48 bits).
     pub fn new(name: &str) -> Self {
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
         Self { name: Arc::from(name), bits: (hash ^ (hash >> 48)) & 0xffff_ffff_ffff }
     }
 

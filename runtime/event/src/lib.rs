@@ -42,7 +42,7 @@ pub use session_store::{
 };
 pub use storage::{AckLevel, ActionOptions, Rows, SqlValue, Storage, StorageError};
 pub use tenant::Tenant;
-pub use topic::{SharedFilter, TopicError, TopicFilter, TopicName, MAX_TOPIC_BYTES};
+pub use topic::{MAX_TOPIC_BYTES, SharedFilter, TopicError, TopicFilter, TopicName};
 pub use verdict::{ReasonCode, Verdict};
 
 /// A boxed future, the form in which the object-safe traits of this crate answer.

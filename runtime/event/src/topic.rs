@@ -57,8 +57,14 @@ impl TopicName {
     /// [`TopicError`] naming the rule that `text` breaks.
     pub fn new(text: impl Into<ByteString>) -> Result<Self, TopicError> {
         let text = text.into();
-        check_text(&text)?;
-        if text.bytes().any(|b| b == b'+' || b == b'#') {
+        // Once a message: pieces of a fixed size become vector code. Which rule is broken is found out only when
+        // one is.
+        let check = |found: bool, &b: &u8| found | (b == 0) | (b == b'+') | (b == b'#');
+        let (pieces, rest) = text.as_bytes().as_chunks::<16>();
+        let forbidden =
+            pieces.iter().any(|piece| piece.iter().fold(false, check)) | rest.iter().fold(false, check);
+        if forbidden || text.is_empty() || text.len() > MAX_TOPIC_BYTES {
+            check_text(&text)?;
             return Err(TopicError::Wildcard);
         }
         Ok(Self(text))
@@ -253,6 +259,21 @@ mod tests {
         assert_eq!(TopicFilter::new("a+/b"), Err(TopicError::Plus));
         for good in ["#", "+", "/", "//", "+/+/#", "é/x", "$SYS/#"] {
             filter(good);
+        }
+    }
+
+    #[test]
+    fn a_forbidden_character_is_found_wherever_it_stands() {
+        for len in [1, 15, 16, 17, 40] {
+            for at in 0..len {
+                for (c, error) in
+                    [('+', TopicError::Wildcard), ('#', TopicError::Wildcard), ('\0', TopicError::Null)]
+                {
+                    let text: String = (0..len).map(|i| if i == at { c } else { 'x' }).collect();
+                    assert_eq!(TopicName::new(text), Err(error), "{c:?} at {at} of {len}");
+                }
+            }
+            name(&"x".repeat(len));
         }
     }
 

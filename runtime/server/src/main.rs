@@ -1,2 +1,5 @@
-//! Placeholder.
-fn main() {}
+//! The `tidegate` command.
+
+fn main() -> std::process::ExitCode {
+    tidegate::cli::main()
+}

@@ -1,1 +1,34 @@
-//! Placeholder.
+//! Stores: connectors to databases, the built-in actions, statement templates and the writer in front of every
+//! connector.
+//!
+//! ```text
+//! Action::run / Storage::run -> actions (what to do, once for all back ends)
+//!                                  |-- Operation --> writer (queue, budget, batches, retry, dead letters) --+
+//!                                  '-- reads (look-ups, backlogs) ------------------------------------------+--> Backend
+//! ```
+//!
+//! * [`config`] turns the documents' `.conf` files and `tidegate.toml` into one model and reports every error.
+//! * [`statement`] compiles statements with `${...}` variables into statements with bound parameters.
+//! * [`actions`] holds the built-in functions; [`actions::reference`] lists them.
+//! * [`backend`] is what a database must be able to do: typed operations in batches and a few reads.
+//! * `writer` batches, retries, isolates poison and bounds memory.
+//! * [`sqlite`] is the embedded back end.
+//!
+//! Adding a back end is a folder, a word in [`backend::built_in`] and a feature line in `Cargo.toml`.
+
+pub mod actions;
+pub mod backend;
+pub mod config;
+mod connector;
+mod dead_letter;
+mod metrics;
+pub mod operation;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+pub mod statement;
+mod storage;
+mod stores;
+mod writer;
+
+pub use actions::Action;
+pub use stores::{StoreOptions, Stores};

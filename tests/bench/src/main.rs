@@ -1,2 +1,104 @@
-//! Placeholder.
-fn main() {}
+//! `tidegate-bench [ROW...]`: runs the rows and prints a table.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use tidegate_bench::peer::{self, Peer};
+use tidegate_bench::report::Report;
+use tidegate_bench::row::{Bench, Row};
+
+/// Runs the benches. Our binary is found by TIDEGATE_BIN or beside this one.
+#[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    hidden: Option<Hidden>,
+    /// Rows to run; all when none is named.
+    rows: Vec<Row>,
+    /// A few seconds a row.
+    #[arg(long)]
+    quick: bool,
+    /// Write JSON lines to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Take a profile of our server with perf and print where the time goes.
+    #[arg(long)]
+    profile: bool,
+    /// Rounds of every case.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Only these peers: tidegate, rumqttd, mosquitto.
+    #[arg(long, value_delimiter = ',', value_name = "PEER,..")]
+    peers: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Hidden {
+    /// The rumqttd listener, as a child process of a bench.
+    #[command(hide = true, name = "serve-rumqttd")]
+    ServeRumqttd {
+        /// Where to listen on 127.0.0.1.
+        port: u16,
+        /// Protocol level, 4 or 5.
+        level: u8,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    if let Some(Hidden::ServeRumqttd { port, level }) = arguments.hidden {
+        return peer::serve(port, level);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(bench(arguments))
+}
+
+async fn bench(arguments: Arguments) -> anyhow::Result<()> {
+    let mut report = Report::new(arguments.json.as_deref())?;
+    let tidegate = find_tidegate()?;
+    let mut peers = vec![Peer::Rumqttd];
+    match &tidegate {
+        Some(path) => peers.insert(0, Peer::Tidegate(path.clone())),
+        None => report.line(
+            "tidegate is not measured: TIDEGATE_BIN is not set and no `tidegate` lies beside this binary",
+        ),
+    }
+    match ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|p| p.is_file())
+    {
+        Some(path) => peers.push(Peer::Mosquitto(path)),
+        None => report
+            .line("mosquitto is not measured: /usr/sbin/mosquitto is missing (Debian package mosquitto)"),
+    }
+    if !arguments.peers.is_empty() {
+        peers.retain(|peer| arguments.peers.iter().any(|name| name == peer.name()));
+    }
+    anyhow::ensure!(!peers.is_empty(), "--peers names none of the servers that are here");
+    let mut bench = Bench {
+        tidegate,
+        peers,
+        rounds: arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 3 }),
+        span: Bench::span(arguments.quick),
+        quick: arguments.quick,
+        profile: arguments.profile,
+        report,
+    };
+    let rows = if arguments.rows.is_empty() { Row::ALL.to_vec() } else { arguments.rows };
+    for row in rows {
+        bench.run(row).await.with_context(|| format!("row {row:?}"))?;
+    }
+    bench.report.finish();
+    Ok(())
+}
+
+fn find_tidegate() -> anyhow::Result<Option<PathBuf>> {
+    if let Some(path) = std::env::var_os("TIDEGATE_BIN").map(PathBuf::from) {
+        anyhow::ensure!(path.is_file(), "TIDEGATE_BIN: {} is no file", path.display());
+        return Ok(Some(path));
+    }
+    let beside = std::env::current_exe()?.with_file_name("tidegate");
+    Ok(beside.is_file().then_some(beside))
+}

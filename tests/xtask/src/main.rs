@@ -1,2 +1,57 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: build, demonstrate, test and measure Tidegate.
+//!
+//! Only the standard library, so that it builds in seconds on a fresh machine. Everything it starts uses the
+//! one optimised profile and a target directory outside the clone (see [`paths`]), so a second clone is warm.
+
+mod bench;
+mod ci;
+mod demo;
+mod guests;
+mod paths;
+mod process;
+mod screen;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  demo [--once]        Build everything, send sensor messages through a module into a database, then change
+                       the module while messages flow. Runs until Ctrl-C; --once ends by itself with status
+                       0 when every check held.
+  test [--filter TEXT] [--long] [--no-fuzz]
+                       Install what is missing, build, run every test and print the totals. --filter runs
+                       only tests whose name contains TEXT (and no fuzz target), --long repeats the kill and
+                       reload tests ten times as often.
+  bench [NAME..]       Measure against peers; without names every bench.
+  ci                   What .ci/run does.
+  help                 This text.
+
+Environment: CARGO_TARGET_DIR (default ~/.cache/tidegate/target), TIDEGATE_FUZZ_SECONDS (default 60, for each
+fuzz target).
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.split_first() {
+        Some((&"demo", rest)) => demo::main(rest),
+        Some((&"test", rest)) => test::main(rest),
+        Some((&"bench", rest)) => bench::main(rest),
+        Some((&"ci", [])) => ci::main(),
+        Some((&("help" | "--help" | "-h"), _)) => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => Err(format!("which command?\n\n{HELP}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{} {error}", screen::bad("error:"));
+            ExitCode::FAILURE
+        }
+    }
+}

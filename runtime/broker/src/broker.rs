@@ -1,0 +1,223 @@
+//! The broker as the rest of the process sees it: made, told to listen, shut down.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytestring::ByteString;
+use foldhash::fast::RandomState;
+use parking_lot::RwLock;
+use tidegate_event::{Change, Control, Hooks, IdSource, Node, SessionStore, SessionStoreError, Tenant};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::BrokerConfig;
+use crate::control::BrokerControl;
+use crate::listener;
+use crate::metrics::Metrics;
+use crate::pipeline::inject;
+use crate::realm::Realm;
+use crate::restore;
+use crate::timers::Timers;
+
+/// How far the broker is in stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// Not at all.
+    Running,
+    /// Nothing is read any more; what was taken is finished.
+    Draining,
+    /// The deadline has passed: connections are closed.
+    Closing,
+}
+
+/// What everything in the broker shares.
+pub(crate) struct Shared {
+    pub(crate) config: BrokerConfig,
+    pub(crate) ids: IdSource,
+    pub(crate) hooks: Arc<dyn Hooks>,
+    pub(crate) store: Arc<dyn SessionStore>,
+    pub(crate) metrics: Metrics,
+    pub(crate) timers: Timers,
+    /// Listeners and connections, with what these leave behind.
+    pub(crate) tasks: TaskTracker,
+    /// The tasks that serve all connections and end after them.
+    services: TaskTracker,
+    /// Nothing new is accepted.
+    pub(crate) stopping: CancellationToken,
+    /// Nothing is waited for any more.
+    pub(crate) closing: CancellationToken,
+    /// Connections are gone: finish what is queued and end.
+    services_stopping: CancellationToken,
+    phase: AtomicU8,
+    pub(crate) connection_numbers: AtomicU64,
+    pub(crate) session_numbers: AtomicU64,
+    pub(crate) connections: AtomicUsize,
+    realms: RwLock<HashMap<Tenant, Arc<Realm>, RandomState>>,
+    default_tenant: Tenant,
+}
+
+impl Shared {
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Running,
+            1 => Phase::Draining,
+            _ => Phase::Closing,
+        }
+    }
+
+    /// The tenant of a new connection. All of them are the default tenant's: nothing tells tenants apart yet.
+    pub(crate) fn tenant_of(&self, _username: Option<&ByteString>, _peer: SocketAddr) -> Tenant {
+        self.default_tenant.clone()
+    }
+
+    /// The tenant's part of the broker, if anybody has used it.
+    pub(crate) fn known_realm(&self, tenant: &Tenant) -> Option<Arc<Realm>> {
+        self.realms.read().get(tenant).cloned()
+    }
+
+    /// The tenant's part of the broker, made at first use.
+    pub(crate) fn realm(self: &Arc<Self>, tenant: &Tenant) -> Arc<Realm> {
+        if let Some(realm) = self.known_realm(tenant) {
+            return realm;
+        }
+        let mut realms = self.realms.write();
+        if let Some(realm) = realms.get(tenant) {
+            return Arc::clone(realm);
+        }
+        let (sender, receiver) = mpsc::channel(self.config.max_commands.max(1));
+        let realm = Arc::new(Realm::new(tenant.clone(), Arc::clone(self), sender));
+        self.services.spawn(inject::run(Arc::clone(&realm), receiver, self.services_stopping.clone()));
+        realms.insert(tenant.clone(), Arc::clone(&realm));
+        realm
+    }
+
+    fn all_realms(&self) -> Vec<Arc<Realm>> {
+        self.realms.read().values().cloned().collect()
+    }
+
+    /// Enters `phase` and wakes every connection to see it.
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+        for realm in self.all_realms() {
+            realm.registry.all().iter().for_each(|session| session.nudge());
+        }
+    }
+
+    fn sweep_retained(&self) {
+        for realm in self.all_realms() {
+            for message in realm.retained.sweep() {
+                realm.record(Change::RetainCleared { topic: &message.topic });
+            }
+        }
+    }
+}
+
+/// An MQTT 3.1, 3.1.1 and 5 broker. Cheap to clone; all clones are one broker.
+#[derive(Clone)]
+pub struct Broker {
+    shared: Arc<Shared>,
+}
+
+impl Broker {
+    /// Makes a broker that raises its events at `hooks` and records its durable state in `store`, and restores
+    /// what `store` has. It listens nowhere yet. Call it inside a tokio runtime, after the metrics recorder is
+    /// installed.
+    ///
+    /// # Errors
+    /// [`SessionStoreError`] when the durable state cannot be read.
+    pub fn new(
+        config: BrokerConfig,
+        node: Arc<Node>,
+        hooks: Arc<dyn Hooks>,
+        store: Arc<dyn SessionStore>,
+    ) -> Result<Self, SessionStoreError> {
+        let restored = store.restore()?;
+        let shared = Arc::new(Shared {
+            config,
+            ids: IdSource::new(&node),
+            hooks,
+            store,
+            metrics: Metrics::new(),
+            timers: Timers::default(),
+            tasks: TaskTracker::new(),
+            services: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            closing: CancellationToken::new(),
+            services_stopping: CancellationToken::new(),
+            phase: AtomicU8::new(Phase::Running as u8),
+            connection_numbers: AtomicU64::new(1),
+            session_numbers: AtomicU64::new(1),
+            connections: AtomicUsize::new(0),
+            realms: RwLock::default(),
+            default_tenant: Tenant::default(),
+        });
+        restore::apply(&shared, restored);
+        let timed = Arc::clone(&shared);
+        shared.services.spawn(async move {
+            tokio::select! {
+                () = timed.timers.run(|| timed.sweep_retained()) => {}
+                () = timed.services_stopping.cancelled() => {}
+            }
+        });
+        Ok(Self { shared })
+    }
+
+    /// Listens for MQTT over TCP at `address` and gives the address bound (port 0 = any). Can be called several
+    /// times. Connections are accepted by a task of their own.
+    ///
+    /// # Errors
+    /// The operating system's, when the address cannot be bound.
+    pub async fn listen(&self, address: SocketAddr) -> std::io::Result<SocketAddr> {
+        listener::listen(&self.shared, address).await
+    }
+
+    /// What handlers may do to clients.
+    pub fn control(&self) -> Arc<dyn Control> {
+        Arc::new(BrokerControl::new(Arc::clone(&self.shared)))
+    }
+
+    /// How many network connections there are, those without CONNECT so far included.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// Stops: nothing is accepted or read any more; what was read is handled until `deadline` from now;
+    /// acknowledgements are written, MQTT 5 clients are sent DISCONNECT 0x8B (Server shutting down), sockets are
+    /// flushed and closed. Returns when all that has happened, a little after the deadline at the latest.
+    pub async fn shutdown(&self, deadline: Duration) {
+        let shared = &self.shared;
+        let ends = Instant::now() + deadline;
+        shared.stopping.cancel();
+        shared.enter(Phase::Draining);
+        shared.tasks.close();
+        if tokio::time::timeout_at(ends, shared.tasks.wait()).await.is_err() {
+            tracing::warn!("handlers have not finished by the deadline: closing the connections");
+            shared.closing.cancel();
+            shared.enter(Phase::Closing);
+            let grace = shared.config.flush_timeout + Duration::from_millis(500);
+            if tokio::time::timeout(grace, shared.tasks.wait()).await.is_err() {
+                tracing::warn!(connections = self.connections(), "connections are left open");
+            }
+        }
+        shared.services_stopping.cancel();
+        shared.services.close();
+        let grace = ends.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        if tokio::time::timeout(grace, shared.services.wait()).await.is_err() {
+            tracing::warn!("messages of modules are left unhandled");
+        }
+        shared.closing.cancel();
+        shared.realms.write().clear();
+    }
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}

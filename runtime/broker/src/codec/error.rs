@@ -1,0 +1,129 @@
+//! Why a client's bytes were refused.
+
+use tidegate_event::{Protocol, ReasonCode, TopicError};
+
+use super::PacketType;
+
+/// Why a client's bytes were refused. Every variant ends the connection (MQTT 5 clause 4.13):
+/// [`CodecError::reason`] is what an MQTT 5 client is told, in DISCONNECT, or in CONNACK when the packet was
+/// CONNECT.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CodecError {
+    /// The bytes cannot be parsed by the rules of the packet.
+    #[error("malformed {packet}: {rule}")]
+    Malformed {
+        /// The packet at fault.
+        packet: PacketType,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
+    /// The packet can be parsed, but must not come now or with these values.
+    #[error("protocol error, {packet}: {rule}")]
+    Protocol {
+        /// The packet at fault.
+        packet: PacketType,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
+    /// A property that is not allowed, of the wrong type, repeated or of an illegal value (clause 2.2.2).
+    #[error("{packet}, property {name}: {rule}")]
+    Property {
+        /// The packet at fault.
+        packet: PacketType,
+        /// The property, as the standard names it.
+        name: &'static str,
+        /// The rule it breaks.
+        rule: &'static str,
+        /// What an MQTT 5 client is told.
+        reason: ReasonCode,
+    },
+    /// The packet is larger than the server takes (clause 3.2.2.3.6). It was not buffered.
+    #[error("{packet} of {size} bytes is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The packet at fault.
+        packet: PacketType,
+        /// Its size with its fixed header, bytes.
+        size: usize,
+        /// The limit, bytes.
+        limit: u32,
+    },
+    /// The topic of a PUBLISH, a will or a response is no topic name (clause 4.7).
+    #[error("{packet}, topic name: {error}")]
+    TopicName {
+        /// The packet at fault.
+        packet: PacketType,
+        /// The rule it breaks.
+        error: TopicError,
+    },
+    /// A topic name has more levels than the server takes.
+    #[error("{packet}, topic name: {levels} levels are more than the limit of {limit}")]
+    TopicLevels {
+        /// The packet at fault.
+        packet: PacketType,
+        /// Levels of the topic name.
+        levels: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A topic filter has more levels than the server takes.
+    #[error("{packet}, topic filter: {levels} levels are more than the limit of {limit}")]
+    FilterLevels {
+        /// The packet at fault.
+        packet: PacketType,
+        /// Levels of the filter.
+        levels: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// CONNECT asks for a protocol that is not MQTT 3.1, 3.1.1 or 5 (clauses 3.1.2.1, 3.1.2.2).
+    #[error("CONNECT: unsupported protocol version (level {level})")]
+    UnsupportedVersion {
+        /// The protocol level asked for; 0 when the protocol name is not known.
+        level: u8,
+        /// In which version CONNACK is understood best.
+        answer: Protocol,
+    },
+    /// CONNECT has an empty client id where the version does not allow one (MQTT 3.1; 3.1.1 without clean
+    /// session, clause 3.1.3-8).
+    #[error("CONNECT: client id must not be empty")]
+    ClientId,
+    /// The wire decoder refused what the checks before it had passed: a defect here, never the client's fault
+    /// alone.
+    #[error("{packet}: the decoder refused a packet that had passed the checks: {error}")]
+    Decoder {
+        /// The packet at fault.
+        packet: PacketType,
+        /// What the decoder said.
+        error: rumqttd::protocol::Error,
+    },
+}
+
+impl CodecError {
+    /// The MQTT 5 reason code (clause 2.4).
+    pub fn reason(&self) -> ReasonCode {
+        match self {
+            Self::Malformed { .. } | Self::Decoder { .. } => reason::MALFORMED,
+            Self::Protocol { .. } => reason::PROTOCOL_ERROR,
+            Self::Property { reason, .. } => *reason,
+            Self::TooLarge { .. } => reason::PACKET_TOO_LARGE,
+            Self::TopicName { .. } | Self::TopicLevels { .. } => reason::TOPIC_NAME_INVALID,
+            Self::FilterLevels { .. } => reason::TOPIC_FILTER_INVALID,
+            Self::UnsupportedVersion { .. } => reason::UNSUPPORTED_VERSION,
+            Self::ClientId => reason::CLIENT_ID_INVALID,
+        }
+    }
+}
+
+/// The reason codes of this module (MQTT 5 clause 2.4).
+pub(super) mod reason {
+    use tidegate_event::ReasonCode;
+
+    pub(in crate::codec) const MALFORMED: ReasonCode = ReasonCode(0x81);
+    pub(in crate::codec) const PROTOCOL_ERROR: ReasonCode = ReasonCode(0x82);
+    pub(in crate::codec) const UNSUPPORTED_VERSION: ReasonCode = ReasonCode(0x84);
+    pub(in crate::codec) const CLIENT_ID_INVALID: ReasonCode = ReasonCode(0x85);
+    pub(in crate::codec) const TOPIC_FILTER_INVALID: ReasonCode = ReasonCode(0x8f);
+    pub(in crate::codec) const TOPIC_NAME_INVALID: ReasonCode = ReasonCode(0x90);
+    pub(in crate::codec) const TOPIC_ALIAS_INVALID: ReasonCode = ReasonCode(0x94);
+    pub(in crate::codec) const PACKET_TOO_LARGE: ReasonCode = ReasonCode(0x95);
+}

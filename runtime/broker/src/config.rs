@@ -1,0 +1,77 @@
+//! The broker's limits.
+
+use std::time::Duration;
+
+use crate::codec::Limits;
+
+/// Limits of the broker. Every one has a default that suits a public listener; all are per connection or
+/// session unless they say otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerConfig {
+    /// Greatest packet taken from a client, bytes with the fixed header. A larger one ends the connection with
+    /// 0x95 Packet too large (MQTT 5 clause 3.2.2.3.6). Default: 1 MiB.
+    pub max_packet_bytes: u32,
+    /// How many PUBLISH of one client may be between "taken" and "acknowledged". Announced to MQTT 5 clients,
+    /// for which QoS 1 and 2 above it is an error (0x93, clause 3.3.4); QoS 0 counts in the same window, and
+    /// what is above it waits. At least 1. Default: 1,000.
+    pub receive_maximum: u16,
+    /// Bytes of packets that are parsed and wait while the window is full, so that PINGREQ, acknowledgements
+    /// and DISCONNECT behind them are still served. When it is full too, the socket is not read. Default: 1 MiB.
+    pub read_ahead_bytes: usize,
+    /// How many QoS 1 and 2 deliveries may be unacknowledged by the client; its own receive maximum may lower
+    /// it. At least 1. Default: 100.
+    pub max_inflight: u16,
+    /// How many messages wait for one session. Above it QoS 0 messages are dropped first, then the new one;
+    /// both are counted. Default: 1,000.
+    pub max_queued: usize,
+    /// Greatest session expiry granted, seconds; also the expiry of persistent 3.1 and 3.1.1 sessions, which
+    /// cannot ask for one. `u32::MAX` = for ever. Default: 7 days.
+    pub max_session_expiry: u32,
+    /// How long a new connection may take to send CONNECT. Default: 10 s.
+    pub connect_timeout: Duration,
+    /// Greatest number of levels of a topic name or filter. Default: 128.
+    pub max_topic_levels: usize,
+    /// How many topic aliases a client may use (MQTT 5 clause 3.1.2.11.5). Default: 32.
+    pub max_topic_alias: u16,
+    /// Bytes of topics and payloads of the retained messages of one tenant. A message that would pass it is
+    /// delivered but not retained, and counted. Default: 256 MiB.
+    pub max_retained_bytes: usize,
+    /// How many connections there may be in the process. One more is closed at once. Default: 1,000,000.
+    pub max_connections: usize,
+    /// How many messages of modules and commands to clients wait, per tenant and per connection. Default: 1,000.
+    pub max_commands: usize,
+    /// How long the last bytes to a client (an acknowledgement, DISCONNECT) may take to be written. Default: 1 s.
+    pub flush_timeout: Duration,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            max_packet_bytes: 1024 * 1024,
+            receive_maximum: 1_000,
+            read_ahead_bytes: 1024 * 1024,
+            max_inflight: 100,
+            max_queued: 1_000,
+            max_session_expiry: 7 * 24 * 60 * 60,
+            connect_timeout: Duration::from_secs(10),
+            max_topic_levels: 128,
+            max_topic_alias: 32,
+            max_retained_bytes: 256 * 1024 * 1024,
+            max_connections: 1_000_000,
+            max_commands: 1_000,
+            flush_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+impl BrokerConfig {
+    /// What the codec has to know.
+    pub(crate) fn codec_limits(&self) -> Limits {
+        Limits { max_packet_bytes: self.max_packet_bytes, max_topic_levels: self.max_topic_levels }
+    }
+
+    /// The receive maximum, never the forbidden 0.
+    pub(crate) fn window(&self) -> u16 {
+        self.receive_maximum.max(1)
+    }
+}

@@ -1,0 +1,153 @@
+//! The end of a connection: the session is let go of at once, what was accepted is completed after it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tidegate_event::{Client, DisconnectReason, QoS, Raised};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::oneshot;
+
+use super::deliver::{Acked, Deliveries, Running};
+use super::{Connection, End};
+use crate::broker::Shared;
+use crate::codec::{Disconnect, Outgoing};
+use crate::pipeline::{Inbound, Job};
+use crate::registry::Handover;
+use crate::session::delivery::{Delivery, Source};
+use crate::will;
+
+impl<S> Connection<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    /// Ends the connection: last words, will, session; then completes what was accepted and raises
+    /// client.disconnected. The client's next connection may be served meanwhile, and waits where order demands.
+    pub(super) async fn close(mut self: Box<Self>, end: End) {
+        self.shared.metrics.disconnected(end.reason);
+        let (client, peer, reason) = (&self.client.id, self.client.peer, end.reason.name());
+        tracing::debug!(%client, %peer, reason, "disconnected");
+        if let Some(code) = end.code
+            && self.protocol.is_v5()
+        {
+            self.send(&Outgoing::Disconnect(Disconnect {
+                reason: code,
+                session_expiry: None,
+                reason_string: None,
+            }));
+        }
+        if end.will {
+            self.publish_will(end.reason);
+        }
+        let (quiet_sender, quiet) = oneshot::channel();
+        let (done_sender, done) = oneshot::channel();
+        let handover = Handover { connection: self.client.connection, quiet, done };
+        let rest = self.let_go(end.reason, handover);
+
+        let Self { stream, shared, realm, client, mut pipeline, output, count, .. } = *self;
+        let hang_up = async {
+            hang_up(&shared, stream, output).await;
+            drop(count);
+        };
+        let complete = async {
+            pipeline.finish_raising().await;
+            rest.finish(&shared, &client).await;
+            pipeline.push(Job::Disconnected(end.reason));
+            pipeline.finish(quiet_sender).await;
+            // The client may not have come back.
+            done_sender.send(()).ok();
+            realm.registry.left(&client.id, client.connection);
+        };
+        tokio::select! {
+            _ = async { tokio::join!(hang_up, complete) } => {}
+            () = shared.closing.cancelled() => {
+                tracing::warn!(client = %client.id, "what the client had sent was not handled before the end");
+            }
+        }
+    }
+
+    /// Sends the will on its way (MQTT 5 clause 3.1.2.5): at once as the client's last message, or after its
+    /// delay unless the client returns before.
+    fn publish_will(&mut self, reason: DisconnectReason) {
+        let Some(will) = self.will.take() else { return };
+        let delay = will.delay.min(self.session.expiry());
+        let message = will::message(&self.shared, will, &self.client);
+        if delay == 0 {
+            self.shared.metrics.wills.increment(1);
+            self.pipeline.push(Job::Publish(Inbound::unanswered(Arc::new(message))));
+        } else if reason == DisconnectReason::TakenOver {
+            // The next connection is there: it cancels the will, or ends the session and has it sent.
+            self.session.keep_will(message);
+        } else {
+            self.realm.start_will(&self.session, message, Duration::from_secs(delay.into()));
+        }
+    }
+
+    /// Gives the seat back. Gives the events of deliveries that are still to be raised.
+    fn let_go(&mut self, reason: DisconnectReason, handover: Handover) -> Rest {
+        let deliveries = std::mem::replace(&mut self.deliveries, Deliveries::none());
+        let Deliveries { mut batch, running, acked, .. } = deliveries;
+        let handlers = match running {
+            Some(Running::Deliver(delivery, handlers)) => {
+                batch.push_front(delivery);
+                Some(handlers)
+            }
+            Some(Running::Acked(handlers)) => Some(handlers),
+            None => None,
+        };
+        let ending = self.session.expiry() == 0;
+        self.realm.registry.leave(&self.client.id, handover, ending.then_some(&self.session));
+        if ending {
+            self.realm.end_session(&self.session);
+        } else {
+            self.keep(batch);
+            if reason != DisconnectReason::TakenOver {
+                self.realm.start_expiry(&self.session);
+            }
+        }
+        Rest { handlers, acked }
+    }
+
+    /// The session waits for its client; what was taken out of its queue goes back.
+    fn keep(&mut self, unsent: VecDeque<Delivery>) {
+        let lost: Vec<Source> = unsent
+            .iter()
+            .filter(|delivery| delivery.qos == QoS::AtMostOnce)
+            .map(|delivery| delivery.source)
+            .collect();
+        for source in lost {
+            self.feed_finished(source);
+        }
+        self.session.disconnect(unsent.into_iter());
+    }
+}
+
+/// Events of deliveries that a connection has not raised yet.
+struct Rest {
+    handlers: Option<tidegate_event::BoxFuture<'static, tidegate_event::Admitted>>,
+    acked: VecDeque<Acked>,
+}
+
+impl Rest {
+    async fn finish(self, shared: &Shared, client: &Arc<Client>) {
+        if let Some(handlers) = self.handlers {
+            handlers.await;
+        }
+        for acked in self.acked {
+            if let Raised::Running(handlers) = shared.hooks.raise(acked.into_event(client)) {
+                handlers.await;
+            }
+        }
+    }
+}
+
+/// Writes the last bytes, if the peer takes them in time, and closes the socket.
+async fn hang_up<S: AsyncWrite + Unpin>(shared: &Shared, mut stream: S, output: BytesMut) {
+    let write = async {
+        stream.write_all(&output).await?;
+        stream.shutdown().await
+    };
+    // A peer that is gone, or takes nothing, has no use for them.
+    tokio::time::timeout(shared.config.flush_timeout, write).await.ok();
+}

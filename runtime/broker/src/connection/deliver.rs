@@ -1,0 +1,382 @@
+//! Deliveries to the client and their acknowledgements: the outbound life of a client.
+//!
+//! Events of this direction (message.deliver, message.acked) are raised one at a time. A delivery is written
+//! when its handlers have run; without handlers it is encoded straight into the output.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tidegate_event::{
+    Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, QoS, Raised, Verdict, now_ms,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Connection, OUTPUT_ENOUGH};
+use crate::codec::{self, Ack, Connect, Outgoing, encode_publish};
+use crate::config::BrokerConfig;
+use crate::metrics::Drop;
+use crate::session::delivery::{Delivery, Source};
+use crate::session::inflight::{Resend, Sent};
+use crate::session::outbox::IDLE_CAPACITY;
+use crate::session::positions::Positions;
+
+/// Deliveries taken out of the outbox at once.
+const BATCH: usize = 256;
+
+/// An event of the outbound direction whose handlers run.
+pub(super) enum Running {
+    Deliver(Delivery, BoxFuture<'static, Admitted>),
+    Acked(BoxFuture<'static, Admitted>),
+}
+
+/// A message.acked event to be raised.
+pub(super) struct Acked {
+    message: Arc<Message>,
+    through: Option<MsgId>,
+    explicit: bool,
+}
+
+/// What is on its way from the outbox to the output.
+pub(super) struct Deliveries {
+    pub(super) batch: VecDeque<Delivery>,
+    pub(super) running: Option<Running>,
+    pub(super) acked: VecDeque<Acked>,
+    /// Greatest number of unacknowledged deliveries.
+    window: usize,
+    /// Greatest packet the client takes, bytes.
+    max_packet: usize,
+    /// Stored and live messages take turns.
+    feeds_turn: bool,
+    /// Whether message.deliver and message.acked have handlers; looked up once a turn.
+    deliver_bound: bool,
+    acked_bound: bool,
+}
+
+impl Deliveries {
+    pub(super) fn new(config: &BrokerConfig, connect: &Connect) -> Self {
+        let asked = connect.properties.receive_maximum.unwrap_or(u16::MAX).max(1);
+        let most = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        Self {
+            batch: VecDeque::new(),
+            running: None,
+            acked: VecDeque::new(),
+            window: usize::from(config.max_inflight.max(1).min(asked)),
+            max_packet: usize::try_from(most).unwrap_or(usize::MAX),
+            feeds_turn: false,
+            deliver_bound: false,
+            acked_bound: false,
+        }
+    }
+
+    /// Nothing, of a connection that has ended.
+    pub(super) fn none() -> Self {
+        Self {
+            batch: VecDeque::new(),
+            running: None,
+            acked: VecDeque::new(),
+            window: 0,
+            max_packet: 0,
+            feeds_turn: false,
+            deliver_bound: false,
+            acked_bound: false,
+        }
+    }
+
+    /// Whether a new message in the outbox could be sent at once.
+    pub(super) fn wants_messages(&self) -> bool {
+        self.batch.is_empty() && self.running.is_none() && self.acked.is_empty()
+    }
+
+    /// Ids of what was taken out of the outbox and is not sent.
+    pub(super) fn ids(&self) -> impl Iterator<Item = MsgId> {
+        let running = match &self.running {
+            Some(Running::Deliver(delivery, _)) => Some(delivery.message.id),
+            _ => None,
+        };
+        self.batch.iter().map(|delivery| delivery.message.id).chain(running)
+    }
+
+    /// Gives memory back while the client is idle.
+    pub(super) fn rest(&mut self) {
+        if self.batch.is_empty() && self.batch.capacity() > IDLE_CAPACITY {
+            self.batch = VecDeque::new();
+        }
+    }
+}
+
+impl Acked {
+    /// The event, for the client `client`.
+    pub(super) fn into_event(self, client: &Arc<tidegate_event::Client>) -> Event {
+        let Self { message, through, explicit } = self;
+        Event::MessageAcked { client: Arc::clone(client), message, through, explicit }
+    }
+}
+
+impl<S> Connection<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    /// Looks up which hooks of this direction have handlers.
+    pub(super) fn refresh_hooks(&mut self) {
+        let hooks = &self.shared.hooks;
+        self.deliveries.deliver_bound = hooks.is_bound(&self.realm.tenant, Hook::MessageDeliver);
+        self.deliveries.acked_bound = hooks.is_bound(&self.realm.tenant, Hook::MessageAcked);
+        if !self.deliveries.acked_bound {
+            self.seat.positions = None;
+        } else if self.seat.positions.is_none() {
+            let mut positions = Positions::default();
+            for sent in self.seat.inflight.iter().filter(|sent| sent.delivery.is_positional()) {
+                let message = sent.acked_message();
+                positions.sent(&message.topic, message.id);
+            }
+            self.seat.positions = Some(positions);
+        }
+    }
+
+    /// Encodes deliveries until something is to be waited for. Gives whether anything was done.
+    pub(super) fn poll_deliveries(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        loop {
+            match self.deliveries.running.take() {
+                None => {}
+                Some(Running::Acked(mut handlers)) => {
+                    if handlers.as_mut().poll(cx).is_pending() {
+                        self.deliveries.running = Some(Running::Acked(handlers));
+                        return moved;
+                    }
+                    moved = true;
+                }
+                Some(Running::Deliver(delivery, mut handlers)) => match handlers.as_mut().poll(cx) {
+                    Poll::Pending => {
+                        self.deliveries.running = Some(Running::Deliver(delivery, handlers));
+                        return moved;
+                    }
+                    Poll::Ready(admitted) => {
+                        self.decided(delivery, admitted.verdict);
+                        moved = true;
+                    }
+                },
+            }
+            let open = self.pipeline.is_open();
+            if !self.deliveries.acked.is_empty() {
+                if !open {
+                    return moved;
+                }
+                self.raise_acked();
+                moved = true;
+                continue;
+            }
+            if self.output.len() >= OUTPUT_ENOUGH || (self.deliveries.deliver_bound && !open) {
+                return moved;
+            }
+            if !self.resend_next() {
+                match self.next_delivery() {
+                    Some(delivery) => self.deliver(delivery),
+                    None => return moved,
+                }
+            }
+            moved = true;
+        }
+    }
+
+    /// Sends the next message that was in flight when the last connection ended, if there is one and the window
+    /// has room (MQTT 5 clause 4.4).
+    fn resend_next(&mut self) -> bool {
+        let now = now_ms();
+        match self.seat.inflight.next_resend(self.deliveries.window) {
+            None => return false,
+            Some(Resend::Publish(packet_id, delivery)) => {
+                let packet = codec::Delivery {
+                    dup: true,
+                    retain: delivery.retain,
+                    subscription_ids: delivery.subscription_ids.as_deref().unwrap_or_default(),
+                    expiry_remaining: remaining_seconds(&delivery.message, now),
+                    ..codec::Delivery::new(&delivery.message, delivery.qos, packet_id)
+                };
+                encode_publish(&packet, self.protocol, &mut self.output);
+                self.tally.sent(delivery.qos);
+            }
+            Some(Resend::Release(packet_id)) => {
+                let ack = Ack { packet_id, reason: tidegate_event::ReasonCode::SUCCESS };
+                self.send(&Outgoing::PubRel(ack));
+            }
+        }
+        self.shared.metrics.redelivered.increment(1);
+        true
+    }
+
+    /// The next delivery that may be sent now: stored and live ones take turns.
+    fn next_delivery(&mut self) -> Option<Delivery> {
+        if !self.seat.inflight.is_resent() {
+            return None;
+        }
+        if self.deliveries.batch.is_empty() {
+            self.session.outbox().take(&mut self.deliveries.batch, BATCH);
+        }
+        let room = self.seat.inflight.has_room(self.deliveries.window);
+        let sendable = |delivery: &Delivery| room || delivery.qos == QoS::AtMostOnce;
+        if !self.seat.joins.is_empty() {
+            self.deliveries.feeds_turn = !self.deliveries.feeds_turn;
+            if self.deliveries.feeds_turn || !self.deliveries.batch.front().is_some_and(sendable) {
+                while let Some(join) =
+                    self.seat.joins.iter_mut().find(|join| join.front().is_some_and(sendable))
+                {
+                    match join.pop() {
+                        Some((delivery, true)) => self.skip_copy(&delivery),
+                        Some((delivery, false)) => return Some(delivery),
+                        None => break,
+                    }
+                }
+            }
+        }
+        if self.deliveries.batch.front().is_some_and(sendable) { self.deliveries.batch.pop_front() } else { None }
+    }
+
+    /// A stored message whose retained copy the client has got: it is not sent again, but now that all older
+    /// ones of its topic are sent, the copy's acknowledgement stands for it.
+    fn skip_copy(&mut self, delivery: &Delivery) {
+        let message = &delivery.message;
+        if self.seat.inflight.adopt(message.id, delivery.source) {
+            if let Some(positions) = &mut self.seat.positions {
+                positions.sent(&message.topic, message.id);
+            }
+            return;
+        }
+        self.feed_finished(delivery.source);
+        self.acked_implicitly(delivery);
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        if is_expired(&delivery.message) {
+            self.discard(&delivery, Drop::Expired);
+            return;
+        }
+        if self.deliveries.deliver_bound {
+            let (client, message) = (Arc::clone(&self.client), Arc::clone(&delivery.message));
+            if let Raised::Running(handlers) = self.shared.hooks.raise(Event::MessageDeliver { client, message })
+            {
+                self.deliveries.running = Some(Running::Deliver(delivery, handlers));
+                return;
+            }
+        }
+        self.write(delivery, None);
+    }
+
+    /// The handlers of message.deliver have run.
+    fn decided(&mut self, mut delivery: Delivery, verdict: Verdict) {
+        match verdict {
+            Verdict::Drop | Verdict::Reject(_) | Verdict::Fail(_) => self.discard(&delivery, Drop::Handler),
+            Verdict::Replace(other) => {
+                delivery.qos = delivery.qos.min(other.qos);
+                let original = std::mem::replace(&mut delivery.message, other);
+                self.write(delivery, Some(original));
+            }
+            Verdict::Pass => self.write(delivery, None),
+            Verdict::FanOut(_) => {
+                // The hook's answer has no such case; the message goes on as it is rather than be lost.
+                tracing::warn!(client = %self.client.id, "message.deliver cannot fan out");
+                self.write(delivery, None);
+            }
+        }
+    }
+
+    /// Encodes `delivery`. `original`: the message in whose place it is sent.
+    fn write(&mut self, delivery: Delivery, original: Option<Arc<Message>>) {
+        let before = self.output.len();
+        let message = &delivery.message;
+        let packet = codec::Delivery {
+            retain: delivery.retain,
+            subscription_ids: delivery.subscription_ids.as_deref().unwrap_or_default(),
+            expiry_remaining: message.expires_at_ms().and_then(|_| remaining_seconds(message, now_ms())),
+            ..codec::Delivery::new(message, delivery.qos, self.seat.inflight.next_packet_id())
+        };
+        encode_publish(&packet, self.protocol, &mut self.output);
+        let bytes = self.output.len() - before;
+        // Nothing is appended for a message that no packet can carry.
+        if bytes == 0 || bytes > self.deliveries.max_packet {
+            self.output.truncate(before);
+            self.discard(&delivery, Drop::TooLarge);
+            return;
+        }
+        self.tally.sent(delivery.qos);
+        if delivery.qos == QoS::AtMostOnce {
+            if self.deliveries.acked_bound || delivery.source != Source::Live {
+                self.feed_finished(delivery.source);
+                let about = original.unwrap_or_else(|| Arc::clone(&delivery.message));
+                self.acked_implicitly(&Delivery { message: about, ..delivery });
+            }
+            return;
+        }
+        let about = original.as_ref().unwrap_or(&delivery.message);
+        if let Some(positions) = &mut self.seat.positions
+            && delivery.is_positional()
+        {
+            positions.sent(&about.topic, about.id);
+        }
+        let (recorded, id) = (delivery.recorded, about.id);
+        let packet_id = self.seat.inflight.push(delivery, original);
+        if recorded {
+            self.realm.record(Change::Sent { client: &self.client.id, message: id, packet_id });
+        }
+    }
+
+    /// Drops `delivery`: it takes no place in the window and counts as acknowledged.
+    fn discard(&mut self, delivery: &Delivery, why: Drop) {
+        self.shared.metrics.dropped(why);
+        self.feed_finished(delivery.source);
+        self.finish_record(delivery.recorded, delivery.message.id);
+        self.acked_implicitly(delivery);
+    }
+
+    fn finish_record(&self, recorded: bool, message: MsgId) {
+        if recorded {
+            self.realm.record(Change::Finished { client: &self.client.id, message });
+        }
+    }
+
+    /// A message that the client does not acknowledge itself: only its position moves.
+    fn acked_implicitly(&mut self, delivery: &Delivery) {
+        let Some(positions) = &mut self.seat.positions else { return };
+        if delivery.is_positional() {
+            let message = Arc::clone(&delivery.message);
+            positions.sent(&message.topic, message.id);
+            let through = positions.acked(&message.topic, message.id);
+            self.deliveries.acked.push_back(Acked { message, through, explicit: false });
+        }
+    }
+
+    /// PUBACK or PUBCOMP of `sent` arrived.
+    pub(super) fn acknowledged(&mut self, sent: Sent) {
+        self.tally.acked();
+        self.feed_finished(sent.delivery.source);
+        let message = sent.acked_message();
+        self.finish_record(sent.delivery.recorded, message.id);
+        if let Some(positions) = &mut self.seat.positions {
+            let through = if sent.delivery.is_positional() {
+                positions.acked(&message.topic, message.id)
+            } else {
+                None
+            };
+            let message = Arc::clone(message);
+            self.deliveries.acked.push_back(Acked { message, through, explicit: true });
+        }
+    }
+
+    fn raise_acked(&mut self) {
+        let Some(acked) = self.deliveries.acked.pop_front() else { return };
+        if let Raised::Running(handlers) = self.shared.hooks.raise(acked.into_event(&self.client)) {
+            self.deliveries.running = Some(Running::Acked(handlers));
+        }
+    }
+}
+
+fn is_expired(message: &Message) -> bool {
+    message.expires_at_ms().is_some_and(|at| at <= now_ms())
+}
+
+/// Whole seconds until `message` expires, rounded up (MQTT 5 clause 3.3.2.3.3).
+fn remaining_seconds(message: &Message, now_ms: u64) -> Option<u32> {
+    let left = message.expires_at_ms()?.saturating_sub(now_ms);
+    Some(u32::try_from(left.div_ceil(1_000)).unwrap_or(u32::MAX))
+}

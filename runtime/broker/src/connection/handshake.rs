@@ -1,0 +1,223 @@
+//! From an accepted socket to a connected client: CONNECT, its checks, the session, CONNACK.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::BytesMut;
+use bytestring::ByteString;
+use tidegate_event::{Change, Client, DisconnectReason, Protocol, ReasonCode, now_ms};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::Connection;
+use crate::broker::Shared;
+use crate::codec::{
+    CodecError, ConnAck, ConnAckProperties, Connect, Decoder, Incoming, Outgoing, encode,
+};
+use crate::listener::Counted;
+use crate::reason;
+use crate::registry::Attached;
+use crate::session::delivery::detached_text;
+
+/// Bytes read at first: CONNECT is small.
+const FIRST_READ: usize = 512;
+
+/// Why a connection ended before its client was connected.
+enum Refused {
+    /// Nothing, or not enough, came in time.
+    TooLate,
+    /// The socket closed or failed.
+    Gone,
+    /// The bytes are no CONNECT this server takes.
+    Malformed(CodecError),
+}
+
+/// Serves one connection from its first byte to its last.
+pub(crate) async fn serve<S>(shared: Arc<Shared>, mut stream: S, peer: SocketAddr, count: Counted)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut decoder = Decoder::new(shared.config.codec_limits());
+    let mut input = BytesMut::new();
+    let connect = tokio::select! {
+        connect = read_connect(&shared, &mut stream, &mut decoder, &mut input) => connect,
+        () = shared.stopping.cancelled() => Err(Refused::Gone),
+    };
+    match connect {
+        Ok(connect) => {
+            // On the heap, so that a connection that never sends CONNECT costs little.
+            if let Some(connection) =
+                Box::pin(welcome(&shared, stream, peer, decoder, input, *connect, count)).await
+            {
+                connection.run().await;
+            }
+        }
+        Err(Refused::Gone) => tracing::debug!(%peer, "closed before CONNECT"),
+        Err(Refused::TooLate) => {
+            shared.metrics.connect_timeouts.increment(1);
+            tracing::info!(%peer, timeout = ?shared.config.connect_timeout, "no CONNECT in time");
+        }
+        Err(Refused::Malformed(error)) => {
+            shared.metrics.malformed(error.reason());
+            tracing::info!(%peer, %error, "CONNECT refused");
+            if let Some(protocol) = answer_version(&error, &decoder) {
+                let refusal = refusal(error.reason());
+                farewell(&shared, stream, &refusal, protocol).await;
+            }
+        }
+    }
+}
+
+async fn read_connect<S: AsyncRead + Unpin>(
+    shared: &Shared,
+    stream: &mut S,
+    decoder: &mut Decoder,
+    input: &mut BytesMut,
+) -> Result<Box<Connect>, Refused> {
+    let reading = async {
+        loop {
+            match decoder.decode(input) {
+                Ok(Some(Incoming::Connect(connect))) => return Ok(connect),
+                // The decoder lets nothing else come first.
+                Ok(Some(_)) => return Err(Refused::Gone),
+                Ok(None) => {}
+                Err(error) => return Err(Refused::Malformed(error)),
+            }
+            input.reserve(decoder.missing(input.len()).clamp(FIRST_READ, 64 * 1024));
+            match stream.read_buf(input).await {
+                Ok(0) | Err(_) => return Err(Refused::Gone),
+                Ok(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(shared.config.connect_timeout, reading).await.unwrap_or(Err(Refused::TooLate))
+}
+
+/// In which version a refused CONNECT is answered; `None`: not at all (MQTT 5 clause 3.1.4, 4.13.1).
+fn answer_version(error: &CodecError, decoder: &Decoder) -> Option<Protocol> {
+    match error {
+        CodecError::UnsupportedVersion { answer, .. } => Some(*answer),
+        CodecError::ClientId => decoder.protocol(),
+        _ => decoder.protocol().filter(|protocol| protocol.is_v5()),
+    }
+}
+
+fn refusal(code: ReasonCode) -> Outgoing {
+    Outgoing::ConnAck(Box::new(ConnAck {
+        session_present: false,
+        reason: code,
+        properties: ConnAckProperties::default(),
+    }))
+}
+
+/// Sends a last packet and closes.
+async fn farewell<S: AsyncWrite + Unpin>(shared: &Shared, mut stream: S, packet: &Outgoing, protocol: Protocol) {
+    let mut output = BytesMut::new();
+    encode(packet, protocol, &mut output);
+    let write = async {
+        stream.write_all(&output).await?;
+        stream.shutdown().await
+    };
+    // The peer may not read; the socket is closed either way.
+    tokio::time::timeout(shared.config.flush_timeout, write).await.ok();
+}
+
+/// Gives the client its session and CONNACK. `None`: it was refused, or taken over at once.
+async fn welcome<S>(
+    shared: &Arc<Shared>,
+    stream: S,
+    peer: SocketAddr,
+    decoder: Decoder,
+    input: BytesMut,
+    connect: Connect,
+    count: Counted,
+) -> Option<Box<Connection<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let protocol = connect.protocol;
+    if connect.properties.authentication_method.is_some() {
+        // Enhanced authentication (clause 4.12): there is no method this server knows.
+        shared.metrics.connect_refused(reason::BAD_AUTHENTICATION_METHOD);
+        tracing::info!(%peer, client = %connect.client_id, "enhanced authentication is not supported");
+        farewell(shared, stream, &refusal(reason::BAD_AUTHENTICATION_METHOD), protocol).await;
+        return None;
+    }
+    let assigned = connect.client_id.is_empty();
+    let id = if assigned {
+        ByteString::from(format!("auto-{}", shared.ids.next_id()))
+    } else {
+        detached_text(&connect.client_id)
+    };
+    let expiry = session_expiry(shared, &connect);
+    let client = Arc::new(Client {
+        id,
+        username: connect.username.as_ref().map(detached_text),
+        peer,
+        protocol,
+        tenant: shared.tenant_of(connect.username.as_ref(), peer),
+        keep_alive: connect.keep_alive,
+        clean_start: connect.clean_start,
+        connected_at_ms: now_ms(),
+        connection: shared.connection_numbers.fetch_add(1, Ordering::Relaxed),
+    });
+    let realm = shared.realm(&client.tenant);
+    let attached = realm
+        .registry
+        .attach(&realm, &client.id, client.connection, connect.clean_start, expiry)
+        .await;
+    let Some(Attached { session, seat, resumed, handover }) = attached else {
+        shared.metrics.disconnected(DisconnectReason::TakenOver);
+        tracing::debug!(client = %client.id, %peer, "taken over before CONNACK");
+        return None;
+    };
+    if resumed {
+        session.change_expiry(&realm, expiry);
+    } else if expiry > 0 {
+        realm.record(Change::Opened { client: &client.id, expiry });
+    }
+    tracing::debug!(client = %client.id, %peer, ?protocol, resumed, "connected");
+
+    let mut connection =
+        Connection::new(realm, stream, decoder, input, client, session, seat, handover, &connect, count);
+    connection.send(&Outgoing::ConnAck(Box::new(ConnAck {
+        session_present: resumed,
+        reason: ReasonCode::SUCCESS,
+        properties: connack_properties(shared, &connect, expiry, assigned.then(|| connection.client_id())),
+    })));
+    connection.open(resumed);
+    Some(connection)
+}
+
+/// How long the session outlives the connection, seconds. 3.1 and 3.1.1 know only "not" and "for ever", which
+/// the configuration bounds.
+fn session_expiry(shared: &Shared, connect: &Connect) -> u32 {
+    let most = shared.config.max_session_expiry;
+    match (connect.protocol.is_v5(), connect.clean_start) {
+        (true, _) => connect.properties.session_expiry.unwrap_or(0).min(most),
+        (false, true) => 0,
+        (false, false) => most,
+    }
+}
+
+fn connack_properties(
+    shared: &Shared,
+    connect: &Connect,
+    expiry: u32,
+    assigned: Option<ByteString>,
+) -> ConnAckProperties {
+    if !connect.protocol.is_v5() {
+        return ConnAckProperties::default();
+    }
+    let config = &shared.config;
+    let asked = connect.properties.session_expiry.unwrap_or(0);
+    ConnAckProperties {
+        session_expiry: (expiry != asked).then_some(expiry),
+        receive_maximum: Some(config.window()),
+        maximum_packet_size: Some(config.max_packet_bytes),
+        assigned_client_id: assigned,
+        topic_alias_maximum: (config.max_topic_alias > 0).then_some(config.max_topic_alias),
+        reason_string: None,
+        server_keep_alive: None,
+    }
+}

@@ -1,0 +1,377 @@
+//! One network connection: one task that reads, writes and watches the clock.
+//!
+//! Every part is a `poll_` method that does what can be done now and registers the task for the rest; nothing
+//! here awaits, so no part can hold up another. [`Connection::turn`] calls them in the order in which data flows:
+//!
+//! ```text
+//! commands -> socket -> packets -> pipeline -> replies -> output <- deliveries <- outbox
+//!                                                          '-> socket
+//! ```
+
+mod close;
+mod deliver;
+mod feed;
+pub(crate) mod handshake;
+mod keep_alive;
+mod packets;
+mod replies;
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, BytesMut};
+use bytestring::ByteString;
+use tidegate_event::{Client, DisconnectReason, Protocol, ReasonCode, TopicName};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+
+use self::deliver::Deliveries;
+use self::keep_alive::KeepAlive;
+use crate::broker::{Phase, Shared};
+use crate::codec::{Connect, Decoder, Outgoing, Will, encode};
+use crate::listener::Counted;
+use crate::metrics::Tally;
+use crate::pipeline::{Job, Pipeline, Reply};
+use crate::realm::Realm;
+use crate::reason;
+use crate::registry::Handover;
+use crate::session::{Seated, Session};
+
+/// Bytes of output from which on no more deliveries are encoded until some are written.
+const OUTPUT_ENOUGH: usize = 64 * 1024;
+/// Bytes of output from which on nothing is read: the client does not take its acknowledgements.
+const OUTPUT_FULL: usize = 256 * 1024;
+/// Room made in the input buffer before a read, at least and at most; between them it follows the traffic.
+const READ_LEAST: usize = 4 * 1024;
+const READ_MOST: usize = 64 * 1024;
+/// Packets decoded before a congested subscriber is given the processor.
+const PACKETS_PER_SLICE: usize = 64;
+/// Turns before other tasks get the processor.
+const TURNS: usize = 16;
+/// Buffers larger than this are given back while the connection is idle.
+const IDLE_BUFFER: usize = 4 * 1024;
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) reason: DisconnectReason,
+    /// What an MQTT 5 client is told in DISCONNECT; `None`: nothing.
+    pub(crate) code: Option<ReasonCode>,
+    /// Whether the will is published.
+    pub(crate) will: bool,
+}
+
+impl End {
+    fn new(reason: DisconnectReason, code: Option<ReasonCode>) -> Self {
+        Self { reason, code, will: true }
+    }
+}
+
+/// What a turn came to.
+enum Turn {
+    /// Something was done: more may be possible.
+    Moved,
+    /// Everything waits, and the task is registered for it.
+    Idle,
+    /// Others should run first.
+    Yield,
+}
+
+/// A connected client.
+pub(crate) struct Connection<S> {
+    stream: S,
+    shared: Arc<Shared>,
+    realm: Arc<Realm>,
+    session: Arc<Session>,
+    seat: Seated,
+    client: Arc<Client>,
+    protocol: Protocol,
+    decoder: Decoder,
+    input: BytesMut,
+    output: BytesMut,
+    /// Room to make before the next read.
+    read_size: usize,
+    pipeline: Pipeline,
+    replies: VecDeque<Reply>,
+    deliveries: Deliveries,
+    keep_alive: Option<KeepAlive>,
+    will: Option<Will>,
+    /// Topics by alias, the first at 1 (MQTT 5 clause 3.3.2.3.4).
+    aliases: Vec<Option<TopicName>>,
+    /// QoS 1 and 2 PUBLISH of this connection without PUBACK or PUBCOMP (clause 4.9).
+    unacked: usize,
+    tally: Tally,
+    count: Counted,
+}
+
+impl<S> Connection<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    /// A connection whose client has got `session` and its seat.
+    #[expect(clippy::too_many_arguments, reason = "the parts come from one place, the handshake")]
+    fn new(
+        realm: Arc<Realm>,
+        stream: S,
+        decoder: Decoder,
+        input: BytesMut,
+        client: Arc<Client>,
+        session: Arc<Session>,
+        seat: Seated,
+        handover: Option<Handover>,
+        connect: &Connect,
+        count: Counted,
+    ) -> Box<Self> {
+        let pipeline =
+            Pipeline::new(Arc::clone(&realm), Arc::clone(&session), Arc::clone(&client), handover);
+        let shared = Arc::clone(&realm.broker);
+        Box::new(Self {
+            stream,
+            protocol: client.protocol,
+            decoder,
+            input,
+            output: BytesMut::new(),
+            read_size: READ_LEAST,
+            pipeline,
+            replies: VecDeque::new(),
+            deliveries: Deliveries::new(&shared.config, connect),
+            keep_alive: KeepAlive::new(client.keep_alive),
+            will: connect.will.clone(),
+            aliases: Vec::new(),
+            unacked: 0,
+            tally: Tally::default(),
+            count,
+            shared,
+            realm,
+            session,
+            seat,
+            client,
+        })
+    }
+
+    fn client_id(&self) -> ByteString {
+        self.client.id.clone()
+    }
+
+    /// Appends `packet` to the output.
+    fn send(&mut self, packet: &Outgoing) {
+        encode(packet, self.protocol, &mut self.output);
+    }
+
+    /// The client is connected: CONNACK is in the output.
+    fn open(&mut self, resumed: bool) {
+        self.session.connect(&self.realm);
+        self.seat.inflight.reconnect();
+        self.pipeline.push(Job::Connected);
+        if !resumed {
+            self.pipeline.push(Job::Created);
+        }
+    }
+
+    /// Serves the client until the connection ends, then completes what it had begun.
+    async fn run(mut self: Box<Self>) {
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        self.close(end).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        for _ in 0..TURNS {
+            let turn = self.turn(cx);
+            self.pipeline.flush();
+            match turn {
+                Ok(Turn::Moved) => {}
+                Ok(Turn::Idle) => {
+                    self.tally.flush(&self.shared.metrics);
+                    return Poll::Pending;
+                }
+                Ok(Turn::Yield) => break,
+                Err(end) => {
+                    self.tally.flush(&self.shared.metrics);
+                    return Poll::Ready(end);
+                }
+            }
+        }
+        self.tally.flush(&self.shared.metrics);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Does once what every part can do now.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
+        self.check_claims()?;
+        self.refresh_hooks();
+        let mut moved = self.poll_commands()?;
+        moved |= self.poll_read(cx)?;
+        moved |= self.poll_pipeline(cx)?;
+        moved |= self.poll_feeds(cx);
+        moved |= self.poll_deliveries(cx);
+        moved |= self.poll_write(cx)?;
+        if std::mem::take(&mut self.pipeline.fanout.congested) {
+            return Ok(Turn::Yield);
+        }
+        if moved {
+            return Ok(Turn::Moved);
+        }
+        self.poll_keep_alive(cx)?;
+        self.rest(cx)
+    }
+
+    /// Whether the connection may go on at all.
+    fn check_claims(&self) -> Result<(), End> {
+        if !self.session.is_claimed_by(self.client.connection) {
+            return Err(End::new(DisconnectReason::TakenOver, Some(reason::SESSION_TAKEN_OVER)));
+        }
+        match self.shared.phase() {
+            Phase::Running => Ok(()),
+            // What was taken is completed first, and what it leaves to send is written.
+            Phase::Draining if !self.pipeline.is_empty() || !self.output.is_empty() => Ok(()),
+            Phase::Draining | Phase::Closing => {
+                Err(End::new(DisconnectReason::Shutdown, Some(reason::SERVER_SHUTTING_DOWN)))
+            }
+        }
+    }
+
+    /// Whether more packets may be taken from the client.
+    fn may_read(&self) -> bool {
+        self.shared.phase() == Phase::Running
+            && self.output.len() < OUTPUT_FULL
+            && self.pipeline.waiting_bytes() < self.shared.config.read_ahead_bytes
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut moved = self.decode()?;
+        if !self.may_read() || self.pipeline.fanout.congested {
+            return Ok(moved);
+        }
+        let room = self.decoder.missing(self.input.len()).clamp(self.read_size, READ_MOST);
+        if self.input.capacity() - self.input.len() < room.min(READ_LEAST) {
+            self.input.reserve(room);
+        }
+        let space = self.input.capacity() - self.input.len();
+        match pin!(self.stream.read_buf(&mut self.input)).poll(cx) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(0)) => return Err(End::new(DisconnectReason::SocketClosed, None)),
+            Poll::Ready(Ok(bytes)) => {
+                self.tally.bytes_received(bytes);
+                if bytes == space {
+                    self.read_size = (self.read_size * 2).min(READ_MOST);
+                } else if bytes < self.read_size / 4 {
+                    self.read_size = (self.read_size / 2).max(READ_LEAST);
+                }
+                if let Some(keep_alive) = &mut self.keep_alive {
+                    keep_alive.heard();
+                }
+                self.decode()?;
+                moved = true;
+            }
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(client = %self.client.id, peer = %self.client.peer, %error, "socket failed");
+                return Err(End::new(DisconnectReason::SocketClosed, None));
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Takes the packets that are whole, as many as may be taken now.
+    fn decode(&mut self) -> Result<bool, End> {
+        let mut taken = 0;
+        while self.may_read() {
+            if self.pipeline.fanout.congested && taken % PACKETS_PER_SLICE == PACKETS_PER_SLICE - 1 {
+                break;
+            }
+            match self.decoder.decode(&mut self.input) {
+                Ok(Some(packet)) => self.take(packet)?,
+                Ok(None) => break,
+                Err(error) => {
+                    self.shared.metrics.malformed(error.reason());
+                    let (client, peer) = (&self.client.id, self.client.peer);
+                    tracing::info!(%client, %peer, %error, "closed: the client broke the protocol");
+                    let reason = if error.reason() == reason::PROTOCOL_ERROR {
+                        DisconnectReason::ProtocolError
+                    } else {
+                        DisconnectReason::MalformedPacket
+                    };
+                    return Err(End::new(reason, Some(error.reason())));
+                }
+            }
+            taken += 1;
+        }
+        Ok(taken > 0)
+    }
+
+    fn poll_pipeline(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut moved = self.pipeline.poll(cx, &mut self.replies);
+        while let Some(reply) = self.replies.pop_front() {
+            moved = true;
+            self.reply(reply)?;
+        }
+        Ok(moved)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut moved = false;
+        while !self.output.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.output) {
+                Poll::Pending => return Ok(moved),
+                Poll::Ready(Ok(0) | Err(_)) => return Err(End::new(DisconnectReason::SocketClosed, None)),
+                Poll::Ready(Ok(bytes)) => {
+                    self.tally.bytes_sent(bytes);
+                    self.output.advance(bytes);
+                    moved = true;
+                    // A client that takes data while nothing is read from it is alive.
+                    if !self.may_read()
+                        && let Some(keep_alive) = &mut self.keep_alive
+                    {
+                        keep_alive.heard();
+                    }
+                }
+            }
+        }
+        if moved {
+            // All is written: encode the next from the start of the buffer.
+            self.output.clear();
+        }
+        Ok(moved)
+    }
+
+    /// Everything waits. Registers for what other tasks do, and gives back memory that an idle client needs not.
+    fn rest(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
+        let wants_messages = self.deliveries.wants_messages() && self.output.len() < OUTPUT_ENOUGH;
+        let mut outbox = self.session.outbox();
+        if (wants_messages && outbox.len() > 0) || outbox.has_commands() {
+            return Ok(Turn::Moved);
+        }
+        outbox.sleep(cx.waker(), wants_messages);
+        drop(outbox);
+        // A claim or a change of phase before the waker was there has woken nobody.
+        self.check_claims()?;
+        if self.input.is_empty() && self.input.capacity() > 0 {
+            self.input = BytesMut::new();
+        }
+        if self.output.is_empty() && self.output.capacity() > IDLE_BUFFER {
+            self.output = BytesMut::new();
+        }
+        self.deliveries.rest();
+        self.pipeline.rest();
+        Ok(Turn::Idle)
+    }
+
+    fn poll_keep_alive(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let listening = self.may_read() || self.output.len() >= OUTPUT_FULL;
+        let Some(keep_alive) = &mut self.keep_alive else { return Ok(()) };
+        if !listening {
+            // Nothing is read because our handlers are slow: the client is not to blame.
+            keep_alive.heard();
+        }
+        match keep_alive.poll_expired(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(()) => {
+                let (client, peer) = (&self.client.id, self.client.peer);
+                tracing::info!(%client, %peer, keep_alive = self.client.keep_alive, "keep-alive timeout");
+                Err(End::new(DisconnectReason::KeepAliveTimeout, Some(reason::KEEP_ALIVE_TIMEOUT)))
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What each packet of a client does.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tidegate_event::{
+    Change, DisconnectReason, Message, Origin, QoS, ReasonCode, SharedFilter, TopicName,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Connection, End};
+use crate::codec::{Ack, Disconnect, Incoming, Outgoing, Publish, Subscribe, Unsubscribe};
+use crate::pipeline::{Inbound, Job, Subscribing, Unsubscribing, Wanted};
+use crate::reason;
+use crate::session::delivery::{detached_text, detached_topic};
+use crate::session::inflight::Settled;
+use crate::session::received::Arrival;
+
+impl<S> Connection<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    /// Does what `packet` asks for, or takes it into the pipeline.
+    pub(super) fn take(&mut self, packet: Incoming) -> Result<(), End> {
+        match packet {
+            Incoming::Publish(publish) => self.publish(publish),
+            Incoming::PubAck(ack) => {
+                let settled = self.seat.inflight.puback(ack.packet_id);
+                self.settled(settled, "PUBACK", ack.packet_id)
+            }
+            Incoming::PubRec(ack) => self.pubrec(ack),
+            Incoming::PubRel(ack) => {
+                self.pubrel(ack.packet_id);
+                Ok(())
+            }
+            Incoming::PubComp(ack) => {
+                let settled = self.seat.inflight.pubcomp(ack.packet_id);
+                self.settled(settled, "PUBCOMP", ack.packet_id)
+            }
+            Incoming::Subscribe(subscribe) => self.subscribe(subscribe),
+            Incoming::Unsubscribe(Unsubscribe { packet_id, filters }) => {
+                let filters: VecDeque<_> = filters.iter().map(detached_text).collect();
+                self.pipeline.push(Job::Unsubscribe(Unsubscribing::new(Some(packet_id), filters)));
+                Ok(())
+            }
+            Incoming::PingReq => {
+                self.send(&Outgoing::PingResp);
+                Ok(())
+            }
+            Incoming::Disconnect(disconnect) => Err(self.disconnected(disconnect)),
+            Incoming::Connect(_) => {
+                Err(self.protocol_error(reason::PROTOCOL_ERROR, "a second CONNECT (clause 3.1)"))
+            }
+            Incoming::Auth(_) => {
+                let what = "AUTH without an authentication method in CONNECT (clause 4.12)";
+                Err(self.protocol_error(reason::PROTOCOL_ERROR, what))
+            }
+        }
+    }
+
+    /// The end of a connection whose client broke a rule that needs more than one packet to see.
+    pub(super) fn protocol_error(&self, code: ReasonCode, what: &str) -> End {
+        self.shared.metrics.malformed(code);
+        let (client, peer) = (&self.client.id, self.client.peer);
+        tracing::info!(%client, %peer, error = what, "closed: the client broke the protocol");
+        End::new(DisconnectReason::ProtocolError, Some(code))
+    }
+
+    fn publish(&mut self, publish: Publish) -> Result<(), End> {
+        let Publish { dup, qos, retain, packet_id, topic, alias, payload, properties } = publish;
+        self.tally.received(qos);
+        let topic = self.topic(topic, alias)?;
+        let mut journal = None;
+        let id = match qos {
+            QoS::AtMostOnce => self.shared.ids.next_id(),
+            QoS::AtLeastOnce => {
+                self.check_quota(false)?;
+                self.shared.ids.next_id()
+            }
+            QoS::ExactlyOnce => {
+                let known = self.session.received().contains(packet_id);
+                self.check_quota(known)?;
+                let arrival = self.session.received().arrive(packet_id, || self.shared.ids.next_id());
+                match arrival {
+                    Arrival::InPipeline => return Ok(()),
+                    Arrival::Answered => {
+                        self.send(&Outgoing::PubRec(Ack { packet_id, reason: ReasonCode::SUCCESS }));
+                        return Ok(());
+                    }
+                    Arrival::New(message, to_record) => {
+                        if to_record && self.session.is_durable() {
+                            let client = &self.client.id;
+                            journal = self.realm.record(Change::Received { client, packet_id, message });
+                        }
+                        message
+                    }
+                }
+            }
+        };
+        if qos != QoS::AtMostOnce {
+            self.unacked += 1;
+        }
+        let message = Arc::new(Message {
+            id,
+            topic,
+            payload,
+            qos,
+            retain,
+            dup,
+            timestamp_ms: id.micros() / 1_000,
+            sender: self.client.id.clone(),
+            publisher: Some(Arc::clone(&self.client)),
+            properties,
+            origin: Origin::Client,
+            hops: 0,
+        });
+        self.pipeline.publish(Inbound { message, packet_id, journal }, &mut self.replies);
+        Ok(())
+    }
+
+    /// MQTT 5 clause 3.3.4: a client must not have more QoS 1 and 2 messages in flight than our receive maximum.
+    fn check_quota(&self, known: bool) -> Result<(), End> {
+        let most = usize::from(self.shared.config.window());
+        if self.protocol.is_v5() && !known && self.unacked >= most {
+            let what = "more QoS 1 and 2 messages in flight than the receive maximum (clause 3.3.4)";
+            return Err(self.protocol_error(reason::RECEIVE_MAXIMUM_EXCEEDED, what));
+        }
+        Ok(())
+    }
+
+    /// The topic of a PUBLISH, which may be sent as an alias (MQTT 5 clause 3.3.2.3.4).
+    fn topic(&mut self, topic: Option<TopicName>, alias: Option<u16>) -> Result<TopicName, End> {
+        let Some(alias) = alias else {
+            return topic.ok_or_else(|| {
+                self.protocol_error(reason::PROTOCOL_ERROR, "PUBLISH without a topic and without an alias")
+            });
+        };
+        if alias == 0 || alias > self.shared.config.max_topic_alias {
+            let what = "a topic alias of zero or above the maximum (clause 3.3.2.3.4)";
+            return Err(self.protocol_error(reason::TOPIC_ALIAS_INVALID, what));
+        }
+        let index = usize::from(alias) - 1;
+        match topic {
+            Some(topic) => {
+                if self.aliases.len() <= index {
+                    self.aliases.resize(index + 1, None);
+                }
+                if let Some(slot) = self.aliases.get_mut(index) {
+                    *slot = Some(detached_topic(&topic));
+                }
+                Ok(topic)
+            }
+            None => self.aliases.get(index).cloned().flatten().ok_or_else(|| {
+                let what = "a topic alias that stands for nothing (clause 3.3.2.3.4)";
+                self.protocol_error(reason::PROTOCOL_ERROR, what)
+            }),
+        }
+    }
+
+    /// An acknowledgement of ours has ended an exchange that the client began.
+    pub(super) fn exchange_ended(&mut self) {
+        // Exchanges of an earlier connection end here too, without having been counted.
+        self.unacked = self.unacked.saturating_sub(1);
+    }
+
+    fn pubrel(&mut self, packet_id: u16) {
+        let known = self.session.received().release(packet_id);
+        let reason = if known {
+            self.exchange_ended();
+            if self.session.is_durable() {
+                self.realm.record(Change::Released { client: &self.client.id, packet_id });
+            }
+            ReasonCode::SUCCESS
+        } else {
+            reason::PACKET_ID_NOT_FOUND
+        };
+        self.send(&Outgoing::PubComp(Ack { packet_id, reason }));
+    }
+
+    fn pubrec(&mut self, ack: Ack) -> Result<(), End> {
+        let packet_id = ack.packet_id;
+        if reason::is_error(ack.reason) {
+            let settled = self.seat.inflight.pubrec_error(packet_id);
+            return self.settled(settled, "PUBREC", packet_id);
+        }
+        let reason = match self.seat.inflight.pubrec(packet_id) {
+            Some(true) => ReasonCode::SUCCESS,
+            Some(false) => return self.settled(Settled::Wrong, "PUBREC", packet_id),
+            None => reason::PACKET_ID_NOT_FOUND,
+        };
+        self.send(&Outgoing::PubRel(Ack { packet_id, reason }));
+        Ok(())
+    }
+
+    fn settled(&mut self, settled: Settled, packet: &str, packet_id: u16) -> Result<(), End> {
+        match settled {
+            Settled::Done(sent) => {
+                self.acknowledged(sent);
+                Ok(())
+            }
+            Settled::Unknown => {
+                // After a take-over the client may acknowledge what a lost session had sent it.
+                tracing::debug!(client = %self.client.id, packet, packet_id, "an unknown packet id");
+                Ok(())
+            }
+            Settled::Wrong => {
+                let what = format!("{packet} {packet_id} is of another QoS or comes too early (clause 4.3)");
+                Err(self.protocol_error(reason::PROTOCOL_ERROR, &what))
+            }
+        }
+    }
+
+    fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
+        let mut wanted = VecDeque::with_capacity(subscribe.filters.len());
+        for (text, options) in subscribe.filters {
+            let text = detached_text(&text);
+            let filter = SharedFilter::parse(&text).map_err(|error| {
+                tracing::info!(client = %self.client.id, filter = %text, %error, "a filter was refused");
+                reason::TOPIC_FILTER_INVALID
+            });
+            if options.no_local && filter.as_ref().is_ok_and(|filter| filter.group.is_some()) {
+                let what = "no local on a shared subscription (clause 3.8.3.1)";
+                return Err(self.protocol_error(reason::PROTOCOL_ERROR, what));
+            }
+            wanted.push_back(Wanted { text, filter, options });
+        }
+        self.pipeline.push(Job::Subscribe(Subscribing::new(Some(subscribe.packet_id), wanted)));
+        Ok(())
+    }
+
+    fn disconnected(&mut self, disconnect: Disconnect) -> End {
+        if let Some(seconds) = disconnect.session_expiry {
+            if self.session.expiry() == 0 && seconds > 0 {
+                let what = "a session that ends with its connection cannot be prolonged (clause 3.14.2.2.2)";
+                return self.protocol_error(reason::PROTOCOL_ERROR, what);
+            }
+            let granted = seconds.min(self.shared.config.max_session_expiry);
+            self.session.change_expiry(&self.realm, granted);
+        }
+        let mut end = End::new(DisconnectReason::Normal, None);
+        // Any other reason than success leaves the will in force (clause 3.14.4), 0x04 asks for it.
+        end.will = disconnect.reason != ReasonCode::SUCCESS;
+        if end.will && disconnect.reason != reason::DISCONNECT_WITH_WILL {
+            let (client, code) = (&self.client.id, disconnect.reason.0);
+            tracing::info!(%client, code, "the client disconnected with an error");
+        }
+        end
+    }
+}

@@ -1,0 +1,144 @@
+//! What the pipeline answers, and what handlers and modules want of the connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tidegate_event::{
+    DisconnectReason, Message, QoS, ReasonCode, SharedFilter, SubscriptionOptions,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Connection, End};
+use crate::codec::{Outgoing, SubAck};
+use crate::control::Command;
+use crate::pipeline::{Granted, Job, Reply, Subscribing, Unsubscribing, Wanted};
+use crate::reason;
+use crate::session::delivery::{Delivery, Source};
+use crate::session::join::Join;
+
+impl<S> Connection<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    /// Does what the pipeline says.
+    pub(super) fn reply(&mut self, reply: Reply) -> Result<(), End> {
+        match reply {
+            Reply::PubAck(ack) => {
+                self.exchange_ended();
+                self.send(&Outgoing::PubAck(ack));
+            }
+            Reply::PubRec(ack) => {
+                if reason::is_error(ack.reason) {
+                    self.exchange_ended();
+                }
+                self.send(&Outgoing::PubRec(ack));
+            }
+            Reply::Subscribed { packet_id, reasons, granted } => {
+                if let Some(packet_id) = packet_id {
+                    self.send(&Outgoing::SubAck(SubAck { packet_id, reasons }));
+                }
+                for granted in granted {
+                    self.join(granted);
+                }
+            }
+            Reply::Unsubscribed { packet_id, reasons } => {
+                if let Some(packet_id) = packet_id {
+                    self.send(&Outgoing::UnsubAck(SubAck { packet_id, reasons }));
+                }
+            }
+            Reply::Close => {
+                let (client, peer) = (&self.client.id, self.client.peer);
+                tracing::info!(%client, %peer, "closed: a message could not be handled and is to be sent again");
+                let code = Some(ReasonCode::UNSPECIFIED);
+                return Err(End::new(DisconnectReason::Kicked, code));
+            }
+        }
+        Ok(())
+    }
+
+    /// A subscription is granted: retained and stored messages come before live ones.
+    fn join(&mut self, granted: Granted) {
+        let Granted { filter: SharedFilter { group, filter }, options, existed, hold, effects } = granted;
+        if group.is_some() {
+            // Shared subscriptions get neither (MQTT 5 clause 4.8.2).
+            return;
+        }
+        let wants_retained = match options.retain_handling {
+            0 => true,
+            1 => !existed,
+            _ => false,
+        };
+        let retained = match effects.retained {
+            _ if !wants_retained => Vec::new(),
+            Some(stored) => stored,
+            None => self.realm.retained.matches(&filter),
+        };
+        let subscription_ids: Option<Arc<[u32]>> = (options.id != 0).then(|| Arc::from([options.id]));
+        let retained: VecDeque<Delivery> = retained
+            .into_iter()
+            .map(|message| Delivery {
+                qos: options.qos.min(message.qos),
+                message,
+                subscription_ids: subscription_ids.clone(),
+                retain: true,
+                recorded: false,
+                source: Source::Retained,
+            })
+            .collect();
+        let mut outbox = self.session.outbox();
+        if retained.is_empty() && effects.backlogs.is_empty() {
+            if let Some(number) = hold {
+                // Nothing was delivered meanwhile, so nothing is held twice.
+                outbox.release(number);
+            }
+            return;
+        }
+        let number = hold.unwrap_or_else(|| outbox.hold(filter.clone()));
+        // A live copy of what was retained just now is on its way too.
+        outbox.deliver_once(retained.iter().map(|delivery| delivery.message.id));
+        drop(outbox);
+        let join = Join::new(number, filter, options.qos, subscription_ids, retained, effects.backlogs);
+        self.seat.joins.push(join);
+    }
+
+    /// Does what handlers and modules want of this client.
+    pub(super) fn poll_commands(&mut self) -> Result<bool, End> {
+        let mut moved = false;
+        while self.pipeline.waiting_bytes() < self.shared.config.read_ahead_bytes {
+            let Some(command) = self.session.outbox().next_command() else { break };
+            moved = true;
+            match command {
+                Command::Deliver(message) => self.deliver_direct(message),
+                Command::Subscribe(text, qos) => {
+                    let filter = SharedFilter::parse(&text).map_err(|_| reason::TOPIC_FILTER_INVALID);
+                    let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+                    let wanted = Wanted { text, filter, options };
+                    self.pipeline.push(Job::Subscribe(Subscribing::new(None, [wanted])));
+                }
+                Command::Unsubscribe(text) => {
+                    self.pipeline.push(Job::Unsubscribe(Unsubscribing::new(None, [text])));
+                }
+                Command::Disconnect => {
+                    let code = Some(reason::ADMINISTRATIVE_ACTION);
+                    return Err(End::new(DisconnectReason::Kicked, code));
+                }
+            }
+        }
+        Ok(moved)
+    }
+
+    fn deliver_direct(&mut self, message: Arc<Message>) {
+        let qos: QoS = message.qos;
+        let delivery = Delivery {
+            message,
+            subscription_ids: None,
+            qos,
+            retain: false,
+            recorded: false,
+            source: Source::Direct,
+        };
+        self.session.push(&self.realm, delivery, &mut self.pipeline.fanout);
+        // Nobody awaits an answer, so nothing waits until it is durable.
+        self.pipeline.fanout.joins.clear();
+    }
+}

@@ -1,0 +1,167 @@
+//! What the broker counts. Handles are made once and kept: no name is looked up per message.
+
+use metrics::{Counter, Gauge, counter, gauge};
+use tidegate_event::{DisconnectReason, QoS, ReasonCode};
+
+/// Why a message did not go on, for `tidegate_broker_dropped_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Drop {
+    /// The session's queue was full.
+    QueueFull,
+    /// Its expiry passed while it waited (MQTT 5 clause 3.3.2.3.3).
+    Expired,
+    /// Larger than the client's maximum packet size (clause 3.1.2.11.4).
+    TooLarge,
+    /// A handler said drop.
+    Handler,
+    /// The retained store is full.
+    RetainedFull,
+}
+
+const DROPS: [&str; 5] = ["queue_full", "expired", "too_large", "handler", "retained_full"];
+
+/// Why a publisher's message was refused, for `tidegate_broker_rejected_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Refusal {
+    /// A handler said reject.
+    Rejected,
+    /// A handler failed and its policy is to refuse.
+    HandlerFailed,
+    /// A store refuses the message for good.
+    StoreRefused,
+    /// A store gave the message up.
+    StoreAbandoned,
+}
+
+const REFUSALS: [&str; 4] = ["rejected", "handler_failed", "store_refused", "store_abandoned"];
+
+/// The broker's metrics.
+pub(crate) struct Metrics {
+    pub(crate) connections: Gauge,
+    pub(crate) sessions: Gauge,
+    pub(crate) retained: Gauge,
+    pub(crate) accepted: Counter,
+    pub(crate) accept_errors: Counter,
+    pub(crate) connect_timeouts: Counter,
+    pub(crate) takeovers: Counter,
+    pub(crate) wills: Counter,
+    pub(crate) redelivered: Counter,
+    pub(crate) acked: Counter,
+    pub(crate) backlog_pages: Counter,
+    pub(crate) backlog_errors: Counter,
+    pub(crate) received: [Counter; 3],
+    pub(crate) sent: [Counter; 3],
+    pub(crate) bytes_received: Counter,
+    pub(crate) bytes_sent: Counter,
+    drops: [Counter; DROPS.len()],
+    refusals: [Counter; REFUSALS.len()],
+}
+
+impl Metrics {
+    /// Makes the handles; the recorder must be installed before.
+    pub(crate) fn new() -> Self {
+        let per_qos = |name: &'static str| ["0", "1", "2"].map(|qos| counter!(name, "qos" => qos));
+        Self {
+            connections: gauge!("tidegate_broker_connections"),
+            sessions: gauge!("tidegate_broker_sessions"),
+            retained: gauge!("tidegate_broker_retained_messages"),
+            accepted: counter!("tidegate_broker_accepted_total"),
+            accept_errors: counter!("tidegate_broker_accept_errors_total"),
+            connect_timeouts: counter!("tidegate_broker_connect_timeouts_total"),
+            takeovers: counter!("tidegate_broker_takeovers_total"),
+            wills: counter!("tidegate_broker_wills_total"),
+            redelivered: counter!("tidegate_broker_messages_redelivered_total"),
+            acked: counter!("tidegate_broker_messages_acked_total"),
+            backlog_pages: counter!("tidegate_broker_backlog_pages_total"),
+            backlog_errors: counter!("tidegate_broker_backlog_errors_total"),
+            received: per_qos("tidegate_broker_messages_received_total"),
+            sent: per_qos("tidegate_broker_messages_sent_total"),
+            bytes_received: counter!("tidegate_broker_received_bytes_total"),
+            bytes_sent: counter!("tidegate_broker_sent_bytes_total"),
+            drops: DROPS.map(|reason| counter!("tidegate_broker_dropped_total", "reason" => reason)),
+            refusals: REFUSALS.map(|reason| counter!("tidegate_broker_rejected_total", "reason" => reason)),
+        }
+    }
+
+    /// Counts a message that did not go on.
+    pub(crate) fn dropped(&self, reason: Drop) {
+        if let Some(counter) = self.drops.get(reason as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a message that was refused to its publisher.
+    pub(crate) fn refused(&self, reason: Refusal) {
+        if let Some(counter) = self.refusals.get(reason as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a connection that ended because of what its client sent. Not a hot path: the name is looked up.
+    pub(crate) fn malformed(&self, reason: ReasonCode) {
+        counter!("tidegate_broker_malformed_total", "reason" => format!("0x{:02x}", reason.0)).increment(1);
+    }
+
+    /// Counts a CONNECT that was answered with an error.
+    pub(crate) fn connect_refused(&self, reason: ReasonCode) {
+        counter!("tidegate_broker_connects_refused_total", "reason" => format!("0x{:02x}", reason.0))
+            .increment(1);
+    }
+
+    /// Counts the end of a connection.
+    pub(crate) fn disconnected(&self, reason: DisconnectReason) {
+        counter!("tidegate_broker_disconnects_total", "reason" => reason.name()).increment(1);
+    }
+}
+
+/// Counts of one turn of a connection, added to the shared counters at its end: the counters are contended.
+#[derive(Default)]
+pub(crate) struct Tally {
+    received: [u64; 3],
+    sent: [u64; 3],
+    acked: u64,
+    bytes_received: u64,
+    bytes_sent: u64,
+}
+
+impl Tally {
+    pub(crate) fn received(&mut self, qos: QoS) {
+        self.received[qos as usize] += 1;
+    }
+
+    pub(crate) fn sent(&mut self, qos: QoS) {
+        self.sent[qos as usize] += 1;
+    }
+
+    pub(crate) fn acked(&mut self) {
+        self.acked += 1;
+    }
+
+    pub(crate) fn bytes_received(&mut self, bytes: usize) {
+        self.bytes_received += bytes as u64;
+    }
+
+    pub(crate) fn bytes_sent(&mut self, bytes: usize) {
+        self.bytes_sent += bytes as u64;
+    }
+
+    /// Adds the counts to `metrics` and starts again.
+    pub(crate) fn flush(&mut self, metrics: &Metrics) {
+        fn add(counter: &Counter, count: &mut u64) {
+            if *count > 0 {
+                counter.increment(std::mem::take(count));
+            }
+        }
+        for (counter, count) in metrics.received.iter().zip(&mut self.received) {
+            add(counter, count);
+        }
+        for (counter, count) in metrics.sent.iter().zip(&mut self.sent) {
+            add(counter, count);
+        }
+        add(&metrics.acked, &mut self.acked);
+        add(&metrics.bytes_received, &mut self.bytes_received);
+        add(&metrics.bytes_sent, &mut self.bytes_sent);
+    }
+}

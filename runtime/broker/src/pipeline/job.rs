@@ -1,0 +1,151 @@
+//! What goes through a pipeline, and what comes out of it.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use tidegate_event::{
+    AckJoin, DisconnectReason, Effects, Message, QoS, ReasonCode, Scope, SharedFilter, SubscriptionOptions,
+};
+
+use crate::codec::Ack;
+
+/// A step of a client's life that raises an event, in the order in which it happened.
+pub(crate) enum Job {
+    /// CONNACK was sent.
+    Connected,
+    /// The session is new.
+    Created,
+    /// A message was published.
+    Publish(Inbound),
+    /// Subscriptions are wanted: those of one SUBSCRIBE, or of a handler.
+    Subscribe(Subscribing),
+    /// Subscriptions are to go: those of one UNSUBSCRIBE, or of a handler.
+    Unsubscribe(Unsubscribing),
+    /// The network connection has ended.
+    Disconnected(DisconnectReason),
+}
+
+/// What a job weighs against the read-ahead besides its payload: roughly what it takes in memory.
+const OVERHEAD: usize = 512;
+
+impl Job {
+    /// Bytes of read-ahead it takes while it waits.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Publish(inbound) => inbound.weight(),
+            Self::Subscribe(request) => {
+                request.wanted.iter().map(|wanted| OVERHEAD + wanted.text.len()).sum()
+            }
+            Self::Unsubscribe(request) => request.filters.iter().map(|text| OVERHEAD + text.len()).sum(),
+            Self::Connected | Self::Created | Self::Disconnected(_) => 0,
+        }
+    }
+}
+
+/// A PUBLISH, or a message without one.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) message: Arc<Message>,
+    /// Packet id to be acknowledged; 0 for QoS 0 and for messages that no client awaits an answer for.
+    pub(crate) packet_id: u16,
+    /// Ready when the packet id of a QoS 2 message is durable: no handler runs before.
+    pub(crate) journal: Option<AckJoin>,
+}
+
+impl Inbound {
+    /// A message that nobody awaits an answer for.
+    pub(crate) fn unanswered(message: Arc<Message>) -> Self {
+        Self { message, packet_id: 0, journal: None }
+    }
+
+    /// Whether it must be answered by PUBACK or PUBREC, and which.
+    pub(super) fn answer(&self) -> Option<QoS> {
+        (self.packet_id != 0).then_some(self.message.qos)
+    }
+
+    fn weight(&self) -> usize {
+        OVERHEAD + self.message.topic.as_str().len() + self.message.payload.len()
+    }
+}
+
+/// One filter of a SUBSCRIBE.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// As written, owning its memory.
+    pub(crate) text: ByteString,
+    /// What it parses to; `Err`: the reason code of the refusal.
+    pub(crate) filter: Result<SharedFilter, ReasonCode>,
+    pub(crate) options: SubscriptionOptions,
+}
+
+/// A SUBSCRIBE on its way.
+pub(crate) struct Subscribing {
+    /// Packet id to answer; `None`: a handler wants it.
+    pub(crate) packet_id: Option<u16>,
+    /// Still to do.
+    pub(crate) wanted: std::collections::VecDeque<Wanted>,
+    pub(super) reasons: Vec<ReasonCode>,
+    pub(super) granted: Vec<Granted>,
+    /// Of the events raised so far, with the index in `granted` they are about.
+    pub(super) scopes: Vec<(usize, Scope)>,
+    pub(super) durable: Vec<AckJoin>,
+}
+
+impl Subscribing {
+    pub(crate) fn new(packet_id: Option<u16>, wanted: impl IntoIterator<Item = Wanted>) -> Self {
+        Self {
+            packet_id,
+            wanted: wanted.into_iter().collect(),
+            reasons: Vec::new(),
+            granted: Vec::new(),
+            scopes: Vec::new(),
+            durable: Vec::new(),
+        }
+    }
+}
+
+/// A subscription that was granted, with what handlers want for it.
+pub(crate) struct Granted {
+    pub(crate) filter: SharedFilter,
+    pub(crate) options: SubscriptionOptions,
+    /// Whether the subscription had existed.
+    pub(crate) existed: bool,
+    /// Number of the hold that keeps live messages back until stored ones are sent.
+    pub(crate) hold: Option<u32>,
+    pub(crate) effects: Effects,
+}
+
+/// An UNSUBSCRIBE on its way.
+pub(crate) struct Unsubscribing {
+    /// Packet id to answer; `None`: a handler wants it.
+    pub(crate) packet_id: Option<u16>,
+    /// Still to do.
+    pub(crate) filters: std::collections::VecDeque<ByteString>,
+    pub(super) reasons: Vec<ReasonCode>,
+    pub(super) scopes: Vec<Scope>,
+}
+
+impl Unsubscribing {
+    pub(crate) fn new(packet_id: Option<u16>, filters: impl IntoIterator<Item = ByteString>) -> Self {
+        Self {
+            packet_id,
+            filters: filters.into_iter().collect(),
+            reasons: Vec::new(),
+            scopes: Vec::new(),
+        }
+    }
+}
+
+/// What a pipeline tells the connection, in the order of the jobs.
+pub(crate) enum Reply {
+    /// Send PUBACK.
+    PubAck(Ack),
+    /// Send PUBREC.
+    PubRec(Ack),
+    /// Send SUBACK, then what the new subscriptions bring.
+    Subscribed { packet_id: Option<u16>, reasons: Vec<ReasonCode>, granted: Vec<Granted> },
+    /// Send UNSUBACK.
+    Unsubscribed { packet_id: Option<u16>, reasons: Vec<ReasonCode> },
+    /// End the connection without an answer: the client sends the message again.
+    Close,
+}

@@ -1,0 +1,223 @@
+//! The life of a PUBLISH: journal, handlers, verdict, routing, answer.
+
+use std::collections::VecDeque;
+
+use smallvec::SmallVec;
+use std::sync::Arc;
+use tidegate_event::{
+    AckError, Change, Event, Hook, Message, QoS, Raised, ReasonCode, Verdict,
+};
+
+use super::{Granted, Inbound, Job, Joining, Pipeline, Raising, Reply};
+use crate::codec::Ack;
+use crate::metrics::{Drop, Refusal};
+use crate::reason;
+
+/// An answer that waits until what it promises is durable.
+pub(super) enum Unsynced {
+    /// Of a PUBLISH: to be acknowledged with this code, if it is to be acknowledged at all.
+    Published { inbound: Answer, code: ReasonCode },
+    Subscribed { packet_id: Option<u16>, reasons: Vec<ReasonCode>, granted: Vec<Granted> },
+    Unsubscribed { packet_id: Option<u16>, reasons: Vec<ReasonCode> },
+    /// Nothing is answered; the connection is closed.
+    Close,
+}
+
+/// How a PUBLISH is answered.
+#[derive(Clone, Copy)]
+pub(super) struct Answer {
+    qos: Option<QoS>,
+    packet_id: u16,
+}
+
+/// What becomes of a message.
+enum Outcome {
+    /// Routed as these.
+    Route(SmallVec<[Arc<Message>; 1]>),
+    /// Acknowledged as if it had been routed.
+    Drop,
+    /// Acknowledged with an error, or plainly where the version has none.
+    Reject(ReasonCode),
+    /// Acknowledged with an error, or the connection closed where the version has none.
+    Fail(ReasonCode),
+}
+
+impl Pipeline {
+    /// A message arrived. Without handlers, and with nothing before it, it is routed here and now; the answer
+    /// is put into `replies`.
+    pub(crate) fn publish(&mut self, inbound: Inbound, replies: &mut VecDeque<Reply>) {
+        if !self.is_clear() || inbound.journal.is_some() || self.publishes >= self.window {
+            self.push(Job::Publish(inbound));
+            return;
+        }
+        self.publishes += 1;
+        match self.raise_message(&inbound.message) {
+            Raised::Nothing => replies.extend(self.complete_publish(inbound, Verdict::Pass, Ok(()))),
+            Raised::Running(handlers) => {
+                self.raising = Some(Raising::Handlers(Job::Publish(inbound), handlers));
+            }
+        }
+    }
+
+    pub(super) fn begin_publish(&mut self, mut inbound: Inbound) {
+        self.publishes += 1;
+        match inbound.journal.take() {
+            Some(journal) => self.raising = Some(Raising::Journal(inbound, journal)),
+            None => self.raise_publish(inbound),
+        }
+    }
+
+    pub(super) fn raise_publish(&mut self, inbound: Inbound) {
+        match self.raise_message(&inbound.message) {
+            Raised::Nothing => self.raised(Job::Publish(inbound), None),
+            Raised::Running(handlers) => {
+                self.raising = Some(Raising::Handlers(Job::Publish(inbound), handlers));
+            }
+        }
+    }
+
+    fn raise_message(&self, message: &Arc<Message>) -> Raised {
+        if !self.is_bound(Hook::MessagePublish) {
+            return Raised::Nothing;
+        }
+        let tenant = self.realm.tenant.clone();
+        self.realm.broker.hooks.raise(Event::MessagePublish { message: Arc::clone(message), tenant })
+    }
+
+    /// The packet id of a QoS 2 message could not be made durable, so it must not be handled.
+    pub(super) fn not_journalled(&mut self, inbound: Inbound, error: &AckError) {
+        tracing::warn!(client = self.client_id(), %error, "a QoS 2 packet id was not recorded");
+        let failed = Verdict::Fail(ReasonCode::UNSPECIFIED);
+        self.joining.push_back(Joining::Publish(inbound, failed, None));
+    }
+
+    /// Every handler has reached its level, or failed to: routes the message and gives the answer, unless that
+    /// must wait.
+    pub(super) fn complete_publish(
+        &mut self,
+        inbound: Inbound,
+        verdict: Verdict,
+        stored: Result<(), AckError>,
+    ) -> Option<Reply> {
+        let answer = Answer { qos: inbound.answer(), packet_id: inbound.packet_id };
+        let code = match self.decide(inbound.message, verdict, stored) {
+            Outcome::Route(messages) => {
+                for message in messages {
+                    self.realm.route(&message, &mut self.cache, &mut self.fanout);
+                }
+                ReasonCode::SUCCESS
+            }
+            Outcome::Drop => ReasonCode::SUCCESS,
+            Outcome::Reject(code) if self.speaks_v5() => code,
+            Outcome::Reject(_) => ReasonCode::SUCCESS,
+            Outcome::Fail(code) if self.speaks_v5() => code,
+            Outcome::Fail(_) => {
+                if answer.qos.is_some() {
+                    self.forget(answer);
+                    return self.sync(SmallVec::new(), Unsynced::Close);
+                }
+                ReasonCode::SUCCESS
+            }
+        };
+        let joins = std::mem::take(&mut self.fanout.joins);
+        self.sync(joins, Unsynced::Published { inbound: answer, code })
+    }
+
+    fn decide(&self, message: Arc<Message>, verdict: Verdict, stored: Result<(), AckError>) -> Outcome {
+        let metrics = &self.realm.broker.metrics;
+        match stored {
+            Ok(()) => match verdict {
+                Verdict::Pass => Outcome::Route(SmallVec::from_buf([message])),
+                Verdict::Replace(other) => Outcome::Route(SmallVec::from_buf([other])),
+                Verdict::FanOut(others) => Outcome::Route(SmallVec::from_vec(others)),
+                Verdict::Drop => {
+                    metrics.dropped(Drop::Handler);
+                    Outcome::Drop
+                }
+                Verdict::Reject(code) => {
+                    metrics.refused(Refusal::Rejected);
+                    Outcome::Reject(code)
+                }
+                Verdict::Fail(code) => {
+                    metrics.refused(Refusal::HandlerFailed);
+                    Outcome::Fail(code)
+                }
+            },
+            Err(error) => {
+                let (client, topic) = (self.client_id(), &message.topic);
+                tracing::warn!(client, %topic, msgid = %message.id, %error, "a message was not stored");
+                match error {
+                    AckError::Refused { code, .. } => {
+                        metrics.refused(Refusal::StoreRefused);
+                        Outcome::Reject(code)
+                    }
+                    AckError::Abandoned => {
+                        metrics.refused(Refusal::StoreAbandoned);
+                        Outcome::Fail(ReasonCode::UNSPECIFIED)
+                    }
+                }
+            }
+        }
+    }
+
+    /// What was promised is durable, or `failed` to be: the answer.
+    pub(super) fn reply(&mut self, reply: Unsynced, failed: Option<AckError>) -> Option<Reply> {
+        match reply {
+            Unsynced::Published { inbound, code } => {
+                self.publishes -= 1;
+                let Some(error) = failed else { return self.answer(inbound, code) };
+                self.realm.broker.metrics.refused(Refusal::StoreAbandoned);
+                tracing::warn!(client = self.client_id(), %error, "a queued message was not recorded");
+                if self.speaks_v5() {
+                    return self.answer(inbound, ReasonCode::UNSPECIFIED);
+                }
+                self.forget(inbound);
+                inbound.qos.map(|_| Reply::Close)
+            }
+            Unsynced::Subscribed { packet_id, reasons, granted } => {
+                Some(Reply::Subscribed { packet_id, reasons, granted })
+            }
+            Unsynced::Unsubscribed { packet_id, reasons } => Some(Reply::Unsubscribed { packet_id, reasons }),
+            Unsynced::Close => {
+                self.publishes -= 1;
+                Some(Reply::Close)
+            }
+        }
+    }
+
+    fn answer(&mut self, answer: Answer, code: ReasonCode) -> Option<Reply> {
+        let ack = Ack { packet_id: answer.packet_id, reason: code };
+        match answer.qos? {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce => Some(Reply::PubAck(ack)),
+            QoS::ExactlyOnce => {
+                if reason::is_error(code) {
+                    // PUBREC with an error ends the exchange: the packet id is free (MQTT 5 clause 4.3.3).
+                    self.forget(answer);
+                } else if let Some(session) = &self.session {
+                    session.received().answered(answer.packet_id);
+                }
+                Some(Reply::PubRec(ack))
+            }
+        }
+    }
+
+    /// The packet id of a QoS 2 message that is not acknowledged is free again.
+    fn forget(&self, answer: Answer) {
+        if let (Some(QoS::ExactlyOnce), Some(session)) = (answer.qos, &self.session) {
+            session.received().forget(answer.packet_id);
+            if session.is_durable() {
+                let change = Change::Released { client: &session.client_id, packet_id: answer.packet_id };
+                self.realm.record(change);
+            }
+        }
+    }
+
+    fn speaks_v5(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| client.protocol.is_v5())
+    }
+
+    pub(super) fn client_id(&self) -> &str {
+        self.client.as_ref().map_or("", |client| &client.id)
+    }
+}

@@ -1,0 +1,129 @@
+//! SUBSCRIBE and UNSUBSCRIBE on their way: one event per filter, one answer per packet.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tidegate_event::{AckError, Effects, Event, Hook, QoS, Raised, ReasonCode, Scope};
+
+use super::publish::Unsynced;
+use super::{Granted, Job, Joining, Pipeline, Raising, Reply, Subscribing, Unsubscribing, Wanted};
+use crate::reason;
+
+impl Subscribing {
+    /// Ready when every handler of every filter has reached its level.
+    pub(super) fn poll_acks(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AckError>> {
+        poll_scopes(self.scopes.iter_mut().map(|(_, scope)| scope), cx)
+    }
+}
+
+impl Unsubscribing {
+    /// Ready when every handler of every filter has reached its level.
+    pub(super) fn poll_acks(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AckError>> {
+        poll_scopes(self.scopes.iter_mut(), cx)
+    }
+}
+
+fn poll_scopes<'a>(
+    scopes: impl Iterator<Item = &'a mut Scope>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), AckError>> {
+    for scope in scopes {
+        // A join that is ready stays ready, so the scopes before one that waits may be asked again. A failure
+        // is given once: it is logged here.
+        match Pin::new(&mut scope.acks).poll(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => {
+                tracing::warn!(hook = scope.event.hook().name(), %error, "an event was not stored");
+            }
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+impl Pipeline {
+    /// Subscribes filter after filter, until the handlers of one run or all are done.
+    pub(super) fn raise_subscribe(&mut self, mut request: Subscribing) {
+        while let Some(wanted) = request.wanted.pop_front() {
+            let Some(event) = self.grant(wanted, &mut request) else { continue };
+            if let Raised::Running(handlers) = self.raise(event) {
+                self.raising = Some(Raising::Handlers(Job::Subscribe(request), handlers));
+                return;
+            }
+        }
+        self.joining.push_back(Joining::Subscribe(request));
+    }
+
+    /// Makes one subscription; gives the event to raise about it.
+    fn grant(&mut self, wanted: Wanted, request: &mut Subscribing) -> Option<Event> {
+        let Wanted { text, filter, options } = wanted;
+        let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
+        let too_deep = |levels: usize| levels > self.realm.broker.config.max_topic_levels;
+        let filter = match filter {
+            Ok(filter) if !too_deep(filter.filter.levels().count()) => filter,
+            Ok(_) => {
+                request.reasons.push(reason::TOPIC_FILTER_INVALID);
+                return None;
+            }
+            Err(code) => {
+                request.reasons.push(code);
+                return None;
+            }
+        };
+        // Live messages wait from the first moment on, until it is known whether stored ones come before them.
+        let shared = filter.group.is_some();
+        let expects_stored = self.is_bound(Hook::SessionSubscribed) || self.realm.retained.len() > 0;
+        let hold = (!shared && expects_stored).then(|| session.outbox().hold(filter.filter.clone()));
+        let Some(subscribed) = session.subscribe(&self.realm, &text, &filter, options) else {
+            request.reasons.push(ReasonCode::UNSPECIFIED);
+            return None;
+        };
+        request.reasons.push(granted_code(options.qos));
+        request.durable.extend(subscribed.durable);
+        let event = Event::SessionSubscribed {
+            client: Arc::clone(client),
+            filter: filter.filter.clone(),
+            qos: options.qos,
+            shared,
+        };
+        let (existed, effects) = (subscribed.existed, Effects::default());
+        request.granted.push(Granted { filter, options, existed, hold, effects });
+        Some(event)
+    }
+
+    /// Every handler of every filter has reached its level.
+    pub(super) fn complete_subscribe(&mut self, mut request: Subscribing) -> Option<Reply> {
+        for (index, scope) in request.scopes.drain(..) {
+            if let Some(granted) = request.granted.get_mut(index) {
+                granted.effects = scope.take_effects();
+            }
+        }
+        let Subscribing { packet_id, reasons, granted, durable, .. } = request;
+        self.sync(durable.into_iter().collect(), Unsynced::Subscribed { packet_id, reasons, granted })
+    }
+
+    /// Unsubscribes filter after filter, until the handlers of one run or all are done.
+    pub(super) fn raise_unsubscribe(&mut self, mut request: Unsubscribing) {
+        while let Some(text) = request.filters.pop_front() {
+            let (Some(session), Some(client)) = (&self.session, &self.client) else { break };
+            let Some(removed) = session.unsubscribe(&self.realm, &text) else {
+                request.reasons.push(reason::NO_SUBSCRIPTION_EXISTED);
+                continue;
+            };
+            request.reasons.push(ReasonCode::SUCCESS);
+            let event =
+                Event::SessionUnsubscribed { client: Arc::clone(client), filter: removed.filter };
+            if let Raised::Running(handlers) = self.raise(event) {
+                self.raising = Some(Raising::Handlers(Job::Unsubscribe(request), handlers));
+                return;
+            }
+        }
+        self.joining.push_back(Joining::Unsubscribe(request));
+    }
+}
+
+/// The reason code that grants `qos` (MQTT 5 clause 3.9.3).
+fn granted_code(qos: QoS) -> ReasonCode {
+    ReasonCode(qos.level())
+}

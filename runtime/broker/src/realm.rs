@@ -1,0 +1,104 @@
+//! What one tenant owns: its sessions, topic tree and retained messages. Nothing here is shared with another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_event::{AckJoin, Change, Message, Tenant};
+use tokio::sync::mpsc;
+
+use crate::broker::Shared;
+use crate::registry::Registry;
+use crate::retained::Retained;
+use crate::session::Session;
+use crate::timers::Due;
+use crate::tree::TopicTree;
+use crate::will;
+
+/// One tenant's part of the broker.
+pub(crate) struct Realm {
+    pub(crate) tenant: Tenant,
+    pub(crate) broker: Arc<Shared>,
+    pub(crate) registry: Registry,
+    pub(crate) tree: TopicTree,
+    pub(crate) retained: Retained,
+    /// To the task that publishes messages without a connection: those of modules and delayed wills.
+    pub(crate) injected: mpsc::Sender<Message>,
+}
+
+impl Realm {
+    pub(crate) fn new(tenant: Tenant, broker: Arc<Shared>, injected: mpsc::Sender<Message>) -> Self {
+        Self {
+            tenant,
+            broker,
+            registry: Registry::default(),
+            tree: TopicTree::default(),
+            retained: Retained::default(),
+            injected,
+        }
+    }
+
+    /// Records a change of the tenant's durable state.
+    pub(crate) fn record(&self, change: Change<'_>) -> Option<AckJoin> {
+        self.broker.store.record(&self.tenant, change)
+    }
+
+    /// Ends `session` and publishes the will that was waiting for that.
+    pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>) {
+        self.registry.remove(session);
+        if let Some(will) = session.end(self) {
+            self.publish_later(will);
+        }
+    }
+
+    /// The session lives on without a connection: starts the timer of its end.
+    pub(crate) fn start_expiry(self: &Arc<Self>, session: &Arc<Session>) {
+        let expiry = session.expiry();
+        if expiry != u32::MAX {
+            let delay = Duration::from_secs(expiry.into());
+            if let Some(timer) = self.broker.timers.start(delay, Due::Expiry, self, session) {
+                session.keep_timer(timer);
+            }
+        }
+    }
+
+    /// Keeps `will` until its delay has passed or the session ends.
+    pub(crate) fn start_will(self: &Arc<Self>, session: &Arc<Session>, will: Message, delay: Duration) {
+        session.keep_will(will);
+        if let Some(timer) = self.broker.timers.start(delay, Due::Will, self, session) {
+            session.keep_timer(timer);
+        }
+    }
+
+    /// A timer of `session` has run out.
+    pub(crate) fn due(self: &Arc<Self>, due: Due, session: &Arc<Session>) {
+        match due {
+            Due::Will => {
+                if let Some(will) = session.take_will() {
+                    self.publish_later(will);
+                }
+            }
+            Due::Expiry => {
+                // Who holds the seat is, or is about to be, connected. Whoever asks for it while it is held here
+                // finds the session ended and gets a new one.
+                let Ok(seat) = Arc::clone(session.seat()).try_lock_owned() else { return };
+                if !session.is_connected() {
+                    self.end_session(session);
+                }
+                drop(seat);
+            }
+        }
+    }
+
+    /// Publishes a will that has no connection any more, when the tenant's queue has room.
+    pub(crate) fn publish_later(self: &Arc<Self>, message: Message) {
+        self.broker.metrics.wills.increment(1);
+        let message = will::renewed(&self.broker, message);
+        if let Err(mpsc::error::TrySendError::Full(message)) = self.injected.try_send(message) {
+            let injected = self.injected.clone();
+            self.broker.tasks.spawn(async move {
+                // It fails only when the broker has stopped.
+                injected.send(message).await.ok();
+            });
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The MQTT 5 reason codes (clause 2.4) that sessions use, besides those of the event crate.
+
+use tidegate_event::ReasonCode;
+
+pub(crate) const DISCONNECT_WITH_WILL: ReasonCode = ReasonCode(0x04);
+pub(crate) const NO_SUBSCRIPTION_EXISTED: ReasonCode = ReasonCode(0x11);
+pub(crate) const PROTOCOL_ERROR: ReasonCode = ReasonCode(0x82);
+pub(crate) const SERVER_SHUTTING_DOWN: ReasonCode = ReasonCode(0x8b);
+pub(crate) const BAD_AUTHENTICATION_METHOD: ReasonCode = ReasonCode(0x8c);
+pub(crate) const KEEP_ALIVE_TIMEOUT: ReasonCode = ReasonCode(0x8d);
+pub(crate) const SESSION_TAKEN_OVER: ReasonCode = ReasonCode(0x8e);
+pub(crate) const TOPIC_FILTER_INVALID: ReasonCode = ReasonCode(0x8f);
+pub(crate) const PACKET_ID_NOT_FOUND: ReasonCode = ReasonCode(0x92);
+pub(crate) const RECEIVE_MAXIMUM_EXCEEDED: ReasonCode = ReasonCode(0x93);
+pub(crate) const TOPIC_ALIAS_INVALID: ReasonCode = ReasonCode(0x94);
+pub(crate) const ADMINISTRATIVE_ACTION: ReasonCode = ReasonCode(0x98);
+
+/// Whether the code says that something failed (clause 2.4: 0x80 or greater).
+pub(crate) fn is_error(code: ReasonCode) -> bool {
+    code.0 >= 0x80
+}

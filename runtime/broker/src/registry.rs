@@ -1,0 +1,165 @@
+//! Who has which session: client ids of one tenant.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytestring::ByteString;
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::realm::Realm;
+use crate::session::{Seated, Session};
+
+/// What a connection leaves to the next one of the same client id: events of a client are raised, and its
+/// messages routed, in order, over reconnects too.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    /// The connection that leaves.
+    pub(crate) connection: u64,
+    /// Ready when its last event, client.disconnected, has been raised.
+    pub(crate) quiet: oneshot::Receiver<()>,
+    /// Ready when its last message has been routed.
+    pub(crate) done: oneshot::Receiver<()>,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: HashMap<ByteString, Arc<Session>, RandomState>,
+    /// Client ids whose last connection still has events to raise or messages to route.
+    leaving: HashMap<ByteString, Handover, RandomState>,
+}
+
+/// The sessions of one tenant.
+#[derive(Default)]
+pub(crate) struct Registry(Mutex<State>);
+
+/// A session for a new connection.
+enum Claim {
+    /// An existing one: take its seat.
+    Resumed(Arc<Session>),
+    /// A new one; the one it replaces, if any, must be ended first.
+    Fresh { session: Arc<Session>, seat: Seated, replaced: Option<Arc<Session>> },
+}
+
+/// A session whose seat is taken.
+pub(crate) struct Attached {
+    pub(crate) session: Arc<Session>,
+    pub(crate) seat: Seated,
+    /// Whether the session existed before (session present, MQTT 5 clause 3.2.2.1.1).
+    pub(crate) resumed: bool,
+    /// What the client's last connection has still to do.
+    pub(crate) handover: Option<Handover>,
+}
+
+impl Registry {
+    /// The session of `client_id`.
+    pub(crate) fn find(&self, client_id: &str) -> Option<Arc<Session>> {
+        self.0.lock().sessions.get(client_id).cloned()
+    }
+
+    /// Every session.
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
+        self.0.lock().sessions.values().cloned().collect()
+    }
+
+    /// Adds a session that was read back after a restart.
+    pub(crate) fn restore(&self, session: Arc<Session>) {
+        self.0.lock().sessions.insert(session.client_id.clone(), session);
+    }
+
+    /// Removes `session` unless another one has its place.
+    pub(crate) fn remove(&self, session: &Arc<Session>) {
+        let mut state = self.0.lock();
+        if state.sessions.get(&session.client_id).is_some_and(|known| Arc::ptr_eq(known, session)) {
+            state.sessions.remove(&session.client_id);
+        }
+    }
+
+    /// A connection leaves. `ending`: its session, when that ends with it.
+    pub(crate) fn leave(&self, client_id: &ByteString, handover: Handover, ending: Option<&Arc<Session>>) {
+        let mut state = self.0.lock();
+        state.leaving.insert(client_id.clone(), handover);
+        if let Some(session) = ending
+            && state.sessions.get(client_id).is_some_and(|known| Arc::ptr_eq(known, session))
+        {
+            state.sessions.remove(client_id);
+        }
+    }
+
+    /// The connection has nothing more to do.
+    pub(crate) fn left(&self, client_id: &str, connection: u64) {
+        let mut state = self.0.lock();
+        if state.leaving.get(client_id).is_some_and(|handover| handover.connection == connection) {
+            state.leaving.remove(client_id);
+        }
+    }
+
+    fn claim(&self, realm: &Realm, client_id: &ByteString, connection: u64, clean: bool, expiry: u32) -> Claim {
+        let mut state = self.0.lock();
+        let existing = state.sessions.get(client_id).cloned();
+        if let Some(session) = &existing {
+            session.claim(connection);
+            if session.is_connected() {
+                realm.broker.metrics.takeovers.increment(1);
+            }
+            // A session without expiry ends with its connection (clause 3.1.2.11.2), so a take-over ends it.
+            if !clean && session.is_durable() {
+                return Claim::Resumed(Arc::clone(session));
+            }
+        }
+        let number = realm.broker.session_numbers.fetch_add(1, Ordering::Relaxed);
+        let session = Arc::new(Session::new(number, client_id.clone(), connection, expiry));
+        // Nobody else knows the session yet, so its seat is free; taking it here keeps the order of claims.
+        let seat = loop {
+            if let Ok(seat) = Arc::clone(session.seat()).try_lock_owned() {
+                break seat;
+            }
+        };
+        state.sessions.insert(client_id.clone(), Arc::clone(&session));
+        realm.broker.metrics.sessions.increment(1.0);
+        Claim::Fresh { session, seat, replaced: existing }
+    }
+
+    /// Gets the session for a new connection, taking it over from another connection if need be: that one is
+    /// told, and waited for until it has let go. `None`: a still newer connection has taken this one over.
+    pub(crate) async fn attach(
+        &self,
+        realm: &Arc<Realm>,
+        client_id: &ByteString,
+        connection: u64,
+        clean: bool,
+        expiry: u32,
+    ) -> Option<Attached> {
+        loop {
+            let (session, seat, resumed) = match self.claim(realm, client_id, connection, clean, expiry) {
+                Claim::Resumed(session) => {
+                    let seat = Arc::clone(session.seat()).lock_owned().await;
+                    if session.is_closed() {
+                        // It ended while we waited: its last connection asked for that.
+                        continue;
+                    }
+                    (session, seat, true)
+                }
+                Claim::Fresh { session, seat, replaced } => {
+                    if let Some(replaced) = replaced {
+                        let old = Arc::clone(replaced.seat()).lock_owned().await;
+                        realm.end_session(&replaced);
+                        drop(old);
+                    }
+                    (session, seat, false)
+                }
+            };
+            if !session.is_claimed_by(connection) {
+                if !resumed {
+                    // It was never told to anyone: the newer connection gets one of its own.
+                    realm.end_session(&session);
+                }
+                return None;
+            }
+            let handover = self.0.lock().leaving.remove(client_id);
+            return Some(Attached { session, seat, resumed, handover });
+        }
+    }
+}

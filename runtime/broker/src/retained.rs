@@ -1,0 +1,249 @@
+//! The retained messages of one tenant (MQTT 5 clause 3.3.1.3).
+//!
+//! A tree of levels: an exact filter is one path, a wildcard visits only what can match.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use parking_lot::RwLock;
+use tidegate_event::{Message, TopicFilter, TopicName, now_ms};
+
+#[derive(Default)]
+struct Node {
+    children: HashMap<Box<str>, Node, RandomState>,
+    message: Option<Arc<Message>>,
+}
+
+#[derive(Default)]
+struct Store {
+    root: Node,
+    messages: usize,
+    /// Topics and payloads.
+    bytes: usize,
+    /// How many have an expiry.
+    expiring: usize,
+}
+
+/// The retained messages of one tenant.
+#[derive(Default)]
+pub(crate) struct Retained(RwLock<Store>);
+
+fn size(message: &Message) -> usize {
+    message.topic.as_str().len() + message.payload.len()
+}
+
+fn is_expired(message: &Message, now_ms: u64) -> bool {
+    message.expires_at_ms().is_some_and(|at| at <= now_ms)
+}
+
+impl Store {
+    fn count_in(&mut self, message: &Message) {
+        self.messages += 1;
+        self.bytes += size(message);
+        self.expiring += usize::from(message.expires_at_ms().is_some());
+    }
+
+    fn count_out(&mut self, message: &Message) {
+        self.messages -= 1;
+        self.bytes -= size(message);
+        self.expiring -= usize::from(message.expires_at_ms().is_some());
+    }
+}
+
+impl Retained {
+    /// Retains `message`, which should own its memory, in place of its topic's last one. `false`: the store
+    /// would have more than `max_bytes`.
+    pub(crate) fn set(&self, message: Arc<Message>, max_bytes: usize) -> bool {
+        let mut store = self.0.write();
+        let replaced = find(&store.root, &message.topic).map_or(0, |old| size(old));
+        if store.bytes - replaced + size(&message) > max_bytes {
+            return false;
+        }
+        let mut node = &mut store.root;
+        for level in message.topic.levels() {
+            if !node.children.contains_key(level) {
+                node.children.insert(level.into(), Node::default());
+            }
+            let Some(child) = node.children.get_mut(level) else { return false };
+            node = child;
+        }
+        let old = node.message.replace(Arc::clone(&message));
+        if let Some(old) = old {
+            store.count_out(&old);
+        }
+        store.count_in(&message);
+        true
+    }
+
+    /// Deletes the retained message of `topic`. `false`: there was none.
+    pub(crate) fn clear(&self, topic: &TopicName) -> bool {
+        if find(&self.0.read().root, topic).is_none() {
+            return false;
+        }
+        let mut store = self.0.write();
+        let Some(old) = remove(&mut store.root, &mut topic.levels()) else { return false };
+        store.count_out(&old);
+        true
+    }
+
+    /// How many there are, expired ones included until they are swept.
+    pub(crate) fn len(&self) -> usize {
+        self.0.read().messages
+    }
+
+    /// The messages that match `filter` and have not expired.
+    pub(crate) fn matches(&self, filter: &TopicFilter) -> Vec<Arc<Message>> {
+        let store = self.0.read();
+        let mut found = Vec::new();
+        if store.messages == 0 {
+            return found;
+        }
+        let levels: Vec<&str> = filter.levels().collect();
+        collect(&store.root, &levels, true, &mut found);
+        if store.expiring > 0 {
+            let now = now_ms();
+            found.retain(|message| !is_expired(message, now));
+        }
+        found
+    }
+
+    /// Deletes what has expired and gives it.
+    pub(crate) fn sweep(&self) -> Vec<Arc<Message>> {
+        let mut expired = Vec::new();
+        if self.0.read().expiring == 0 {
+            return expired;
+        }
+        let mut store = self.0.write();
+        sweep(&mut store.root, now_ms(), &mut expired);
+        for message in &expired {
+            store.count_out(message);
+        }
+        expired
+    }
+}
+
+fn find<'a>(root: &'a Node, topic: &TopicName) -> Option<&'a Arc<Message>> {
+    let mut node = root;
+    for level in topic.levels() {
+        node = node.children.get(level)?;
+    }
+    node.message.as_ref()
+}
+
+fn remove<'a>(node: &mut Node, levels: &mut impl Iterator<Item = &'a str>) -> Option<Arc<Message>> {
+    let Some(level) = levels.next() else { return node.message.take() };
+    let child = node.children.get_mut(level)?;
+    let message = remove(child, levels)?;
+    if child.message.is_none() && child.children.is_empty() {
+        node.children.remove(level);
+    }
+    Some(message)
+}
+
+fn collect(node: &Node, levels: &[&str], first: bool, found: &mut Vec<Arc<Message>>) {
+    // Wildcards in the first level do not match topics that begin with `$` (MQTT 5 clause 4.7.2).
+    let visible = |name: &str| !(first && name.starts_with('$'));
+    match levels.split_first() {
+        None => found.extend(node.message.clone()),
+        Some((&"#", _)) => {
+            found.extend(node.message.clone());
+            for (_, child) in node.children.iter().filter(|(name, _)| visible(name)) {
+                collect(child, levels, false, found);
+            }
+        }
+        Some((&"+", rest)) => {
+            for (_, child) in node.children.iter().filter(|(name, _)| visible(name)) {
+                collect(child, rest, false, found);
+            }
+        }
+        Some((&name, rest)) => {
+            if let Some(child) = node.children.get(name) {
+                collect(child, rest, false, found);
+            }
+        }
+    }
+}
+
+fn sweep(node: &mut Node, now_ms: u64, expired: &mut Vec<Arc<Message>>) {
+    if node.message.as_ref().is_some_and(|message| is_expired(message, now_ms)) {
+        expired.extend(node.message.take());
+    }
+    node.children.retain(|_, child| {
+        sweep(child, now_ms, expired);
+        child.message.is_some() || !child.children.is_empty()
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use bytes::Bytes;
+    use tidegate_event::{PublishProperties, QoS};
+
+    use super::*;
+    use crate::session::test_message;
+
+    fn message(topic: &str, payload: &'static [u8], expiry: Option<(u64, u32)>) -> Arc<Message> {
+        let mut message = Message::clone(&test_message(topic, QoS::AtLeastOnce, 1));
+        message.payload = Bytes::from_static(payload);
+        if let Some((at_ms, seconds)) = expiry {
+            message.timestamp_ms = at_ms;
+            message.properties =
+                Some(Box::new(PublishProperties { message_expiry: Some(seconds), ..Default::default() }));
+        }
+        Arc::new(message)
+    }
+
+    fn topics(retained: &Retained, filter: &str) -> Vec<String> {
+        let mut topics: Vec<String> =
+            retained.matches(&filter.parse().unwrap()).iter().map(|m| m.topic.to_string()).collect();
+        topics.sort();
+        topics
+    }
+
+    #[test]
+    fn wildcards_find_what_the_filter_matches() {
+        let retained = Retained::default();
+        let all = ["a", "a/b", "a/b/c", "/", "é/x", "$SYS/x", "b"];
+        for topic in all {
+            assert!(retained.set(message(topic, b"x", None), 1_000));
+        }
+        for filter in ["#", "+", "a/#", "a/+", "+/b", "+/+", "$SYS/#", "a/b", "é/+", "nothing/#"] {
+            let parsed: TopicFilter = filter.parse().unwrap();
+            let mut expected: Vec<String> = all
+                .iter()
+                .filter(|topic| parsed.matches(&topic.parse().unwrap()))
+                .map(|topic| (*topic).to_owned())
+                .collect();
+            expected.sort();
+            assert_eq!(topics(&retained, filter), expected, "{filter}");
+        }
+        for topic in all {
+            assert!(retained.clear(&topic.parse().unwrap()));
+            assert!(!retained.clear(&topic.parse().unwrap()));
+        }
+        assert!(retained.0.read().root.children.is_empty());
+        assert_eq!(retained.0.read().bytes, 0);
+    }
+
+    #[test]
+    fn the_store_is_bounded_in_bytes() {
+        let retained = Retained::default();
+        assert!(retained.set(message("t", b"12345", None), 10));
+        assert!(!retained.set(message("u", b"12345", None), 10));
+        assert!(retained.set(message("t", b"123456789", None), 10), "a replacement counts once");
+        assert_eq!(retained.len(), 1);
+    }
+
+    #[test]
+    fn expired_messages_are_not_found_and_are_swept() {
+        let retained = Retained::default();
+        retained.set(message("old", b"x", Some((now_ms() - 5_000, 1))), 1_000);
+        retained.set(message("new", b"x", Some((now_ms(), 3_600))), 1_000);
+        assert_eq!(topics(&retained, "#"), ["new"]);
+        assert_eq!(retained.len(), 2);
+        assert_eq!(retained.sweep().len(), 1);
+        assert_eq!(retained.len(), 1);
+    }
+}

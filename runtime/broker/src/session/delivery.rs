@@ -1,0 +1,89 @@
+//! One message on its way to one subscriber.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use tidegate_event::{Message, PublishProperties, QoS, TopicName};
+
+/// Where a delivery comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Routed to a subscription.
+    Live,
+    /// Sent to this client whatever it has subscribed to.
+    Direct,
+    /// A retained message, sent because of a new subscription.
+    Retained,
+    /// Read from a store for the join of this number.
+    Backlog(u32),
+}
+
+/// A message that waits for a subscriber, with what its subscriptions say about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Delivery {
+    pub(crate) message: Arc<Message>,
+    /// Identifiers of the matching subscriptions (MQTT 5 clause 3.8.2.1.2).
+    pub(crate) subscription_ids: Option<Arc<[u32]>>,
+    /// min(publisher, subscription).
+    pub(crate) qos: QoS,
+    /// RETAIN flag as it will be sent.
+    pub(crate) retain: bool,
+    /// Whether the session store has it: then its end must be recorded too.
+    pub(crate) recorded: bool,
+    pub(crate) source: Source,
+}
+
+impl Delivery {
+    /// Whether its acknowledgement moves the client's position. A retained copy may be newer than stored
+    /// messages that are still to come, so it moves nothing.
+    pub(crate) fn is_positional(&self) -> bool {
+        self.source != Source::Retained
+    }
+}
+
+/// A payload from which on a copy saves too little to be worth it: read buffers are not much larger.
+const LARGE_PAYLOAD: usize = 16 * 1024;
+
+/// A copy of `message` that owns its memory. A message read from a socket shares a read buffer with its
+/// neighbours and keeps all of it alive: fine for the moment it takes to route it, not for what waits long.
+pub(crate) fn detached(message: &Arc<Message>) -> Arc<Message> {
+    if message.payload.len() >= LARGE_PAYLOAD {
+        return Arc::clone(message);
+    }
+    Arc::new(Message {
+        topic: detached_topic(&message.topic),
+        payload: Bytes::copy_from_slice(&message.payload),
+        properties: message.properties.as_deref().map(|properties| Box::new(detached_properties(properties))),
+        sender: message.sender.clone(),
+        publisher: message.publisher.clone(),
+        ..**message
+    })
+}
+
+/// A copy of `topic` that owns its memory.
+pub(crate) fn detached_topic(topic: &TopicName) -> TopicName {
+    // A copy of a valid name is valid.
+    TopicName::new(topic.as_str()).unwrap_or_else(|_| topic.clone())
+}
+
+/// A copy of `text` that owns its memory.
+pub(crate) fn detached_text(text: &ByteString) -> ByteString {
+    ByteString::from(&**text)
+}
+
+fn detached_properties(properties: &PublishProperties) -> PublishProperties {
+    let text = |text: &Option<ByteString>| text.as_ref().map(detached_text);
+    PublishProperties {
+        payload_format: properties.payload_format,
+        message_expiry: properties.message_expiry,
+        content_type: text(&properties.content_type),
+        response_topic: text(&properties.response_topic),
+        correlation_data: properties.correlation_data.as_ref().map(|data| Bytes::copy_from_slice(data)),
+        user: properties
+            .user
+            .iter()
+            .map(|(name, value)| (detached_text(name), detached_text(value)))
+            .collect(),
+    }
+}

@@ -1,0 +1,333 @@
+//! The sender's half of QoS 1 and 2: what was sent to a client and is not acknowledged (MQTT 5 clause 4.3).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tidegate_event::{Message, MsgId, QoS};
+
+use super::delivery::{Delivery, Source};
+
+/// Packet ids run from 1 to 65,535.
+const IDS: u64 = 65_535;
+
+/// Where a sent message stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// PUBLISH was sent.
+    Published,
+    /// QoS 2: PUBREC arrived, PUBREL was sent.
+    Released,
+}
+
+/// A message that was sent and not acknowledged.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) delivery: Delivery,
+    /// The message as it was routed, when a handler had another one sent in its place: acknowledgements are
+    /// about this one.
+    pub(crate) original: Option<Arc<Message>>,
+    stage: Stage,
+    on_wire: bool,
+}
+
+impl Sent {
+    /// The message that an acknowledgement is about.
+    pub(crate) fn acked_message(&self) -> &Arc<Message> {
+        self.original.as_ref().unwrap_or(&self.delivery.message)
+    }
+}
+
+/// What an acknowledgement met.
+#[derive(Debug)]
+pub(crate) enum Settled {
+    /// The exchange is complete.
+    Done(Sent),
+    /// No message was sent with this packet id.
+    Unknown,
+    /// The message has another QoS or is at another step: a protocol error.
+    Wrong,
+}
+
+/// Messages in flight to one client, in the order they were sent.
+///
+/// Packet ids are given in order, so that an id names its place without a map: the message with sequence
+/// number `n` has the packet id `n % 65,535 + 1`.
+#[derive(Debug, Default)]
+pub(crate) struct Inflight {
+    sent: VecDeque<Option<Sent>>,
+    /// Sequence number of `sent[0]`.
+    base: u64,
+    /// How many were sent on the present connection and are not acknowledged.
+    on_wire: usize,
+    /// Index in `sent` of the next message to be sent again after a reconnect, and their end.
+    resend: usize,
+    resend_end: usize,
+}
+
+/// A message to be sent again.
+#[derive(Debug)]
+pub(crate) enum Resend<'a> {
+    /// PUBLISH with DUP under this packet id.
+    Publish(u16, &'a Delivery),
+    /// PUBREL under this packet id.
+    Release(u16),
+}
+
+fn packet_id(sequence: u64) -> u16 {
+    // At most 65,534, plus one.
+    (sequence % IDS) as u16 + 1
+}
+
+impl Inflight {
+    /// The unacknowledged messages, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Sent> {
+        self.sent.iter().flatten()
+    }
+
+    /// Whether everything that was in flight before a reconnect has been sent again.
+    pub(crate) fn is_resent(&self) -> bool {
+        self.resend == self.resend_end
+    }
+
+    /// Whether one more may be sent in a window of `window`. A client that withholds one acknowledgement and
+    /// sends the others is stopped after sixteen windows, so that the gap behind it stays bounded.
+    pub(crate) fn has_room(&self, window: usize) -> bool {
+        self.is_resent()
+            && self.on_wire < window
+            && self.sent.len() < (window.saturating_mul(16)).min(IDS as usize - 1)
+    }
+
+    /// The packet id that [`Inflight::push`] will give.
+    pub(crate) fn next_packet_id(&self) -> u16 {
+        packet_id(self.base + self.sent.len() as u64)
+    }
+
+    /// `delivery` is sent now. Gives its packet id.
+    pub(crate) fn push(&mut self, delivery: Delivery, original: Option<Arc<Message>>) -> u16 {
+        let id = self.next_packet_id();
+        self.sent.push_back(Some(Sent { delivery, original, stage: Stage::Published, on_wire: true }));
+        self.on_wire += 1;
+        id
+    }
+
+    /// A message that an earlier life of the process had sent under `packet_id`; call in the order of sending.
+    pub(crate) fn restore(&mut self, delivery: Delivery, packet_id: u16) {
+        let wanted = u64::from(packet_id.max(1) - 1);
+        if self.sent.is_empty() {
+            self.base = wanted;
+        }
+        let next = (self.base + self.sent.len() as u64) % IDS;
+        let gap = (wanted + IDS - next) % IDS;
+        if self.sent.len() as u64 + gap < IDS - 1 {
+            self.sent.extend((0..gap).map(|_| None));
+        }
+        self.sent.push_back(Some(Sent { delivery, original: None, stage: Stage::Published, on_wire: false }));
+    }
+
+    /// A new connection: everything in flight is to be sent again under the same packet ids (clause 4.4).
+    pub(crate) fn reconnect(&mut self) {
+        self.on_wire = 0;
+        for sent in self.sent.iter_mut().flatten() {
+            sent.on_wire = false;
+        }
+        self.resend = 0;
+        self.resend_end = self.sent.len();
+    }
+
+    /// The next message to send again, if the window of `window` has room for it.
+    pub(crate) fn next_resend(&mut self, window: usize) -> Option<Resend<'_>> {
+        while self.resend < self.resend_end {
+            if self.on_wire >= window {
+                return None;
+            }
+            let index = self.resend;
+            self.resend += 1;
+            if matches!(self.sent.get(index), Some(Some(_))) {
+                let id = packet_id(self.base + index as u64);
+                self.on_wire += 1;
+                let sent = self.sent.get_mut(index)?.as_mut()?;
+                sent.on_wire = true;
+                return Some(match sent.stage {
+                    Stage::Published => Resend::Publish(id, &sent.delivery),
+                    Stage::Released => Resend::Release(id),
+                });
+            }
+        }
+        None
+    }
+
+    /// PUBACK arrived.
+    pub(crate) fn puback(&mut self, packet_id: u16) -> Settled {
+        self.settle(packet_id, |sent| sent.delivery.qos == QoS::AtLeastOnce)
+    }
+
+    /// PUBCOMP arrived.
+    pub(crate) fn pubcomp(&mut self, packet_id: u16) -> Settled {
+        self.settle(packet_id, |sent| {
+            sent.delivery.qos == QoS::ExactlyOnce && sent.stage == Stage::Released
+        })
+    }
+
+    /// PUBREC with an error code arrived: the exchange ends there (clause 4.3.3).
+    pub(crate) fn pubrec_error(&mut self, packet_id: u16) -> Settled {
+        self.settle(packet_id, |sent| sent.delivery.qos == QoS::ExactlyOnce)
+    }
+
+    /// PUBREC arrived. `Some(true)`: send PUBREL. `Some(false)`: the message is not QoS 2. `None`: unknown.
+    pub(crate) fn pubrec(&mut self, packet_id: u16) -> Option<bool> {
+        let index = self.index_of(packet_id)?;
+        let sent = self.sent.get_mut(index)?.as_mut()?;
+        if sent.delivery.qos != QoS::ExactlyOnce {
+            return Some(false);
+        }
+        sent.stage = Stage::Released;
+        Some(true)
+    }
+
+    /// The retained copy of message `id`, if it is in flight, is from now on a delivery of `source`: a store
+    /// gave the same message, which is not sent twice.
+    pub(crate) fn adopt(&mut self, id: MsgId, source: Source) -> bool {
+        let copy = self.sent.iter_mut().flatten().find(|sent| {
+            sent.delivery.source == Source::Retained && sent.delivery.message.id == id
+        });
+        copy.map(|sent| sent.delivery.source = source).is_some()
+    }
+
+    fn settle(&mut self, packet_id: u16, fits: impl FnOnce(&Sent) -> bool) -> Settled {
+        let Some(index) = self.index_of(packet_id) else { return Settled::Unknown };
+        let Some(slot) = self.sent.get_mut(index) else { return Settled::Unknown };
+        match slot.take() {
+            None => Settled::Unknown,
+            Some(sent) if !fits(&sent) => {
+                *slot = Some(sent);
+                Settled::Wrong
+            }
+            Some(sent) => {
+                if sent.on_wire {
+                    self.on_wire -= 1;
+                }
+                self.trim();
+                Settled::Done(sent)
+            }
+        }
+    }
+
+    /// Forgets the settled messages at the front.
+    fn trim(&mut self) {
+        while matches!(self.sent.front(), Some(None)) {
+            self.sent.pop_front();
+            self.base += 1;
+            self.resend = self.resend.saturating_sub(1);
+            self.resend_end = self.resend_end.saturating_sub(1);
+        }
+    }
+
+    fn index_of(&self, packet_id: u16) -> Option<usize> {
+        let wanted = u64::from(packet_id.checked_sub(1)?);
+        let index = ((wanted + IDS - self.base % IDS) % IDS) as usize;
+        (index < self.sent.len()).then_some(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::session::test_message;
+
+    fn delivery(qos: QoS) -> Delivery {
+        Delivery {
+            message: test_message("t", qos, 1),
+            subscription_ids: None,
+            qos,
+            retain: false,
+            recorded: false,
+            source: Source::Live,
+        }
+    }
+
+    #[test]
+    fn packet_ids_run_in_order_and_wrap_past_zero() {
+        let mut inflight = Inflight::default();
+        for round in 0..70_000_u64 {
+            let id = inflight.push(delivery(QoS::AtLeastOnce), None);
+            assert_eq!(u64::from(id), round % 65_535 + 1);
+            assert!(matches!(inflight.puback(id), Settled::Done(_)));
+        }
+        assert_eq!(inflight.iter().count(), 0);
+    }
+
+    #[test]
+    fn acknowledgements_may_come_in_any_order() {
+        let mut inflight = Inflight::default();
+        let ids: Vec<u16> = (0..5).map(|_| inflight.push(delivery(QoS::AtLeastOnce), None)).collect();
+        for &id in [3, 1, 4, 0, 2].iter().map(|&i| &ids[i]) {
+            assert!(matches!(inflight.puback(id), Settled::Done(_)));
+            assert!(matches!(inflight.puback(id), Settled::Unknown));
+        }
+        assert!(inflight.sent.is_empty());
+        assert!(inflight.has_room(1));
+    }
+
+    #[test]
+    fn qos_2_needs_pubrec_before_pubcomp() {
+        let mut inflight = Inflight::default();
+        let id = inflight.push(delivery(QoS::ExactlyOnce), None);
+        assert!(matches!(inflight.puback(id), Settled::Wrong));
+        assert!(matches!(inflight.pubcomp(id), Settled::Wrong));
+        assert_eq!(inflight.pubrec(id), Some(true));
+        assert_eq!(inflight.pubrec(id), Some(true), "a resent PUBREC gets PUBREL again");
+        assert!(matches!(inflight.pubcomp(id), Settled::Done(_)));
+        assert_eq!(inflight.pubrec(id), None);
+    }
+
+    #[test]
+    fn a_reconnect_resends_in_order_within_the_new_window() {
+        let mut inflight = Inflight::default();
+        for _ in 0..3 {
+            inflight.push(delivery(QoS::AtLeastOnce), None);
+        }
+        let two = inflight.push(delivery(QoS::ExactlyOnce), None);
+        inflight.pubrec(two);
+        inflight.puback(2);
+        inflight.reconnect();
+        assert!(!inflight.has_room(10), "what was in flight goes first");
+        assert!(matches!(inflight.next_resend(2), Some(Resend::Publish(1, _))));
+        assert!(matches!(inflight.next_resend(2), Some(Resend::Publish(3, _))));
+        assert!(inflight.next_resend(2).is_none());
+        inflight.puback(1);
+        assert!(matches!(inflight.next_resend(2), Some(Resend::Release(4))));
+        assert!(inflight.next_resend(3).is_none());
+        assert!(inflight.has_room(10));
+    }
+
+    #[test]
+    fn restored_messages_keep_their_packet_ids() {
+        let mut inflight = Inflight::default();
+        for id in [65_534, 65_535, 2] {
+            inflight.restore(delivery(QoS::AtLeastOnce), id);
+        }
+        inflight.reconnect();
+        let mut seen = Vec::new();
+        while let Some(Resend::Publish(id, _)) = inflight.next_resend(10) {
+            seen.push(id);
+        }
+        assert_eq!(seen, [65_534, 65_535, 2]);
+        assert_eq!(inflight.next_packet_id(), 3);
+    }
+
+    #[test]
+    fn a_withheld_acknowledgement_stops_the_client_in_bounded_space() {
+        let mut inflight = Inflight::default();
+        inflight.push(delivery(QoS::AtLeastOnce), None);
+        let mut others = 0;
+        while inflight.has_room(10) {
+            let id = inflight.push(delivery(QoS::AtLeastOnce), None);
+            assert!(matches!(inflight.puback(id), Settled::Done(_)));
+            others += 1;
+        }
+        assert_eq!(others, 159);
+        assert!(matches!(inflight.puback(1), Settled::Done(_)));
+        assert!(inflight.has_room(10));
+    }
+}

@@ -1,0 +1,250 @@
+//! A session: what outlives the network connection of a client (MQTT 5 clause 4.1).
+//!
+//! A [`Session`] is shared: publishers push into its [`outbox`], the tree refers to it. What only the connected
+//! client's task needs (messages in flight, joins) is in its [`Seat`], which a connection holds as long as it
+//! lives: a take-over waits for the seat, and waits in order when several come at once.
+
+pub(crate) mod delivery;
+pub(crate) mod inflight;
+pub(crate) mod join;
+pub(crate) mod outbox;
+pub(crate) mod positions;
+pub(crate) mod received;
+mod recent;
+mod subscriptions;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use bytestring::ByteString;
+use parking_lot::Mutex;
+use tidegate_event::{Change, Message, QoS};
+use tokio::sync::OwnedMutexGuard;
+
+use self::delivery::Delivery;
+use self::inflight::Inflight;
+use self::join::Join;
+use self::outbox::{Outbox, Room};
+use self::positions::Positions;
+use self::received::Received;
+use self::subscriptions::Subscriptions;
+use crate::metrics::Drop;
+use crate::realm::Realm;
+use crate::route::Fanout;
+use crate::timers::Timer;
+
+/// What the connected client's task owns of the session.
+#[derive(Default)]
+pub(crate) struct Seat {
+    pub(crate) inflight: Inflight,
+    /// `None` until message.acked has a handler for the first time.
+    pub(crate) positions: Option<Positions>,
+    pub(crate) joins: Vec<Join>,
+}
+
+/// A [`Seat`], held.
+pub(crate) type Seated = OwnedMutexGuard<Seat>;
+
+/// What waits for the client's return.
+#[derive(Default)]
+struct Absence {
+    timers: Vec<Timer>,
+    /// A will whose delay has not passed (clause 3.1.3.2.2).
+    will: Option<Message>,
+}
+
+/// What outlives a client's connection.
+pub(crate) struct Session {
+    /// Unique in the process.
+    pub(crate) number: u64,
+    pub(crate) client_id: ByteString,
+    /// Number of the newest connection that asked for this session: an older one has been taken over.
+    claim: AtomicU64,
+    connected: AtomicBool,
+    /// Seconds the session outlives its connection; 0 = not at all, `u32::MAX` = for ever.
+    expiry: AtomicU32,
+    outbox: Mutex<Outbox>,
+    received: Mutex<Received>,
+    subscriptions: Mutex<Subscriptions>,
+    absence: Mutex<Absence>,
+    seat: Arc<tokio::sync::Mutex<Seat>>,
+}
+
+impl Session {
+    /// A new session for the connection `claim`.
+    pub(crate) fn new(number: u64, client_id: ByteString, claim: u64, expiry: u32) -> Self {
+        Self {
+            number,
+            client_id,
+            claim: AtomicU64::new(claim),
+            connected: AtomicBool::new(false),
+            expiry: AtomicU32::new(expiry),
+            outbox: Mutex::default(),
+            received: Mutex::default(),
+            subscriptions: Mutex::default(),
+            absence: Mutex::default(),
+            seat: Arc::default(),
+        }
+    }
+
+    /// The lock of what the connected client's task owns; it is given in the order of asking.
+    pub(crate) fn seat(&self) -> &Arc<tokio::sync::Mutex<Seat>> {
+        &self.seat
+    }
+
+    /// The connection `claim` wants the session: the one that has it is woken and lets go.
+    pub(crate) fn claim(&self, claim: u64) {
+        self.claim.store(claim, Ordering::Release);
+        self.nudge();
+    }
+
+    /// Whether no newer connection than `claim` has asked for the session.
+    pub(crate) fn is_claimed_by(&self, claim: u64) -> bool {
+        self.claim.load(Ordering::Acquire) == claim
+    }
+
+    /// Wakes the connection, if there is one, to look at what has changed.
+    pub(crate) fn nudge(&self) {
+        let waker = self.outbox.lock().nudge();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn expiry(&self) -> u32 {
+        self.expiry.load(Ordering::Relaxed)
+    }
+
+    /// The client wants another expiry: the durable state is told.
+    pub(crate) fn change_expiry(&self, realm: &Realm, seconds: u32) {
+        let before = self.expiry.swap(seconds, Ordering::Relaxed);
+        if seconds > 0 && seconds != before {
+            realm.record(Change::Opened { client: &self.client_id, expiry: seconds });
+        } else if seconds == 0 && before > 0 {
+            realm.record(Change::Closed { client: &self.client_id });
+        }
+    }
+
+    /// Whether the session outlives its connection, so that its changes are recorded.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.expiry() > 0
+    }
+
+    pub(crate) fn outbox(&self) -> parking_lot::MutexGuard<'_, Outbox> {
+        self.outbox.lock()
+    }
+
+    pub(crate) fn received(&self) -> parking_lot::MutexGuard<'_, Received> {
+        self.received.lock()
+    }
+
+    /// Puts `delivery` into the queue, or counts why not. What must be durable before the publisher is
+    /// answered joins `fanout`.
+    pub(crate) fn push(&self, realm: &Realm, mut delivery: Delivery, fanout: &mut Fanout) {
+        let limit = realm.broker.config.max_queued;
+        let mut outbox = self.outbox.lock();
+        match outbox.make_room(&delivery, limit) {
+            Room::Free => {}
+            Room::Displaced => realm.broker.metrics.dropped(Drop::QueueFull),
+            Room::Full => {
+                realm.broker.metrics.dropped(Drop::QueueFull);
+                return;
+            }
+            Room::Unwanted | Room::Closed => return,
+        }
+        if delivery.qos != QoS::AtMostOnce && self.is_durable() {
+            let change =
+                Change::Queued { client: &self.client_id, message: &delivery.message, qos: delivery.qos };
+            if let Some(join) = realm.record(change) {
+                fanout.joins.push(join);
+            }
+            delivery.recorded = true;
+        }
+        if !self.is_connected() {
+            delivery.message = fanout.detached_once(&delivery.message);
+        }
+        let waker = outbox.push(delivery);
+        let crowded = outbox.len() > limit / 2;
+        drop(outbox);
+        fanout.congested |= crowded;
+        if let Some(waker) = waker {
+            fanout.wake(waker);
+        }
+    }
+
+    /// A connection has taken the seat: the client is there.
+    pub(crate) fn connect(&self, realm: &Realm) {
+        self.outbox.lock().connect();
+        self.connected.store(true, Ordering::Relaxed);
+        let absence = std::mem::take(&mut *self.absence.lock());
+        // A will whose delay has not passed is not sent (clause 3.1.3.2.2).
+        for timer in absence.timers {
+            realm.broker.timers.cancel(timer);
+        }
+    }
+
+    /// The connection lets go of the session. What it had taken from the queue comes back.
+    pub(crate) fn disconnect(&self, unsent: impl DoubleEndedIterator<Item = Delivery>) {
+        self.connected.store(false, Ordering::Relaxed);
+        let mut outbox = self.outbox.lock();
+        outbox.put_back(unsent);
+        outbox.disconnect();
+    }
+
+    /// Keeps `timer` until the client returns.
+    pub(crate) fn keep_timer(&self, timer: Timer) {
+        self.absence.lock().timers.push(timer);
+    }
+
+    /// Keeps a will until its delay has passed.
+    pub(crate) fn keep_will(&self, will: Message) {
+        self.absence.lock().will = Some(will);
+    }
+
+    /// Takes a will whose delay has passed, or whose session ends.
+    pub(crate) fn take_will(&self) -> Option<Message> {
+        self.absence.lock().will.take()
+    }
+
+    /// Ends the session: its subscriptions, queue and timers go. Gives the will that was still waiting
+    /// (clause 3.1.3.2.2: it is due when the session ends).
+    pub(crate) fn end(&self, realm: &Realm) -> Option<Message> {
+        if !self.close_subscriptions(realm) {
+            return None;
+        }
+        self.outbox.lock().close();
+        *self.received.lock() = Received::default();
+        if self.is_durable() {
+            realm.record(Change::Closed { client: &self.client_id });
+        }
+        realm.broker.metrics.sessions.decrement(1.0);
+        let absence = std::mem::take(&mut *self.absence.lock());
+        for timer in absence.timers {
+            realm.broker.timers.cancel(timer);
+        }
+        absence.will
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn test_message(topic: &str, qos: QoS, id: u128) -> Arc<Message> {
+    use tidegate_event::{MsgId, Origin, TopicName};
+    Arc::new(Message {
+        id: MsgId::from_bits(id),
+        topic: TopicName::new(topic).unwrap_or_else(|error| panic!("{topic}: {error}")),
+        payload: bytes::Bytes::new(),
+        qos,
+        retain: false,
+        dup: false,
+        timestamp_ms: 0,
+        sender: ByteString::new(),
+        publisher: None,
+        properties: None,
+        origin: Origin::Client,
+        hops: 0,
+    })
+}

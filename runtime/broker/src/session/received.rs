@@ -1,0 +1,109 @@
+//! The receiver's half of QoS 2: which packet ids are taken (MQTT 5 clause 4.3.3).
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use tidegate_event::MsgId;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The message is in the pipeline: PUBREC follows.
+    InPipeline,
+    /// PUBREC was sent.
+    Answered,
+    /// Read back after a restart: whether it was handled is not known, so a resend is handled again, under
+    /// the same id.
+    Restored,
+}
+
+/// What a QoS 2 PUBLISH is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// New: handle it under this id. `true`: the id must be recorded first.
+    New(MsgId, bool),
+    /// A resend of one that is being handled: its PUBREC follows.
+    InPipeline,
+    /// A resend of one that was answered: send PUBREC again, do not handle it twice.
+    Answered,
+}
+
+/// The QoS 2 packet ids received and not released.
+#[derive(Debug, Default)]
+pub(crate) struct Received(HashMap<u16, (MsgId, State), RandomState>);
+
+impl Received {
+    /// Ids of an earlier life of the process.
+    pub(crate) fn restore(&mut self, ids: &[(u16, MsgId)]) {
+        self.0.extend(ids.iter().map(|&(packet_id, id)| (packet_id, (id, State::Restored))));
+    }
+
+    /// A PUBLISH with `packet_id` arrived; `next_id` makes an id for a new message.
+    pub(crate) fn arrive(&mut self, packet_id: u16, next_id: impl FnOnce() -> MsgId) -> Arrival {
+        match self.0.get_mut(&packet_id) {
+            None => {
+                let id = next_id();
+                self.0.insert(packet_id, (id, State::InPipeline));
+                Arrival::New(id, true)
+            }
+            Some((id, state @ State::Restored)) => {
+                *state = State::InPipeline;
+                Arrival::New(*id, false)
+            }
+            Some((_, State::InPipeline)) => Arrival::InPipeline,
+            Some((_, State::Answered)) => Arrival::Answered,
+        }
+    }
+
+    /// Whether `packet_id` is taken.
+    pub(crate) fn contains(&self, packet_id: u16) -> bool {
+        self.0.contains_key(&packet_id)
+    }
+
+    /// PUBREC with success is being sent.
+    pub(crate) fn answered(&mut self, packet_id: u16) {
+        if let Some((_, state)) = self.0.get_mut(&packet_id) {
+            *state = State::Answered;
+        }
+    }
+
+    /// The message was refused: the packet id is free and a resend is a new message.
+    pub(crate) fn forget(&mut self, packet_id: u16) {
+        self.0.remove(&packet_id);
+    }
+
+    /// PUBREL arrived. `false`: no answered message has this packet id.
+    pub(crate) fn release(&mut self, packet_id: u16) -> bool {
+        match self.0.get(&packet_id) {
+            Some((_, State::InPipeline)) | None => false,
+            Some(_) => self.0.remove(&packet_id).is_some(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: MsgId = MsgId::from_bits(7);
+
+    #[test]
+    fn a_resend_is_handled_once_until_it_is_released() {
+        let mut received = Received::default();
+        assert_eq!(received.arrive(1, || ID), Arrival::New(ID, true));
+        assert_eq!(received.arrive(1, || ID), Arrival::InPipeline);
+        assert!(!received.release(1), "nothing to release before PUBREC");
+        received.answered(1);
+        assert_eq!(received.arrive(1, || ID), Arrival::Answered);
+        assert!(received.release(1));
+        assert!(!received.release(1));
+        assert_eq!(received.arrive(1, || ID), Arrival::New(ID, true));
+    }
+
+    #[test]
+    fn a_resend_after_a_restart_keeps_its_id() {
+        let mut received = Received::default();
+        received.restore(&[(1, ID), (2, ID)]);
+        assert_eq!(received.arrive(1, || MsgId::from_bits(9)), Arrival::New(ID, false));
+        assert!(received.release(2), "the answer may have been sent before the restart");
+    }
+}

@@ -1,0 +1,85 @@
+//! Which messages a client was just given from a store, so that their live copies are not delivered as well.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use tidegate_event::MsgId;
+
+/// A message reaches the stores before it is routed; the gap is that of the publisher's pipeline.
+const KEPT: Duration = Duration::from_secs(600);
+/// An id takes about 40 bytes: at most 2.6 MB, while a backlog of new messages is read.
+const GREATEST: usize = 65_536;
+
+/// Ids delivered out of stores lately.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    ids: HashSet<MsgId, RandomState>,
+    order: VecDeque<MsgId>,
+    used: Instant,
+}
+
+impl Recent {
+    pub(crate) fn new() -> Self {
+        Self { ids: HashSet::default(), order: VecDeque::new(), used: Instant::now() }
+    }
+
+    /// Remembers `id`, unless it is so old that no live copy can follow.
+    pub(crate) fn insert(&mut self, id: MsgId, now_ms: u64) {
+        self.used = Instant::now();
+        let age_ms = now_ms.saturating_sub(id.micros() / 1_000);
+        if u128::from(age_ms) > KEPT.as_millis() || !self.ids.insert(id) {
+            return;
+        }
+        self.order.push_back(id);
+        if self.order.len() > GREATEST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+
+    pub(crate) fn contains(&self, id: MsgId) -> bool {
+        self.ids.contains(&id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = MsgId> {
+        self.order.iter().copied()
+    }
+
+    /// Whether no live copy of anything in it can still come.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.used.elapsed() > KEPT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made_at(ms: u64) -> MsgId {
+        MsgId::from_bits(u128::from(ms) * 1_000 << 64)
+    }
+
+    #[test]
+    fn only_young_ids_are_kept() {
+        let mut recent = Recent::new();
+        let now = 1_000_000_000_000;
+        recent.insert(made_at(now - 1_000), now);
+        recent.insert(made_at(now - 3_600_000), now);
+        assert!(recent.contains(made_at(now - 1_000)));
+        assert!(!recent.contains(made_at(now - 3_600_000)));
+        assert!(!recent.is_stale());
+    }
+
+    #[test]
+    fn the_oldest_go_first() {
+        let mut recent = Recent::new();
+        for n in 0..GREATEST as u64 + 10 {
+            recent.insert(made_at(n), 0);
+        }
+        assert_eq!(recent.ids.len(), GREATEST);
+        assert!(!recent.contains(made_at(9)));
+        assert!(recent.contains(made_at(10)));
+    }
+}

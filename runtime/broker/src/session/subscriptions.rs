@@ -1,0 +1,96 @@
+//! A session's subscriptions: the session's own list and the tree are changed together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use foldhash::fast::RandomState;
+use tidegate_event::{AckJoin, Change, SharedFilter, SubscriptionOptions};
+
+use super::Session;
+use super::delivery::detached_text;
+use crate::realm::Realm;
+
+/// A session's subscriptions by the filter as written.
+#[derive(Default)]
+pub(crate) struct Subscriptions {
+    closed: bool,
+    filters: HashMap<ByteString, (SharedFilter, SubscriptionOptions), RandomState>,
+}
+
+/// What a SUBSCRIBE for one filter did.
+pub(crate) struct Subscribed {
+    /// Whether the subscription existed before (retain handling 1, MQTT 5 clause 3.8.3.1).
+    pub(crate) existed: bool,
+    /// Ready when the subscription is durable.
+    pub(crate) durable: Option<AckJoin>,
+}
+
+impl Session {
+    /// Adds or changes the subscription to `text`, which parses to `shared`. `None`: the session has ended.
+    pub(crate) fn subscribe(
+        self: &Arc<Self>,
+        realm: &Realm,
+        text: &ByteString,
+        shared: &SharedFilter,
+        options: SubscriptionOptions,
+    ) -> Option<Subscribed> {
+        let mut subscriptions = self.subscriptions.lock();
+        if subscriptions.closed {
+            return None;
+        }
+        let entry = (shared.clone(), options);
+        let before = match subscriptions.filters.get_mut(text) {
+            Some(known) => Some(std::mem::replace(known, entry)),
+            None => subscriptions.filters.insert(detached_text(text), entry),
+        };
+        if before.as_ref().is_none_or(|(_, known)| *known != options) {
+            realm.tree.insert(shared, self, options);
+        }
+        drop(subscriptions);
+        let change = Change::Subscribed { client: &self.client_id, filter: text, options };
+        let durable = if self.is_durable() { realm.record(change) } else { None };
+        Some(Subscribed { existed: before.is_some(), durable })
+    }
+
+    /// Adds a subscription that was read back after a restart.
+    pub(crate) fn restore_subscription(
+        self: &Arc<Self>,
+        realm: &Realm,
+        text: &ByteString,
+        shared: &SharedFilter,
+        options: SubscriptionOptions,
+    ) {
+        self.subscriptions.lock().filters.insert(text.clone(), (shared.clone(), options));
+        realm.tree.insert(shared, self, options);
+    }
+
+    /// Removes the subscription to `text`; `None`: there is none.
+    pub(crate) fn unsubscribe(&self, realm: &Realm, text: &str) -> Option<SharedFilter> {
+        let mut subscriptions = self.subscriptions.lock();
+        let (written, (shared, _)) = subscriptions.filters.remove_entry(text)?;
+        realm.tree.remove(&shared, self.number);
+        drop(subscriptions);
+        if self.is_durable() {
+            realm.record(Change::Unsubscribed { client: &self.client_id, filter: &written });
+        }
+        Some(shared)
+    }
+
+    /// Removes every subscription and lets no more come. `false`: that had happened before.
+    pub(super) fn close_subscriptions(&self, realm: &Realm) -> bool {
+        let mut subscriptions = self.subscriptions.lock();
+        if std::mem::replace(&mut subscriptions.closed, true) {
+            return false;
+        }
+        for (shared, _) in std::mem::take(&mut subscriptions.filters).into_values() {
+            realm.tree.remove(&shared, self.number);
+        }
+        true
+    }
+
+    /// Whether the session has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.subscriptions.lock().closed
+    }
+}

@@ -1,0 +1,215 @@
+//! CONNECT, CONNACK, keep-alive, DISCONNECT, take-over (MQTT 5 clauses 3.1, 3.2, 3.14, 4.1).
+
+use std::time::{Duration, Instant};
+
+use tidegate_broker::BrokerConfig;
+
+use crate::support::client::Client;
+use crate::support::packet::{Connect, frame, text};
+use crate::support::{plain, with_config};
+
+/// The value of a two- or four-byte CONNACK property.
+fn property(properties: &[u8], id: u8) -> Option<u32> {
+    let mut rest = properties;
+    while let Some((&found, value)) = rest.split_first() {
+        let len = match found {
+            0x11 | 0x27 => 4,
+            0x21 | 0x22 | 0x13 => 2,
+            0x12 | 0x1f => 2 + usize::from(u16::from_be_bytes([value[0], value[1]])),
+            other => panic!("an unexpected property {other:#x}"),
+        };
+        if found == id {
+            return Some(value[..len.min(4)].iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte)));
+        }
+        rest = &value[len..];
+    }
+    None
+}
+
+#[tokio::test]
+async fn a_version_that_is_not_spoken_is_told_so() {
+    let server = plain().await;
+    let mut client = Client::open(server.address, false).await;
+    let mut body = Vec::new();
+    text(&mut body, b"MQTT");
+    body.extend_from_slice(&[9, 2, 0, 60, 0, 1, b'x']);
+    client.send(&frame(0x10, &body)).await;
+    let packet = client.expect(0x20).await;
+    assert!(matches!(packet.body[1], 0x84 | 0x01), "unsupported version, got {packet:?}");
+    assert_eq!(client.closed().await, None);
+    let mut client = Client::open(server.address, false).await;
+    let mut body = Vec::new();
+    text(&mut body, b"MQIsdp");
+    body.extend_from_slice(&[4, 2, 0, 60, 0, 1, b'x']);
+    client.send(&frame(0x10, &body)).await;
+    assert_eq!(client.expect(0x20).await.body, [0, 1]);
+}
+
+#[tokio::test]
+async fn a_client_without_an_id_is_given_one() {
+    let server = plain().await;
+    let mut all = Vec::new();
+    for _ in 0..2 {
+        let client = Client::connect(server.address, &Connect::v5("")).await;
+        assert!(property(&client.properties, 0x12).is_some(), "assigned client identifier");
+        all.push(client);
+    }
+    for client in &mut all {
+        client.ping().await;
+    }
+    let nameless = Client::connect(server.address, &Connect::v4("")).await;
+    drop(nameless);
+    let refused = Client::try_connect(server.address, &Connect::v4("").persistent()).await;
+    assert_eq!(refused.code, 2, "3.1.1: an empty id needs a clean session");
+}
+
+#[tokio::test]
+async fn connack_names_the_limits() {
+    let config = BrokerConfig {
+        receive_maximum: 12,
+        max_packet_bytes: 5_000,
+        max_topic_alias: 7,
+        max_session_expiry: 100,
+        ..BrokerConfig::default()
+    };
+    let server = with_config(config).await;
+    let client = Client::connect(server.address, &Connect::v5("c").expiry(u32::MAX)).await;
+    assert_eq!(property(&client.properties, 0x21), Some(12));
+    assert_eq!(property(&client.properties, 0x27), Some(5_000));
+    assert_eq!(property(&client.properties, 0x22), Some(7));
+    assert_eq!(property(&client.properties, 0x11), Some(100), "the expiry granted");
+}
+
+#[tokio::test]
+async fn enhanced_authentication_is_refused() {
+    let server = plain().await;
+    let mut connect = Connect::v5("c");
+    connect.properties.push(0x15);
+    text(&mut connect.properties, b"SCRAM-SHA-1");
+    let mut client = Client::try_connect(server.address, &connect).await;
+    assert_eq!(client.code, 0x8c);
+    assert_eq!(client.closed().await, None);
+    let mut client = Client::connect(server.address, &Connect::v5("d")).await;
+    client.send(&[0xf0, 0]).await;
+    assert_eq!(client.closed().await, Some(0x82), "AUTH without a method");
+}
+
+#[tokio::test]
+async fn a_second_connect_is_a_protocol_error() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    client.send(&Connect::v5("c").bytes()).await;
+    assert_eq!(client.closed().await, Some(0x82));
+}
+
+#[tokio::test]
+async fn a_silent_socket_is_closed_and_delays_nobody() {
+    let config = BrokerConfig { connect_timeout: Duration::from_millis(200), ..BrokerConfig::default() };
+    let server = with_config(config).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::open(server.address, false).await;
+        client.send(&[0x10]).await;
+        silent.push(client);
+    }
+    Client::connect(server.address, &Connect::v4("c")).await.ping().await;
+    for client in &mut silent {
+        assert_eq!(client.closed().await, None);
+    }
+}
+
+#[tokio::test]
+async fn silence_for_one_and_a_half_keep_alives_ends_the_connection() {
+    let server = plain().await;
+    let start = Instant::now();
+    let mut five = Client::connect(server.address, &Connect::v5("five").keep_alive(1)).await;
+    let mut four = Client::connect(server.address, &Connect::v4("four").keep_alive(1)).await;
+    let mut never = Client::connect(server.address, &Connect::v4("never").keep_alive(0)).await;
+    assert_eq!(five.closed().await, Some(0x8d));
+    assert_eq!(four.closed().await, None);
+    assert!(start.elapsed() >= Duration::from_millis(1_500));
+    never.ping().await;
+}
+
+#[tokio::test]
+async fn a_malformed_packet_ends_the_connection_with_its_reason() {
+    let config = BrokerConfig { max_packet_bytes: 1_000, ..BrokerConfig::default() };
+    let server = with_config(config).await;
+    let long = "x/".repeat(200);
+    let cases: [(Vec<u8>, u8); 5] = [
+        (frame(0x36, b"\0\x01t\0\x01"), 0x81),
+        (frame(0x80, b"\0\x01\0\0\x01t\0"), 0x81),
+        (vec![0x30, 0xff, 0xff, 0x03], 0x95),
+        (frame(0x30, b"\0\x03a/+\0"), 0x90),
+        (
+            {
+                let mut body = Vec::new();
+                text(&mut body, long.as_bytes());
+                body.push(0);
+                frame(0x30, &body)
+            },
+            0x90,
+        ),
+    ];
+    for (bytes, reason) in cases {
+        let mut five = Client::connect(server.address, &Connect::v5("five")).await;
+        five.send(&bytes).await;
+        assert_eq!(five.closed().await, Some(reason), "{bytes:x?}");
+        let mut four = Client::connect(server.address, &Connect::v4("four")).await;
+        four.send(&bytes).await;
+        assert_eq!(four.closed().await, None, "3.1.1 has no DISCONNECT for clients");
+    }
+    Client::connect(server.address, &Connect::v4("c")).await.ping().await;
+}
+
+#[tokio::test]
+async fn a_take_over_ends_the_older_connection() {
+    let server = plain().await;
+    let mut first = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    first.subscribe("t", 1).await;
+    let mut second = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    assert!(second.present);
+    assert_eq!(first.closed().await, Some(0x8e));
+    second.publish_done("t", "x", 1, 1).await;
+    // The acknowledgement is sent before the message is delivered to the same client.
+    assert_eq!(second.take().await.payload, "x");
+    let mut third = Client::connect(server.address, &Connect::v4("c")).await;
+    assert!(!third.present, "a clean session");
+    assert_eq!(second.closed().await, Some(0x8e));
+    third.publish_done("t", "y", 1, 1).await;
+    third.ping().await;
+}
+
+#[tokio::test]
+async fn many_take_overs_at_once_leave_one_connection() {
+    let server = plain().await;
+    let mut tasks = Vec::new();
+    for round in 0..30 {
+        let address = server.address;
+        tasks.push(tokio::spawn(async move {
+            let connect = Connect::v5("same");
+            let connect = if round % 3 == 0 { connect } else { connect.persistent() };
+            let mut client = Client::open(address, true).await;
+            client.send(&connect.bytes()).await;
+            let Some(packet) = client.next().await else { return false };
+            assert_eq!(packet.kind(), 2);
+            client.send(&[0xc0, 0]).await;
+            loop {
+                match client.next().await {
+                    Some(packet) if packet.kind() == 13 => {}
+                    Some(packet) => assert_eq!((packet.kind(), packet.body[0]), (14, 0x8e)),
+                    None => return true,
+                }
+            }
+        }));
+    }
+    // The last one stays connected, so a newer one ends it.
+    while server.broker.connections() > 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut last = Client::connect(server.address, &Connect::v5("same")).await;
+    for task in tasks {
+        task.await.unwrap();
+    }
+    last.ping().await;
+}

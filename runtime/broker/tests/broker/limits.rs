@@ -1,0 +1,154 @@
+//! Bounds: queues, packet sizes, windows; and that nobody waits for the slow.
+
+use std::time::Duration;
+
+use tidegate_broker::BrokerConfig;
+use tidegate_event::{Hook, Verdict};
+
+use crate::support::client::{Client, PUBACK};
+use crate::support::packet::{Connect, Publish, ack};
+use crate::support::script::{Gate, Script};
+use crate::support::{plain, start, with_config};
+
+#[tokio::test]
+async fn a_full_queue_drops_qos_0_first_then_the_new_message() {
+    let config = BrokerConfig { max_queued: 4, ..BrokerConfig::default() };
+    let server = with_config(config).await;
+    let connect = Connect::v4("c").persistent();
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe("t", 1).await;
+    client.disconnect().await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    for number in 1..=6 {
+        publisher.publish_done("t", &number.to_string(), 1, number).await;
+    }
+    let mut client = Client::connect(server.address, &connect).await;
+    assert_eq!(client.payloads(4).await, ["1", "2", "3", "4"]);
+    client.ping().await;
+}
+
+#[tokio::test]
+async fn a_slow_subscriber_delays_nobody() {
+    let server = plain().await;
+    let mut slow = Client::connect(server.address, &Connect::v4("slow")).await;
+    slow.subscribe("t", 1).await;
+    let mut fast = Client::connect(server.address, &Connect::v4("fast")).await;
+    fast.subscribe("t", 1).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    let payload = "x".repeat(1_000);
+    // Far more than the slow one's queue, window and socket hold.
+    for number in 0..20_000_u32 {
+        let id = (number % 60_000) as u16 + 1;
+        publisher.publish("t", &payload, 1, id).await;
+        assert_eq!(publisher.expect(PUBACK).await.id(), id);
+        assert_eq!(fast.take().await.payload.len(), 1_000);
+    }
+    // What the slow one gets is the beginning, in order.
+    assert_eq!(slow.payloads(1_100).await.len(), 1_100);
+    slow.ping().await;
+}
+
+#[tokio::test]
+async fn a_packet_above_the_clients_maximum_is_not_sent() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").maximum_packet_size(100)).await;
+    client.subscribe("t", 1).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    for (id, len) in [(1, 50), (2, 200), (3, 60)] {
+        publisher.publish_done("t", &"x".repeat(len), 1, id).await;
+    }
+    let (first, second) = (client.message().await, client.message().await);
+    assert_eq!((first.payload.len(), second.payload.len()), (50, 60));
+    assert_eq!(second.id, first.id + 1, "the dropped one took no packet id");
+}
+
+#[tokio::test]
+async fn the_clients_receive_maximum_is_respected() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").receive_maximum(2)).await;
+    client.subscribe("t", 2).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    for number in 1..=5 {
+        publisher.publish_done("t", &number.to_string(), 1, number).await;
+    }
+    let (one, two) = (client.message().await, client.message().await);
+    client.ping().await;
+    client.send(&ack(PUBACK, two.id)).await;
+    assert_eq!(client.message().await.payload, "3");
+    client.ping().await;
+    client.send(&ack(PUBACK, one.id)).await;
+    assert_eq!(client.message().await.payload, "4");
+}
+
+#[tokio::test]
+async fn a_full_window_still_answers_pingreq() {
+    let gate = Gate::default();
+    let waiting = gate.clone();
+    let hooks = Script::new(&[Hook::MessagePublish], move |_| {
+        let gate = waiting.clone();
+        Some(Box::pin(async move {
+            gate.pass().await;
+            Verdict::Pass
+        }))
+    });
+    let config =
+        BrokerConfig { receive_maximum: 2, read_ahead_bytes: 20_000, ..BrokerConfig::default() };
+    let server = start(config, hooks.clone(), std::sync::Arc::new(tidegate_event::VolatileStore)).await;
+    let mut client = Client::connect(server.address, &Connect::v4("c").keep_alive(1)).await;
+    for id in 1..=10 {
+        client.publish("t", "x", 1, id).await;
+    }
+    client.ping().await;
+    assert_eq!(hooks.raised().len(), 1, "one at a time");
+    gate.open();
+    assert_eq!(client.expect(PUBACK).await.id(), 1);
+    client.ping().await;
+    // More than the read-ahead holds: nothing is read any more, and the keep-alive waits.
+    let payload = "x".repeat(5_000);
+    for id in 11..=200 {
+        let bytes = Publish { qos: 1, id, ..client.draft("t", &payload) }.bytes();
+        client.send(&bytes).await;
+    }
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    for _ in 2..=200 {
+        gate.open();
+    }
+    for id in 2..=200 {
+        assert_eq!(client.expect(PUBACK).await.id(), id, "not killed by the keep-alive");
+    }
+    client.ping().await;
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_are_closed() {
+    let config = BrokerConfig { max_connections: 2, ..BrokerConfig::default() };
+    let server = with_config(config).await;
+    let mut one = Client::connect(server.address, &Connect::v4("1")).await;
+    let two = Client::connect(server.address, &Connect::v4("2")).await;
+    let mut three = Client::open(server.address, false).await;
+    three.try_send(&Connect::v4("3").bytes()).await;
+    assert_eq!(three.next().await, None);
+    two.disconnect().await;
+    while server.broker.connections() > 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Client::connect(server.address, &Connect::v4("3")).await.ping().await;
+    one.ping().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_acknowledgements_is_not_read() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v4("c")).await;
+    let mut other = Client::connect(server.address, &Connect::v4("o")).await;
+    // 40 MB of PINGREQ would make 40 MB of PINGRESP if the broker kept them for the client.
+    let pings = [0xc0, 0].repeat(100_000);
+    let flood = async {
+        for _ in 0..200 {
+            client.send(&pings).await;
+        }
+    };
+    let stopped = tokio::time::timeout(Duration::from_millis(1_500), flood).await.is_err();
+    assert!(stopped, "the broker stops reading, so the client cannot send");
+    other.ping().await;
+}

@@ -1,0 +1,21 @@
+//! The broker through its socket and its seams: real connections, raw bytes, scripted handlers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod clients;
+mod connect;
+mod control;
+mod delivering;
+mod handlers;
+mod limits;
+mod positions;
+mod publishing;
+mod retained;
+mod sessions;
+mod shutdown;
+mod stored;
+mod subscribing;
+mod wills;

@@ -1,0 +1,192 @@
+//! SUBSCRIBE and UNSUBSCRIBE: matching, options, identifiers, shared subscriptions (MQTT 5 clauses 3.8 to 3.11, 4.7, 4.8).
+
+use crate::support::client::Client;
+use crate::support::packet::{Connect, Publish};
+use crate::support::plain;
+
+/// No local, retain as published.
+const NO_LOCAL: u8 = 4;
+const AS_PUBLISHED: u8 = 8;
+
+#[tokio::test]
+async fn wildcards_match_by_levels_and_hide_dollar_topics() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v4("c")).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    for (filter, topic, reaches) in [
+        ("a/#", "a", true),
+        ("a/+", "a/b", true),
+        ("a/+", "a", false),
+        ("+/+", "/x", true),
+        ("#", "$SYS/x", false),
+        ("+/x", "$SYS/x", false),
+        ("$SYS/#", "$SYS/x", true),
+        ("é/+", "é/x", true),
+        ("a//b", "a//b", true),
+    ] {
+        assert_eq!(client.subscribe(filter, 0).await, 0, "{filter}");
+        publisher.publish_done(topic, "x", 1, 1).await;
+        if reaches {
+            assert_eq!(client.take().await.topic, topic, "{filter}");
+        }
+        client.ping().await;
+        client.unsubscribe(&[filter]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_bad_filter_fails_alone() {
+    let server = plain().await;
+    let mut five = Client::connect(server.address, &Connect::v5("five")).await;
+    let mut four = Client::connect(server.address, &Connect::v4("four")).await;
+    let filters = [("a/#/b", 1), ("good", 1), ("a+", 1), ("$share/g", 1), ("$share//t", 1), ("b", 2)];
+    assert_eq!(five.subscribe_all(&filters).await, [0x8f, 1, 0x8f, 0x8f, 0x8f, 2]);
+    assert_eq!(four.subscribe_all(&filters).await, [0x80, 1, 0x80, 0x80, 0x80, 2]);
+    five.publish_done("good", "x", 0, 0).await;
+    // PINGRESP came first: the message of the same turn follows.
+    assert_eq!(five.take().await.payload, "x");
+}
+
+#[tokio::test]
+async fn unsubscribe_is_answered_once_for_all_its_filters() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    client.subscribe_all(&[("a", 0), ("b", 0)]).await;
+    let answer = client.unsubscribe(&["a", "nothing", "b"]).await;
+    assert_eq!(answer.body[3..], [0, 0x11, 0]);
+    client.publish_done("a", "x", 1, 1).await;
+    client.ping().await;
+    let mut four = Client::connect(server.address, &Connect::v4("four")).await;
+    assert_eq!(four.unsubscribe(&["nothing", "more"]).await.body.len(), 2);
+}
+
+#[tokio::test]
+async fn overlapping_subscriptions_give_one_copy_with_all_ids() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    client.subscribe_with(&[("a/#", 0)], &[0x0b, 1]).await;
+    client.subscribe_with(&[("a/+", 2)], &[0x0b, 0x80, 0x01]).await;
+    client.subscribe_with(&[("a/b", 1)], &[]).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    publisher.publish_done("a/b", "x", 2, 1).await;
+    let message = client.take().await;
+    assert_eq!(message.qos, 2, "the greatest");
+    assert_eq!(message.properties, [0x0b, 1, 0x0b, 0x80, 0x01]);
+    client.ping().await;
+}
+
+#[tokio::test]
+async fn no_local_keeps_ones_own_messages_away() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    client.subscribe("t", NO_LOCAL).await;
+    let mut other = Client::connect(server.address, &Connect::v5("other")).await;
+    client.publish_done("t", "mine", 1, 1).await;
+    other.publish_done("t", "theirs", 1, 1).await;
+    assert_eq!(client.take().await.payload, "theirs");
+    client.subscribe("+", 0).await;
+    client.publish("t", "mine", 1, 2).await;
+    client.finish(1, 2).await;
+    assert_eq!(client.take().await.payload, "mine", "another subscription wants it");
+    client.ping().await;
+    client.send(&crate::support::packet::subscribe(true, 5, &[("$share/g/t", NO_LOCAL)], &[])).await;
+    assert_eq!(client.closed().await, Some(0x82), "no local on a shared subscription");
+}
+
+#[tokio::test]
+async fn the_retain_flag_is_kept_only_when_asked_for() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    client.subscribe("plain", 0).await;
+    client.subscribe("kept", AS_PUBLISHED).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    publisher.retain("plain", "x").await;
+    publisher.retain("kept", "x").await;
+    publisher.publish_done("kept", "y", 0, 0).await;
+    assert!(!client.take().await.retain);
+    assert!(client.take().await.retain);
+    assert!(!client.take().await.retain);
+}
+
+#[tokio::test]
+async fn a_new_subscription_replaces_the_old_one() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v4("c")).await;
+    client.subscribe("t", 0).await;
+    client.subscribe("t", 1).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    publisher.publish_done("t", "x", 1, 1).await;
+    assert_eq!(client.take().await.qos, 1);
+    client.ping().await;
+}
+
+#[tokio::test]
+async fn shared_subscriptions_give_each_message_to_one_member() {
+    let server = plain().await;
+    let mut members = Vec::new();
+    for number in 0..3 {
+        let mut client = Client::connect(server.address, &Connect::v5(&format!("m{number}"))).await;
+        assert_eq!(client.subscribe("$share/g/t/+", 1).await, 1);
+        members.push(client);
+    }
+    let mut other_group = Client::connect(server.address, &Connect::v4("o")).await;
+    other_group.subscribe("$share/h/t/+", 0).await;
+    let mut alone = Client::connect(server.address, &Connect::v4("a")).await;
+    alone.subscribe("t/+", 0).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    for number in 0..9 {
+        publisher.publish_done("t/x", &number.to_string(), 1, number + 1).await;
+    }
+    assert_eq!(alone.payloads(9).await.len(), 9);
+    assert_eq!(other_group.payloads(9).await.len(), 9);
+    let mut all = Vec::new();
+    for member in &mut members {
+        all.extend(member.payloads(3).await);
+        member.ping().await;
+    }
+    all.sort();
+    assert_eq!(all, ["0", "1", "2", "3", "4", "5", "6", "7", "8"]);
+}
+
+#[tokio::test]
+async fn a_group_prefers_members_that_are_connected() {
+    let server = plain().await;
+    let mut away = Client::connect(server.address, &Connect::v5("away").persistent()).await;
+    away.subscribe("$share/g/t", 1).await;
+    let mut here = Client::connect(server.address, &Connect::v5("here")).await;
+    here.subscribe("$share/g/t", 1).await;
+    away.disconnect().await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    for number in 0..4 {
+        publisher.publish_done("t", &number.to_string(), 1, number + 1).await;
+    }
+    assert_eq!(here.payloads(4).await, ["0", "1", "2", "3"]);
+    here.disconnect().await;
+    publisher.publish_done("t", "kept", 1, 9).await;
+    let mut back = Client::connect(server.address, &Connect::v5("away").persistent()).await;
+    assert!(back.present);
+    assert_eq!(back.take().await.payload, "kept", "nobody else is left");
+}
+
+#[tokio::test]
+async fn a_message_expires_while_it_waits() {
+    let server = plain().await;
+    let mut away = Client::connect(server.address, &Connect::v5("away").persistent()).await;
+    away.subscribe("t", 1).await;
+    away.disconnect().await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    for (id, payload, seconds) in [(1, "short", 1), (2, "long", 100)] {
+        let expiry = [0x02, 0, 0, 0, seconds];
+        publisher
+            .publish_as(Publish { qos: 1, id, properties: &expiry, ..publisher.draft("t", payload) })
+            .await;
+        publisher.finish(1, id).await;
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    let mut back = Client::connect(server.address, &Connect::v5("away").persistent()).await;
+    let message = back.take().await;
+    assert_eq!(message.payload, "long");
+    let [0x02, 0, 0, 0, left] = message.properties[..] else { panic!("{:?}", message.properties) };
+    assert!((90..=99).contains(&left), "the seconds left, got {left}");
+    back.ping().await;
+}

@@ -1,0 +1,42 @@
+//! What the broker's tests share: a client that speaks raw bytes, and handlers that do what a test says.
+
+#![allow(dead_code, reason = "every test target uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+pub(crate) mod client;
+pub(crate) mod packet;
+pub(crate) mod script;
+pub(crate) mod store;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tidegate_broker::{Broker, BrokerConfig};
+use tidegate_event::{Hooks, NoHooks, Node, SessionStore, VolatileStore};
+
+/// A broker on a free port.
+pub(crate) struct Server {
+    pub(crate) broker: Broker,
+    pub(crate) address: SocketAddr,
+}
+
+/// A broker without handlers.
+pub(crate) async fn plain() -> Server {
+    with_hooks(Arc::new(NoHooks)).await
+}
+
+/// A broker with `hooks` and default limits.
+pub(crate) async fn with_hooks(hooks: Arc<dyn Hooks>) -> Server {
+    start(BrokerConfig::default(), hooks, Arc::new(VolatileStore)).await
+}
+
+/// A broker with `config` and no handlers.
+pub(crate) async fn with_config(config: BrokerConfig) -> Server {
+    start(config, Arc::new(NoHooks), Arc::new(VolatileStore)).await
+}
+
+pub(crate) async fn start(config: BrokerConfig, hooks: Arc<dyn Hooks>, store: Arc<dyn SessionStore>) -> Server {
+    let broker = Broker::new(config, Arc::new(Node::default()), hooks, store).unwrap();
+    let address = broker.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    Server { broker, address }
+}

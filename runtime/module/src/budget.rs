@@ -1,0 +1,188 @@
+//! The computing time of one call: what a guest may spend, and what it has spent.
+//!
+//! A guest stops at every tick of the epoch. Each stop charges the time since the guest last went on, but
+//! never more than a tick, so a machine under load does not charge a guest for time it did not get. Time
+//! spent waiting in host calls is not charged: a poll that ends without a tick ended in a wait.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+use wasmtime::UpdateDeadline;
+
+use crate::ticker::{self, TICK};
+
+/// The account of one instance. Its store and the future that drives it share it; they run in turns, so
+/// relaxed atomics do.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    allowed: AtomicU64,
+    used: AtomicU64,
+    /// When the guest last went on, in nanoseconds since [`ORIGIN`].
+    since: AtomicU64,
+    /// Whether the guest gave up its turn at a tick.
+    yielded: AtomicBool,
+    exceeded: AtomicBool,
+}
+
+/// The call did not end in time.
+#[derive(Debug)]
+pub(crate) struct TimedOut;
+
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn clock(now: Instant) -> u64 {
+    nanos(now.saturating_duration_since(*ORIGIN))
+}
+
+impl Budget {
+    /// Whether the last call was interrupted because its time was used up.
+    pub(crate) fn is_exceeded(&self) -> bool {
+        self.exceeded.load(Ordering::Relaxed)
+    }
+
+    /// The guest reached a tick: it yields its worker, or is interrupted when its time is used up.
+    pub(crate) fn tick(&self) -> UpdateDeadline {
+        ticker::touch();
+        self.charge();
+        if self.used.load(Ordering::Relaxed) > self.allowed.load(Ordering::Relaxed) {
+            self.exceeded.store(true, Ordering::Relaxed);
+            return UpdateDeadline::Interrupt;
+        }
+        self.yielded.store(true, Ordering::Relaxed);
+        // tokio's own yield lets sockets and timers have their turn before the guest goes on.
+        UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
+    }
+
+    fn charge(&self) {
+        let now = clock(Instant::now());
+        let spent = now.saturating_sub(self.since.swap(now, Ordering::Relaxed)).min(nanos(TICK));
+        self.used.fetch_add(spent, Ordering::Relaxed);
+    }
+
+    /// Drives a call that began at `started`: `cpu` computing, `timeout` in all.
+    ///
+    /// # Errors
+    /// [`TimedOut`]: the call is dropped half-way, so its store must be dropped too.
+    pub(crate) async fn run<F: Future>(
+        &self,
+        started: Instant,
+        cpu: Duration,
+        timeout: Duration,
+        call: F,
+    ) -> Result<F::Output, TimedOut> {
+        self.allowed.store(nanos(cpu), Ordering::Relaxed);
+        self.used.store(0, Ordering::Relaxed);
+        self.since.store(clock(started), Ordering::Relaxed);
+        self.yielded.store(false, Ordering::Relaxed);
+        self.exceeded.store(false, Ordering::Relaxed);
+        let mut call = pin!(call);
+        let mut again = false;
+        // Most calls end in their first poll and need no timer.
+        let mut timer: Option<Pin<Box<Sleep>>> = None;
+        poll_fn(|cx| {
+            ticker::touch();
+            if std::mem::replace(&mut again, true) {
+                self.since.store(clock(Instant::now()), Ordering::Relaxed);
+            }
+            if let Poll::Ready(output) = call.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            if !self.yielded.swap(false, Ordering::Relaxed) {
+                self.charge();
+            }
+            let timer = timer.get_or_insert_with(|| {
+                Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(started + timeout)))
+            });
+            timer.as_mut().poll(cx).map(|()| Err(TimedOut))
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// What a guest of wasmtime does at a tick, without a guest.
+    async fn compute(budget: &Budget, ticks: u32) -> bool {
+        for _ in 0..ticks {
+            std::thread::sleep(TICK);
+            match budget.tick() {
+                UpdateDeadline::YieldCustom(_, pause) => pause.await,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    #[tokio::test]
+    async fn computing_is_charged_and_stopped() {
+        let budget = Budget::default();
+        let cpu = Duration::from_millis(5);
+        let finished = budget.run(Instant::now(), cpu, LONG, compute(&budget, 4)).await.unwrap();
+        assert!(finished && !budget.is_exceeded());
+        let finished = budget.run(Instant::now(), cpu, LONG, compute(&budget, 50)).await.unwrap();
+        assert!(!finished && budget.is_exceeded());
+    }
+
+    #[tokio::test]
+    async fn waiting_is_not_charged() {
+        let budget = Budget::default();
+        let call = async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_millis(3)).await;
+                if !compute(&budget, 1).await {
+                    return false;
+                }
+            }
+            true
+        };
+        assert!(budget.run(Instant::now(), Duration::from_millis(25), LONG, call).await.unwrap());
+        let used = Duration::from_nanos(budget.used.load(Ordering::Relaxed));
+        assert!(used < Duration::from_millis(21), "{used:?} for 10 ticks and 30 ms of waiting");
+    }
+
+    #[tokio::test]
+    async fn a_stall_is_charged_as_one_tick() {
+        let budget = Budget::default();
+        let call = async {
+            std::thread::sleep(Duration::from_millis(80));
+            compute(&budget, 1).await
+        };
+        assert!(budget.run(Instant::now(), Duration::from_millis(10), LONG, call).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn computing_between_short_waits_is_charged() {
+        let budget = Budget::default();
+        let call = async {
+            for _ in 0..200 {
+                // Less than a tick each time, so that no tick ever sees it.
+                std::thread::sleep(Duration::from_micros(600));
+                tokio::task::yield_now().await;
+            }
+        };
+        budget.run(Instant::now(), LONG, LONG, call).await.unwrap();
+        let used = Duration::from_nanos(budget.used.load(Ordering::Relaxed));
+        assert!(used >= Duration::from_millis(100), "{used:?}");
+    }
+
+    #[tokio::test]
+    async fn time_runs_out_while_waiting() {
+        let budget = Budget::default();
+        let call = std::future::pending::<()>();
+        assert!(budget.run(Instant::now(), LONG, Duration::from_millis(20), call).await.is_err());
+    }
+}

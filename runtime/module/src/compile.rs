@@ -1,0 +1,164 @@
+//! Compiling: in a process of its own where the server offers one, so that a hostile or huge component can
+//! neither take the runtime's memory nor its processors; one at a time either way.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
+use wasmtime::Engine;
+
+use crate::artefact;
+use crate::cache::Cache;
+use crate::content;
+use crate::engine;
+use crate::error::LoadError;
+
+/// Where components are compiled.
+#[derive(Clone, Debug, Default)]
+pub enum Compiler {
+    /// On a thread of this process.
+    #[default]
+    InProcess,
+    /// In a child process: `PROGRAM compile IN OUT` must call [`compile_file`] with the two paths and exit
+    /// with status 0, or print the error to standard error and exit with another.
+    Child {
+        /// The program, as a rule this very one.
+        program: PathBuf,
+    },
+}
+
+/// What a compiler process may use.
+#[derive(Clone, Copy, Debug)]
+pub struct CompilerLimits {
+    /// Address space in bytes (default 4 GiB).
+    pub memory_bytes: u64,
+    /// Processor time, all threads together (default 120 s).
+    pub cpu: Duration,
+    /// Wall-clock time (default 300 s: the process runs at low priority).
+    pub timeout: Duration,
+}
+
+impl Default for CompilerLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 4 << 30,
+            cpu: Duration::from_secs(120),
+            timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Unix priority of a compiler process: it takes what others leave.
+const NICENESS: i32 = 15;
+const MAX_STDERR_BYTES: u64 = 16 << 10;
+
+/// Compiles the component at `wasm` into an artefact for the cache at `artefact`, which must not exist.
+///
+/// This is the whole work of the child process of [`Compiler::Child`].
+///
+/// # Errors
+/// [`LoadError`] as [`crate::Host::load`] gives it.
+pub fn compile_file(wasm: &Path, artefact: &Path) -> Result<(), LoadError> {
+    let bytes =
+        std::fs::read(wasm).map_err(|source| LoadError::Read { path: wasm.to_owned(), source })?;
+    content::expect_component(&bytes)?;
+    let engine = engine::on_demand().map_err(|error| LoadError::Compiler(error.to_string()))?;
+    write(artefact, &artefact::compile(&engine, &bytes)?)
+}
+
+fn write(path: &Path, artefact: &[u8]) -> Result<(), LoadError> {
+    Cache::write(path, artefact).map_err(|source| LoadError::Cache { path: path.to_owned(), source })
+}
+
+impl Compiler {
+    /// Compiles `wasm` into an artefact at `output`.
+    pub(crate) async fn compile(
+        &self,
+        engine: &Engine,
+        limits: &CompilerLimits,
+        wasm: &[u8],
+        cache: &Cache,
+        output: &Path,
+    ) -> Result<(), LoadError> {
+        match self {
+            Self::InProcess => {
+                let (engine, wasm, output) = (engine.clone(), wasm.to_vec(), output.to_owned());
+                tokio::task::spawn_blocking(move || write(&output, &artefact::compile(&engine, &wasm)?))
+                    .await
+                    .map_err(|error| LoadError::Compiler(format!("failed: {error}")))?
+            }
+            Self::Child { program } => {
+                // A copy, so that the child compiles the very bytes that were hashed.
+                let input = cache.temporary();
+                let written = write(&input, wasm);
+                let result = match written {
+                    Ok(()) => run(program, limits, &input, output).await,
+                    Err(error) => Err(error),
+                };
+                drop(std::fs::remove_file(&input));
+                result
+            }
+        }
+    }
+}
+
+async fn run(program: &Path, limits: &CompilerLimits, input: &Path, output: &Path) -> Result<(), LoadError> {
+    let failed = |what: &str, error: io::Error| {
+        LoadError::Compiler(format!("process {} {what}: {error}", program.display()))
+    };
+    // The runtime's environment may hold secrets; a compiler needs none of it.
+    let mut child = Command::new(program)
+        .arg("compile")
+        .args([input, output])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| failed("cannot be started", error))?;
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    restrict(pid, limits).map_err(|error| failed("cannot be limited", error.into()))?;
+
+    let mut stderr = Vec::new();
+    let finished = tokio::time::timeout(limits.timeout, async {
+        if let Some(pipe) = child.stderr.take() {
+            let mut pipe = pipe.take(MAX_STDERR_BYTES);
+            pipe.read_to_end(&mut stderr).await?;
+            // A child that writes more than anybody reads must not hang on a full pipe.
+            tokio::io::copy(pipe.get_mut(), &mut tokio::io::sink()).await?;
+        }
+        child.wait().await
+    });
+    match finished.await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => {
+            let text = String::from_utf8_lossy(&stderr);
+            let text = text.trim();
+            match (status.code(), text) {
+                // It ran to its end and said why the component is bad.
+                (Some(_), text) if !text.is_empty() => Err(LoadError::Compile(text.to_owned())),
+                _ => Err(LoadError::Compiler(format!("process ended with {status} {text}"))),
+            }
+        }
+        Ok(Err(error)) => Err(failed("was lost", error)),
+        Err(_) => Err(LoadError::Compiler(format!(
+            "process was stopped after {}",
+            humantime::format_duration(limits.timeout)
+        ))),
+    }
+}
+
+/// Sets the child's limits from outside: it starts to compile milliseconds later than this takes.
+fn restrict(pid: Option<Pid>, limits: &CompilerLimits) -> rustix::io::Result<()> {
+    let Some(pid) = pid else { return Ok(()) };
+    let both = |value: u64| Rlimit { current: Some(value), maximum: Some(value) };
+    rustix::process::setpriority_process(Some(pid), NICENESS)?;
+    rustix::process::prlimit(Some(pid), Resource::As, both(limits.memory_bytes))?;
+    rustix::process::prlimit(Some(pid), Resource::Cpu, both(limits.cpu.as_secs().max(1)))?;
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! What can go wrong, by what the caller can do about it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::manifest::ManifestError;
+
+/// Why the host cannot work at all.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The WebAssembly engine refused its configuration.
+    #[error("the WebAssembly engine cannot start: {0}")]
+    Engine(String),
+    /// The artefact cache cannot be used.
+    #[error("artefact cache {path}: {reason}")]
+    Cache {
+        /// Its directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A module whose manifest says `mandatory = true` did not load.
+    #[error("mandatory module {path}: {reason}")]
+    Mandatory {
+        /// Its file.
+        path: PathBuf,
+        /// Why it did not load.
+        reason: String,
+    },
+}
+
+/// Why a module does not load. The version that serves, if any, goes on serving.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The file is larger than the host accepts.
+    #[error("the file has {bytes} bytes, more than the {limit} that are accepted")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// `HostConfig::max_module_bytes`.
+        limit: u64,
+    },
+    /// The file name gives no module name.
+    #[error("the file name must be UTF-8 and end in .wasm")]
+    Name,
+    /// The file is something else than a WebAssembly component.
+    #[error("found {found}, expected a WebAssembly component: {advice}")]
+    NotAComponent {
+        /// What the file holds.
+        found: &'static str,
+        /// How to get a component.
+        advice: &'static str,
+    },
+    /// The manifest is wrong.
+    #[error("{}", join(.0))]
+    Manifest(Vec<ManifestError>),
+    /// The component is malformed or cannot be compiled.
+    #[error("it does not compile: {0}")]
+    Compile(String),
+    /// The compiler process did not finish its work; the component may be well.
+    #[error("the compiler {0}")]
+    Compiler(String),
+    /// The artefact cache failed.
+    #[error("artefact cache {path}: {source}")]
+    Cache {
+        /// Which file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The component wants something the host does not offer.
+    #[error("it imports {wanted}, which the host does not offer{}", hint(.nearest))]
+    UnknownImport {
+        /// `interface` or `interface#function`.
+        wanted: String,
+        /// The nearest name that is offered.
+        nearest: Option<String>,
+    },
+    /// An import has another signature than the host's.
+    #[error("an import does not fit: {0}")]
+    ImportType(String),
+    /// The component exports no hook.
+    #[error("it exports no hook; it exports {found}; a module exports at least one of {known}")]
+    NoHook {
+        /// What it exports instead.
+        found: String,
+        /// All hooks.
+        known: String,
+    },
+    /// An export has another signature than the contract's.
+    #[error("export {interface}: {reason}")]
+    ExportType {
+        /// The interface.
+        interface: String,
+        /// What differs.
+        reason: String,
+    },
+    /// The first instance could not be made.
+    #[error("it cannot be instantiated: {0}")]
+    Instantiate(String),
+    /// `tidegate:module/init` failed.
+    #[error("init failed: {0}")]
+    Init(String),
+}
+
+impl LoadError {
+    /// Whether loading the same bytes again may succeed.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Read { .. } | Self::Cache { .. } | Self::Compiler(_) | Self::Instantiate(_) | Self::Init(_)
+        )
+    }
+}
+
+fn join(errors: &[ManifestError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn hint(name: &Option<String>) -> String {
+    name.as_ref().map_or_else(String::new, |name| format!(" (the nearest it offers is {name})"))
+}
+
+/// A limit of a module, as the manifest's `[limits]` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// `cpu`: computing time of one event.
+    Cpu(Duration),
+    /// `memory`: bytes, summed over all memories of an instance.
+    Memory(usize),
+    /// `table_elements`: summed over all tables of an instance.
+    TableElements(usize),
+}
+
+impl Limit {
+    /// The key in `[limits]`.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Cpu(_) => "cpu",
+            Self::Memory(_) => "memory",
+            Self::TableElements(_) => "table_elements",
+        }
+    }
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu(limit) => write!(f, "cpu = {}", humantime::format_duration(*limit)),
+            Self::Memory(bytes) => write!(f, "memory = {}", bytesize::ByteSize::b(*bytes as u64)),
+            Self::TableElements(count) => write!(f, "table_elements = {count}"),
+        }
+    }
+}
+
+/// What a guest said when it could not do its work (`variant hook-error`).
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum GuestFailure {
+    /// Worth trying again.
+    #[error("{0} (worth trying again)")]
+    Retry(String),
+    /// Will not get better.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Why a call of a module gave no answer. Only this event is hurt: the next one gets another instance.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// The guest trapped: a panic, an exit, an access out of bounds ...
+    #[error("it trapped: {message}")]
+    Trap {
+        /// The cause, the guest's stack with names where the file has them, and what it last wrote to
+        /// standard error.
+        message: String,
+    },
+    /// The guest passed a limit.
+    #[error("it passed its limit {which}{}", stack(.message))]
+    Limit {
+        /// Which one.
+        which: Limit,
+        /// Where the guest was, and what it last wrote to standard error.
+        message: String,
+    },
+    /// No answer in time, waiting included.
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    /// The guest answered with an error.
+    #[error("it answered: {0}")]
+    Guest(GuestFailure),
+    /// The guest's answer cannot be used: a topic that is none, for example.
+    #[error("its answer cannot be used: {0}")]
+    Answer(String),
+    /// No instance could be made for the event.
+    #[error("no instance: {0}")]
+    Instantiate(String),
+    /// The module does not handle this hook.
+    #[error("it does not handle {0}")]
+    NotHandled(&'static str),
+}
+
+fn stack(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+impl CallError {
+    /// A word for metrics.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Trap { .. } => "trap",
+            Self::Limit { which, .. } => which.key(),
+            Self::Timeout(_) => "timeout",
+            Self::Guest(_) => "guest",
+            Self::Answer(_) => "answer",
+            Self::Instantiate(_) => "instantiate",
+            Self::NotHandled(_) => "not_handled",
+        }
+    }
+
+    /// Whether calling again with the same event may succeed.
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Guest(GuestFailure::Failed(_)) | Self::Answer(_) | Self::NotHandled(_) => false,
+            Self::Trap { .. }
+            | Self::Limit { .. }
+            | Self::Timeout(_)
+            | Self::Guest(GuestFailure::Retry(_))
+            | Self::Instantiate(_) => true,
+        }
+    }
+}

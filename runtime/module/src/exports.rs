@@ -1,0 +1,134 @@
+//! The hooks a component exports, found once per version and looked up once per instance.
+
+use tidegate_event::Hook;
+use tidegate_event::hook::CATALOGUE;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, Instance, InstancePre};
+use wasmtime::{AsContextMut, Engine};
+
+use crate::bindings::exports::tidegate::{hooks, module};
+use crate::error::LoadError;
+use crate::state::State;
+
+/// The version of the contract whose interfaces are called; wasmtime finds compatible ones for it.
+const VERSION: &str = "0.1.0";
+const INIT: &str = "tidegate:module/init";
+
+/// One row a hook: the variant, the module of its generated bindings.
+macro_rules! for_each_hook {
+    ($($hook:ident => $module:ident),* $(,)?) => {
+        /// Where a component's exports are.
+        #[derive(Clone)]
+        pub(crate) struct Exports {
+            init: Option<module::init::GuestIndices>,
+            $($module: Option<hooks::$module::GuestIndices>,)*
+        }
+
+        /// The typed functions of one instance.
+        pub(crate) struct Functions {
+            pub(crate) init: Option<module::init::Guest>,
+            $(pub(crate) $module: Option<hooks::$module::Guest>,)*
+        }
+
+        impl Exports {
+            fn find_all(pre: &InstancePre<State>) -> Result<Self, LoadError> {
+                Ok(Self {
+                    init: find(pre, INIT, module::init::GuestIndices::new)?,
+                    $($module: find(pre, Hook::$hook.row().interface, hooks::$module::GuestIndices::new)?,)*
+                })
+            }
+
+            fn has(&self, hook: Hook) -> bool {
+                match hook { $(Hook::$hook => self.$module.is_some(),)* }
+            }
+
+            /// Looks the functions up in a new instance and checks their types.
+            ///
+            /// # Errors
+            /// [`LoadError::ExportType`] naming the interface.
+            pub(crate) fn load(
+                &self,
+                mut store: impl AsContextMut<Data = State>,
+                instance: &Instance,
+            ) -> Result<Functions, LoadError> {
+                let mut store = store.as_context_mut();
+                Ok(Functions {
+                    init: match &self.init {
+                        Some(found) => Some(typed(INIT, found.load(&mut store, instance))?),
+                        None => None,
+                    },
+                    $($module: match &self.$module {
+                        Some(found) => {
+                            Some(typed(Hook::$hook.row().interface, found.load(&mut store, instance))?)
+                        }
+                        None => None,
+                    },)*
+                })
+            }
+        }
+    };
+}
+
+for_each_hook! {
+    ClientConnected => client_connected,
+    ClientDisconnected => client_disconnected,
+    SessionCreated => session_created,
+    SessionSubscribed => session_subscribed,
+    SessionUnsubscribed => session_unsubscribed,
+    MessagePublish => message_publish,
+    MessageDeliver => message_deliver,
+    MessageAcked => message_acked,
+}
+
+fn find<T>(
+    pre: &InstancePre<State>,
+    interface: &'static str,
+    indices: impl FnOnce(&InstancePre<State>) -> wasmtime::Result<T>,
+) -> Result<Option<T>, LoadError> {
+    if pre.component().get_export_index(None, &format!("{interface}@{VERSION}")).is_none() {
+        return Ok(None);
+    }
+    typed(interface, indices(pre)).map(Some)
+}
+
+fn typed<T>(interface: &str, result: wasmtime::Result<T>) -> Result<T, LoadError> {
+    result.map_err(|error| LoadError::ExportType { interface: interface.to_owned(), reason: format!("{error:#}") })
+}
+
+impl Exports {
+    /// Finds the exports of a component, and which hooks they are.
+    ///
+    /// # Errors
+    /// [`LoadError::NoHook`] when there is none, [`LoadError::ExportType`] when an interface lacks its function.
+    pub(crate) fn find(pre: &InstancePre<State>) -> Result<(Self, Vec<Hook>), LoadError> {
+        let exports = Self::find_all(pre)?;
+        let hooks: Vec<_> = Hook::all().filter(|hook| exports.has(*hook)).collect();
+        if hooks.is_empty() {
+            let found = names(pre.component(), pre.engine());
+            return Err(LoadError::NoHook {
+                found: if found.is_empty() { "nothing".to_owned() } else { found.join(", ") },
+                known: CATALOGUE.map(|row| format!("{}@{VERSION}", row.interface)).join(", "),
+            });
+        }
+        for name in names(pre.component(), pre.engine()) {
+            if name.starts_with("tidegate:hooks/") && !is_known(&name) {
+                tracing::warn!(export = name, "the module exports a hook that this host does not know");
+            }
+        }
+        Ok((exports, hooks))
+    }
+}
+
+fn is_known(name: &str) -> bool {
+    let interface = name.split_once('@').map_or(name, |(interface, _)| interface);
+    interface == "tidegate:hooks/types" || CATALOGUE.iter().any(|row| row.interface == interface)
+}
+
+fn names(component: &Component, engine: &Engine) -> Vec<String> {
+    let component = component.component_type();
+    component
+        .exports(engine)
+        .filter(|(_, export)| matches!(export.ty, ComponentItem::ComponentInstance(_) | ComponentItem::ComponentFunc(_)))
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}

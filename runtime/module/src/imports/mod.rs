@@ -1,0 +1,39 @@
+//! The host functions of the contract, an interface a file, and the linker that offers them.
+
+mod actions;
+mod client_control;
+mod config;
+mod context;
+mod logging;
+mod offered;
+mod sql;
+
+use wasmtime::Engine;
+use wasmtime::component::{HasSelf, Linker};
+
+use crate::bindings::{tidegate, wasi};
+use crate::state::State;
+
+pub(crate) use offered::explain;
+
+/// The linker with everything a guest may import: the contract and WASI 0.2.
+///
+/// # Errors
+/// wasmtime's, when two interfaces have one name: a mistake in this function.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    let link = &mut linker;
+    wasmtime_wasi::p2::add_to_linker_async(link)?;
+    tidegate::broker::context::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+    tidegate::broker::client_control::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+    tidegate::storage::actions::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+    tidegate::storage::sql::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+    wasi::logging::logging::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+    wasi::config::store::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+    // The draft before the release candidate has the same functions; guests in the field import it.
+    wasi::config::store::add_to_linker_instance::<_, HasSelf<State>>(
+        &mut link.instance(offered::CONFIG_DRAFT)?,
+        |state| state,
+    )?;
+    Ok(linker)
+}

@@ -1,0 +1,281 @@
+//! One running guest: its store, its functions, and the calls into it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate_event::{Event, Scope, TopicFilter, Verdict};
+use tokio::sync::OwnedSemaphorePermit;
+use wasmtime::component::InstancePre;
+use wasmtime::{Store, Trap};
+use wasmtime_wasi::I32Exit;
+
+use crate::bindings::tidegate::hooks::types::{HookError, Subscription};
+use crate::budget::{Budget, TimedOut};
+use crate::error::{CallError, GuestFailure, Limit, LoadError};
+use crate::exports::{Exports, Functions};
+use crate::module::Answer;
+use crate::state::{Call, Shared, State};
+use crate::translate::{self, ClientOut, MessageOut, qos_in, qos_out};
+
+/// Computing time for making an instance and for its init: run-times of managed languages start here.
+const START_CPU: Duration = Duration::from_secs(5);
+/// What a guest may hand to the host in one call, in bytes. Messages have 256 MiB at most, by the protocol;
+/// a guest's memory limit is far below that as a rule.
+const HOSTCALL_BYTES: usize = 64 << 20;
+/// Resource handles a guest may hold.
+const MAX_HANDLES: usize = 10_000;
+
+/// What is needed to make instances of a module version.
+pub(crate) struct Blueprint {
+    pub(crate) pre: InstancePre<State>,
+    pub(crate) exports: Exports,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// A live instance. Anything but a regular answer leaves it unusable: drop it then.
+pub(crate) struct Instance {
+    store: Store<State>,
+    functions: Functions,
+    budget: Arc<Budget>,
+    /// The number of the last event; never one that this process has given before.
+    number: u64,
+    calls: u64,
+    /// Bytes of memory after init.
+    baseline: usize,
+    /// The instance's place among all of the host.
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Instance {
+    /// Makes an instance and runs its init. `serial` is different for every instance of the process.
+    ///
+    /// # Errors
+    /// [`LoadError::Instantiate`], [`LoadError::ExportType`], [`LoadError::Init`].
+    pub(crate) async fn new(
+        blueprint: &Blueprint,
+        slot: OwnedSemaphorePermit,
+        serial: u64,
+    ) -> Result<Self, LoadError> {
+        let started = Instant::now();
+        let shared = &blueprint.shared;
+        let budget = Arc::new(Budget::default());
+        let mut store = Store::new(blueprint.pre.engine(), State::new(shared.clone()));
+        store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(HOSTCALL_BYTES);
+        store.set_max_component_handles(MAX_HANDLES);
+        store.set_epoch_deadline(1);
+        let account = budget.clone();
+        store.epoch_deadline_callback(move |_| Ok(account.tick()));
+
+        let timeout = shared.limits.timeout;
+        let made = budget
+            .run(started, START_CPU, timeout, blueprint.pre.instantiate_async(&mut store))
+            .await
+            .map_err(|TimedOut| LoadError::Instantiate(CallError::Timeout(timeout).to_string()))?;
+        let made = match made {
+            Ok(made) => made,
+            Err(error) => {
+                return Err(LoadError::Instantiate(failure(&mut store, &budget, START_CPU, &error).to_string()));
+            }
+        };
+        let functions = blueprint.exports.load(&mut store, &made)?;
+        if let Some(init) = &functions.init {
+            let config: Vec<_> = shared.config.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            let call = init.call_init(&mut store, &config);
+            let answer = budget
+                .run(Instant::now(), START_CPU, timeout, call)
+                .await
+                .map_err(|TimedOut| LoadError::Init(CallError::Timeout(timeout).to_string()))?;
+            match answer {
+                Ok(Ok(())) => {}
+                Ok(Err(said)) => return Err(LoadError::Init(said)),
+                Err(error) => {
+                    return Err(LoadError::Init(failure(&mut store, &budget, START_CPU, &error).to_string()));
+                }
+            }
+        }
+        let baseline = store.data().limiter.memory();
+        Ok(Self { store, functions, budget, number: serial << 32, calls: 0, baseline, _slot: slot })
+    }
+
+    /// Calls since the instance was made.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// Bytes of all its memories.
+    pub(crate) fn memory(&self) -> usize {
+        self.store.data().limiter.memory()
+    }
+
+    /// Bytes of all its memories when it was new.
+    pub(crate) fn baseline(&self) -> usize {
+        self.baseline
+    }
+
+    /// Handles the event of `scope`; `started` is when the call began.
+    ///
+    /// # Errors
+    /// [`CallError`]. After [`CallError::Guest`] and [`CallError::Answer`] the instance is well; after any
+    /// other it must be dropped.
+    pub(crate) async fn call(&mut self, scope: &Scope, started: Instant) -> Result<Answer, CallError> {
+        self.calls += 1;
+        self.number += 1;
+        let state = self.store.data_mut();
+        state.output.refill();
+        // A refusal that an earlier call got over is none of this one.
+        state.limiter.forget_denied();
+        state.call = Some(Call { number: self.number, scope: scope.clone(), storage_ops: 0 });
+        let (cpu, timeout) = (state.shared.limits.cpu, state.shared.limits.timeout);
+        // The epoch went on while the instance was idle.
+        self.store.set_epoch_deadline(1);
+        let guest = dispatch(&mut self.store, &self.functions, self.number, &scope.event);
+        let outcome = match self.budget.run(started, cpu, timeout, guest).await {
+            Ok(outcome) => outcome,
+            Err(TimedOut) => return Err(CallError::Timeout(timeout)),
+        };
+        let state = self.store.data_mut();
+        state.call = None;
+        match outcome {
+            Ok(Reply::Answer(answer)) => Ok(answer),
+            Ok(Reply::Refused(HookError::Retry(text))) => Err(CallError::Guest(GuestFailure::Retry(text))),
+            Ok(Reply::Refused(HookError::Failed(text))) => Err(CallError::Guest(GuestFailure::Failed(text))),
+            Ok(Reply::Invalid(text)) => Err(CallError::Answer(text)),
+            Ok(Reply::NotHandled) => Err(CallError::NotHandled(scope.event.hook().name())),
+            Err(error) => Err(failure(&mut self.store, &self.budget, cpu, &error)),
+        }
+    }
+}
+
+/// What a guest said.
+enum Reply {
+    Answer(Answer),
+    Refused(HookError),
+    Invalid(String),
+    NotHandled,
+}
+
+impl Reply {
+    fn observed(answer: Result<(), HookError>) -> Self {
+        match answer {
+            Ok(()) => Self::Answer(Answer::pass()),
+            Err(error) => Self::Refused(error),
+        }
+    }
+
+    fn decided<T>(
+        answer: Result<T, HookError>,
+        read: impl FnOnce(T) -> Result<Verdict, String>,
+    ) -> Self {
+        match answer.map(read) {
+            Ok(Ok(verdict)) => Self::Answer(Answer { verdict, subscriptions: Vec::new() }),
+            Ok(Err(invalid)) => Self::Invalid(invalid),
+            Err(error) => Self::Refused(error),
+        }
+    }
+}
+
+/// Calls the function of the event's hook.
+async fn dispatch(
+    store: &mut Store<State>,
+    functions: &Functions,
+    number: u64,
+    event: &Event,
+) -> wasmtime::Result<Reply> {
+    match event {
+        Event::MessagePublish { message, .. } => {
+            let Some(hook) = &functions.message_publish else { return Ok(Reply::NotHandled) };
+            let (client, sent) = (message.publisher.as_deref().map(ClientOut::new), MessageOut::new(message));
+            let client = client.as_ref().map(ClientOut::lower);
+            let answer = hook.call_on_message_publish(&mut *store, number, client, sent.lower()).await?;
+            Ok(Reply::decided(answer, |verdict| {
+                translate::verdict(verdict, message, &store.data().shared.services.ids)
+            }))
+        }
+        Event::MessageDeliver { client, message } => {
+            let Some(hook) = &functions.message_deliver else { return Ok(Reply::NotHandled) };
+            let (client, sent) = (ClientOut::new(client), MessageOut::new(message));
+            let answer =
+                hook.call_on_message_deliver(store, number, client.lower(), sent.lower()).await?;
+            Ok(Reply::decided(answer, |delivery| translate::delivery(delivery, message)))
+        }
+        Event::MessageAcked { client, message, .. } => {
+            let Some(hook) = &functions.message_acked else { return Ok(Reply::NotHandled) };
+            let (client, sent) = (ClientOut::new(client), MessageOut::new(message));
+            Ok(Reply::observed(
+                hook.call_on_message_acked(store, number, client.lower(), sent.lower()).await?,
+            ))
+        }
+        Event::ClientConnected { client } => {
+            let Some(hook) = &functions.client_connected else { return Ok(Reply::NotHandled) };
+            let client = ClientOut::new(client);
+            match hook.call_on_client_connected(store, number, client.lower()).await? {
+                Err(error) => Ok(Reply::Refused(error)),
+                Ok(wanted) => Ok(subscriptions(wanted)),
+            }
+        }
+        Event::ClientDisconnected { client, reason } => {
+            let Some(hook) = &functions.client_disconnected else { return Ok(Reply::NotHandled) };
+            let client = ClientOut::new(client);
+            Ok(Reply::observed(
+                hook.call_on_client_disconnected(store, number, client.lower(), reason.name()).await?,
+            ))
+        }
+        Event::SessionCreated { client } => {
+            let Some(hook) = &functions.session_created else { return Ok(Reply::NotHandled) };
+            let client = ClientOut::new(client);
+            Ok(Reply::observed(hook.call_on_session_created(store, number, client.lower()).await?))
+        }
+        Event::SessionSubscribed { client, filter, qos, .. } => {
+            let Some(hook) = &functions.session_subscribed else { return Ok(Reply::NotHandled) };
+            let client = ClientOut::new(client);
+            let (filter, qos) = (filter.as_str(), qos_out(*qos));
+            Ok(Reply::observed(
+                hook.call_on_session_subscribed(store, number, client.lower(), filter, qos).await?,
+            ))
+        }
+        Event::SessionUnsubscribed { client, filter } => {
+            let Some(hook) = &functions.session_unsubscribed else { return Ok(Reply::NotHandled) };
+            let client = ClientOut::new(client);
+            Ok(Reply::observed(
+                hook.call_on_session_unsubscribed(store, number, client.lower(), filter.as_str()).await?,
+            ))
+        }
+    }
+}
+
+fn subscriptions(wanted: Vec<Subscription>) -> Reply {
+    let mut subscriptions = Vec::with_capacity(wanted.len());
+    for subscription in wanted {
+        match TopicFilter::new(subscription.filter.as_str()) {
+            Ok(filter) => subscriptions.push((filter, qos_in(subscription.qos))),
+            Err(error) => {
+                return Reply::Invalid(format!("filter {}: {error}", translate::brief(&subscription.filter)));
+            }
+        }
+    }
+    Reply::Answer(Answer { verdict: Verdict::Pass, subscriptions })
+}
+
+/// Why a guest stopped: the limit it hit, or the trap, with where it was and what it said last.
+fn failure(store: &mut Store<State>, budget: &Budget, cpu: Duration, error: &wasmtime::Error) -> CallError {
+    let state = store.data_mut();
+    let mut message = match error.downcast_ref::<I32Exit>() {
+        Some(I32Exit(status)) => format!("the guest called exit({status})"),
+        None => format!("{error:?}").trim().to_owned(),
+    };
+    let last = state.output.take_tail();
+    if !last.is_empty() {
+        message.push_str("\nlast on standard error:\n");
+        message.push_str(&last);
+    }
+    let denied = state.limiter.take_denied();
+    if budget.is_exceeded() && matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
+        return CallError::Limit { which: Limit::Cpu(cpu), message };
+    }
+    match denied {
+        // The guest could not grow and gave up: most languages abort then.
+        Some(which) => CallError::Limit { which, message },
+        None => CallError::Trap { message },
+    }
+}

@@ -1,0 +1,374 @@
+//! Reading a manifest: every value where it stands, every mistake reported with its place.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use tidegate_event::hook::TopicOf;
+use tidegate_event::{AckLevel, Hook, TopicFilter};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    ConfigValue, ErrorPolicy, HookEntry, Located, MAX_TABLE_ELEMENTS, Manifest, ManifestError, Mode, Priority,
+    keys,
+};
+
+type Value<'t> = Spanned<DeValue<'t>>;
+
+const DEFAULT_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_RETRIES: i64 = 100;
+
+/// The word of `known` that is nearest to `word`, when one is near.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let (best, distance) = known
+        .into_iter()
+        .map(|candidate| (candidate, strsim::damerau_levenshtein(word, candidate)))
+        .min_by_key(|(_, distance)| *distance)?;
+    (distance <= word.chars().count().max(3) / 3).then_some(best)
+}
+
+pub(super) fn parse(file: &str, text: &str) -> Result<Manifest, Vec<ManifestError>> {
+    let mut reader = Reader { file, text, errors: Vec::new() };
+    let mut manifest = Manifest::default();
+    match DeTable::parse(text) {
+        Ok(table) => reader.root(table.get_ref(), &mut manifest),
+        Err(error) => reader.error(&error.span().unwrap_or(0..0), "", error.message()),
+    }
+    if reader.errors.is_empty() {
+        return Ok(manifest);
+    }
+    reader.errors.sort_by_key(|error| (error.line, error.column));
+    Err(reader.errors)
+}
+
+struct Reader<'t> {
+    file: &'t str,
+    text: &'t str,
+    errors: Vec<ManifestError>,
+}
+
+impl Reader<'_> {
+    fn position(&self, span: &Range<usize>) -> (usize, usize) {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let column = before.get(line_start..).map_or(0, |rest| rest.chars().count());
+        (before.matches('\n').count() + 1, column + 1)
+    }
+
+    fn error(&mut self, span: &Range<usize>, key: &str, message: impl Into<String>) {
+        let (line, column) = self.position(span);
+        self.errors.push(ManifestError {
+            file: self.file.to_owned(),
+            line,
+            column,
+            key: key.to_owned(),
+            message: message.into(),
+        });
+    }
+
+    fn located<T>(&self, span: &Range<usize>, value: T) -> Located<T> {
+        let (line, column) = self.position(span);
+        Located { value, line, column }
+    }
+
+    fn unknown(&mut self, span: &Range<usize>, key: &str, name: &str, what: &str, known: &[&'static str]) {
+        let hint = match nearest(name, known.iter().copied()) {
+            Some(word) => format!("unknown {what}; did you mean {word:?}?"),
+            None => format!("unknown {what}; known are {}", known.join(", ")),
+        };
+        self.error(span, key, hint);
+    }
+
+    fn root(&mut self, table: &DeTable<'_>, manifest: &mut Manifest) {
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            match name {
+                "hooks" => manifest.hooks = self.hooks(value),
+                "priority" => {
+                    if let Some(number) = self.integer(name, value, i64::from(i32::MIN), i64::from(i32::MAX)) {
+                        manifest.priority = Priority(i32::try_from(number).unwrap_or_default());
+                    }
+                }
+                "connectors" => {
+                    manifest.connectors = self.strings(name, value);
+                }
+                "ack" => {
+                    let levels = [("stored", AckLevel::Stored), ("accepted", AckLevel::Accepted)];
+                    if let Some(level) = self.word(name, value, &levels) {
+                        manifest.ack = level;
+                    }
+                }
+                "mandatory" => {
+                    if let Some(mandatory) = self.boolean(name, value) {
+                        manifest.mandatory = mandatory;
+                    }
+                }
+                "config" => self.config(value, manifest),
+                "instances" => self.instances(value, manifest),
+                "limits" => self.limits(value, manifest),
+                "on_error" => self.on_error(value, manifest),
+                "rollout" | "http" => self.error(&key.span(), name, "not supported yet"),
+                _ => self.unknown(&key.span(), name, name, "key", keys::ROOT),
+            }
+        }
+    }
+
+    fn hooks(&mut self, value: &Value<'_>) -> Option<Vec<HookEntry>> {
+        let mut entries = Vec::new();
+        for (key, filters) in self.table("hooks", value)? {
+            let name = key.get_ref().as_ref();
+            let path = format!("hooks.{name}");
+            let Some(hook) = Hook::from_name(name) else {
+                let known: Vec<_> = Hook::all().map(Hook::name).collect();
+                self.unknown(&key.span(), &path, name, "hook", &known);
+                continue;
+            };
+            let mut parsed = Vec::new();
+            for (span, text) in self.texts(&path, filters).unwrap_or_default() {
+                match TopicFilter::new(text) {
+                    Ok(filter) if hook.row().topic == TopicOf::None && filter != TopicFilter::all() => {
+                        self.error(&span, &path, "this hook has no topic: write [] or [\"#\"]");
+                    }
+                    Ok(filter) => parsed.push(filter),
+                    Err(error) => self.error(&span, &path, format!("{text:?}: {error}")),
+                }
+            }
+            entries.push(HookEntry { hook: self.located(&key.span(), hook), filters: parsed });
+        }
+        Some(entries)
+    }
+
+    fn config(&mut self, value: &Value<'_>, manifest: &mut Manifest) {
+        for (key, value) in self.table("config", value).into_iter().flatten() {
+            let name = key.get_ref().as_ref();
+            let parsed = match value.get_ref() {
+                DeValue::String(text) => match text.split_once(':') {
+                    Some(("env", variable)) => ConfigValue::Env(variable.to_owned()),
+                    Some(("file", path)) => ConfigValue::File(path.into()),
+                    _ => ConfigValue::Text(text.as_ref().to_owned()),
+                },
+                DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(number) => ConfigValue::Text(number.to_string()),
+                    Err(error) => {
+                        self.error(&value.span(), &format!("config.{name}"), error.to_string());
+                        continue;
+                    }
+                },
+                DeValue::Float(number) => ConfigValue::Text(number.as_str().to_owned()),
+                DeValue::Boolean(flag) => ConfigValue::Text(flag.to_string()),
+                DeValue::Datetime(time) => ConfigValue::Text(time.to_string()),
+                DeValue::Array(_) | DeValue::Table(_) => {
+                    self.error(&value.span(), &format!("config.{name}"), "expected a string, number or boolean");
+                    continue;
+                }
+            };
+            manifest.config.push((name.to_owned(), self.located(&value.span(), parsed)));
+        }
+    }
+
+    fn instances(&mut self, value: &Value<'_>, manifest: &mut Manifest) {
+        let into = &mut manifest.instances;
+        let mut max_at = None;
+        for (key, value) in self.table("instances", value).into_iter().flatten() {
+            let name = key.get_ref().as_ref();
+            let path = format!("instances.{name}");
+            match name {
+                "mode" => {
+                    let modes = [("warm", Mode::Warm), ("fresh", Mode::Fresh), ("single", Mode::Single)];
+                    if let Some(mode) = self.word(&path, value, &modes) {
+                        into.mode = mode;
+                    }
+                }
+                "max" => {
+                    max_at = Some(value.span());
+                    self.count(&path, value, 1, 10_000, &mut into.max);
+                }
+                "idle" => self.count(&path, value, 0, 10_000, &mut into.idle),
+                "recycle_calls" => self.count(&path, value, 1, i64::MAX, &mut into.recycle_calls),
+                "recycle_memory" => {
+                    into.recycle_memory = self.size(&path, value);
+                }
+                _ => self.unknown(&key.span(), &path, name, "key", keys::INSTANCES),
+            }
+        }
+        if let (Mode::Single, Some(span)) = (into.mode, max_at) {
+            self.error(&span, "instances.max", "mode = \"single\" has one instance: leave max out");
+        }
+    }
+
+    fn limits(&mut self, value: &Value<'_>, manifest: &mut Manifest) {
+        let into = &mut manifest.limits;
+        for (key, value) in self.table("limits", value).into_iter().flatten() {
+            let name = key.get_ref().as_ref();
+            let path = format!("limits.{name}");
+            match name {
+                "cpu" => self.duration(&path, value, &mut into.cpu),
+                "timeout" => self.duration(&path, value, &mut into.timeout),
+                "memory" => into.memory = self.size(&path, value).unwrap_or(into.memory),
+                "table_elements" => {
+                    let most = i64::try_from(MAX_TABLE_ELEMENTS).unwrap_or(i64::MAX);
+                    self.count(&path, value, 1, most, &mut into.table_elements);
+                }
+                "storage_ops" => self.count(&path, value, 0, i64::from(u32::MAX), &mut into.storage_ops),
+                "log_bytes" => into.log_bytes = self.size(&path, value).unwrap_or(into.log_bytes),
+                _ => self.unknown(&key.span(), &path, name, "key", keys::LIMITS),
+            }
+        }
+    }
+
+    fn on_error(&mut self, value: &Value<'_>, manifest: &mut Manifest) {
+        let into = &mut manifest.on_error;
+        let (mut retry, mut retries_at) = (false, None);
+        into.backoff = DEFAULT_BACKOFF;
+        for (key, value) in self.table("on_error", value).into_iter().flatten() {
+            let name = key.get_ref().as_ref();
+            let path = format!("on_error.{name}");
+            match name {
+                "policy" => match self.string(&path, value) {
+                    Some("pass") => into.policy = Some(ErrorPolicy::Pass),
+                    Some("drop") => into.policy = Some(ErrorPolicy::Drop),
+                    Some("reject") => into.policy = Some(ErrorPolicy::Reject),
+                    Some("retry") => retry = true,
+                    Some("dead-letter") => {
+                        self.error(&value.span(), &path, "\"dead-letter\" is not supported yet");
+                    }
+                    Some(other) => {
+                        let known = ["pass", "drop", "reject", "retry"];
+                        self.unknown(&value.span(), &path, other, "policy", &known);
+                    }
+                    None => {}
+                },
+                "retries" => {
+                    retries_at = Some(key.span());
+                    self.count(&path, value, 1, MAX_RETRIES, &mut into.retries);
+                }
+                "backoff" => {
+                    retries_at = Some(key.span());
+                    self.duration(&path, value, &mut into.backoff);
+                }
+                "dead_letter_topic" => self.error(&key.span(), &path, "not supported yet"),
+                _ => self.unknown(&key.span(), &path, name, "key", keys::ON_ERROR),
+            }
+        }
+        match (retry, retries_at) {
+            (true, _) if into.retries == 0 => into.retries = 3,
+            (false, Some(span)) => {
+                self.error(&span, "on_error", "retries and backoff belong to policy = \"retry\"");
+            }
+            _ => {}
+        }
+    }
+
+    fn wrong(&mut self, key: &str, value: &Value<'_>, expected: &str) {
+        let found = match value.get_ref() {
+            DeValue::String(text) => format!("the string {text:?}"),
+            DeValue::Integer(number) => format!("the integer {number}"),
+            DeValue::Float(number) => format!("the float {number}"),
+            DeValue::Boolean(flag) => format!("the boolean {flag}"),
+            DeValue::Datetime(_) => "a date".to_owned(),
+            DeValue::Array(_) => "an array".to_owned(),
+            DeValue::Table(_) => "a table".to_owned(),
+        };
+        self.error(&value.span(), key, format!("expected {expected}, found {found}"));
+    }
+
+    fn table<'a, 'v>(&mut self, key: &str, value: &'a Value<'v>) -> Option<&'a DeTable<'v>> {
+        if let DeValue::Table(table) = value.get_ref() {
+            return Some(table);
+        }
+        self.wrong(key, value, "a table");
+        None
+    }
+
+    fn string<'a>(&mut self, key: &str, value: &'a Value<'_>) -> Option<&'a str> {
+        if let DeValue::String(text) = value.get_ref() {
+            return Some(text.as_ref());
+        }
+        self.wrong(key, value, "a string");
+        None
+    }
+
+    fn word<T: Copy>(&mut self, key: &str, value: &Value<'_>, words: &[(&'static str, T)]) -> Option<T> {
+        let text = self.string(key, value)?;
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        if found.is_none() {
+            let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            self.unknown(&value.span(), key, text, "value", &known);
+        }
+        found
+    }
+
+    fn boolean(&mut self, key: &str, value: &Value<'_>) -> Option<bool> {
+        if let DeValue::Boolean(flag) = value.get_ref() {
+            return Some(*flag);
+        }
+        self.wrong(key, value, "true or false");
+        None
+    }
+
+    fn integer(&mut self, key: &str, value: &Value<'_>, least: i64, most: i64) -> Option<i64> {
+        if let DeValue::Integer(number) = value.get_ref()
+            && let Ok(number) = i64::from_str_radix(number.as_str(), number.radix())
+            && (least..=most).contains(&number)
+        {
+            return Some(number);
+        }
+        let expected = if most == i64::MAX {
+            format!("an integer of at least {least}")
+        } else {
+            format!("an integer from {least} to {most}")
+        };
+        self.wrong(key, value, &expected);
+        None
+    }
+
+    fn count<T: TryFrom<i64>>(&mut self, key: &str, value: &Value<'_>, least: i64, most: i64, into: &mut T) {
+        if let Some(Ok(number)) = self.integer(key, value, least, most).map(T::try_from) {
+            *into = number;
+        }
+    }
+
+    fn duration(&mut self, key: &str, value: &Value<'_>, into: &mut Duration) {
+        match value.get_ref() {
+            DeValue::String(text) => match humantime::parse_duration(text) {
+                Ok(duration) if duration >= Duration::from_millis(1) => *into = duration,
+                Ok(_) => self.error(&value.span(), key, "expected at least \"1ms\""),
+                Err(error) => self.error(
+                    &value.span(),
+                    key,
+                    format!("expected a duration such as \"50ms\", found {text:?}: {error}"),
+                ),
+            },
+            _ => self.wrong(key, value, "a duration such as \"50ms\""),
+        }
+    }
+
+    fn size(&mut self, key: &str, value: &Value<'_>) -> Option<usize> {
+        let bytes = match value.get_ref() {
+            DeValue::String(text) => text.parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64()),
+            DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
+            _ => None,
+        };
+        match bytes.and_then(|bytes| usize::try_from(bytes).ok()) {
+            Some(bytes) if bytes > 0 => Some(bytes),
+            _ => {
+                self.wrong(key, value, "a size such as \"32MiB\"");
+                None
+            }
+        }
+    }
+
+    /// The strings of an array, with their places.
+    fn texts<'a>(&mut self, key: &str, value: &'a Value<'_>) -> Option<Vec<(Range<usize>, &'a str)>> {
+        let DeValue::Array(array) = value.get_ref() else {
+            self.wrong(key, value, "an array of strings");
+            return None;
+        };
+        Some(array.iter().filter_map(|item| Some((item.span(), self.string(key, item)?))).collect())
+    }
+
+    fn strings(&mut self, key: &str, value: &Value<'_>) -> Option<Vec<Located<String>>> {
+        let texts = self.texts(key, value)?;
+        Some(texts.into_iter().map(|(span, text)| self.located(&span, text.to_owned())).collect())
+    }
+}

@@ -1,0 +1,222 @@
+//! One loaded version of a module, as dispatch sees it.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tidegate_event::{Hook, QoS, Scope, TopicFilter, Verdict};
+
+use crate::error::CallError;
+use crate::manifest::{ErrorPolicy, OnError};
+use crate::pool::Pool;
+
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+const MAX_DOUBLINGS: u32 = 16;
+
+/// What a module answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// What becomes of the message; [`Verdict::Pass`] for hooks that decide nothing.
+    pub verdict: Verdict,
+    /// Subscriptions to add (client.connected).
+    pub subscriptions: Vec<(TopicFilter, QoS)>,
+}
+
+impl Answer {
+    pub(crate) fn pass() -> Self {
+        Self { verdict: Verdict::Pass, subscriptions: Vec::new() }
+    }
+}
+
+/// Numbers of a module version.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ModuleStats {
+    /// Events handed to it.
+    pub calls: u64,
+    /// Events it failed to handle.
+    pub errors: u64,
+    /// Time from hand-over to answer, summed over all events, waiting included.
+    pub time: Duration,
+    /// Size of the WebAssembly file in bytes.
+    pub wasm_bytes: u64,
+    /// Instances alive.
+    pub instances: usize,
+    /// Instances alive that wait for an event.
+    pub idle: usize,
+}
+
+/// How a version came to be loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loading {
+    /// Reading, compiling, instantiating and init together.
+    pub total: Duration,
+    /// Compiling alone; zero when the artefact was cached.
+    pub compile: Duration,
+    /// Whether the artefact came from the cache.
+    pub from_cache: bool,
+}
+
+/// One loaded version of a module. Calls that began on it finish on it, however the file changes meanwhile.
+pub struct Module {
+    pub(crate) path: PathBuf,
+    pub(crate) hash: String,
+    /// Hash of file and manifest: what decides whether a reload is needed.
+    pub(crate) version: blake3::Hash,
+    pub(crate) priority: i32,
+    pub(crate) mandatory: bool,
+    pub(crate) hooks: Vec<(Hook, Vec<TopicFilter>)>,
+    pub(crate) on_error: OnError,
+    pub(crate) wasm_bytes: u64,
+    pub(crate) loading: Loading,
+    pub(crate) pool: Pool,
+    pub(crate) counts: Counts,
+}
+
+/// The running totals of a version.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    calls: AtomicU64,
+    errors: AtomicU64,
+    nanos: AtomicU64,
+    /// The second in which an error was last logged, and how many were not logged since.
+    logged: AtomicU64,
+    unlogged: AtomicU64,
+}
+
+impl std::fmt::Debug for Module {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Module").field("name", &self.name()).field("hash", &self.short_hash()).finish()
+    }
+}
+
+impl Module {
+    /// Its name: the file name without `.wasm`.
+    pub fn name(&self) -> &str {
+        &self.pool.shared().name
+    }
+
+    /// Hash of the WebAssembly file, in hex.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The first digits of [`Self::hash`], as logs show it.
+    pub fn short_hash(&self) -> &str {
+        self.hash.get(..12).unwrap_or(&self.hash)
+    }
+
+    /// Modules run in ascending order of this number (100 when the manifest says nothing).
+    pub fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the server must not listen without it.
+    pub fn is_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
+    /// The hooks it handles, with the topic filters that select events. An empty list: all topics.
+    pub fn hooks(&self) -> &[(Hook, Vec<TopicFilter>)] {
+        &self.hooks
+    }
+
+    /// How it was loaded.
+    pub fn loading(&self) -> Loading {
+        self.loading
+    }
+
+    /// Its numbers since it was loaded.
+    pub fn stats(&self) -> ModuleStats {
+        let (instances, idle) = self.pool.count();
+        ModuleStats {
+            calls: self.counts.calls.load(Ordering::Relaxed),
+            errors: self.counts.errors.load(Ordering::Relaxed),
+            time: Duration::from_nanos(self.counts.nanos.load(Ordering::Relaxed)),
+            wasm_bytes: self.wasm_bytes,
+            instances,
+            idle,
+        }
+    }
+
+    /// What happens to an event of `hook` when [`Self::call`] fails. What a hook cannot decide, no policy
+    /// decides: `reject` of a delivery drops it, and observers always pass.
+    pub fn policy(&self, hook: Hook) -> ErrorPolicy {
+        match (hook, self.on_error.policy) {
+            (Hook::MessagePublish, policy) => policy.unwrap_or(ErrorPolicy::Reject),
+            (Hook::MessageDeliver, Some(ErrorPolicy::Drop | ErrorPolicy::Reject)) => ErrorPolicy::Drop,
+            _ => ErrorPolicy::Pass,
+        }
+    }
+
+    /// Handles the event of `scope`, retrying as the manifest says. Failures are counted and logged here, at
+    /// most one line a second.
+    ///
+    /// # Errors
+    /// [`CallError`] of the last attempt: apply [`Self::policy`].
+    pub async fn call(&self, scope: &Scope) -> Result<Answer, CallError> {
+        let started = Instant::now();
+        let (mut attempt, mut attempt_started) = (0, started);
+        let outcome = loop {
+            let outcome = self.pool.call(scope, attempt_started).await;
+            match &outcome {
+                Err(error) if attempt < self.on_error.retries && error.is_retryable() => {
+                    self.pool.shared().meters.retries.increment(1);
+                    tokio::time::sleep(self.backoff(attempt)).await;
+                    attempt += 1;
+                    attempt_started = Instant::now();
+                }
+                _ => break outcome,
+            }
+        };
+        self.count(started.elapsed());
+        if let Err(error) = &outcome {
+            self.report(scope, error);
+        }
+        outcome
+    }
+
+    /// Drops instances that were not needed since the last time this was called.
+    pub fn trim(&self) {
+        self.pool.trim();
+    }
+
+    fn backoff(&self, attempt: u32) -> Duration {
+        self.on_error.backoff.saturating_mul(1 << attempt.min(MAX_DOUBLINGS)).min(MAX_BACKOFF)
+    }
+
+    fn count(&self, elapsed: Duration) {
+        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        self.counts.calls.fetch_add(1, Ordering::Relaxed);
+        self.counts.nanos.fetch_add(nanos, Ordering::Relaxed);
+        let meters = &self.pool.shared().meters;
+        meters.calls.increment(1);
+        meters.seconds.record(elapsed.as_secs_f64());
+    }
+
+    fn report(&self, scope: &Scope, error: &CallError) {
+        self.counts.errors.fetch_add(1, Ordering::Relaxed);
+        self.pool.shared().meters.failed(error);
+        let second = tidegate_event::now_ms() / 1_000;
+        if self.counts.logged.swap(second, Ordering::Relaxed) == second {
+            self.counts.unlogged.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let event = &scope.event;
+        let message = event.message();
+        tracing::error!(
+            module = self.name(),
+            version = self.short_hash(),
+            hook = event.hook().name(),
+            client = event.client().map(|client| &*client.id),
+            topic = message.map(|message| message.topic.as_str()),
+            msgid = message.map(|message| tracing::field::display(message.id)),
+            unlogged = self.counts.unlogged.swap(0, Ordering::Relaxed),
+            "the module failed: {error}"
+        );
+    }
+}

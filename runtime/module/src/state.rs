@@ -1,0 +1,146 @@
+//! What the host keeps for one instance, and what all instances of a module version share.
+
+use std::sync::Arc;
+
+use tidegate_event::{AckLevel, Control, IdSource, Node, Scope, Storage, StorageError, Tenant};
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::limiter::Limiter;
+use crate::manifest::Limits;
+use crate::meters::Meters;
+use crate::output::{Output, Pipe, Stream};
+
+/// What the rest of the runtime does for guests.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) node: Arc<Node>,
+    pub(crate) ids: Arc<IdSource>,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) control: Arc<dyn Control>,
+}
+
+/// What the instances of one module version share.
+pub(crate) struct Shared {
+    pub(crate) name: Arc<str>,
+    pub(crate) tenant: Tenant,
+    pub(crate) services: Services,
+    pub(crate) grants: Grants,
+    pub(crate) config: Vec<(String, String)>,
+    pub(crate) ack: AckLevel,
+    pub(crate) limits: Limits,
+    pub(crate) meters: Meters,
+}
+
+/// The connectors a module may use.
+#[derive(Clone, Debug)]
+pub(crate) enum Grants {
+    /// All of its tenant's.
+    All,
+    /// These, as `kind:pool`.
+    These(Vec<String>),
+}
+
+impl Grants {
+    /// The connector meant by `name`, which may be a bare pool name.
+    ///
+    /// # Errors
+    /// [`StorageError::AccessDenied`].
+    pub(crate) fn resolve<'a>(&'a self, name: &'a str) -> Result<&'a str, StorageError> {
+        match self {
+            Self::All => Ok(name),
+            Self::These(granted) => granted
+                .iter()
+                .map(String::as_str)
+                .find(|granted| is_named(granted, name))
+                .ok_or_else(|| StorageError::AccessDenied(name.to_owned())),
+        }
+    }
+}
+
+/// Whether `name` means `connector`: its whole name `kind:pool`, or the pool alone.
+pub(crate) fn is_named(connector: &str, name: &str) -> bool {
+    connector == name || connector.split_once(':').is_some_and(|(_, pool)| pool == name)
+}
+
+/// The event an instance is called for.
+pub(crate) struct Call {
+    /// The number the guest knows it by.
+    pub(crate) number: u64,
+    pub(crate) scope: Scope,
+    /// Storage calls made so far.
+    pub(crate) storage_ops: u32,
+}
+
+/// The data of a store.
+pub(crate) struct State {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) call: Option<Call>,
+    /// Storage calls outside of events (in init).
+    storage_ops: u32,
+    pub(crate) limiter: Limiter,
+    pub(crate) output: Arc<Output>,
+    wasi: WasiCtx,
+    table: ResourceTable,
+}
+
+impl State {
+    /// The state of a new instance: an empty WASI context (no files, no network, no environment; clocks,
+    /// random numbers and captured output).
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let limits = &shared.limits;
+        let output =
+            Output::new(shared.name.clone(), limits.log_bytes, shared.meters.log_lines_dropped.clone());
+        let wasi = WasiCtx::builder()
+            .stdout(Pipe::new(&output, Stream::Stdout))
+            .stderr(Pipe::new(&output, Stream::Stderr))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .build();
+        let limiter = Limiter::new(limits.memory, limits.table_elements);
+        Self { call: None, storage_ops: 0, limiter, output, wasi, table: ResourceTable::new(), shared }
+    }
+
+    /// The current event, if `number` is its number.
+    pub(crate) fn event(&self, number: u64) -> Option<&Call> {
+        self.call.as_ref().filter(|call| call.number == number)
+    }
+
+    /// Counts a storage call against the event's limit.
+    ///
+    /// # Errors
+    /// [`StorageError::QuotaExceeded`] naming the limit.
+    pub(crate) fn count_storage_op(&mut self) -> Result<(), StorageError> {
+        let made = self.call.as_mut().map_or(&mut self.storage_ops, |call| &mut call.storage_ops);
+        let limit = self.shared.limits.storage_ops;
+        if *made >= limit {
+            self.shared.meters.storage_ops_denied.increment(1);
+            tracing::warn!(module = &*self.shared.name, limit, "the module passed its limit storage_ops");
+            return Err(StorageError::QuotaExceeded(format!("storage_ops = {limit} per event")));
+        }
+        *made += 1;
+        Ok(())
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_know_connectors_by_both_names() {
+        let grants = Grants::These(vec!["redis:pool1".into(), "sqlite:local".into()]);
+        assert_eq!(grants.resolve("redis:pool1"), Ok("redis:pool1"));
+        assert_eq!(grants.resolve("local"), Ok("sqlite:local"));
+        for denied in ["redis:local", "redis", "pool2", ""] {
+            assert_eq!(grants.resolve(denied), Err(StorageError::AccessDenied(denied.into())));
+        }
+        assert_eq!(Grants::All.resolve("anything"), Ok("anything"));
+    }
+}

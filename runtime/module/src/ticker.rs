@@ -1,0 +1,79 @@
+//! The clock of running guests: one thread a process advances the epoch of every engine once a millisecond.
+//!
+//! A running guest looks at its engine's epoch at loop heads and function entries, so the tick is what makes
+//! it yield its worker and what its computing time is measured by. The thread sleeps while no guest has run
+//! for a second: an idle gateway does not wake a thousand times a second.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use wasmtime::{Engine, EngineWeak};
+
+/// The length of a tick.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+const IDLE_TICKS: u32 = 1_000;
+
+/// Whether a guest ran since the last tick.
+static BUSY: AtomicBool = AtomicBool::new(false);
+/// Whether the thread sleeps until it is woken.
+static PARKED: AtomicBool = AtomicBool::new(false);
+static THREAD: OnceLock<Thread> = OnceLock::new();
+static ENGINES: Mutex<Vec<EngineWeak>> = Mutex::new(Vec::new());
+
+/// Ticks `engine` from now on, as long as it lives.
+///
+/// # Errors
+/// The system's error when the thread cannot be started.
+pub(crate) fn add(engine: &Engine) -> std::io::Result<()> {
+    let mut engines = ENGINES.lock();
+    if THREAD.get().is_none() {
+        let handle = thread::Builder::new().name("tidegate-epoch".into()).spawn(run)?;
+        THREAD.get_or_init(|| handle.thread().clone());
+    }
+    engines.push(engine.weak());
+    Ok(())
+}
+
+/// A guest runs or is about to: the thread must tick. Cheap enough for every poll of a guest.
+///
+/// The store to `BUSY` and the load of `PARKED` here, and the reverse order in the thread, make sure that one
+/// of the two sees the other; a call that skips the store has been seen by the next tick, a second before the
+/// thread may sleep.
+pub(crate) fn touch() {
+    if BUSY.load(Ordering::Relaxed) {
+        return;
+    }
+    BUSY.store(true, Ordering::SeqCst);
+    if PARKED.load(Ordering::SeqCst)
+        && let Some(thread) = THREAD.get()
+    {
+        thread.unpark();
+    }
+}
+
+fn run() {
+    let mut idle = 0;
+    loop {
+        thread::sleep(TICK);
+        ENGINES.lock().retain(|engine| match engine.upgrade() {
+            Some(engine) => {
+                engine.increment_epoch();
+                true
+            }
+            None => false,
+        });
+        idle = if BUSY.swap(false, Ordering::SeqCst) { 0 } else { idle + 1 };
+        if idle > IDLE_TICKS {
+            PARKED.store(true, Ordering::SeqCst);
+            if !BUSY.load(Ordering::SeqCst) {
+                thread::park();
+            }
+            PARKED.store(false, Ordering::SeqCst);
+            idle = 0;
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Compiling in a child process. This program is both sides: called as `PROGRAM compile IN OUT` it is the
+//! compiler, as the server's binary is; otherwise it runs the checks.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_event::{
+    AckLevel, ActionOptions, BoxFuture, Control, ControlError, IdSource, Message, Node, QoS, Rows, Scope,
+    SqlValue, Storage, StorageError, Tenant, TopicFilter,
+};
+use tidegate_module::{Compiler, Host, HostConfig, LoadError, compile_file};
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args().collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [_, "compile", input, output] => match compile_file(Path::new(input), Path::new(output)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        },
+        // What cargo and test runners ask a program for.
+        args if args.contains(&"--list") => ExitCode::SUCCESS,
+        _ => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                a_child_compiles().await;
+                the_child_says_why().await;
+                limits_of_the_child_are_not_the_components_fault().await;
+                a_program_that_is_none().await;
+            });
+            println!("compiler: 4 checks passed");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// A component with a hook of the wrong type: it compiles, and then does not load.
+fn component() -> Vec<u8> {
+    wat::parse_str(
+        r#"(component
+            (core module $m (func (export "f")))
+            (core instance $i (instantiate $m))
+            (func $f (canon lift (core func $i "f")))
+            (instance $e (export "on-message-publish" (func $f)))
+            (export "tidegate:hooks/message-publish@0.1.0" (instance $e)))"#,
+    )
+    .unwrap()
+}
+
+async fn load(wasm: &[u8], program: PathBuf, change: impl FnOnce(&mut HostConfig)) -> (LoadError, usize) {
+    let root = tempfile::tempdir().unwrap();
+    let node = Arc::new(Node::default());
+    let mut config = HostConfig::new(root.path().join("cache"), Arc::new(IdSource::new(&node)));
+    config.max_instances = 4;
+    config.compiler = Compiler::Child { program };
+    change(&mut config);
+    let host = Host::new(config, node, Arc::new(Nothing), Arc::new(Nothing)).unwrap();
+    let path = root.path().join("m.wasm");
+    std::fs::write(&path, wasm).unwrap();
+    let error = host.load(&path, &Tenant::default()).await.expect_err("no hook of the right type");
+    let left: Vec<_> = std::fs::read_dir(root.path().join("cache")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!(left.iter().all(|path| path.extension().is_some_and(|e| e == "artefact")), "{left:?}");
+    (error, left.len())
+}
+
+fn this() -> PathBuf {
+    std::env::current_exe().unwrap()
+}
+
+async fn a_child_compiles() {
+    let (error, artefacts) = load(&component(), this(), |_| {}).await;
+    assert!(matches!(error, LoadError::ExportType { .. }), "{error}");
+    assert_eq!(artefacts, 1);
+}
+
+async fn the_child_says_why() {
+    let mut wasm = component();
+    wasm.truncate(wasm.len() / 2);
+    let (error, artefacts) = load(&wasm, this(), |_| {}).await;
+    assert!(matches!(&error, LoadError::Compile(why) if why.contains("unexpected end")), "{error}");
+    assert_eq!((artefacts, error.is_transient()), (0, false));
+}
+
+async fn limits_of_the_child_are_not_the_components_fault() {
+    let (error, artefacts) = load(&component(), this(), |config| {
+        config.compiler_limits.memory_bytes = 1 << 20;
+    })
+    .await;
+    assert!(matches!(error, LoadError::Compiler(_)), "{error}");
+    assert_eq!((artefacts, error.is_transient()), (0, true));
+    let (error, _) = load(&component(), this(), |config| {
+        config.compiler_limits.timeout = Duration::from_micros(1);
+    })
+    .await;
+    assert!(error.to_string().contains("stopped after"), "{error}");
+}
+
+async fn a_program_that_is_none() {
+    let (error, _) = load(&component(), PathBuf::from("/no/such/program"), |_| {}).await;
+    assert!(error.to_string().contains("/no/such/program cannot be started"), "{error}");
+}
+
+/// Neither stores nor clients.
+struct Nothing;
+
+fn none<'a, T: Send + 'a>(connector: &str) -> BoxFuture<'a, Result<T, StorageError>> {
+    let error = StorageError::NoSuchConnector(connector.to_owned());
+    Box::pin(async move { Err(error) })
+}
+
+impl Storage for Nothing {
+    fn run<'a>(
+        &'a self,
+        _: &'a Scope,
+        connector: &'a str,
+        _: &'a str,
+        _: &'a ActionOptions,
+        _: AckLevel,
+    ) -> BoxFuture<'a, Result<(), StorageError>> {
+        none(connector)
+    }
+
+    fn execute<'a>(
+        &'a self,
+        _: &'a Scope,
+        connector: &'a str,
+        _: &'a [String],
+        _: AckLevel,
+    ) -> BoxFuture<'a, Result<(), StorageError>> {
+        none(connector)
+    }
+
+    fn query<'a>(
+        &'a self,
+        _: &'a Tenant,
+        connector: &'a str,
+        _: &'a str,
+        _: Vec<SqlValue>,
+    ) -> BoxFuture<'a, Result<Rows, StorageError>> {
+        none(connector)
+    }
+
+    fn exec<'a>(
+        &'a self,
+        _: &'a Tenant,
+        connector: &'a str,
+        _: &'a str,
+        _: Vec<Vec<SqlValue>>,
+    ) -> BoxFuture<'a, Result<u64, StorageError>> {
+        none(connector)
+    }
+
+    fn connectors(&self, _: &Tenant) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl Control for Nothing {
+    fn publish(&self, _: &Tenant, _: Message) -> Result<(), ControlError> {
+        Err(ControlError::Stopping)
+    }
+
+    fn deliver(&self, _: &Tenant, _: &str, _: Message) -> Result<(), ControlError> {
+        Err(ControlError::Stopping)
+    }
+
+    fn subscribe(&self, _: &Tenant, _: &str, _: TopicFilter, _: QoS) -> Result<(), ControlError> {
+        Err(ControlError::Stopping)
+    }
+
+    fn unsubscribe(&self, _: &Tenant, _: &str, _: TopicFilter) -> Result<(), ControlError> {
+        Err(ControlError::Stopping)
+    }
+
+    fn disconnect(&self, _: &Tenant, _: &str) -> Result<(), ControlError> {
+        Err(ControlError::Stopping)
+    }
+}

@@ -1,0 +1,231 @@
+//! Storage and broker as the host sees them, played.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tidegate_event::{
+    AckError, AckLevel, AckPart, ActionOptions, BoxFuture, Control, ControlError, Message, QoS, ReasonCode, Rows,
+    Scope, SqlValue, Storage, StorageError, Tenant, TopicFilter,
+};
+use tokio::sync::Notify;
+
+/// Records what is asked and answers as told.
+#[derive(Default)]
+pub struct FakeStorage {
+    /// One line a call.
+    pub asked: Mutex<Vec<String>>,
+    /// The messages of the scopes that `run` got.
+    pub messages: Mutex<Vec<Arc<Message>>>,
+    /// Parts of enqueued operations, completed by the test.
+    pub parts: Mutex<Vec<AckPart>>,
+    /// Told at every call.
+    pub called: Notify,
+    /// Whether parts are completed at once.
+    pub at_once: Mutex<bool>,
+}
+
+impl FakeStorage {
+    /// Completes everything that is enqueued.
+    pub fn complete(&self) {
+        for part in self.parts.lock().drain(..) {
+            part.done();
+        }
+    }
+
+    /// Refuses everything that is enqueued.
+    pub fn refuse(&self) {
+        for part in self.parts.lock().drain(..) {
+            part.fail(AckError::Refused {
+                connector: "fake:pool".into(),
+                reason: "too long".into(),
+                code: ReasonCode::IMPLEMENTATION_SPECIFIC,
+            });
+        }
+    }
+
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().clone()
+    }
+
+    fn enqueue(
+        &self,
+        scope: &Scope,
+        connector: &str,
+        what: String,
+        level: AckLevel,
+    ) -> BoxFuture<'_, Result<(), StorageError>> {
+        self.asked.lock().push(format!("{connector} {what} {level:?}"));
+        let answer = match connector {
+            "fake:pool" => Ok(()),
+            "fake:down" => {
+                Err(StorageError::Unavailable { connector: connector.into(), reason: "refused".into() })
+            }
+            "fake:slow" => Err(StorageError::Timeout { connector: connector.into() }),
+            "fake:full" => Err(StorageError::QuotaExceeded("rows".into())),
+            "fake:picky" => Err(StorageError::Failed {
+                connector: connector.into(),
+                code: "23505".into(),
+                message: "duplicate".into(),
+                retryable: true,
+            }),
+            other => Err(StorageError::NoSuchConnector(other.into())),
+        };
+        if answer.is_ok() {
+            let part = match level {
+                AckLevel::Stored => scope.acks.part(),
+                AckLevel::Accepted => AckPart::detached(),
+            };
+            if let Some(message) = scope.event.message() {
+                self.messages.lock().push(message.clone());
+            }
+            if *self.at_once.lock() { part.done() } else { self.parts.lock().push(part) }
+        }
+        self.called.notify_one();
+        // Queues first, answers after a turn: as a writer with a full queue does.
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            answer
+        })
+    }
+}
+
+impl Storage for FakeStorage {
+    fn run<'a>(
+        &'a self,
+        scope: &'a Scope,
+        connector: &'a str,
+        function: &'a str,
+        options: &'a ActionOptions,
+        level: AckLevel,
+    ) -> BoxFuture<'a, Result<(), StorageError>> {
+        let options = if *options == ActionOptions::default() { String::new() } else { format!(" {options:?}") };
+        self.enqueue(scope, connector, format!("{function}{options}"), level)
+    }
+
+    fn execute<'a>(
+        &'a self,
+        scope: &'a Scope,
+        connector: &'a str,
+        statements: &'a [String],
+        level: AckLevel,
+    ) -> BoxFuture<'a, Result<(), StorageError>> {
+        self.enqueue(scope, connector, format!("{statements:?}"), level)
+    }
+
+    fn query<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        connector: &'a str,
+        statement: &'a str,
+        params: Vec<SqlValue>,
+    ) -> BoxFuture<'a, Result<Rows, StorageError>> {
+        self.asked.lock().push(format!("{connector} {tenant} {statement} {params:?}"));
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            Ok(Rows { columns: vec!["a".into()], rows: vec![vec![SqlValue::Binary(vec![1, 2])]] })
+        })
+    }
+
+    fn exec<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        connector: &'a str,
+        statement: &'a str,
+        params: Vec<Vec<SqlValue>>,
+    ) -> BoxFuture<'a, Result<u64, StorageError>> {
+        self.asked.lock().push(format!("{connector} {tenant} {statement} {params:?}"));
+        Box::pin(async move { Ok(params.len() as u64) })
+    }
+
+    fn connectors(&self, _: &Tenant) -> Vec<String> {
+        ["fake:pool", "fake:down", "fake:slow", "fake:full", "fake:picky"].map(str::to_owned).to_vec()
+    }
+}
+
+/// Records what is asked; `c2` is the only client.
+#[derive(Default)]
+pub struct FakeControl {
+    pub asked: Mutex<Vec<String>>,
+    pub published: Mutex<Vec<Message>>,
+    /// What `publish` answers.
+    pub refusal: Mutex<Option<ControlError>>,
+}
+
+impl FakeControl {
+    fn ask(&self, client: &str, what: String) -> Result<(), ControlError> {
+        self.asked.lock().push(what);
+        if client == "c2" { Ok(()) } else { Err(ControlError::NoSuchClient(client.into())) }
+    }
+}
+
+impl Control for FakeControl {
+    fn publish(&self, _: &Tenant, message: Message) -> Result<(), ControlError> {
+        if let Some(refusal) = self.refusal.lock().clone() {
+            return Err(refusal);
+        }
+        self.published.lock().push(message);
+        Ok(())
+    }
+
+    fn deliver(&self, _: &Tenant, client: &str, message: Message) -> Result<(), ControlError> {
+        self.ask(client, format!("deliver {client} {}", message.topic))
+    }
+
+    fn subscribe(&self, _: &Tenant, client: &str, filter: TopicFilter, qos: QoS) -> Result<(), ControlError> {
+        self.ask(client, format!("subscribe {client} {filter} {qos:?}"))
+    }
+
+    fn unsubscribe(&self, _: &Tenant, client: &str, filter: TopicFilter) -> Result<(), ControlError> {
+        self.ask(client, format!("unsubscribe {client} {filter}"))
+    }
+
+    fn disconnect(&self, _: &Tenant, client: &str) -> Result<(), ControlError> {
+        self.ask(client, format!("disconnect {client}"))
+    }
+}
+
+/// Collects log lines: level, fields, message.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().clone()
+    }
+}
+
+struct Fields(String);
+
+impl tracing::field::Visit for Fields {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0.push_str(&format!(" {}={value:?}", field.name()));
+    }
+
+    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+        self.0.push_str(&format!(" {}={value}", field.name()));
+    }
+}
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("tidegate")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut fields = Fields(event.metadata().level().to_string());
+        event.record(&mut fields);
+        self.0.lock().push(fields.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}

@@ -1,0 +1,21 @@
+//! The host against real components: built from `tests/guests`, or written as WebAssembly text.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod cache;
+mod calls;
+mod cost;
+mod fakes;
+mod guests;
+mod imports;
+mod limits;
+mod loading;
+mod reload;

@@ -1,0 +1,318 @@
+//! A directory followed: saves, renames, deletions, broken versions, and calls that go on meanwhile.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tidegate_event::{Tenant, Verdict};
+use tidegate_module::{Directory, HostConfig, HostError, Module};
+use tokio::sync::watch;
+
+use crate::guests::{Bench, guest, publish, variant};
+
+type Serving = Vec<Arc<Module>>;
+
+/// A followed directory and what it said last.
+struct Followed {
+    bench: Bench,
+    directory: Directory,
+    serving: watch::Receiver<Serving>,
+}
+
+impl Followed {
+    async fn open(bench: Bench) -> Self {
+        let (told, serving) = watch::channel(Vec::new());
+        let on_change = Arc::new(move |modules: &[Arc<Module>]| {
+            told.send_replace(modules.to_vec());
+        });
+        let directory =
+            Directory::open(bench.host.clone(), bench.dir(), Tenant::default(), on_change).await.unwrap();
+        Self { bench, directory, serving }
+    }
+
+    async fn with(files: &[(&str, &[u8])]) -> Self {
+        let bench = Bench::new();
+        for (name, wasm) in files {
+            bench.write(name, wasm, "");
+        }
+        Self::open(bench).await
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.bench.dir().join(format!("{name}.wasm"))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.directory.modules().iter().map(|module| module.name().to_owned()).collect()
+    }
+
+    /// Waits until the serving modules are as wanted.
+    async fn until(&mut self, wanted: impl Fn(&Serving) -> bool) -> Serving {
+        let waited = tokio::time::timeout(Duration::from_secs(30), self.serving.wait_for(|now| wanted(now))).await;
+        waited.expect("in time").unwrap().clone()
+    }
+
+    /// Waits until the only module is the one with these bytes.
+    async fn until_serving(&mut self, wasm: &[u8]) -> Arc<Module> {
+        let hash = blake3::hash(wasm).to_hex();
+        let serving = self.until(|now| now.len() == 1 && now[0].hash() == hash.as_str()).await;
+        serving[0].clone()
+    }
+
+    /// Waits until a file has failed with a reason that contains `part`.
+    async fn until_failure(&self, part: &str) -> String {
+        for _ in 0..3_000 {
+            if let Some((_, reason)) = self.directory.failures().into_iter().find(|(_, r)| r.contains(part)) {
+                return reason;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no failure with {part:?}: {:?}", self.directory.failures());
+    }
+}
+
+async fn payload(module: &Module) -> Vec<u8> {
+    match module.call(&publish("t", b"hello")).await.unwrap().verdict {
+        Verdict::Pass => b"hello".to_vec(),
+        Verdict::Replace(message) => message.payload.to_vec(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn everything_loads_before_the_directory_is_open() {
+    let bench = Bench::new();
+    bench.write("b", &guest("pass"), "priority = 50");
+    bench.write("c", &guest("pass"), "");
+    bench.write("a", &guest("upper"), "");
+    bench.write("broken", b"nonsense", "");
+    let followed = Followed::open(bench).await;
+    assert_eq!(followed.names(), ["b", "a", "c"], "by priority, then name");
+    assert_eq!(followed.serving.borrow().len(), 3, "told once, with all of them");
+    let failures = followed.directory.failures();
+    assert_eq!(failures.len(), 1);
+    assert!(failures[0].0.ends_with("broken.wasm") && failures[0].1.contains("no WebAssembly"), "{failures:?}");
+    followed.directory.close().await;
+}
+
+#[tokio::test]
+async fn a_mandatory_module_must_load() {
+    let bench = Bench::new();
+    bench.write("m", b"nonsense", "mandatory = true");
+    let opened =
+        Directory::open(bench.host.clone(), bench.dir(), Tenant::default(), Arc::new(|_| {})).await;
+    let Err(HostError::Mandatory { path, reason }) = opened else { panic!("it opened") };
+    assert!(path.ends_with("m.wasm") && reason.contains("no WebAssembly"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_save_replaces_the_version() {
+    let (pass, upper) = (guest("pass"), guest("upper"));
+    let mut followed = Followed::with(&[("m", &pass)]).await;
+    assert_eq!(payload(&*followed.until_serving(&pass).await).await, b"hello");
+    // Written in place, as editors and compilers do.
+    fs::write(followed.path("m"), &upper).unwrap();
+    assert_eq!(payload(&*followed.until_serving(&upper).await).await, b"HELLO");
+    // Renamed over, as careful writers do.
+    let beside = followed.bench.dir().join("m.wasm.new");
+    fs::write(&beside, &pass).unwrap();
+    fs::rename(&beside, followed.path("m")).unwrap();
+    assert_eq!(payload(&*followed.until_serving(&pass).await).await, b"hello");
+    // Renamed in from elsewhere.
+    let elsewhere = followed.bench.root.path().join("elsewhere");
+    fs::write(&elsewhere, &upper).unwrap();
+    fs::rename(&elsewhere, followed.path("m")).unwrap();
+    followed.until_serving(&upper).await;
+    // A link, and a link renamed over it.
+    let target = followed.bench.root.path().join("target");
+    fs::write(&target, variant(pass.clone(), 1)).unwrap();
+    fs::remove_file(followed.path("m")).unwrap();
+    std::os::unix::fs::symlink(&target, followed.path("m")).unwrap();
+    followed.until_serving(&variant(pass.clone(), 1)).await;
+    // A hard link.
+    fs::write(&target, variant(pass.clone(), 2)).unwrap();
+    fs::remove_file(followed.path("m")).unwrap();
+    fs::hard_link(&target, followed.path("m")).unwrap();
+    followed.until_serving(&variant(pass, 2)).await;
+}
+
+#[tokio::test]
+async fn files_come_and_go() {
+    let pass = guest("pass");
+    let mut followed = Followed::with(&[("a", &pass)]).await;
+    fs::write(followed.path("b"), &pass).unwrap();
+    followed.until(|now| now.len() == 2).await;
+    fs::remove_file(followed.path("a")).unwrap();
+    let serving = followed.until(|now| now.len() == 1).await;
+    assert_eq!(serving[0].name(), "b");
+    fs::rename(followed.path("b"), followed.path("c")).unwrap();
+    followed.until(|now| now.len() == 1 && now[0].name() == "c").await;
+    fs::rename(followed.path("c"), followed.bench.root.path().join("away")).unwrap();
+    followed.until(Vec::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_bad_version_leaves_the_old_one_serving() {
+    let pass = guest("pass");
+    let mut followed = Followed::with(&[("m", &pass)]).await;
+    let module = followed.until_serving(&pass).await;
+    fs::write(followed.path("m"), &pass[..pass.len() / 2]).unwrap();
+    followed.until_failure("does not compile").await;
+    fs::write(followed.path("m"), b"").unwrap();
+    followed.until_failure("an empty file").await;
+    fs::write(followed.path("m"), variant(pass.clone(), 1)).unwrap();
+    let next = followed.until_serving(&variant(pass.clone(), 1)).await;
+    assert!(followed.directory.failures().is_empty());
+    fs::write(followed.path("m").with_extension("toml"), "priority = \"x\"").unwrap();
+    followed.until_failure("m.toml:1:12: priority: expected an integer").await;
+    assert_eq!(followed.names(), ["m"]);
+    assert_eq!(payload(&next).await, b"hello");
+    // The first version serves whoever still holds it.
+    assert_eq!(payload(&module).await, b"hello");
+    // The mistake is taken back: the same version again, and no failure.
+    fs::remove_file(followed.path("m").with_extension("toml")).unwrap();
+    for _ in 0..3_000 {
+        if followed.directory.failures().is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{:?}", followed.directory.failures());
+}
+
+#[tokio::test]
+async fn a_bad_file_is_no_module_until_it_is_good() {
+    let mut followed = Followed::with(&[]).await;
+    fs::write(followed.path("m"), b"nonsense").unwrap();
+    followed.until_failure("no WebAssembly").await;
+    fs::remove_file(followed.path("m")).unwrap();
+    fs::write(followed.path("n"), guest("pass")).unwrap();
+    followed.until(|now| now.len() == 1 && now[0].name() == "n").await;
+    assert!(followed.directory.failures().is_empty());
+}
+
+#[tokio::test]
+async fn a_manifest_is_a_part_of_the_version() {
+    let pass = guest("pass");
+    let mut followed = Followed::with(&[("m", &pass)]).await;
+    fs::write(followed.path("m").with_extension("toml"), "priority = 3").unwrap();
+    followed.until(|now| now[0].priority() == 3).await;
+    fs::remove_file(followed.path("m").with_extension("toml")).unwrap();
+    followed.until(|now| now[0].priority() == 100).await;
+}
+
+#[tokio::test]
+async fn a_save_without_a_change_is_none() {
+    let pass = guest("pass");
+    let mut followed = Followed::with(&[("m", &pass), ("other", &pass)]).await;
+    let before = followed.directory.modules();
+    fs::write(followed.path("m"), &pass).unwrap();
+    // A change after it is seen after it.
+    fs::write(followed.path("other"), variant(pass, 1)).unwrap();
+    followed.until(|now| now[1].hash() != before[1].hash()).await;
+    assert!(Arc::ptr_eq(&followed.directory.modules()[0], &before[0]));
+}
+
+#[tokio::test]
+async fn a_burst_of_saves_ends_in_the_last() {
+    let pass = guest("pass");
+    let mut followed = Followed::with(&[("m", &pass)]).await;
+    for n in 0..50 {
+        fs::write(followed.path("m"), variant(pass.clone(), n)).unwrap();
+    }
+    followed.until_serving(&variant(pass, 49)).await;
+}
+
+#[tokio::test]
+async fn a_directory_may_come_later_and_come_again() {
+    let bench = Bench::new();
+    fs::remove_dir(bench.dir()).unwrap();
+    let mut followed = Followed::open(bench).await;
+    assert!(followed.names().is_empty());
+    for n in 0..2 {
+        fs::create_dir(followed.bench.dir()).unwrap();
+        let wasm = variant(guest("pass"), n);
+        fs::write(followed.path("m"), &wasm).unwrap();
+        followed.until_serving(&wasm).await;
+        fs::remove_dir_all(followed.bench.dir()).unwrap();
+        followed.until(Vec::is_empty).await;
+    }
+}
+
+/// What the system does not report is found when the directory is read again: a link's target here.
+#[tokio::test]
+async fn an_unreported_change_is_found() {
+    let bench = Bench::with(|config: &mut HostConfig| config.rescan = Duration::from_millis(100));
+    let target = bench.root.path().join("target");
+    let pass = guest("pass");
+    fs::write(&target, &pass).unwrap();
+    std::os::unix::fs::symlink(&target, bench.dir().join("m.wasm")).unwrap();
+    let mut followed = Followed::open(bench).await;
+    followed.until_serving(&pass).await;
+    fs::write(&target, variant(pass.clone(), 1)).unwrap();
+    followed.until_serving(&variant(pass, 1)).await;
+}
+
+/// A reason that may pass (init finds no database) is tried again without a change of the file.
+#[tokio::test]
+async fn a_passing_failure_is_tried_again() {
+    let bench = Bench::with(|config: &mut HostConfig| config.rescan = Duration::from_millis(100));
+    fs::write(bench.dir().join("how"), "fail").unwrap();
+    bench.write("m", &guest("probe"), "config = { init = \"file:how\" }");
+    let mut followed = Followed::open(bench).await;
+    followed.until_failure("init failed: told to").await;
+    fs::write(followed.bench.dir().join("how"), "well").unwrap();
+    followed.until(|now| now.len() == 1).await;
+    assert!(followed.directory.failures().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_during_swaps_all_succeed() {
+    const SWAPS: u8 = 20;
+    let pass = guest("pass");
+    let upper = guest("upper");
+    let bench = Bench::new();
+    bench.write("m", &pass, "");
+    let table = Arc::new(ArcSwap::from_pointee(Serving::new()));
+    let (swapped, mut swaps) = watch::channel(0_u32);
+    let on_change = {
+        let table = table.clone();
+        Arc::new(move |modules: &[Arc<Module>]| {
+            table.store(Arc::new(modules.to_vec()));
+            swapped.send_modify(|count| *count += 1);
+        })
+    };
+    let directory =
+        Directory::open(bench.host.clone(), bench.dir(), Tenant::default(), on_change).await.unwrap();
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (table, stop, done) = (table.clone(), stop.clone(), done.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let module = table.load()[0].clone();
+                    let said = payload(&module).await;
+                    assert!(said == b"hello" || said == b"HELLO");
+                    done.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for n in 0..SWAPS {
+        let before = *swaps.borrow_and_update();
+        let wasm = variant(if n % 2 == 0 { upper.clone() } else { pass.clone() }, n);
+        fs::write(bench.dir().join("m.wasm"), wasm).unwrap();
+        swaps.wait_for(|count| *count > before).await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    println!("{} calls during {SWAPS} swaps, 0 errors", done.load(Ordering::Relaxed));
+    assert!(directory.failures().is_empty());
+    directory.close().await;
+}

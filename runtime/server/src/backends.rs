@@ -1,0 +1,151 @@
+//! Where the back ends' configuration comes from: `.conf` files, and the `backend` tables of `tidegate.toml`.
+
+use std::path::{Path, PathBuf};
+
+use tidegate_store::config::{Diagnostic, Loaded, PoolConfig};
+
+use crate::config::{Config, read_text, unreadable};
+
+/// Back end and pool of the connector that exists when no pool has its name.
+const EMBEDDED: (&str, &str) = ("sqlite", "default");
+
+/// The embedded connector's file in the data directory.
+const EMBEDDED_FILE: &str = "tidegate.db";
+
+/// Reads every source and checks it. Gives the names of the `.conf` files, and what they and `tidegate.toml` say or
+/// all that is wrong with them.
+pub fn load(config: &Config) -> (Vec<String>, Result<Loaded, Vec<Diagnostic>>) {
+    let (sources, problems) = conf_files(&config.conf_dir);
+    let names = sources.iter().map(|(name, _)| name.clone()).collect();
+    (names, resolve(config, sources, problems))
+}
+
+fn resolve(
+    config: &Config,
+    mut sources: Vec<(String, String)>,
+    mut problems: Vec<Diagnostic>,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    let toml = config.file.as_ref().map(|file| (&*file.name, &*file.text));
+    let (kind, pool) = EMBEDDED;
+    let mut result = tidegate_store::config::load(&sources, toml);
+    let configured = result.as_ref().is_ok_and(|loaded| loaded.config.has_pool(kind, pool));
+    if !configured {
+        if result.is_err() {
+            // Perhaps only because a hook line names the embedded connector: let the store know it. If the
+            // sources define the pool themselves this repeats a key, which is no error.
+            sources
+                .insert(0, ("(embedded)".into(), format!("backend.{kind}.{pool}.path = {EMBEDDED_FILE}\n")));
+            result = tidegate_store::config::load(&sources, toml);
+        }
+        if let Ok(loaded) = &mut result {
+            let path = config.data_dir.join(EMBEDDED_FILE);
+            loaded.config.pools.retain(|p| !(p.kind.name == kind && p.name == pool));
+            loaded.config.pools.insert(0, PoolConfig::sqlite(pool, &path.display().to_string()));
+        }
+    }
+    match result {
+        Ok(loaded) if problems.is_empty() => Ok(loaded),
+        Ok(_) => Err(problems),
+        Err(more) => {
+            problems.extend(more);
+            Err(problems)
+        }
+    }
+}
+
+/// The `.conf` files of `dir` in the order of their names, and what could not be read. No directory, no files.
+fn conf_files(dir: &Path) -> (Vec<(String, String)>, Vec<Diagnostic>) {
+    let mut problems = Vec::new();
+    let mut paths: Vec<PathBuf> = match std::fs::read_dir(dir) {
+        Ok(entries) => entries
+            .filter_map(|entry| match entry {
+                Ok(entry) => Some(entry.path()),
+                Err(error) => {
+                    problems.push(unreadable(dir, &error));
+                    None
+                }
+            })
+            .filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
+            .collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            problems.push(unreadable(dir, &error));
+            Vec::new()
+        }
+    };
+    paths.sort();
+    let mut sources = Vec::new();
+    for path in paths {
+        match read_text(&path) {
+            Ok(text) => sources.push((path.display().to_string(), text)),
+            Err(error) => problems.push(unreadable(&path, &error)),
+        }
+    }
+    (sources, problems)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::config::ConfigFile;
+
+    fn config(dir: &Path, toml: Option<&str>) -> Config {
+        Config {
+            conf_dir: dir.join("conf.d"),
+            data_dir: dir.join("data"),
+            file: toml.map(|text| ConfigFile { name: "t.toml".into(), text: text.into() }),
+            ..Config::default()
+        }
+    }
+
+    fn paths(loaded: &Loaded) -> Vec<(String, String)> {
+        let path = |pool: &PoolConfig| pool.text("path").unwrap_or_default().to_owned();
+        loaded.config.pools.iter().map(|pool| (pool.connector(), path(pool))).collect()
+    }
+
+    #[test]
+    fn without_configuration_there_is_the_embedded_connector() {
+        let dir = tempfile::tempdir().unwrap();
+        let loaded = load(&config(dir.path(), None)).1.unwrap();
+        let file = dir.path().join("data/tidegate.db").display().to_string();
+        assert_eq!(paths(&loaded), [("sqlite:default".into(), file)]);
+        assert!(loaded.config.hooks.is_empty());
+    }
+
+    #[test]
+    fn a_hook_line_may_name_the_embedded_connector() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "[[backend.sqlite.hook]]\nhook = \"message.publish\"\npool = \"default\"\n\
+                    action = { function = \"on_message_publish\" }\n";
+        let loaded = load(&config(dir.path(), Some(text))).1.unwrap();
+        let file = dir.path().join("data/tidegate.db").display().to_string();
+        assert_eq!(paths(&loaded), [("sqlite:default".into(), file)]);
+        assert_eq!(loaded.config.hooks.len(), 1);
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn a_pool_called_default_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+        std::fs::write(dir.path().join("conf.d/b.conf"), "backend.sqlite.default.path = own.db\n").unwrap();
+        std::fs::write(dir.path().join("conf.d/ignored.txt"), "nonsense").unwrap();
+        let loaded = load(&config(dir.path(), None)).1.unwrap();
+        assert_eq!(paths(&loaded), [("sqlite:default".into(), "own.db".into())]);
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn every_source_reports_its_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+        std::fs::write(dir.path().join("conf.d/a.conf"), "backend.sqlite.default.pth = x\n").unwrap();
+        std::fs::write(dir.path().join("conf.d/b.conf"), b"\xff").unwrap();
+        let problems = load(&config(dir.path(), Some("[backend.nosuch.p]\nx = 1\n"))).1.unwrap_err();
+        let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        for part in ["a.conf:1", "b.conf: cannot be read: not UTF-8", "t.toml:"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}

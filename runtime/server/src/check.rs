@@ -1,0 +1,156 @@
+//! `tidegate check`: everything `tidegate run` would read, looked at and reported, nothing started.
+//!
+//! No listener is opened and no database is touched; modules are compiled into a temporary cache.
+
+mod offline;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+use tidegate_event::{IdSource, Node, Tenant};
+use tidegate_module::{Host, HostConfig, Module};
+use tidegate_store::config::{Diagnostic, PoolConfig, Severity};
+
+use crate::backends;
+use crate::config::{Config, Overrides};
+use offline::Offline;
+
+/// Collects findings and prints them as they come.
+#[derive(Default)]
+struct Report {
+    items: usize,
+    errors: usize,
+    warnings: usize,
+}
+
+impl Report {
+    fn ok(&mut self, what: &str) {
+        self.items += 1;
+        println!("ok       {what}");
+    }
+
+    fn error(&mut self, what: &str) {
+        self.items += 1;
+        self.errors += 1;
+        println!("error    {what}");
+    }
+
+    /// The findings about `file`, or that it is well.
+    fn file(&mut self, file: &str, findings: &[Diagnostic]) {
+        let mut well = true;
+        for finding in findings.iter().filter(|finding| finding.file == file) {
+            well &= finding.severity == Severity::Warning;
+            self.finding(finding);
+        }
+        if well {
+            self.ok(file);
+        }
+    }
+
+    fn finding(&mut self, finding: &Diagnostic) {
+        if finding.severity == Severity::Warning {
+            self.warnings += 1;
+            println!("warning  {finding}");
+        } else {
+            self.error(&finding.to_string());
+        }
+    }
+}
+
+/// Checks and prints; exit status 1 when something is wrong.
+pub fn main(overrides: Overrides) -> ExitCode {
+    let mut report = Report::default();
+    match run(overrides, &mut report) {
+        Ok(()) => {}
+        Err(error) => report.error(&format!("{error:#}")),
+    }
+    println!(
+        "{} checked: {} well, {} wrong, {} warnings",
+        report.items,
+        report.items - report.errors,
+        report.errors,
+        report.warnings
+    );
+    if report.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run(overrides: Overrides, report: &mut Report) -> anyhow::Result<()> {
+    let (config, mut findings) = Config::load(overrides);
+    let (sources, loaded) = backends::load(&config);
+    let pools = match loaded {
+        Ok(loaded) => {
+            findings.extend(loaded.warnings);
+            loaded.config.pools.iter().map(PoolConfig::connector).collect()
+        }
+        Err(problems) => {
+            findings.extend(problems);
+            Vec::new()
+        }
+    };
+    let mut files: Vec<String> = config.file.iter().map(|file| file.name.clone()).collect();
+    files.extend(sources);
+    for file in &files {
+        report.file(file, &findings);
+    }
+    for finding in findings.iter().filter(|finding| !files.contains(&finding.file)) {
+        report.finding(finding);
+    }
+    if config.modules_dir.exists() {
+        let cache = scratch_dir()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let host = host_config(&config, &cache);
+        let results = runtime.block_on(load_modules(&config.modules_dir, host, pools))?;
+        for (path, result) in results {
+            match result {
+                Ok(module) => {
+                    let hooks: Vec<_> = module.hooks().iter().map(|(hook, _)| hook.name()).collect();
+                    report.ok(&format!("{} ({})", path.display(), hooks.join(", ")));
+                }
+                Err(error) => report.error(&format!("{}: {error}", path.display())),
+            }
+        }
+        // Compiling may still go on for a module that was given up.
+        runtime.shutdown_background();
+    }
+    Ok(())
+}
+
+/// A directory that lives as long as the check.
+pub(crate) fn scratch_dir() -> anyhow::Result<TempDir> {
+    tempfile::Builder::new().prefix("tidegate-check-").tempdir().context("no temporary directory")
+}
+
+/// How the configuration says modules are run, with artefacts in the scratch directory.
+pub(crate) fn host_config(config: &Config, cache: &TempDir) -> HostConfig {
+    config.host_config(cache.path().join("cache"), Arc::new(IdSource::new(&Node::default())))
+}
+
+/// Loads every `.wasm` file of `dir`, in the order of their names: compiles it, links it, reads its manifest.
+/// `connectors` are the ones a manifest may name; none of them answers.
+pub(crate) async fn load_modules(
+    dir: &Path,
+    host: HostConfig,
+    connectors: Vec<String>,
+) -> anyhow::Result<Vec<(PathBuf, Result<Arc<Module>, String>)>> {
+    let unreadable = || format!("modules.dir: {} cannot be read", dir.display());
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(dir).with_context(unreadable)? {
+        let path = entry.with_context(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "wasm") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let offline = Arc::new(Offline { connectors });
+    let host = Host::new(host, Arc::new(Node::default()), offline.clone(), offline)?;
+    let tenant = Tenant::default();
+    let mut results = Vec::new();
+    for path in paths {
+        let result = host.load(&path, &tenant).await.map_err(|error| error.to_string());
+        results.push((path, result));
+    }
+    Ok(results)
+}

@@ -1,0 +1,277 @@
+//! The command line: what may be written and which part of the crate does it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tidegate_module::LoadError;
+
+use crate::client::{ConnectArgs, PublishArgs, SubscribeArgs};
+use crate::config::{LogFormat, Overrides, address, address_or_off, log_level};
+
+/// WebAssembly-scriptable MQTT integration runtime.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the runtime: MQTT broker, modules and storage.
+    ///
+    /// Without arguments it reads ./tidegate.toml if there is one; otherwise it serves MQTT on 127.0.0.1:1883,
+    /// modules from ./modules, back ends from ./conf.d and keeps its data in ./data. SIGTERM or Ctrl-C stops it
+    /// gracefully: accepted messages are stored and acknowledged first. A second signal stops it at once
+    /// (status 130).
+    ///
+    /// Exit status: 0 after a graceful stop, 1 when it could not start (every reason is printed), 2 for a wrong
+    /// command line.
+    Run(RunArgs),
+    /// Check configuration, back ends and modules without starting anything.
+    ///
+    /// Takes the same flags as run. Nothing listens and no database is changed. Exit status: 0 when all is well,
+    /// 1 when something is not.
+    Check(RunArgs),
+    /// Look at modules.
+    #[command(subcommand)]
+    Modules(ModulesCommand),
+    /// Publish messages and wait until the server has acknowledged them.
+    ///
+    /// Exit status: 0 when every message was accepted, 1 with the reason when one was refused.
+    Pub(Connected<PublishArgs>),
+    /// Subscribe and print messages.
+    ///
+    /// Exit status: 0 after --count messages or Ctrl-C, 1 with the reason when a subscription was refused or the
+    /// server cannot be reached, 27 when --timeout passed.
+    Sub(Connected<SubscribeArgs>),
+    /// Pages made from the configuration itself.
+    #[command(subcommand, hide = true)]
+    Config(ConfigCommand),
+    /// Compile a WebAssembly file into an artefact. The runtime calls it in a child process.
+    #[command(hide = true)]
+    Compile {
+        /// WebAssembly file.
+        wasm: PathBuf,
+        /// Where the artefact goes.
+        artefact: PathBuf,
+    },
+}
+
+/// Flags of `run` and `check`. Each overrides a key of the configuration file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
+    /// Configuration file [default: ./tidegate.toml if it exists]
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address for MQTT clients, repeatable; port 0 takes a free one [default: 127.0.0.1:1883]
+    #[arg(long, short, value_name = "IP:PORT", value_parser = address)]
+    listen: Vec<SocketAddr>,
+    /// Directory of WebAssembly modules, watched for changes [default: ./modules]
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
+    /// Directory of .conf files with backend keys; may be absent [default: ./conf.d]
+    #[arg(long, value_name = "DIR")]
+    conf_dir: Option<PathBuf>,
+    /// Directory of the embedded database and the artefact cache [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Address of the management API, or "off" [default: 127.0.0.1:18083]
+    #[arg(long, value_name = "IP:PORT|off", value_parser = address_or_off)]
+    api: Option<ApiAddress>,
+    /// Form of log lines [default: human]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// Level of log lines, or levels by target such as info,tidegate_broker=debug [default: info]
+    #[arg(long, value_name = "LEVEL", value_parser = log_level)]
+    log_level: Option<String>,
+}
+
+/// `--api`: an address, or `None` for "off". The alias keeps clap from reading it as an optional flag.
+type ApiAddress = Option<SocketAddr>;
+
+impl From<RunArgs> for Overrides {
+    fn from(args: RunArgs) -> Self {
+        Self {
+            file: args.config,
+            listen: args.listen,
+            modules_dir: args.modules,
+            conf_dir: args.conf_dir,
+            data_dir: args.data,
+            api: args.api,
+            log_format: args.log_format,
+            log_level: args.log_level,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum ModulesCommand {
+    /// List the modules of a running server, with their hooks, calls, errors and times.
+    List(ListArgs),
+}
+
+/// Flags of `modules list`.
+#[derive(Clone, Debug, Args)]
+pub struct ListArgs {
+    /// Management API of the running server
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18083", value_parser = address)]
+    pub api: SocketAddr,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Inspect the files of --modules instead of asking a server
+    #[arg(long)]
+    pub offline: bool,
+    /// Directory of modules for --offline
+    #[arg(long, value_name = "DIR", default_value = "./modules", requires = "offline")]
+    pub modules: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the reference page of tidegate.toml.
+    Reference,
+}
+
+/// A client command with the flags that say where to connect.
+#[derive(Debug, Args)]
+// -h is the host, as with other MQTT clients; --help stays.
+#[command(disable_help_flag = true)]
+struct Connected<A: Args> {
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    args: A,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => crate::run::main(args.into()),
+        Command::Check(args) => crate::check::main(args.into()),
+        Command::Modules(ModulesCommand::List(args)) => crate::modules::list(&args),
+        Command::Pub(command) => crate::client::publish(command.connect, command.args),
+        Command::Sub(command) => crate::client::subscribe(command.connect, command.args),
+        Command::Config(ConfigCommand::Reference) => {
+            print!("{}", crate::config::reference::page());
+            ExitCode::SUCCESS
+        }
+        Command::Compile { wasm, artefact } => match tidegate_module::compile_file(&wasm, &artefact) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // The parent process puts the words in their place: only the reason, without a frame.
+                match error {
+                    LoadError::Compile(reason) => eprintln!("{reason}"),
+                    other => eprintln!("{}", with_causes(&other)),
+                }
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+/// Prints `error` with its causes and gives exit status 1.
+pub(crate) fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("error: {}", with_causes(error));
+    ExitCode::FAILURE
+}
+
+/// An error and its causes on one line; a cause whose words are already there is not repeated.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !line.contains(&words) {
+            line = format!("{line}: {words}");
+        }
+        cause = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(line: &str) -> Result<Command, clap::error::ErrorKind> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_command_line_is_well_defined() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_takes_its_flags() {
+        let Ok(Command::Run(args)) = parse(
+            "tidegate run --listen 127.0.0.1:0 --listen [::1]:0 --api off --data d --log-format json --log-level debug",
+        ) else {
+            panic!("run")
+        };
+        let overrides = Overrides::from(args);
+        assert_eq!(overrides.listen.len(), 2);
+        assert_eq!(overrides.api, Some(None));
+        assert_eq!(overrides.log_format, Some(LogFormat::Json));
+        assert_eq!(overrides.data_dir, Some("d".into()));
+        let Ok(Command::Check(args)) = parse("tidegate check --api 127.0.0.1:1") else { panic!("check") };
+        assert!(matches!(Overrides::from(args).api, Some(Some(_))));
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        use clap::error::ErrorKind;
+        for line in [
+            "tidegate run --listen nowhere",
+            "tidegate run --api 1883",
+            "tidegate run --log-level loud",
+            "tidegate pub -t a/+ -m x",
+            "tidegate pub -t  -m x",
+            "tidegate sub -t a/#/b",
+            "tidegate pub -t a -m x -q 3",
+            "tidegate sub -t a -V 6",
+        ] {
+            let kind = parse(line).err();
+            assert!(
+                matches!(kind, Some(ErrorKind::ValueValidation | ErrorKind::InvalidValue)),
+                "{line}: {kind:?}"
+            );
+        }
+        assert_eq!(parse("tidegate pub -m x").err(), Some(ErrorKind::MissingRequiredArgument));
+        assert_eq!(parse("tidegate pub -t a").err(), Some(ErrorKind::MissingRequiredArgument));
+        assert_eq!(parse("tidegate pub -t a -m x -f y").err(), Some(ErrorKind::ArgumentConflict));
+        assert_eq!(parse("tidegate sub -t a -c").err(), Some(ErrorKind::MissingRequiredArgument));
+    }
+
+    #[test]
+    fn h_is_the_host_of_clients() {
+        let Ok(Command::Pub(command)) = parse("tidegate pub -h ::1 -p 1884 -t a -m x -r -q 2 -V 5") else {
+            panic!("pub")
+        };
+        assert_eq!((&*command.connect.host, command.connect.port), ("::1", 1884));
+        assert_eq!(parse("tidegate pub --help").err(), Some(clap::error::ErrorKind::DisplayHelp));
+        assert_eq!(parse("tidegate run -h").err(), Some(clap::error::ErrorKind::DisplayHelp));
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer: inner")]
+        struct Outer(#[source] std::fmt::Error);
+        #[derive(Debug, thiserror::Error)]
+        #[error("told: {0}")]
+        struct Told(#[source] std::num::ParseIntError);
+        let inner = "x".parse::<u8>().unwrap_err();
+        assert_eq!(with_causes(&Told(inner)), "told: invalid digit found in string");
+        assert!(with_causes(&Outer(std::fmt::Error)).starts_with("outer: inner: "));
+    }
+}

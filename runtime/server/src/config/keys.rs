@@ -1,0 +1,186 @@
+//! Every key of `tidegate.toml`, one row each: the single place to add one.
+//!
+//! Reading the file, its error messages and the reference page (`docs/configuration.md`) follow from the
+//! rows; the doc comment of a row is the page's text, its default is what [`Config::default`] holds.
+
+use toml::de::DeValue;
+
+use super::Config;
+use super::form::{
+    AddressOrOff, Addresses, Count, Form, LogLevel, NodeName, Path, Seconds, Size, Span, Word,
+};
+
+/// A key of the file.
+pub(crate) struct Key {
+    /// The table it stands in: `broker`.
+    pub(crate) section: &'static str,
+    /// Its name in that table.
+    pub(crate) name: &'static str,
+    /// What may be written.
+    pub(crate) syntax: &'static str,
+    /// What it does.
+    pub(crate) text: &'static str,
+    /// Reads a value into the configuration.
+    pub(crate) set: fn(&mut Config, &DeValue<'_>) -> Result<(), String>,
+    /// The configuration's value, as it would stand in the file.
+    pub(crate) show: fn(&Config) -> String,
+}
+
+/// `section.name: Form => field;` with the text as doc comment. The form must fit the field's type.
+macro_rules! keys {
+    ($($(#[doc = $text:literal])+ $section:ident . $name:ident : $form:ty => $($field:ident).+ ;)+) => {
+        /// All keys, sections together, in the order of the reference page.
+        pub(crate) const KEYS: &[Key] = &[$(Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            syntax: syntax::<_, $form>(|config| &config.$($field).+),
+            text: concat!($($text),+),
+            set: |config, value| {
+                config.$($field).+ = <$form as Form<_>>::read(value)?;
+                Ok(())
+            },
+            show: |config| <$form as Form<_>>::write(&config.$($field).+),
+        }),+];
+    };
+}
+
+/// The syntax of a form for the type of a field; the field is named only for its type.
+const fn syntax<T, F: Form<T>>(_: fn(&Config) -> &T) -> &'static str {
+    F::SYNTAX
+}
+
+keys! {
+    /// Name of this node among its peers. It goes into message ids and into the variable `${node}`; two
+    /// nodes that write to one database need two names.
+    node.name: NodeName => node_name;
+
+    /// Where MQTT clients connect: 3.1, 3.1.1 and 5 on the same port. Port 0 takes a free one, which the log
+    /// and `/readyz` name.
+    broker.listen: Addresses => listen;
+    /// Largest packet a client may send; a larger one ends its connection with reason code 0x95.
+    broker.max_packet_bytes: Size => broker.max_packet_bytes;
+    /// QoS 1 and 2 messages of one client that may wait for their acknowledgement (MQTT 5 receive maximum).
+    broker.receive_maximum: Count<1> => broker.receive_maximum;
+    /// Bytes of packets that are read ahead while that window is full, so that pings, acknowledgements and
+    /// DISCONNECT are still served.
+    broker.read_ahead_bytes: Size => broker.read_ahead_bytes;
+    /// Deliveries in flight to one client; the client's own receive maximum also bounds it.
+    broker.max_inflight: Count<1> => broker.max_inflight;
+    /// Messages that may wait for one session; beyond it QoS 0 messages are dropped first, and counted.
+    broker.max_queued: Count<1> => broker.max_queued;
+    /// Longest time a session may outlive its connection; a client that asks for more gets this.
+    broker.max_session_expiry: Seconds => broker.max_session_expiry;
+    /// Time a new connection has to send CONNECT.
+    broker.connect_timeout: Span => broker.connect_timeout;
+    /// Most levels of a topic name or filter.
+    broker.max_topic_levels: Count<1> => broker.max_topic_levels;
+    /// Topic aliases a client may set up (MQTT 5); 0 = none.
+    broker.max_topic_alias: Count<0> => broker.max_topic_alias;
+    /// Bytes of topics and payloads of all retained messages of a tenant; what would pass it is delivered, not
+    /// retained, and counted.
+    broker.max_retained_bytes: Size => broker.max_retained_bytes;
+    /// Connections of the whole process; one more is closed at once.
+    broker.max_connections: Count<1> => broker.max_connections;
+    /// Messages of modules, and commands to clients, that may wait; beyond it a module's call answers that the
+    /// broker is busy.
+    broker.max_commands: Count<1> => broker.max_commands;
+    /// Time that the last bytes to a client (an acknowledgement, DISCONNECT) may take.
+    broker.flush_timeout: Span => broker.flush_timeout;
+
+    /// Directory of WebAssembly modules. Files put there are loaded, replaced and unloaded while the runtime
+    /// runs. `--modules` overrides it.
+    modules.dir: Path => modules_dir;
+    /// Largest module file.
+    modules.max_module_bytes: Size => host.max_module_bytes;
+    /// Instances of all modules that live at once; further events wait.
+    modules.max_instances: Count<1> => host.max_instances;
+    /// Most memory a manifest may grant an instance.
+    modules.max_memory_bytes: Size => host.max_memory_bytes;
+    /// How long changes of the directory are gathered before files are loaded.
+    modules.debounce: Span => host.debounce;
+    /// How often the directory is read again in case the system reported no change.
+    modules.rescan: Span => host.rescan;
+    /// Address space of the process that compiles a module.
+    modules.compiler_memory_bytes: Size => host.compiler_limits.memory_bytes;
+    /// Processor time that compiling a module may take.
+    modules.compiler_cpu: Span => host.compiler_limits.cpu;
+    /// Time that compiling a module may take; it runs at low priority.
+    modules.compiler_timeout: Span => host.compiler_limits.timeout;
+
+    /// Memory of operations that wait for their database, over all connectors. When it is used up, publishers wait.
+    store.memory_budget_bytes: Size => store.memory_budget_bytes;
+    /// Most operations in one batch.
+    store.batch_operations: Count<1> => store.batch_operations;
+    /// Most bytes in one batch.
+    store.batch_bytes: Size => store.batch_bytes;
+    /// How long a look-up is tried again while its database is down.
+    store.read_deadline: Span => store.read_deadline;
+    /// How long a custom statement, or one of a module, may run.
+    store.statement_timeout: Span => store.statement_timeout;
+    /// Most bytes of a query's result.
+    store.max_result_bytes: Size => store.max_result_bytes;
+    /// Size at which the file of dead letters is rotated.
+    store.dead_letter_bytes: Size => store.dead_letter_bytes;
+
+    /// Directory of the embedded database, the artefact cache and dead letters. Made with mode 0700. One
+    /// running process at a time may use it. `--data` overrides it.
+    data.dir: Path => data_dir;
+
+    /// Directory of `.conf` files with `backend.*` keys. It may be absent. `--conf-dir` overrides it.
+    conf.dir: Path => conf_dir;
+
+    /// How log lines are written to standard error. `--log-format` overrides it.
+    log.format: Word => log.format;
+    /// Which log lines are written: a level, or levels by target (`info,tidegate_broker=debug`). The variable
+    /// `RUST_LOG` and `--log-level` override it, in this order.
+    log.level: LogLevel => log.level;
+
+    /// Where `/metrics`, `/healthz`, `/readyz` and `/api/v1` are served. There is no access control: leave it
+    /// on a loopback address. `--api` overrides it.
+    api.listen: AddressOrOff => api;
+
+    /// How long a stop may take: accepted messages are stored and acknowledged, writers flushed.
+    shutdown.deadline: Span => shutdown_deadline;
+}
+
+/// The tables of the file, in order, without `backend`.
+pub(crate) fn sections() -> impl Iterator<Item = &'static str> {
+    let mut last = "";
+    KEYS.iter().map(|key| key.section).filter(move |section| {
+        let fresh = *section != last;
+        last = section;
+        fresh
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_contiguous_and_keys_unique() {
+        let sections: Vec<_> = sections().collect();
+        let mut seen = std::collections::HashSet::new();
+        assert!(sections.iter().all(|section| seen.insert(*section)), "{sections:?}");
+        let mut names = std::collections::HashSet::new();
+        assert!(KEYS.iter().all(|key| names.insert((key.section, key.name))));
+    }
+
+    #[test]
+    fn every_default_is_accepted_in_the_file() {
+        let defaults = Config::default();
+        for key in KEYS {
+            let text = format!("x = {}", (key.show)(&defaults));
+            let table = toml::de::DeTable::parse(&text).map(toml::Spanned::into_inner);
+            let value = table.as_ref().ok().and_then(|table| table.get("x"));
+            let mut copy = Config::default();
+            assert_eq!(
+                value.map(|value| (key.set)(&mut copy, value.get_ref())),
+                Some(Ok(())),
+                "{}.{} = {text}",
+                key.section,
+                key.name
+            );
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The `tidegate` binary in parts: configuration, command line, logs, metrics, management API, start and stop.
+//!
+//! This is the only crate that knows all stages. It opens them from right to left (stores before modules before
+//! listeners), hands each its seam to the next, and closes them from left to right. [`run`] is that list;
+//! [`check`] looks at the same inputs without opening anything; [`client`] holds the two small MQTT clients.
+
+pub mod api;
+pub mod backends;
+pub mod check;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod data_dir;
+pub mod logging;
+pub mod modules;
+pub mod run;
+mod signals;
+pub mod status;
+pub mod telemetry;

@@ -1,0 +1,61 @@
+//! Log lines, for people or as JSON, on standard error; and panics, which are logged, counted and survived.
+
+use std::backtrace::Backtrace;
+use std::panic::PanicHookInfo;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+
+use crate::config::{Log, LogFormat};
+
+/// Counts panics of tasks.
+pub(crate) const PANICS: &str = "tidegate_server_panics_total";
+
+/// Starts logging as `log` says; `RUST_LOG` overrides the level.
+///
+/// # Errors
+/// When the process already logs.
+pub fn start(log: &Log) -> Result<(), TryInitError> {
+    // `log.level` was checked when it was read; a wrong RUST_LOG is no reason not to start.
+    let from_environment = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<EnvFilter>().ok());
+    let filter = from_environment.unwrap_or_else(|| EnvFilter::new(&log.level));
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Human => {
+            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            tracing_subscriber::registry().with(filter).with(lines.with_ansi(ansi)).try_init()
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_current_span(false);
+            tracing_subscriber::registry().with(filter).with(lines).try_init()
+        }
+    }
+}
+
+/// From now on a panic is logged with its backtrace and counted. It ends the task it happens in, and only that.
+pub fn log_panics() {
+    let panics = metrics::counter!(PANICS);
+    std::panic::set_hook(Box::new(move |info| {
+        panics.increment(1);
+        let backtrace = Backtrace::force_capture();
+        let thread = std::thread::current();
+        tracing::error!(
+            thread = thread.name().unwrap_or("unnamed"),
+            place = info.location().map(ToString::to_string),
+            %backtrace,
+            "panic: {}",
+            words(info),
+        );
+    }));
+}
+
+fn words<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
+    let payload = info.payload();
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a value that is no text")
+}

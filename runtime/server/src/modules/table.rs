@@ -1,0 +1,91 @@
+//! The list of modules as a table for people.
+
+use crate::api::report::{HookReport, ModuleReport, Modules};
+
+/// Titles of the columns.
+const TITLES: [&str; 7] = ["NAME", "VERSION", "CALLS", "ERRORS", "MEAN", "SIZE", "HOOKS"];
+
+/// The table, then the files that did not load.
+pub(super) fn render(list: &Modules) -> String {
+    let mut text = String::new();
+    if list.modules.is_empty() {
+        text.push_str("no modules\n");
+    } else {
+        let mut rows = vec![TITLES.map(String::from)];
+        rows.extend(list.modules.iter().map(row));
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..TITLES.len()).map(width).collect();
+        for row in &rows {
+            let cells: Vec<String> = row
+                .iter()
+                .zip(&widths)
+                .enumerate()
+                // Numbers stand right, words left.
+                .map(|(column, (cell, width))| match column {
+                    2..=5 => format!("{cell:>width$}"),
+                    _ => format!("{cell:<width$}"),
+                })
+                .collect();
+            text.push_str(cells.join("  ").trim_end());
+            text.push('\n');
+        }
+    }
+    for failure in &list.failures {
+        text.push_str(&format!("not loaded: {}: {}\n", failure.path, failure.error));
+    }
+    text
+}
+
+fn row(module: &ModuleReport) -> [String; 7] {
+    [
+        module.name.clone(),
+        module.version.chars().take(12).collect(),
+        module.calls.to_string(),
+        module.errors.to_string(),
+        if module.calls == 0 { "-".into() } else { format!("{:.1} us", module.mean_us) },
+        format!("{} KiB", module.bytes.div_ceil(1_024)),
+        module.hooks.iter().map(hook).collect::<Vec<_>>().join(" "),
+    ]
+}
+
+fn hook(hook: &HookReport) -> String {
+    if hook.topics.is_empty() {
+        hook.hook.clone()
+    } else {
+        format!("{}({})", hook.hook, hook.topics.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::report::FailureReport;
+
+    #[test]
+    fn columns_are_aligned_and_failures_follow() {
+        let module = |name: &str, calls| ModuleReport {
+            name: name.into(),
+            version: "0123456789abcdef".into(),
+            priority: 100,
+            path: "m".into(),
+            hooks: vec![HookReport { hook: "message.publish".into(), topics: vec!["a/#".into()] }],
+            calls,
+            errors: 0,
+            mean_us: 2.5,
+            bytes: 1_025,
+            instances: 1,
+        };
+        let list = Modules {
+            modules: vec![module("a", 0), module("longer", 12_345)],
+            failures: vec![FailureReport { path: "m/x.wasm".into(), error: "no component".into() }],
+        };
+        assert_eq!(
+            render(&list),
+            "NAME    VERSION       CALLS  ERRORS    MEAN   SIZE  HOOKS\n\
+             a       0123456789ab      0       0       -  2 KiB  message.publish(a/#)\n\
+             longer  0123456789ab  12345       0  2.5 us  2 KiB  message.publish(a/#)\n\
+             not loaded: m/x.wasm: no component\n"
+        );
+        assert_eq!(render(&Modules::default()), "no modules\n");
+    }
+}

@@ -1,0 +1,240 @@
+//! `tidegate run`: start every part in order, serve, stop in the reverse order.
+//!
+//! ```text
+//! configuration -> data directory -> API (not ready) -> dispatcher -> stores -> broker -> modules -> listeners -> ready
+//! ```
+//!
+//! Handlers are there before anything can raise an event, and nothing is acknowledged before its store is open.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate_broker::Broker;
+use tidegate_dispatch::{Dispatcher, HookTable};
+use tidegate_event::{Hooks, IdSource, Node, Storage as _, Tenant, VolatileStore};
+use tidegate_module::{Directory, Host, Module};
+use tidegate_store::config::{Diagnostic, Loaded};
+use tidegate_store::Stores;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Api;
+use crate::config::{Config, Overrides};
+use crate::data_dir::DataDir;
+use crate::signals::Signals;
+use crate::status::{Phase, Status};
+use crate::{backends, cli, logging, telemetry};
+
+/// Why the runtime did not start or did not stop well: lines for a person.
+#[derive(Debug)]
+struct Failed(Vec<String>);
+
+impl Failed {
+    fn because(line: impl Into<String>) -> Self {
+        Self(vec![line.into()])
+    }
+
+    fn at(what: &str, error: &dyn std::error::Error) -> Self {
+        Self::because(format!("{what}: {}", cli::with_causes(error)))
+    }
+
+    fn listed(problems: &[Diagnostic]) -> Self {
+        Self(problems.iter().map(ToString::to_string).collect())
+    }
+}
+
+/// Runs until a signal; the process's exit status.
+pub fn main(overrides: Overrides) -> ExitCode {
+    match start(overrides) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed(lines)) => {
+            for line in lines {
+                eprintln!("error: {line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything before the first task: what is wrong here is told before anything is touched.
+fn start(overrides: Overrides) -> Result<(), Failed> {
+    let began = Instant::now();
+    let (config, mut problems) = Config::load(overrides);
+    let loaded = match backends::load(&config).1 {
+        Ok(loaded) => Some(loaded),
+        Err(more) => {
+            problems.extend(more);
+            None
+        }
+    };
+    let Some(loaded) = loaded.filter(|_| problems.is_empty()) else {
+        return Err(Failed::listed(&problems));
+    };
+    logging::start(&config.log).map_err(|error| Failed::at("log", &error))?;
+    let metrics = telemetry::install(&config.node_name).map_err(|error| Failed::at("metrics", &error))?;
+    logging::log_panics();
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let data = DataDir::open(&config.data_dir).map_err(|error| Failed::because(error.to_string()))?;
+    std::fs::create_dir_all(&config.modules_dir)
+        .map_err(|error| Failed::at(&format!("modules.dir: {}", config.modules_dir.display()), &error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failed::at("tokio", &error))?;
+    let result = runtime.block_on(serve(config, loaded, &data, metrics, began));
+    // Tasks that still wait for something must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+/// Opens the parts, serves until a signal, closes the parts.
+async fn serve(
+    config: Config,
+    loaded: Loaded,
+    data: &DataDir,
+    metrics: metrics_exporter_prometheus::PrometheusHandle,
+    began: Instant,
+) -> Result<(), Failed> {
+    let mut signals = Signals::listen().map_err(|error| Failed::at("signals", &error))?;
+    let status = Arc::new(Status::default());
+    let upkeep = tokio::spawn(telemetry::keep_up(metrics.clone()));
+    let api_stop = CancellationToken::new();
+    let api = match config.api {
+        Some(address) => {
+            let api = Api::bind(address)
+                .await
+                .map_err(|error| Failed::at(&format!("api.listen: {address}"), &error))?;
+            tracing::info!(address = %api.address(), "management API");
+            Some(tokio::spawn(api.serve(status.clone(), metrics, api_stop.clone())))
+        }
+        None => None,
+    };
+
+    // A stop that is asked for while parts are being opened is a stop, too.
+    let parts = tokio::select! {
+        parts = Parts::open(&config, &loaded, data, &status) => Some(parts?),
+        name = signals.next() => {
+            tracing::info!("{name} while starting");
+            None
+        }
+    };
+    if let Some(parts) = &parts {
+        status.enter(Phase::Ready);
+        parts.announce(&config, &status, began);
+        let name = signals.next().await;
+        tracing::info!(connections = parts.broker.connections(), deadline = ?config.shutdown_deadline, "{name}: stopping");
+    }
+    status.enter(Phase::Stopping);
+    signals.end_at_next();
+    let result = match parts {
+        Some(parts) => parts.close(&status, config.shutdown_deadline).await,
+        None => Ok(()),
+    };
+    api_stop.cancel();
+    if let Some(api) = api {
+        // A client that keeps its connection open must not keep the process.
+        tokio::time::timeout(Duration::from_millis(500), api).await.ok();
+    }
+    upkeep.abort();
+    tracing::info!("stopped");
+    result
+}
+
+/// The stages of a node, opened.
+struct Parts {
+    stores: Arc<Stores>,
+    broker: Broker,
+}
+
+impl Parts {
+    async fn open(config: &Config, loaded: &Loaded, data: &DataDir, status: &Status) -> Result<Self, Failed> {
+        let node = Arc::new(Node::new(&config.node_name));
+        let tenant = Tenant::default();
+        let dispatcher = Dispatcher::new(node.clone());
+
+        let options = config.store_options(data.path().to_path_buf());
+        let stores = Stores::open(&loaded.config, node.clone(), options)
+            .await
+            .map_err(|problems| Failed::listed(&problems))?;
+        status.set_stores(stores.clone());
+
+        let hooks: Arc<dyn Hooks> = dispatcher.clone();
+        let broker = Broker::new(config.broker.clone(), node.clone(), hooks, Arc::new(VolatileStore))
+            .map_err(|error| Failed::at("broker", &error))?;
+        status.set_broker(broker.clone());
+
+        // Its own source of ids: the two differ in their node bits, so they never give the same id.
+        let ids = Arc::new(IdSource::new(&Node::new(&format!("{}/modules", node.name()))));
+        let host_config = config.host_config(data.path().join("cache"), ids);
+        let host = Host::new(host_config, node, stores.clone(), broker.control())
+            .map_err(|error| Failed::at("modules", &error))?;
+        let actions = stores.actions();
+        let rebuild = {
+            let (dispatcher, tenant) = (dispatcher.clone(), tenant.clone());
+            move |modules: &[Arc<Module>]| dispatcher.install(&tenant, HookTable::build(modules, &actions))
+        };
+        let directory = Directory::open(host, config.modules_dir.clone(), tenant, Arc::new(rebuild))
+            .await
+            .map_err(|error| Failed::at("modules", &error))?;
+        status.set_directory(directory);
+
+        for address in &config.listen {
+            let bound = broker
+                .listen(*address)
+                .await
+                .map_err(|error| Failed::at(&format!("broker.listen: {address}"), &error))?;
+            status.add_listener(bound);
+        }
+        Ok(Self { stores, broker })
+    }
+
+    /// What a person wants to know once.
+    fn announce(&self, config: &Config, status: &Status, began: Instant) {
+        let listeners = status.listeners();
+        for address in &listeners {
+            tracing::info!(%address, "MQTT listener");
+        }
+        let modules = status.modules();
+        for module in &modules.modules {
+            let hooks: Vec<_> = module.hooks.iter().map(|hook| hook.hook.as_str()).collect();
+            tracing::info!(name = module.name, version = module.version, hooks = hooks.join(" "), "module");
+        }
+        if modules.modules.is_empty() && modules.failures.is_empty() {
+            tracing::info!(dir = %config.modules_dir.display(), "no modules yet: a .wasm file put there runs at once");
+        }
+        let connectors = self.stores.connectors(&Tenant::default());
+        let actions = self.stores.actions();
+        for action in &actions {
+            let topic = action.filter().map_or_else(|| "#".into(), ToString::to_string);
+            tracing::info!(hook = action.hook().name(), topic, "hook line {}", action.label());
+        }
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            listeners = ?listeners,
+            modules = modules.modules.len(),
+            modules_failed = modules.failures.len(),
+            connectors = connectors.join(" "),
+            hook_lines = actions.len(),
+            started_in = ?began.elapsed(),
+            "tidegate is ready",
+        );
+    }
+
+    /// Clients first, so that what they sent is stored and acknowledged; then modules; then the writers.
+    async fn close(self, status: &Status, deadline: Duration) -> Result<(), Failed> {
+        let end = Instant::now() + deadline;
+        self.broker.shutdown(deadline).await;
+        let left = || end.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        if let Some(directory) = status.take_directory()
+            && tokio::time::timeout(left(), directory.close()).await.is_err()
+        {
+            tracing::warn!("modules did not end within the deadline");
+        }
+        self.stores.close(left()).await.map_err(|error| {
+            tracing::error!("writers were not flushed: {error}");
+            Failed::at("writers were not flushed", &error)
+        })
+    }
+}

@@ -1,0 +1,160 @@
+//! What the running node is made of, as the API shows it: filled in while it starts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tidegate_broker::Broker;
+use tidegate_event::{Storage as _, Tenant};
+use tidegate_module::{Directory, Module};
+use tidegate_store::Stores;
+
+use crate::api::report::{
+    ConnectorState, FailureReport, HookReport, ModuleCount, ModuleReport, Modules, Readiness,
+};
+
+/// How far the node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Parts are being opened.
+    #[default]
+    Starting,
+    /// Modules are loaded and every listener is bound.
+    Ready,
+    /// A stop has begun.
+    Stopping,
+}
+
+impl Phase {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => Readiness::READY,
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// The parts, as far as they are there.
+#[derive(Default)]
+struct Parts {
+    phase: Phase,
+    stores: Option<Arc<Stores>>,
+    broker: Option<Broker>,
+    directory: Option<Directory>,
+    listeners: Vec<SocketAddr>,
+}
+
+/// Shared between the start, the API and the stop.
+#[derive(Default)]
+pub struct Status(Mutex<Parts>);
+
+impl Status {
+    /// The node is now in `phase`.
+    pub fn enter(&self, phase: Phase) {
+        self.0.lock().phase = phase;
+    }
+
+    /// Connectors are open.
+    pub fn set_stores(&self, stores: Arc<Stores>) {
+        self.0.lock().stores = Some(stores);
+    }
+
+    /// The broker is there.
+    pub fn set_broker(&self, broker: Broker) {
+        self.0.lock().broker = Some(broker);
+    }
+
+    /// Modules are loaded.
+    pub fn set_directory(&self, directory: Directory) {
+        self.0.lock().directory = Some(directory);
+    }
+
+    /// Takes the directory out, to close it.
+    pub fn take_directory(&self) -> Option<Directory> {
+        self.0.lock().directory.take()
+    }
+
+    /// A listener is bound.
+    pub fn add_listener(&self, address: SocketAddr) {
+        self.0.lock().listeners.push(address);
+    }
+
+    /// Bound MQTT addresses.
+    pub fn listeners(&self) -> Vec<SocketAddr> {
+        self.0.lock().listeners.clone()
+    }
+
+    /// The answer of `/readyz`. Every connector is asked; one that does not answer within `timeout` is down.
+    pub async fn readiness(&self, timeout: Duration) -> Readiness {
+        let (stores, mut report) = {
+            let parts = self.0.lock();
+            let report = Readiness {
+                status: parts.phase.name().into(),
+                listeners: parts.listeners.iter().map(ToString::to_string).collect(),
+                connections: parts.broker.as_ref().map_or(0, Broker::connections),
+                modules: parts.directory.as_ref().map_or_else(ModuleCount::default, |directory| {
+                    ModuleCount { serving: directory.modules().len(), failed: directory.failures().len() }
+                }),
+                connectors: Vec::new(),
+            };
+            (parts.stores.clone(), report)
+        };
+        if let Some(stores) = stores {
+            let names = stores.connectors(&Tenant::default());
+            report.connectors = join_all(names.into_iter().map(|name| check(&stores, name, timeout))).await;
+        }
+        report
+    }
+
+    /// The answer of `/api/v1/modules`.
+    pub fn modules(&self) -> Modules {
+        let parts = self.0.lock();
+        let Some(directory) = &parts.directory else { return Modules::default() };
+        Modules {
+            modules: directory.modules().iter().map(|module| report(module)).collect(),
+            failures: directory
+                .failures()
+                .into_iter()
+                .map(|(path, error)| FailureReport { path: path.display().to_string(), error })
+                .collect(),
+        }
+    }
+}
+
+async fn check(stores: &Stores, name: String, timeout: Duration) -> ConnectorState {
+    let error = match tokio::time::timeout(timeout, stores.check(&name)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("no answer in time".into()),
+    };
+    let state = if error.is_none() { "up" } else { "down" };
+    ConnectorState { name, state: state.into(), error }
+}
+
+/// A module as the API shows it.
+pub(crate) fn report(module: &Module) -> ModuleReport {
+    let stats = module.stats();
+    let mean_us = if stats.calls == 0 { 0.0 } else { stats.time.as_secs_f64() * 1e6 / stats.calls as f64 };
+    ModuleReport {
+        name: module.name().into(),
+        version: module.hash().into(),
+        priority: module.priority(),
+        path: module.path().display().to_string(),
+        hooks: module
+            .hooks()
+            .iter()
+            .map(|(hook, filters)| HookReport {
+                hook: hook.name().into(),
+                topics: filters.iter().map(ToString::to_string).collect(),
+            })
+            .collect(),
+        calls: stats.calls,
+        errors: stats.errors,
+        mean_us,
+        bytes: stats.wasm_bytes,
+        instances: stats.instances as u64,
+    }
+}

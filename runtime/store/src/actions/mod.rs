@@ -1,0 +1,174 @@
+//! Actions: what hook lines and guests run. The built-in functions are written here once, for every back end.
+
+mod backlog;
+mod filter;
+mod functions;
+mod lookup;
+mod plan;
+
+use std::sync::Arc;
+
+use tidegate_event::{
+    AckError, AckLevel, AckPart, ActionOptions, BoxFuture, Event, Hook, ReasonCode, Scope, TopicFilter,
+};
+
+pub(crate) use filter::overlaps;
+pub use functions::{Function, reference};
+pub(crate) use functions::{Builtin, find};
+
+use crate::connector::Connector;
+use crate::operation::Operation;
+use crate::statement::Template;
+use plan::Plan;
+
+/// A hook line, ready to run.
+pub struct Action {
+    hook: Hook,
+    filter: Option<TopicFilter>,
+    label: String,
+    work: Work,
+    level: AckLevel,
+    connector: Arc<Connector>,
+}
+
+/// What an action does.
+pub(crate) enum Work {
+    Function { builtin: Builtin, options: ActionOptions },
+    Custom(Arc<[Arc<Template>]>),
+}
+
+impl Action {
+    pub(crate) fn new(
+        hook: Hook,
+        filter: Option<TopicFilter>,
+        label: String,
+        work: Work,
+        level: AckLevel,
+        connector: Arc<Connector>,
+    ) -> Self {
+        Self { hook, filter, label, work, level, connector }
+    }
+
+    /// The hook it is bound to.
+    pub fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    /// Which topics; `None` = all, and always for hooks without a topic.
+    pub fn filter(&self) -> Option<&TopicFilter> {
+        self.filter.as_ref()
+    }
+
+    /// For logs: `sqlite:pool1 on_message_publish`.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Whether it is made of custom statements, which do not run for an implicit (QoS 0) message.acked.
+    pub fn is_custom(&self) -> bool {
+        matches!(self.work, Work::Custom(_))
+    }
+
+    /// Enqueues its operations for the event of `scope`, or makes its look-up.
+    ///
+    /// When its level is `stored`, its part of `scope.acks` is taken before this future ends. Subscriptions,
+    /// backlogs and retained messages are in `scope.effects` before the part is done. Refusals are reported
+    /// through the part. The future is slow when the writer is full: that is the back-pressure.
+    pub fn run<'a>(&'a self, scope: &'a Scope) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            match &self.work {
+                Work::Function { builtin, options } => {
+                    run_function(&self.connector, *builtin, options, scope, self.level).await;
+                }
+                Work::Custom(statements) => {
+                    if !matches!(scope.event, Event::MessageAcked { explicit: false, .. }) {
+                        run_statements(&self.connector, statements, scope, self.level).await;
+                    }
+                }
+            }
+        })
+    }
+}
+
+impl std::fmt::Debug for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Action")
+            .field("hook", &self.hook.name())
+            .field("filter", &self.filter)
+            .field("label", &self.label)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes the part that `level` asks for.
+fn part(scope: &Scope, level: AckLevel) -> AckPart {
+    match level {
+        AckLevel::Stored => scope.acks.part(),
+        AckLevel::Accepted => AckPart::detached(),
+    }
+}
+
+/// Runs a built-in function for the event of `scope` on `connector`.
+pub(crate) async fn run_function(
+    connector: &Arc<Connector>,
+    builtin: Builtin,
+    options: &ActionOptions,
+    scope: &Scope,
+    level: AckLevel,
+) {
+    match plan::plan(connector, builtin, scope) {
+        Plan::Nothing => {}
+        Plan::Write(operation) => connector.writer.enqueue(operation, part(scope, level)).await,
+        Plan::Subscriptions { client } => {
+            let part = part(scope, level);
+            let found = lookup::subscriptions(connector, client).await;
+            conclude(connector, part, found.map(|list| scope.effects.lock().subscriptions.extend(list)));
+        }
+        Plan::Fetch { client, filter } => {
+            let backlog = backlog::Unfetched::new(connector, filter, client, options);
+            scope.effects.lock().backlogs.push(Box::new(backlog));
+        }
+        Plan::Retained { filter } => {
+            let part = part(scope, level);
+            let found = lookup::retained(connector, filter).await;
+            conclude(
+                connector,
+                part,
+                found.map(|(first, rest)| {
+                    let mut effects = scope.effects.lock();
+                    effects.retained.get_or_insert_default().extend(first);
+                    effects.backlogs.extend(rest);
+                }),
+            );
+        }
+    }
+}
+
+/// Ends the part of a look-up whose result, if any, is in the effects.
+fn conclude(connector: &Connector, part: AckPart, result: Result<(), tidegate_event::StorageError>) {
+    match result {
+        Ok(()) => part.done(),
+        Err(error) => {
+            tracing::warn!(connector = %connector.name, %error, "look-up failed");
+            let code = if error.is_retryable() {
+                ReasonCode::SERVER_UNAVAILABLE
+            } else {
+                ReasonCode::IMPLEMENTATION_SPECIFIC
+            };
+            part.fail(AckError::Refused { connector: connector.name.clone(), reason: error.to_string(), code });
+        }
+    }
+}
+
+/// Enqueues custom statements for the event of `scope` on `connector`.
+pub(crate) async fn run_statements(
+    connector: &Arc<Connector>,
+    statements: &Arc<[Arc<Template>]>,
+    scope: &Scope,
+    level: AckLevel,
+) {
+    let values = statements.iter().map(|s| s.bind(&scope.event, &scope.node)).collect();
+    let subject = plan::subject(&scope.event);
+    let operation = Operation::Execute { statements: Arc::clone(statements), values, subject };
+    connector.writer.enqueue(operation, part(scope, level)).await;
+}

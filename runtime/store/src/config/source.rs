@@ -1,0 +1,238 @@
+//! The two front ends' common form: settings of pools and hook lines, with places, before anything is checked
+//! against the back ends.
+
+use std::collections::HashMap;
+
+use toml::de::{DeTable, DeValue};
+
+use super::conf;
+use super::diagnostic::{Diagnostic, Place, Position};
+use super::node::{self, Kind, Node};
+
+/// All settings of all files.
+#[derive(Default)]
+pub(crate) struct Sources {
+    pub(crate) options: Vec<OptionSource>,
+    pub(crate) hooks: Vec<HookSource>,
+    pub(crate) findings: Vec<Diagnostic>,
+}
+
+/// `backend.KIND.POOL.OPTION = value`. For options of a whole back end (`backend.dynamo.region`) the pool is
+/// empty.
+pub(crate) struct OptionSource {
+    pub(crate) kind: String,
+    pub(crate) pool: String,
+    pub(crate) option: String,
+    pub(crate) value: Kind,
+    pub(crate) place: Place,
+}
+
+/// `backend.KIND.hook.HOOK.N = {...}`.
+pub(crate) struct HookSource {
+    pub(crate) kind: String,
+    pub(crate) hook: String,
+    pub(crate) n: u32,
+    pub(crate) value: Node,
+    pub(crate) place: Place,
+    /// The text that offsets of `value` count in: one line of a `.conf` file, or a whole TOML file.
+    pub(crate) text: String,
+}
+
+impl HookSource {
+    /// The place of a part of the value; `key` is its name within the line (`action.function`).
+    pub(crate) fn place_of(&self, key: &str, offset: usize) -> Place {
+        let position = Position::of_offset(&self.text, offset);
+        let base = &self.place;
+        let mut place = if self.is_toml() {
+            base.at(position)
+        } else {
+            base.at(Position { line: base.line, column: base.column + position.column - 1 })
+        };
+        if !key.is_empty() {
+            place.key = format!("{}: {key}", place.key);
+        }
+        place
+    }
+
+    fn is_toml(&self) -> bool {
+        self.place.key.ends_with(']')
+    }
+}
+
+impl Sources {
+    /// Adds a `.conf` file.
+    pub(crate) fn add_conf(&mut self, file: &str, text: &str) {
+        let (entries, findings) = conf::parse(file, text);
+        self.findings.extend(findings);
+        for entry in entries {
+            let place = conf::place(file, &entry);
+            let parts: Vec<&str> = entry.key.split('.').collect();
+            let Some((&"backend", [kind, rest @ ..])) = parts.split_first() else {
+                self.findings.push(place.error("unknown key; expected `backend.KIND. ...`"));
+                continue;
+            };
+            match rest {
+                ["hook", hook @ .., n] if !hook.is_empty() => {
+                    let Ok(n) = n.parse() else {
+                        self.findings
+                            .push(place.error("a hook's key ends in a number: backend.KIND.hook.message.publish.1"));
+                        continue;
+                    };
+                    if entry.value.is_empty() {
+                        continue; // unset
+                    }
+                    match node::from_json(&entry.value) {
+                        Ok(value) => self.hooks.push(HookSource {
+                            kind: (*kind).to_owned(),
+                            hook: hook.join("."),
+                            n,
+                            value,
+                            place,
+                            text: entry.value,
+                        }),
+                        Err(wrong) => self.findings.push(place.error(wrong.message)),
+                    }
+                }
+                ["hook", ..] | [] => self
+                    .findings
+                    .push(place.error("expected backend.KIND.POOL.OPTION or backend.KIND.hook.HOOK.NUMBER")),
+                [option] => self.option(kind, "", option, Kind::Text(entry.value), place),
+                [pool, option @ ..] => self.option(kind, pool, &option.join("."), Kind::Text(entry.value), place),
+            }
+        }
+    }
+
+    /// Adds the table `backend` of a TOML file.
+    pub(crate) fn add_toml(&mut self, file: &str, text: &str) {
+        let at = |offset: usize, key: String| {
+            let position = Position::of_offset(text, offset);
+            Place { file: file.to_owned(), line: position.line, column: position.column, key }
+        };
+        let (document, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let offset = error.span().map_or(0, |span| span.start);
+            self.findings.push(at(offset, String::new()).error(error.message()));
+        }
+        if !errors.is_empty() {
+            return; // what was recovered is not what was written
+        }
+        let Some(backend) = document.get_ref().get("backend") else { return };
+        let DeValue::Table(kinds) = backend.get_ref() else {
+            self.findings.push(at(backend.span().start, "backend".into()).error("expected a table"));
+            return;
+        };
+        for (kind, value) in kinds {
+            let kind_key = format!("backend.{}", kind.get_ref());
+            let DeValue::Table(pools) = value.get_ref() else {
+                self.findings.push(at(kind.span().start, kind_key).error("expected a table"));
+                continue;
+            };
+            for (pool, value) in pools {
+                let key = format!("{kind_key}.{}", pool.get_ref());
+                match (&**pool.get_ref(), value.get_ref()) {
+                    ("hook", DeValue::Array(lines)) => {
+                        for (index, line) in lines.iter().enumerate() {
+                            let place = at(line.span().start, format!("{key}[{index}]"));
+                            self.toml_hook(kind.get_ref(), index, node::from_toml(line), place, text);
+                        }
+                    }
+                    ("hook", _) => self.findings.push(
+                        at(pool.span().start, key.clone())
+                            .error(format!("expected a list of tables, written [[{key}]]")),
+                    ),
+                    (pool_name, DeValue::Table(_)) => {
+                        if let Kind::Table(options) = node::from_toml(value).kind {
+                            for (option, offset, value) in options {
+                                let place = at(offset, format!("{key}.{option}"));
+                                self.option(kind.get_ref(), pool_name, &option, value.kind, place);
+                            }
+                        }
+                    }
+                    (option, _) => {
+                        let place = at(pool.span().start, key.clone());
+                        self.option(kind.get_ref(), "", option, node::from_toml(value).kind, place);
+                    }
+                }
+            }
+        }
+    }
+
+    fn toml_hook(&mut self, kind: &str, index: usize, line: Node, place: Place, text: &str) {
+        let Kind::Table(mut fields) = line.kind else {
+            self.findings.push(place.error(format!("expected a table, not {}", line.kind.name())));
+            return;
+        };
+        let mut take = |name: &str| {
+            let index = fields.iter().position(|(key, _, _)| key == name)?;
+            Some(fields.remove(index).2.kind)
+        };
+        let hook = match take("hook") {
+            Some(Kind::Text(hook)) => hook,
+            Some(other) => {
+                self.findings.push(place.error(format!("hook: expected a string, not {}", other.name())));
+                return;
+            }
+            None => {
+                self.findings.push(place.error("the line has no `hook`, for instance \"message.publish\""));
+                return;
+            }
+        };
+        let n = match take("n") {
+            None => u32::try_from(index + 1).unwrap_or(u32::MAX),
+            Some(Kind::Integer(n)) if u32::try_from(n).is_ok() => u32::try_from(n).unwrap_or_default(),
+            Some(_) => {
+                self.findings.push(place.error("n: expected a number that is not negative"));
+                return;
+            }
+        };
+        let value = Node { offset: line.offset, kind: Kind::Table(fields) };
+        self.hooks.push(HookSource { kind: kind.to_owned(), hook, n, value, place, text: text.to_owned() });
+    }
+
+    fn option(&mut self, kind: &str, pool: &str, option: &str, value: Kind, place: Place) {
+        let (kind, pool, option) = (kind.to_owned(), pool.to_owned(), option.to_owned());
+        self.options.push(OptionSource { kind, pool, option, value, place });
+    }
+
+    /// Keys that two files set: the last file wins, with a warning that names both.
+    pub(crate) fn drop_repeated(&mut self) {
+        let mut seen: HashMap<(String, String, String), usize> = HashMap::new();
+        let mut dropped = Vec::new();
+        for (index, option) in self.options.iter().enumerate() {
+            let key = (option.kind.clone(), option.pool.clone(), option.option.clone());
+            if let Some(earlier) = seen.insert(key, index) {
+                dropped.push((earlier, index));
+            }
+        }
+        for (earlier, later) in &dropped {
+            if let (Some(earlier), Some(later)) = (self.options.get(*earlier), self.options.get(*later)) {
+                self.findings.push(replaces(&later.place, &earlier.place));
+            }
+        }
+        let mut index = 0..;
+        self.options.retain(|_| index.next().is_some_and(|at| !dropped.iter().any(|(earlier, _)| *earlier == at)));
+
+        let mut seen: HashMap<(String, String, u32), usize> = HashMap::new();
+        let mut dropped = Vec::new();
+        for (index, hook) in self.hooks.iter().enumerate() {
+            if hook.is_toml() {
+                continue; // lines of a list have no key of their own
+            }
+            if let Some(earlier) = seen.insert((hook.kind.clone(), hook.hook.clone(), hook.n), index) {
+                if let Some(earlier) = self.hooks.get(earlier) {
+                    self.findings.push(replaces(&hook.place, &earlier.place));
+                }
+                dropped.push(earlier);
+            }
+        }
+        let mut index = 0..;
+        self.hooks.retain(|_| index.next().is_some_and(|at| !dropped.contains(&at)));
+    }
+}
+
+fn replaces(later: &Place, earlier: &Place) -> Diagnostic {
+    later.warning(format!(
+        "the key is repeated: {} line {} replaces {} line {}",
+        later.file, later.line, earlier.file, earlier.line
+    ))
+}

@@ -1,0 +1,120 @@
+//! A connector: one open back end, the writer in front of it, and what the actions remember about it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytestring::ByteString;
+use parking_lot::Mutex;
+use tidegate_event::{BoxFuture, StorageError};
+
+use crate::backend::{Backend, BackendError};
+use crate::metrics::ConnectorMetrics;
+use crate::writer::{Backoff, Writer};
+
+/// An open pool.
+pub(crate) struct Connector {
+    /// `kind:pool`.
+    pub(crate) name: String,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) writer: Writer,
+    pub(crate) metrics: Arc<ConnectorMetrics>,
+    pub(crate) online: OnlineClients,
+    /// How long a read is tried again while the database is down.
+    pub(crate) read_deadline: Duration,
+}
+
+impl Connector {
+    /// Reads, again and again with back-off while the database is down, until the deadline.
+    ///
+    /// # Errors
+    /// The last error.
+    pub(crate) async fn read<'a, T>(
+        &'a self,
+        read: impl Fn(&'a dyn Backend) -> BoxFuture<'a, Result<T, BackendError>>,
+    ) -> Result<T, StorageError> {
+        let mut backoff = Backoff::default();
+        let attempts = async {
+            loop {
+                match read(&*self.backend).await {
+                    Err(error) if error.is_retryable() => {
+                        self.metrics.read_retries.increment(1);
+                        tracing::debug!(connector = %self.name, %error, "read failed, trying again");
+                        backoff.wait().await;
+                    }
+                    result => return result.map_err(|error| error.into_storage(&self.name)),
+                }
+            }
+        };
+        match tokio::time::timeout(self.read_deadline, attempts).await {
+            Ok(result) => result,
+            Err(_) => Err(StorageError::Unavailable {
+                connector: self.name.clone(),
+                reason: format!("no answer within {:?}", self.read_deadline),
+            }),
+        }
+    }
+}
+
+/// The newest connection of each client that is online here. The end of an older connection, which may be
+/// reported later than the beginning of its successor, must not mark the client offline.
+#[derive(Default)]
+pub(crate) struct OnlineClients {
+    newest: Mutex<HashMap<ByteString, u64>>,
+    /// Whether ends of connections are reported at all: otherwise entries would never go.
+    tracked: AtomicBool,
+}
+
+impl OnlineClients {
+    /// Somebody is going to report ends of connections.
+    pub(crate) fn track(&self) {
+        self.tracked.store(true, Ordering::Relaxed);
+    }
+
+    /// The client is online on `connection`.
+    pub(crate) fn connected(&self, client: &ByteString, connection: u64) {
+        if !self.tracked.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut online = self.newest.lock();
+        let newest = online.entry(detached(client)).or_insert(connection);
+        *newest = connection.max(*newest);
+    }
+
+    /// `connection` of the client ended. False when it has a newer one.
+    pub(crate) fn disconnected(&self, client: &ByteString, connection: u64) -> bool {
+        self.track();
+        let mut online = self.newest.lock();
+        if online.get(client).is_some_and(|newest| *newest > connection) {
+            return false;
+        }
+        online.remove(client);
+        true
+    }
+}
+
+/// A copy that does not keep the network buffer alive, which `client` may share.
+fn detached(client: &ByteString) -> ByteString {
+    ByteString::from(&**client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_older_connection_does_not_count() {
+        let online = OnlineClients::default();
+        let client = ByteString::from_static("c");
+        online.connected(&client, 1);
+        assert!(online.newest.lock().is_empty(), "nobody would remove the entry");
+        online.track();
+        online.connected(&client, 1);
+        online.connected(&client, 2);
+        assert!(!online.disconnected(&client, 1));
+        assert!(online.disconnected(&client, 2));
+        assert!(online.newest.lock().is_empty());
+        assert!(online.disconnected(&client, 2), "unknown clients are taken at their word");
+    }
+}

@@ -1,0 +1,252 @@
+//! What the built-in functions ask of a database, as data: the writer queues operations, a back end executes them
+//! in batches.
+
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use foldhash::fast::FixedState;
+use tidegate_event::{Message, MsgId, Node, QoS, TopicFilter, TopicName};
+
+use crate::statement::{Bound, Template};
+
+/// A change of the database. Every operation may be executed again after an unclear failure: the result is the
+/// same (custom statements excepted: they are executed again only when their transaction did not commit).
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// The client is online: state 1, `online_at` set, `offline_at` empty.
+    ClientOnline {
+        /// Client id.
+        client: ByteString,
+        /// The node it is connected to.
+        node: Arc<Node>,
+        /// Since when, milliseconds since the epoch.
+        at_ms: u64,
+    },
+    /// The client is offline: state 0, `offline_at` set, `online_at` kept; nothing when another node has it by now.
+    ClientOffline {
+        /// Client id.
+        client: ByteString,
+        /// The node it was connected to.
+        node: Arc<Node>,
+        /// Since when, milliseconds since the epoch.
+        at_ms: u64,
+    },
+    /// Upsert the client's subscription.
+    StoreSubscription {
+        /// Client id.
+        client: ByteString,
+        /// Topic filter.
+        filter: TopicFilter,
+        /// Granted QoS.
+        qos: QoS,
+    },
+    /// Delete the client's subscription.
+    DeleteSubscription {
+        /// Client id.
+        client: ByteString,
+        /// Topic filter.
+        filter: TopicFilter,
+    },
+    /// Store the message unless one with its id is stored.
+    AppendMessage {
+        /// The message.
+        message: Arc<Message>,
+    },
+    /// Store the message and delete the older ones of its topic.
+    KeepLatest {
+        /// The message.
+        message: Arc<Message>,
+    },
+    /// Move the client's position in the topic to the newest stored message not after `through`; never back.
+    AdvancePosition {
+        /// Client id.
+        client: ByteString,
+        /// Concrete topic.
+        topic: TopicName,
+        /// Up to which message.
+        through: MsgId,
+    },
+    /// Delete the client's positions in the topics that the filter matches.
+    DeletePositions {
+        /// Client id.
+        client: ByteString,
+        /// Topic filter.
+        filter: TopicFilter,
+    },
+    /// Delete a stored message (the ack of a queue).
+    RemoveMessage {
+        /// Its topic.
+        topic: TopicName,
+        /// Its id.
+        id: MsgId,
+    },
+    /// Upsert the topic's retained message.
+    PutRetained {
+        /// The message.
+        message: Arc<Message>,
+    },
+    /// Delete the topic's retained message.
+    DeleteRetained {
+        /// The topic.
+        topic: TopicName,
+    },
+    /// Custom statements, in order.
+    Execute {
+        /// The statements.
+        statements: Arc<[Arc<Template>]>,
+        /// The values of each one's parameters.
+        values: Box<[Box<[Bound]>]>,
+        /// What the event was about.
+        subject: Subject,
+    },
+}
+
+/// What an event was about: it decides the order of custom statements and names them in dead letters.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    /// Client id.
+    pub client: Option<ByteString>,
+    /// Topic name or filter.
+    pub topic: Option<ByteString>,
+    /// The message, for hooks that have one.
+    pub message: Option<Arc<Message>>,
+}
+
+/// What an operation costs in a queue besides its text and payload, in bytes.
+const OVERHEAD: usize = 256;
+
+impl Operation {
+    /// Its name in metrics and dead letters.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::ClientOnline { .. } => "client_online",
+            Self::ClientOffline { .. } => "client_offline",
+            Self::StoreSubscription { .. } => "store_subscription",
+            Self::DeleteSubscription { .. } => "delete_subscription",
+            Self::AppendMessage { .. } => "append_message",
+            Self::KeepLatest { .. } => "keep_latest",
+            Self::AdvancePosition { .. } => "advance_position",
+            Self::DeletePositions { .. } => "delete_positions",
+            Self::RemoveMessage { .. } => "remove_message",
+            Self::PutRetained { .. } => "put_retained",
+            Self::DeleteRetained { .. } => "delete_retained",
+            Self::Execute { .. } => "execute",
+        }
+    }
+
+    /// What it is about.
+    pub fn subject(&self) -> Subject {
+        let of_message = |message: &Arc<Message>| Subject {
+            client: Some(message.sender.clone()),
+            topic: Some(message.topic.as_byte_string().clone()),
+            message: Some(Arc::clone(message)),
+        };
+        let about = |client: Option<&ByteString>, topic: Option<&ByteString>| Subject {
+            client: client.cloned(),
+            topic: topic.cloned(),
+            message: None,
+        };
+        match self {
+            Self::ClientOnline { client, .. } | Self::ClientOffline { client, .. } => about(Some(client), None),
+            Self::StoreSubscription { client, filter, .. }
+            | Self::DeleteSubscription { client, filter }
+            | Self::DeletePositions { client, filter } => about(Some(client), Some(filter.as_byte_string())),
+            Self::AppendMessage { message } | Self::KeepLatest { message } | Self::PutRetained { message } => {
+                of_message(message)
+            }
+            Self::AdvancePosition { client, topic, .. } => about(Some(client), Some(topic.as_byte_string())),
+            Self::RemoveMessage { topic, .. } | Self::DeleteRetained { topic } => {
+                about(None, Some(topic.as_byte_string()))
+            }
+            Self::Execute { subject, .. } => subject.clone(),
+        }
+    }
+
+    /// Bytes it holds while it is queued.
+    pub(crate) fn size(&self) -> usize {
+        let held = match self {
+            Self::AppendMessage { message } | Self::KeepLatest { message } | Self::PutRetained { message } => {
+                message.payload.len() + message.topic.as_str().len()
+            }
+            Self::Execute { values, .. } => values.iter().flatten().map(Bound::size).sum(),
+            Self::StoreSubscription { filter, .. }
+            | Self::DeleteSubscription { filter, .. }
+            | Self::DeletePositions { filter, .. } => filter.as_str().len(),
+            Self::AdvancePosition { topic, .. }
+            | Self::RemoveMessage { topic, .. }
+            | Self::DeleteRetained { topic } => topic.as_str().len(),
+            Self::ClientOnline { .. } | Self::ClientOffline { .. } => 0,
+        };
+        held + OVERHEAD
+    }
+
+    /// Which of `shards` it belongs to. Operations on one client's state and subscriptions share a shard, so do
+    /// those on one topic's messages: within a shard the order is kept.
+    pub(crate) fn shard(&self, shards: usize) -> usize {
+        match self {
+            Self::ClientOnline { client, .. }
+            | Self::ClientOffline { client, .. }
+            | Self::StoreSubscription { client, .. }
+            | Self::DeleteSubscription { client, .. }
+            | Self::DeletePositions { client, .. } => shard_of(client, shards),
+            Self::AppendMessage { message } | Self::KeepLatest { message } | Self::PutRetained { message } => {
+                shard_of(message.topic.as_str(), shards)
+            }
+            Self::AdvancePosition { topic, .. }
+            | Self::RemoveMessage { topic, .. }
+            | Self::DeleteRetained { topic } => shard_of(topic.as_str(), shards),
+            Self::Execute { subject, .. } => {
+                let key = match (&subject.message, &subject.client) {
+                    (Some(message), _) => message.topic.as_str(),
+                    (None, Some(client)) => client,
+                    (None, None) => "",
+                };
+                shard_of(key, shards)
+            }
+        }
+    }
+}
+
+/// The shard of a client id or topic.
+pub(crate) fn shard_of(key: &str, shards: usize) -> usize {
+    if shards <= 1 {
+        return 0;
+    }
+    let hash = FixedState::with_seed(0).hash_one(key);
+    usize::try_from(hash % (shards as u64)).unwrap_or(0)
+}
+
+/// The id under which a stored message travels that was not written by this runtime (a `msgid` of another form,
+/// or none): the row's number. Its time is 0, which no id of ours has.
+pub fn foreign_id(row: i64) -> MsgId {
+    MsgId::from_bits(u128::from(row.unsigned_abs()))
+}
+
+/// The row's number, when `id` is a [`foreign_id`].
+pub fn foreign_row(id: MsgId) -> Option<i64> {
+    (id.micros() == 0).then(|| i64::try_from(id.bits()).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_row_travels_as_an_id() {
+        assert_eq!(foreign_row(foreign_id(42)), Some(42));
+        let ours = MsgId::from_bits(1_700_000_000_000_000_u128 << 64);
+        assert_eq!(foreign_row(ours), None);
+    }
+
+    #[test]
+    fn a_client_and_a_topic_always_have_the_same_shard() {
+        for key in ["a", "b/c", ""] {
+            assert_eq!(shard_of(key, 8), shard_of(key, 8));
+            assert!(shard_of(key, 8) < 8);
+            assert_eq!(shard_of(key, 1), 0);
+        }
+        let used: std::collections::BTreeSet<_> = (0..100).map(|n| shard_of(&format!("t/{n}"), 8)).collect();
+        assert_eq!(used.len(), 8, "topics spread over all shards");
+    }
+}

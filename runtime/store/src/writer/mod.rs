@@ -1,0 +1,158 @@
+//! The writer in front of every connector: queues operations, writes them in natural batches, tries again while
+//! the database is down, and singles out what it refuses.
+//!
+//! *Natural batching*: a batch is whatever has gathered while the previous one was written. There is no timer: an
+//! idle database gets a single operation at once, a busy one gets large batches.
+//!
+//! *Order*: operations of one client or topic are in one shard; a shard has one batch in flight, so an earlier
+//! operation is durable before a later one starts.
+
+mod backoff;
+mod budget;
+mod shard;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use tidegate_event::{AckPart, TopicFilter};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use backoff::Backoff;
+pub(crate) use budget::Budget;
+use budget::{Charge, Share};
+use shard::{Queue, Worker};
+
+use crate::backend::Backend;
+use crate::dead_letter::DeadLetters;
+use crate::metrics::ConnectorMetrics;
+use crate::operation::{Operation, shard_of};
+
+/// Upper bounds of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchLimits {
+    pub(crate) operations: usize,
+    pub(crate) bytes: usize,
+}
+
+/// An operation on its way.
+struct Pending {
+    operation: Operation,
+    part: AckPart,
+    bytes: usize,
+    charge: Charge,
+}
+
+/// The handle of a connector's writer.
+pub(crate) struct Writer {
+    shards: Vec<Arc<Queue>>,
+    share: Arc<Share>,
+    metrics: Arc<ConnectorMetrics>,
+    /// Ends the workers once their queues are empty.
+    closing: CancellationToken,
+    /// Ends the workers at once.
+    abort: CancellationToken,
+    /// Each ends with the number of operations that it gave up.
+    workers: tokio::sync::Mutex<JoinSet<usize>>,
+}
+
+/// What every worker of a connector shares.
+pub(crate) struct WriterParts {
+    pub(crate) connector: String,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) metrics: Arc<ConnectorMetrics>,
+    pub(crate) dead_letters: Arc<DeadLetters>,
+    pub(crate) limits: BatchLimits,
+}
+
+impl Writer {
+    /// Starts a worker for every shard of the back end. Inside a tokio runtime.
+    pub(crate) fn start(parts: WriterParts, budget: &Budget) -> Self {
+        let parts = Arc::new(parts);
+        let share = Arc::new(budget.share());
+        let (closing, abort) = (CancellationToken::new(), CancellationToken::new());
+        let mut workers = JoinSet::new();
+        let shards = (0..parts.backend.shards().max(1))
+            .map(|_| {
+                let queue = Arc::new(Queue::default());
+                let worker = Worker {
+                    parts: Arc::clone(&parts),
+                    queue: Arc::clone(&queue),
+                    share: Arc::clone(&share),
+                    closing: closing.clone(),
+                    abort: abort.clone(),
+                };
+                workers.spawn(worker.run());
+                queue
+            })
+            .collect();
+        let metrics = Arc::clone(&parts.metrics);
+        Self { shards, share, metrics, closing, abort, workers: tokio::sync::Mutex::new(workers) }
+    }
+
+    /// Queues `operation`; `part` is completed when it is durable or refused. Waits while the memory budget is
+    /// used up. After [`close`](Self::close) the part fails as abandoned.
+    pub(crate) async fn enqueue(&self, operation: Operation, part: AckPart) {
+        let bytes = operation.size();
+        let Some(charge) = self.share.take(bytes).await else {
+            self.metrics.abandoned.increment(1);
+            return; // dropping the part says so
+        };
+        let index = operation.shard(self.shards.len());
+        self.metrics.queued.increment(1.0);
+        if let Some(queue) = self.shards.get(index)
+            && let Err(refused) = queue.push(Pending { operation, part, bytes, charge })
+        {
+            self.metrics.queued.decrement(1.0);
+            self.metrics.abandoned.increment(1);
+            self.share.release(refused.charge);
+        }
+    }
+
+    /// Waits until everything queued so far for this client has been decided.
+    pub(crate) async fn drain_client(&self, client: &ByteString) {
+        if let Some(queue) = self.shards.get(shard_of(client, self.shards.len())) {
+            queue.drain().await;
+        }
+    }
+
+    /// Waits until everything queued so far for topics that `filter` matches has been decided.
+    pub(crate) async fn drain_filter(&self, filter: &TopicFilter) {
+        if filter.is_wildcard() {
+            for queue in &self.shards {
+                queue.drain().await;
+            }
+        } else if let Some(queue) = self.shards.get(shard_of(filter.as_str(), self.shards.len())) {
+            queue.drain().await;
+        }
+    }
+
+    /// Takes nothing more, writes what is queued, and gives up at the deadline. Gives the number of operations
+    /// that were abandoned.
+    pub(crate) async fn close(&self, deadline: Duration) -> usize {
+        self.share.close();
+        self.shards.iter().for_each(|queue| queue.close());
+        self.closing.cancel();
+        let mut workers = self.workers.lock().await;
+        let mut given_up = 0;
+        let finished = async {
+            while let Some(worker) = workers.join_next().await {
+                given_up += worker.unwrap_or(0);
+            }
+        };
+        if tokio::time::timeout(deadline, finished).await.is_err() {
+            self.abort.cancel();
+            while let Some(worker) = workers.join_next().await {
+                given_up += worker.unwrap_or(0);
+            }
+        }
+        let left: usize = self.shards.iter().map(|queue| queue.clear()).sum();
+        self.metrics.abandoned.increment(left as u64);
+        self.metrics.queued.set(0.0);
+        given_up + left
+    }
+}
+
+#[cfg(test)]
+mod tests;

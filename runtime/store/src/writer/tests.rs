@@ -1,0 +1,302 @@
+//! Tests of the writer against a scripted back end.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+use tidegate_event::{
+    AckError, AckJoin, BoxFuture, Rows, SqlValue, TopicFilter,
+};
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::backend::{BackendError, Page, RetainedPage, Unread};
+use crate::statement::Template;
+
+/// Writes when it is let, answers as told, remembers what it was given.
+struct Scripted {
+    shards: usize,
+    /// One permit a call.
+    gate: Semaphore,
+    /// Topics that are refused, and topics that are unavailable so many times.
+    refuse: Mutex<Vec<&'static str>>,
+    unavailable: Mutex<usize>,
+    panic_on: Mutex<Option<&'static str>>,
+    batches: Mutex<Vec<Vec<String>>>,
+}
+
+impl Scripted {
+    fn new(shards: usize, permits: usize) -> Arc<Self> {
+        Arc::new(Self {
+            shards,
+            gate: Semaphore::new(permits),
+            refuse: Mutex::default(),
+            unavailable: Mutex::default(),
+            panic_on: Mutex::default(),
+            batches: Mutex::default(),
+        })
+    }
+
+    fn stored(&self) -> Vec<String> {
+        self.batches.lock().iter().flatten().cloned().collect()
+    }
+}
+
+fn topic_of(operation: &Operation) -> String {
+    operation.subject().topic.unwrap_or_default().to_string()
+}
+
+impl Backend for Scripted {
+    fn shards(&self) -> usize {
+        self.shards
+    }
+
+    fn write<'a>(&'a self, operations: &'a [Operation]) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            self.gate.acquire().await.unwrap().forget();
+            let mut unavailable = self.unavailable.lock();
+            if *unavailable > 0 {
+                *unavailable -= 1;
+                return Err(BackendError::Unavailable("down".into()));
+            }
+            let topics: Vec<String> = operations.iter().map(topic_of).collect();
+            let panic_on = *self.panic_on.lock();
+            assert!(!topics.iter().any(|t| Some(&**t) == panic_on), "scripted panic");
+            if topics.iter().any(|t| self.refuse.lock().contains(&&**t)) {
+                return Err(BackendError::Refused { code: "1".into(), message: "no".into() });
+            }
+            self.batches.lock().push(topics);
+            Ok(())
+        })
+    }
+
+    fn subscriptions<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<(String, i64)>, BackendError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn unread<'a>(&'a self, _: &'a Unread) -> BoxFuture<'a, Result<Page, BackendError>> {
+        Box::pin(async { Ok(Page::default()) })
+    }
+
+    fn retained<'a>(
+        &'a self,
+        _: &'a TopicFilter,
+        _: Option<&'a str>,
+        _: u32,
+    ) -> BoxFuture<'a, Result<RetainedPage, BackendError>> {
+        Box::pin(async { Ok(RetainedPage::default()) })
+    }
+
+    fn query<'a>(&'a self, _: &'a str, _: Vec<SqlValue>) -> BoxFuture<'a, Result<Rows, BackendError>> {
+        Box::pin(async { Ok(Rows::default()) })
+    }
+
+    fn exec<'a>(&'a self, _: &'a str, _: Vec<Vec<SqlValue>>) -> BoxFuture<'a, Result<u64, BackendError>> {
+        Box::pin(async { Ok(0) })
+    }
+
+    fn prepare<'a>(&'a self, _: &'a Template) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+struct Bench {
+    backend: Arc<Scripted>,
+    writer: Writer,
+    dir: tempfile::TempDir,
+}
+
+fn bench(shards: usize, permits: usize, budget: usize) -> Bench {
+    let backend = Scripted::new(shards, permits);
+    let dir = tempfile::tempdir().unwrap();
+    let parts = WriterParts {
+        connector: "test:p".into(),
+        backend: backend.clone(),
+        metrics: Arc::new(ConnectorMetrics::new("test:p")),
+        dead_letters: Arc::new(DeadLetters::new(dir.path().join("dead-letters.jsonl"), 1 << 20)),
+        limits: BatchLimits { operations: 100, bytes: 1 << 20 },
+    };
+    let writer = Writer::start(parts, &Budget::new(budget, 1));
+    Bench { backend, writer, dir }
+}
+
+impl Bench {
+    async fn put(&self, topic: &str) -> AckJoin {
+        let join = AckJoin::new();
+        let operation = Operation::DeleteRetained { topic: topic.parse().unwrap() };
+        self.writer.enqueue(operation, join.part()).await;
+        join
+    }
+
+    fn letters(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("dead-letters.jsonl")).unwrap_or_default()
+    }
+}
+
+const MANY: usize = 1 << 30;
+
+#[tokio::test]
+async fn what_gathers_while_a_batch_is_written_is_the_next_batch() {
+    let bench = bench(1, 0, MANY);
+    let first = bench.put("t/0").await;
+    tokio::task::yield_now().await; // the worker takes it and waits at the gate
+    let mut joins = vec![first];
+    for n in 1..=5 {
+        joins.push(bench.put(&format!("t/{n}")).await);
+    }
+    bench.backend.gate.add_permits(2);
+    for join in joins {
+        assert_eq!(join.await, Ok(()));
+    }
+    let sizes: Vec<usize> = bench.backend.batches.lock().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [1, 5]);
+}
+
+#[tokio::test]
+async fn a_part_is_done_only_after_the_write_returned() {
+    let bench = bench(1, 0, MANY);
+    let join = bench.put("t").await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+        assert_eq!(join.clone().now_or_never(), None);
+    }
+    bench.backend.gate.add_permits(1);
+    assert_eq!(join.await, Ok(()));
+}
+
+#[tokio::test]
+async fn only_the_refused_operation_fails_and_order_is_kept() {
+    let bench = bench(1, 0, MANY);
+    *bench.backend.refuse.lock() = vec!["t/3", "t/7"];
+    let mut joins = Vec::new();
+    for n in 0..10 {
+        joins.push(bench.put(&format!("t/{n}")).await);
+    }
+    bench.backend.gate.add_permits(MANY);
+    for (n, join) in joins.into_iter().enumerate() {
+        match join.await {
+            Ok(()) => assert!(n != 3 && n != 7, "{n}"),
+            Err(AckError::Refused { connector, code, .. }) => {
+                assert!(n == 3 || n == 7, "{n}");
+                assert_eq!((&*connector, code.0), ("test:p", 0x83));
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let expected: Vec<String> = [0, 1, 2, 4, 5, 6, 8, 9].iter().map(|n| format!("t/{n}")).collect();
+    assert_eq!(bench.backend.stored(), expected);
+    assert_eq!(bench.letters().lines().count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_down_is_tried_again_until_it_is_up() {
+    let bench = bench(1, MANY, MANY);
+    *bench.backend.unavailable.lock() = 50;
+    let (first, second) = (bench.put("a").await, bench.put("b").await);
+    assert_eq!((first.await, second.await), (Ok(()), Ok(())));
+    assert_eq!(bench.backend.stored(), ["a", "b"]);
+    assert_eq!(bench.letters(), "");
+}
+
+#[tokio::test]
+async fn a_panic_in_a_driver_refuses_the_operation_and_the_writer_goes_on() {
+    let bench = bench(1, MANY, MANY);
+    *bench.backend.panic_on.lock() = Some("bad");
+    let joins = [bench.put("good").await, bench.put("bad").await, bench.put("fine").await];
+    let mut results = Vec::new();
+    for join in joins {
+        results.push(join.await.is_ok());
+    }
+    assert_eq!(results, [true, false, true]);
+}
+
+#[tokio::test]
+async fn a_full_budget_holds_the_next_operation_back() {
+    let bench = bench(1, 0, 0); // the least share: 64 KiB
+    let mut joins = Vec::new();
+    loop {
+        let join = AckJoin::new();
+        let operation = Operation::DeleteRetained { topic: "x".repeat(1_000).parse().unwrap() };
+        if bench.writer.enqueue(operation, join.part()).now_or_never().is_none() {
+            break;
+        }
+        joins.push(join);
+        assert!(joins.len() < 1_000, "the queue has no bound");
+    }
+    assert!(joins.len() > 40, "{}", joins.len());
+    let operation = Operation::DeleteRetained { topic: "late".parse().unwrap() };
+    let late = bench.writer.enqueue(operation, AckPart::detached());
+    let mut late = std::pin::pin!(late);
+    // Waiters are served in their order, small ones too: nobody starves.
+    bench.backend.gate.add_permits(MANY);
+    for join in joins {
+        assert_eq!(join.await, Ok(()));
+    }
+    late.as_mut().await;
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_what_was_queued_before_it() {
+    let bench = bench(4, 0, MANY);
+    let join = bench.put("a/b").await;
+    let exact: TopicFilter = "a/b".parse().unwrap();
+    let all = TopicFilter::all();
+    let mut drains = [bench.writer.drain_filter(&exact).boxed(), bench.writer.drain_filter(&all).boxed()];
+    for drain in &mut drains {
+        assert!(drain.now_or_never().is_none());
+    }
+    bench.backend.gate.add_permits(1);
+    assert_eq!(join.await, Ok(()));
+    for drain in drains {
+        drain.await;
+    }
+    bench.writer.drain_client(&ByteString::from_static("nobody")).await;
+}
+
+#[tokio::test]
+async fn shards_write_side_by_side_and_each_in_order() {
+    let bench = bench(4, MANY, MANY);
+    let mut joins = Vec::new();
+    for n in 0..200 {
+        for topic in ["a", "b", "c", "d", "e"] {
+            joins.push(bench.put(&format!("{topic}/{n}")).await);
+        }
+    }
+    for join in joins {
+        assert_eq!(join.await, Ok(()));
+    }
+    let batches = bench.backend.batches.lock();
+    for batch in batches.iter() {
+        let shards: std::collections::BTreeSet<_> = batch.iter().map(|t| shard_of(t, 4)).collect();
+        assert_eq!(shards.len(), 1, "a batch belongs to one shard");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_writes_what_is_queued_and_gives_up_at_the_deadline() {
+    let bench_ok = bench(1, MANY, MANY);
+    let join = bench_ok.put("a").await;
+    assert_eq!(bench_ok.writer.close(Duration::from_secs(5)).await, 0);
+    assert_eq!(join.await, Ok(()));
+    assert_eq!(bench_ok.put("late").await.await, Err(AckError::Abandoned));
+
+    let bench_down = bench(1, MANY, MANY);
+    *bench_down.backend.unavailable.lock() = usize::MAX;
+    let first = bench_down.put("a").await;
+    tokio::task::yield_now().await; // in flight
+    let second = bench_down.put("b").await; // in the queue
+    let left = bench_down.writer.close(Duration::from_secs(5)).await;
+    assert_eq!(left, 2);
+    assert_eq!((first.await, second.await), (Err(AckError::Abandoned), Err(AckError::Abandoned)));
+}

@@ -1,0 +1,6 @@
+//! The cases, by what they are about.
+
+pub(crate) mod clients;
+pub(crate) mod messages;
+pub(crate) mod retained;
+pub(crate) mod statements;

@@ -1,0 +1,64 @@
+//! The contract of every back end: one suite, run against each of them.
+//!
+//! A back end joins with a [`Factory`](fixture::Factory) and a line in `contract!` below. The cases drive actions as
+//! dispatch does and look at what clients would get and at the tables, never at a driver.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+
+mod cases;
+mod fixture;
+mod sqlite;
+
+/// A test for every case, on the back end that `$factory` makes.
+macro_rules! tests {
+    ($factory:expr; $($file:ident::$case:ident,)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::cases::$file::$case(&$factory).await;
+            }
+        )*
+    };
+}
+
+/// A module with all tests for one back end.
+macro_rules! contract {
+    ($back_end:ident, $factory:expr) => {
+        mod $back_end {
+            tests! { $factory;
+                clients::a_client_is_online_then_offline,
+                clients::a_take_over_leaves_the_client_online,
+                clients::stored_subscriptions_are_looked_up,
+                clients::rows_that_cannot_be_subscribed_are_skipped,
+                clients::subscriptions_are_stored_and_deleted,
+                messages::publish_stores_qos_1_and_2_only,
+                messages::store_stores_every_qos_and_once_beside_publish,
+                messages::payloads_are_bytes,
+                messages::two_subscribers_have_their_own_positions,
+                messages::a_position_waits_for_the_oldest_unacked_message,
+                messages::a_position_never_goes_back,
+                messages::an_ack_of_an_unstored_message_moves_to_the_newest_stored_one,
+                messages::a_backlog_comes_in_pages,
+                messages::a_time_range_bounds_the_age,
+                messages::a_wildcard_fetch_filters_by_topic,
+                messages::a_wildcard_fetch_fills_its_pages,
+                messages::a_shared_subscription_gets_nothing_stored,
+                messages::a_queue_is_emptied_by_acks,
+                messages::keep_latest_keeps_one_message_a_topic,
+                messages::acked_delete_forgets_positions,
+                messages::rows_of_other_writers_are_delivered_and_acked,
+                retained::a_retained_message_is_replaced_and_deleted,
+                retained::a_look_up_finds_what_the_filter_matches,
+                retained::a_large_look_up_goes_on_in_a_backlog,
+                statements::custom_statements_bind_their_variables,
+                statements::statements_of_one_action_are_one_transaction,
+                statements::an_implicit_ack_moves_positions_but_runs_no_statement,
+                statements::only_the_refused_message_fails,
+                statements::guests_run_functions_and_statements,
+                statements::guests_query_with_typed_values,
+                statements::guests_cannot_reach_the_connection,
+            }
+        }
+    };
+}
+
+contract!(sqlite_contract, crate::sqlite::Factory);

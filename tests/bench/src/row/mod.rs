@@ -1,0 +1,74 @@
+//! The rows of the bench: one module each, named as on the command line.
+
+mod broker;
+mod call;
+mod store;
+mod transform;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::load::Span;
+use crate::peer::Peer;
+use crate::report::Report;
+
+/// A row, as named on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Row {
+    /// The broker alone, against rumqttd and mosquitto.
+    Broker,
+    /// What a module that transforms every message adds.
+    Transform,
+    /// What calling a guest that does nothing costs.
+    Call,
+    /// Stored, then acknowledged: against the same driver's bare inserts.
+    Store,
+}
+
+impl Row {
+    /// Every row, in the order they run.
+    pub const ALL: [Self; 4] = [Self::Broker, Self::Transform, Self::Call, Self::Store];
+}
+
+/// What every row is run with.
+#[derive(Debug)]
+pub struct Bench {
+    /// Our binary.
+    pub tidegate: Option<PathBuf>,
+    /// Who is measured in rows with peers.
+    pub peers: Vec<Peer>,
+    /// Rounds of every case.
+    pub rounds: usize,
+    /// Warm-up and measured interval of a round.
+    pub span: Span,
+    /// A few seconds a row: fewer cases, so that every path is walked and no number means much.
+    pub quick: bool,
+    /// Take a profile of our server.
+    pub profile: bool,
+    /// Where results go.
+    pub report: Report,
+}
+
+impl Bench {
+    /// The span of a round: `quick` or full.
+    pub fn span(quick: bool) -> Span {
+        if quick {
+            Span { warm_up: Duration::from_millis(100), measure: Duration::from_millis(300) }
+        } else {
+            Span { warm_up: Duration::from_millis(500), measure: Duration::from_secs(3) }
+        }
+    }
+
+    /// Runs `row`.
+    ///
+    /// # Errors
+    /// When something could not be measured at all.
+    pub async fn run(&mut self, row: Row) -> anyhow::Result<()> {
+        match row {
+            Row::Broker => broker::run(self).await,
+            Row::Transform => transform::run(self).await,
+            Row::Call => call::run(self).await,
+            Row::Store => store::run(self).await,
+        }
+    }
+}

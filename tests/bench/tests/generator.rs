@@ -1,0 +1,127 @@
+//! The load generator against a relay that is known to be right, or wrong in a known way.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_bench::load::paced::Paced;
+use tidegate_bench::load::{Endpoint, Load, Span};
+use tidegate_bench::wire::{self, Payload, Version, kind};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
+
+const SPAN: Span = Span { warm_up: Duration::from_millis(20), measure: Duration::from_millis(100) };
+
+/// The first subscriber's socket.
+type Subscriber = Arc<Mutex<Option<OwnedWriteHalf>>>;
+
+/// Starts a relay that sends what it is published to its one subscriber at QoS 0, but for every `drops`-th
+/// message, and acknowledges all.
+async fn relay(drops: Option<u64>) -> Endpoint {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let subscriber = Subscriber::default();
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, subscriber.clone(), drops));
+        }
+    });
+    Endpoint { address, pid: std::process::id() }
+}
+
+async fn serve(stream: TcpStream, subscriber: Subscriber, drops: Option<u64>) {
+    let (mut read, write) = stream.into_split();
+    let mut write = Some(write);
+    let (mut inbox, mut published) = (Vec::new(), 0_u64);
+    while read.read_buf(&mut inbox).await.is_ok_and(|count| count > 0) {
+        let (mut at, mut back, mut onward) = (0, Vec::new(), Vec::new());
+        let mut subscribed = false;
+        while let Some((frame, used)) = wire::next_frame(&inbox[at..]).unwrap() {
+            match frame.kind() {
+                1 => back.extend_from_slice(&[0x20, 2, 0, 0]),
+                8 => {
+                    back.extend_from_slice(&[0x90, 3, 0, 1, *frame.body().last().unwrap()]);
+                    subscribed = true;
+                }
+                kind::PUBLISH => {
+                    let publish = frame.publish(Version::V311).unwrap();
+                    published += 1;
+                    if publish.qos == 1 {
+                        wire::acknowledge(&mut back, kind::PUBACK, publish.packet_id);
+                    } else if publish.qos == 2 {
+                        wire::acknowledge(&mut back, kind::PUBREC, publish.packet_id);
+                    }
+                    if drops.is_none_or(|every| !published.is_multiple_of(every)) {
+                        onward.extend_from_slice(&[0x30, 3 + publish.payload.len() as u8, 0, 1, b't']);
+                        onward.extend_from_slice(publish.payload);
+                    }
+                }
+                kind::PUBREL => wire::acknowledge(&mut back, kind::PUBCOMP, frame.packet_id().unwrap()),
+                _ => {}
+            }
+            at += used;
+        }
+        inbox.drain(..at);
+        if let Some(write) = &mut write {
+            write.write_all(&back).await.unwrap();
+        }
+        if subscribed {
+            *subscriber.lock().await = write.take();
+        }
+        if let Some(subscriber) = subscriber.lock().await.as_mut() {
+            subscriber.write_all(&onward).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_through_a_good_relay_at_any_qos() {
+    for qos in 0..3 {
+        let load = Load { qos, ..Load::default() };
+        let result = load.run(relay(None).await, SPAN).await.unwrap();
+        assert!(result.per_second > 0.0);
+        assert!(result.sent > 0);
+        assert_eq!((result.lost, result.misordered), (0, 0), "QoS {qos}");
+        assert_eq!(result.acknowledged, if qos == 0 { 0 } else { result.sent }, "QoS {qos}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_lost_message_is_counted() {
+    // What is lost never frees its place in the lead: an unbounded one keeps the load going.
+    let load = Load { lead: 1_000_000, ..Load::default() };
+    let result = load.run(relay(Some(1_000)).await, SPAN).await.unwrap();
+    assert_eq!(result.lost, result.sent / 1_000);
+    assert!(result.lost > 0);
+    // Each gap shows at the message after it; the last lost one may have none.
+    assert!(result.lost - result.misordered <= 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_loop_takes_the_time_of_every_measured_message() {
+    for qos in [0, 1] {
+        let paced =
+            Paced { qos, payload: vec![b'x'; 100], topic: "t".into(), rate: 2_000 };
+        let latency = paced.run(relay(None).await, SPAN).await.unwrap();
+        assert_eq!(latency.lost, 0);
+        assert_eq!(latency.histogram.len(), 200, "a tenth of a second at 2,000 a second");
+        assert!(latency.percentile_us(50.0) > 0.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_loop_counts_what_is_lost() {
+    let paced = Paced { qos: 0, payload: vec![b'x'; 100], topic: "t".into(), rate: 2_000 };
+    let latency = paced.run(relay(Some(10)).await, SPAN).await.unwrap();
+    assert_eq!(latency.lost, 24, "240 messages, every tenth lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fixed_payload_is_counted_without_sequence_numbers() {
+    let load = Load { payload: Payload::Fixed(b"{\"celsius\":21.5}".to_vec()), ..Load::default() };
+    let result = load.run(relay(None).await, SPAN).await.unwrap();
+    assert_eq!((result.lost, result.misordered), (0, 0));
+}

@@ -1,0 +1,253 @@
+//! `tidegate run` as a child process in a directory of its own.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::wait::{PATIENCE, until};
+
+/// The binary under test: `TIDEGATE_BIN`, else the release binary of the usual target directory.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("TIDEGATE_BIN") {
+        return path.into();
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| crate::guests::cache().join("target"), PathBuf::from);
+    let path = target.join("release/tidegate");
+    assert!(path.exists(), "{} is missing: `cargo xtask test` builds it", path.display());
+    path
+}
+
+/// Runs `tidegate` with `args` in `directory` to its end.
+pub fn tidegate(directory: &Path, args: &[&str]) -> Output {
+    Command::new(binary())
+        .current_dir(directory)
+        .args(args)
+        .env("NO_COLOR", "1")
+        .output()
+        .expect("tidegate starts")
+}
+
+/// Both streams of a finished command, as text.
+pub fn text_of(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// What to lay into the directory before the runtime starts.
+pub struct Builder {
+    directory: TempDir,
+}
+
+impl Builder {
+    /// Writes a file below the directory, with its folders.
+    pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        let path = self.directory.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a file has a folder")).unwrap();
+        std::fs::write(path, content).unwrap();
+        self
+    }
+
+    /// The hook lines of document 003's MySQL sample.
+    pub fn document_lines(self) -> Self {
+        self.file("conf.d/emqx_backend_sqlite.conf", crate::DOCUMENT_LINES)
+    }
+
+    /// A guest in the watched directory, with a manifest.
+    pub fn module(self, name: &str, manifest: &str) -> Self {
+        let wasm = crate::guests::bytes(name);
+        self.file(&format!("modules/{name}.wasm"), wasm).file(&format!("modules/{name}.toml"), manifest)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Starts the runtime and waits until it is ready.
+    pub fn start(self) -> Server {
+        for folder in ["modules", "conf.d", "data"] {
+            std::fs::create_dir_all(self.directory.path().join(folder)).unwrap();
+        }
+        let mut server =
+            Server { directory: self.directory, child: None, port: free_port(), api: free_port() };
+        server.start();
+        server
+    }
+}
+
+/// A running runtime; killed when dropped.
+pub struct Server {
+    directory: TempDir,
+    child: Option<Child>,
+    /// Where MQTT is served, on 127.0.0.1.
+    pub port: u16,
+    /// Where the management API is served, on 127.0.0.1.
+    pub api: u16,
+}
+
+impl Server {
+    /// A new, empty directory.
+    pub fn builder() -> Builder {
+        Builder { directory: tempfile::Builder::new().prefix("tidegate-e2e-").tempdir().unwrap() }
+    }
+
+    /// Without modules, connectors or hook lines: a plain broker.
+    pub fn plain() -> Self {
+        Self::builder().start()
+    }
+
+    /// Starts it (again) on the same ports and data; waits until `/readyz` says so.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let log = OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        let child = Command::new(binary())
+            .current_dir(self.directory.path())
+            .args(["run", "--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(["--api", &format!("127.0.0.1:{}", self.api)])
+            .env("NO_COLOR", "1")
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("tidegate starts");
+        self.child = Some(child);
+        let start = Instant::now();
+        while self.get("/readyz").is_none_or(|(status, _)| status != 200) {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
+            assert!(ended.is_none(), "tidegate ended with {ended:?}:\n{}", self.log());
+            assert!(start.elapsed() < PATIENCE, "tidegate never became ready:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for the graceful end; gives whether it ended with success.
+    pub fn stop(&mut self) -> bool {
+        let mut child = self.child.take().expect("it runs");
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        until("the runtime ends after SIGTERM", || child.try_wait().unwrap()).success()
+    }
+
+    /// Whether the process still lives.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// Its directory: `conf.d`, `modules`, `data`.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A file below it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The database of [`crate::DOCUMENT_LINES`].
+    pub fn database(&self) -> PathBuf {
+        self.file("data/mqtt.db")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("tidegate.log")
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        let mut text = Vec::new();
+        if let Ok(mut file) = File::open(self.log_path()) {
+            file.read_to_end(&mut text).unwrap();
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// How many bytes it has logged: where to look from for what comes next.
+    pub fn log_mark(&self) -> usize {
+        std::fs::metadata(self.log_path()).map_or(0, |data| usize::try_from(data.len()).unwrap())
+    }
+
+    /// Waits for a log line after `mark` for which `is` holds, and gives it.
+    pub fn wait_log(&self, mark: usize, what: &str, is: impl Fn(&str) -> bool) -> String {
+        let start = Instant::now();
+        loop {
+            let log = self.log();
+            if let Some(line) = log.get(mark..).unwrap_or_default().lines().find(|line| is(line)) {
+                return line.to_owned();
+            }
+            assert!(start.elapsed() < PATIENCE, "no log line: {what}; the log is:\n{log}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Panics when the log tells of a panic.
+    pub fn assert_no_panic(&self) {
+        let log = self.log();
+        assert!(!log.contains("panicked at"), "the runtime panicked:\n{log}");
+    }
+
+    /// A request to the management API: status and body.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        http_get(self.api, path)
+    }
+
+    /// The value of a metric, summed over the label sets that contain `labels`.
+    pub fn metric(&self, name: &str, labels: &str) -> f64 {
+        let (_, text) = self.get("/metrics").expect("the API answers");
+        text.lines()
+            .filter(|line| {
+                line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
+                    && line.contains(labels)
+            })
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let from = log.char_indices().rev().nth(6_000).map_or(0, |(at, _)| at);
+            eprintln!("--- end of the runtime's log ---\n{}", &log[from..]);
+        }
+    }
+}
+
+/// A port that was free a moment ago. The kernel hands out ephemeral ports at random, so two tests do not
+/// get the same one; a fixed port (not 0) lets a killed runtime come back where its clients look for it.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("loopback has free ports").port()
+}
+
+fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let status = text.split(' ').nth(1)?.parse().ok()?;
+    let (_, body) = text.split_once("\r\n\r\n")?;
+    Some((status, body.to_owned()))
+}

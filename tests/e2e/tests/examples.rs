@@ -1,0 +1,106 @@
+//! The guest examples do what their documentation says, alone and together.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use tidegate_e2e::paho::{Options, Paho};
+use tidegate_e2e::sqlite::{count, query};
+use tidegate_e2e::{Server, guests};
+
+#[test]
+fn fahrenheit_adds_a_field_and_leaves_the_rest_alone() {
+    let server = Server::builder().module("fahrenheit", "").start();
+    for version in [4, 5] {
+        let mut client = Paho::connect(server.port, &Options::new(version, "sensor"));
+        client.subscribe("#", 1);
+        for (sent, expected) in [
+            (r#"{"celsius":21.5,"id":"d1"}"#, r#"{"celsius":21.5,"id":"d1","fahrenheit":70.7}"#),
+            ("not json", "not json"),
+            (r#"{"celsius":"warm"}"#, r#"{"celsius":"warm"}"#),
+            ("", ""),
+        ] {
+            client.publish("sensors/d1", sent, 1);
+            assert_eq!(client.receive().payload, expected);
+        }
+        client.disconnect();
+    }
+}
+
+#[test]
+fn guard_drops_and_rejects() {
+    let server = Server::builder()
+        .module("guard", "priority = 10\n[config]\nmax_bytes = 10\nadmins = \"root, ann\"\n")
+        .start();
+    let mut reader = Paho::connect(server.port, &Options::new(5, "reader"));
+    reader.subscribe("#", 1);
+    let mut user = Paho::connect(server.port, &Options::new(5, "user").with("username", "bob"));
+    let mut admin = Paho::connect(server.port, &Options::new(5, "admin").with("username", "ann"));
+    assert!(user.publish("free", "0123456789", 1) < 0x80);
+    assert!(user.publish("free", "0123456789+", 1) < 0x80, "dropped, and acknowledged");
+    assert_eq!(user.publish("admin/reboot", "now", 1), 0x87);
+    assert!(admin.publish("admin/reboot", "now", 1) < 0x80);
+    admin.publish("end", "end", 1);
+    let got: Vec<_> = reader.take_until("end").into_iter().map(|m| (m.topic, m.payload)).collect();
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    assert_eq!(got, [pair("free", "0123456789"), pair("admin/reboot", "now")]);
+}
+
+#[test]
+fn a_guard_with_a_wrong_value_is_not_loaded() {
+    let server = Server::builder().module("guard", "[config]\nmax_bytes = \"many\"\n").start();
+    server.wait_log(0, "the module's own words", |line| line.contains("guard") && line.contains("max_bytes"));
+    let mut user = Paho::connect(server.port, &Options::new(5, "user"));
+    assert!(user.publish("admin/x", "not guarded", 1) < 0x80);
+}
+
+#[test]
+fn store_reading_stores_by_action_and_by_its_own_statement() {
+    let server = Server::builder()
+        .module("store-reading", "hooks = { \"message.publish\" = [\"readings/#\"] }\n")
+        .start();
+    let database = server.file("data/tidegate.db");
+    let mut sensor = Paho::connect(server.port, &Options::new(5, "d1"));
+    for payload in [r#"{"celsius":21.5}"#, "no reading", r#"{"celsius":-3}"#] {
+        assert!(sensor.publish("readings/d1", payload, 1) < 0x80);
+    }
+    assert!(sensor.publish("elsewhere", r#"{"celsius":1}"#, 1) < 0x80);
+    assert_eq!(
+        query(&database, "select device, celsius from reading order by rowid"),
+        [["d1", "21.5"], ["d1", "-3.0"]]
+    );
+    assert_eq!(
+        query(&database, "select topic, sender, cast(payload as text) from mqtt_msg order by id"),
+        [
+            ["readings/d1", "d1", r#"{"celsius":21.5}"#],
+            ["readings/d1", "d1", "no reading"],
+            ["readings/d1", "d1", r#"{"celsius":-3}"#]
+        ]
+    );
+}
+
+#[test]
+fn modules_run_in_the_order_of_their_priority_and_hook_lines_store_what_they_made() {
+    // Two versions of the same guest under two names: each adds its own field.
+    let first = guests::patched(&guests::bytes("fahrenheit"), "fahrenheit", "aaaaaaaaaa");
+    let second = guests::patched(&guests::bytes("fahrenheit"), "fahrenheit", "bbbbbbbbbb");
+    for (priorities, expected) in [
+        ((1, 2), r#"{"celsius":10,"aaaaaaaaaa":50.0,"bbbbbbbbbb":50.0}"#),
+        ((2, 1), r#"{"celsius":10,"bbbbbbbbbb":50.0,"aaaaaaaaaa":50.0}"#),
+        // Equal priorities: by name.
+        ((7, 7), r#"{"celsius":10,"aaaaaaaaaa":50.0,"bbbbbbbbbb":50.0}"#),
+    ] {
+        let server = Server::builder()
+            .document_lines()
+            .file("modules/one.wasm", &first)
+            .file("modules/one.toml", format!("priority = {}\n", priorities.0))
+            .file("modules/two.wasm", &second)
+            .file("modules/two.toml", format!("priority = {}\n", priorities.1))
+            .start();
+        let mut client = Paho::connect(server.port, &Options::new(4, "client"));
+        client.subscribe("t", 1);
+        client.publish("t", r#"{"celsius":10}"#, 1);
+        assert_eq!(client.receive().payload, expected);
+        let stored = query(&server.database(), "select cast(payload as text) from mqtt_msg");
+        assert_eq!(stored, [[expected]]);
+        assert_eq!(count(&server.database(), "select count(*) from mqtt_msg"), 1);
+    }
+}

@@ -1,0 +1,43 @@
+//! What exists is on the map: crates in ARCHITECTURE.md, examples with a README and a manifest.
+
+use tidegate_tidy::{files, folders, none, root, text};
+
+#[test]
+fn every_crate_is_in_the_architecture() {
+    let map = text("ARCHITECTURE.md");
+    let offenders = folders("runtime").into_iter().filter(|name| !map.contains(&format!("runtime/{name}")));
+    none("ARCHITECTURE.md names each crate as runtime/NAME; missing", offenders);
+}
+
+#[test]
+fn every_example_explains_itself() {
+    let mut offenders = Vec::new();
+    for name in folders("guest-examples") {
+        let folder = format!("guest-examples/{name}");
+        let readme = text(&format!("{folder}/README.md"));
+        if readme.trim().is_empty() {
+            offenders.push(format!("{folder}: README.md is missing"));
+        } else if !readme.contains("build") {
+            offenders.push(format!("{folder}/README.md does not say how to build it"));
+        }
+        let own = |entry: &std::path::Path| {
+            entry.extension().is_some_and(|e| e == "toml")
+                && entry.file_name().is_some_and(|n| n != "Cargo.toml")
+        };
+        let manifests = std::fs::read_dir(root().join(&folder)).into_iter().flatten().flatten();
+        if !manifests.map(|entry| entry.path()).any(|path| own(&path)) {
+            offenders.push(format!("{folder}: the module's manifest NAME.toml is missing"));
+        }
+    }
+    none("each example has a README with its build line, and a manifest", offenders);
+}
+
+#[test]
+fn every_crate_keeps_the_workspace_lints() {
+    let offenders = files().into_iter().filter(|file| {
+        file.path.ends_with("/Cargo.toml")
+            && (file.is_in("runtime") || file.is_in("sdk"))
+            && !file.text.contains("[lints]\nworkspace = true")
+    });
+    none("`[lints] workspace = true`", offenders.map(|file| file.path));
+}

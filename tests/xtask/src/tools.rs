@@ -1,0 +1,107 @@
+//! Programs that are not part of Rust: found, installed where we may, or named exactly.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::guests::TARGET;
+use crate::paths;
+use crate::process::{Result, output, run, works};
+
+/// The Python client the tests use. Pinned: its callbacks differ between releases.
+const PAHO: &str = "paho-mqtt==2.1.0";
+
+/// A program of the tests, and the Debian package it comes in.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("mosquitto", "mosquitto"),
+    ("mosquitto_pub", "mosquitto-clients"),
+    ("mosquitto_sub", "mosquitto-clients"),
+    ("sqlite3", "sqlite3"),
+    ("stdbuf", "coreutils"),
+];
+
+/// Adds the WebAssembly target when it is missing.
+///
+/// # Errors
+/// There is no rustup, or it fails; the text says what to do.
+pub(crate) fn wasm_target() -> Result<()> {
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    if PathBuf::from(sysroot.trim()).join("lib/rustlib").join(TARGET).join("lib").exists() {
+        return Ok(());
+    }
+    if !works(Command::new("rustup").arg("--version")) {
+        return Err(format!(
+            "this Rust has no target {TARGET} and there is no rustup to add it.\n\
+             Install rustup (https://rustup.rs) and run `rustup target add {TARGET}`, or install your \
+             distribution's package of that target for {}.",
+            sysroot.trim()
+        ));
+    }
+    run(Command::new("rustup").args(["target", "add", TARGET]))
+}
+
+/// Installs what the tests need besides Rust; gives the Python that has paho-mqtt.
+///
+/// # Errors
+/// Something is missing and cannot be installed; the text is the command that installs it.
+pub(crate) fn for_tests() -> Result<PathBuf> {
+    let mut missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| *package).collect();
+    if !works(Command::new("python3").args(["-c", "import venv, ensurepip"])) {
+        missing.extend(["python3", "python3-venv"]);
+    }
+    missing.dedup();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    python()
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian keeps servers where an ordinary user's PATH does not look.
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .any(|folder| folder.join(program).is_file())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let wanted =
+        format!("apt-get update && apt-get install -y --no-install-recommends {}", packages.join(" "));
+    let root = output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+    if !on_path("apt-get") {
+        return Err(format!("missing: {}. On Debian or Ubuntu: `{wanted}`", packages.join(", ")));
+    }
+    if !root {
+        return Err(format!("missing: {}. Install them with: `sudo sh -c '{wanted}'`", packages.join(", ")));
+    }
+    run(Command::new("apt-get").args(["update", "-q"]))?;
+    run(Command::new("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["install", "-q", "-y", "--no-install-recommends"])
+        .args(packages))
+}
+
+/// A Python environment in the cache, with [`PAHO`].
+fn python() -> Result<PathBuf> {
+    let environment = paths::cache()?.join("python");
+    let python = environment.join("bin/python3");
+    let version = PAHO.rsplit('=').next().unwrap_or_default();
+    let check = format!("import paho.mqtt; assert paho.mqtt.__version__ == '{version}'");
+    if works(Command::new(&python).args(["-c", &check])) {
+        return Ok(python);
+    }
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
+    run(Command::new(&python).args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        PAHO,
+    ]))?;
+    if works(Command::new(&python).args(["-c", &check])) {
+        Ok(python)
+    } else {
+        Err(format!("{} cannot import {PAHO} although pip installed it", python.display()))
+    }
+}
