@@ -3,6 +3,7 @@
 //! No listener is opened and no database is touched; modules are compiled into a temporary cache.
 
 mod offline;
+mod statements;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 use tidegate_event::{IdSource, Node, Tenant};
 use tidegate_module::{Host, HostConfig, Module};
-use tidegate_store::config::{Diagnostic, PoolConfig, Severity};
+use tidegate_store::config::{Diagnostic, PoolConfig, Severity, StoreConfig};
 
 use crate::backends;
 use crate::config::{Config, Overrides};
@@ -38,15 +39,20 @@ impl Report {
         println!("error    {what}");
     }
 
-    /// The findings about `file`, or that it is well.
-    fn file(&mut self, file: &str, findings: &[Diagnostic]) {
+    /// The findings about `file`, or that it is well and what it defines.
+    fn file(&mut self, file: &str, findings: &[Diagnostic], loaded: &StoreConfig) {
         let mut well = true;
         for finding in findings.iter().filter(|finding| finding.file == file) {
             well &= finding.severity == Severity::Warning;
             self.finding(finding);
         }
         if well {
-            self.ok(file);
+            let pools = loaded.pools.iter().filter(|pool| pool.place.file == file).count();
+            let lines = loaded.hooks.iter().filter(|line| line.place.file == file).count();
+            self.ok(&match (pools, lines) {
+                (0, 0) => file.to_owned(),
+                _ => format!("{file} (connectors: {pools}, hook lines: {lines})"),
+            });
         }
     }
 
@@ -79,31 +85,34 @@ pub fn main(overrides: Overrides) -> ExitCode {
 
 fn run(overrides: Overrides, report: &mut Report) -> anyhow::Result<()> {
     let (config, mut findings) = Config::load(overrides);
-    let (sources, loaded) = backends::load(&config);
-    let pools = match loaded {
+    let (conf_files, loaded) = backends::load(&config);
+    let scratch = scratch_dir()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let loaded = match loaded {
         Ok(loaded) => {
             findings.extend(loaded.warnings);
-            loaded.config.pools.iter().map(PoolConfig::connector).collect()
+            findings.extend(runtime.block_on(statements::check(&loaded.config, scratch.path())));
+            loaded.config
         }
         Err(problems) => {
             findings.extend(problems);
-            Vec::new()
+            StoreConfig::default()
         }
     };
-    let mut files: Vec<String> = config.file.iter().map(|file| file.name.clone()).collect();
-    files.extend(sources);
+    let files = config.file.iter().map(|file| &file.name).chain(&conf_files).cloned().collect::<Vec<_>>();
     for file in &files {
-        report.file(file, &findings);
+        report.file(file, &findings, &loaded);
     }
     for finding in findings.iter().filter(|finding| !files.contains(&finding.file)) {
         report.finding(finding);
     }
+    if files.is_empty() {
+        report.ok("no configuration file: the defaults");
+    }
     if config.modules_dir.exists() {
-        let cache = scratch_dir()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let host = host_config(&config, &cache);
-        let results = runtime.block_on(load_modules(&config.modules_dir, host, pools))?;
-        for (path, result) in results {
+        let connectors = loaded.pools.iter().map(PoolConfig::connector).collect();
+        let host = host_config(&config, &scratch);
+        for (path, result) in runtime.block_on(load_modules(&config.modules_dir, host, connectors))? {
             match result {
                 Ok(module) => {
                     let hooks: Vec<_> = module.hooks().iter().map(|(hook, _)| hook.name()).collect();
@@ -112,9 +121,9 @@ fn run(overrides: Overrides, report: &mut Report) -> anyhow::Result<()> {
                 Err(error) => report.error(&format!("{}: {error}", path.display())),
             }
         }
-        // Compiling may still go on for a module that was given up.
-        runtime.shutdown_background();
     }
+    // Compiling may still go on for a module that was given up.
+    runtime.shutdown_background();
     Ok(())
 }
 

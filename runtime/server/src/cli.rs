@@ -40,7 +40,8 @@ enum Command {
     Modules(ModulesCommand),
     /// Publish messages and wait until the server has acknowledged them.
     ///
-    /// Exit status: 0 when every message was accepted, 1 with the reason when one was refused.
+    /// Exit status: 0 when every message was accepted, 1 with the reason when one was refused. (Only MQTT 5 has
+    /// reasons: with -V 4 a refused message is acknowledged like any other, or the connection is closed.)
     Pub(Connected<PublishArgs>),
     /// Subscribe and print messages.
     ///
@@ -50,6 +51,14 @@ enum Command {
     /// Pages made from the configuration itself.
     #[command(subcommand, hide = true)]
     Config(ConfigCommand),
+    /// Print the rows of a statement on an SQLite file. The demo calls it.
+    #[command(hide = true)]
+    Sql {
+        /// Database file.
+        file: PathBuf,
+        /// Statement.
+        statement: String,
+    },
     /// Compile a WebAssembly file into an artefact. The runtime calls it in a child process.
     #[command(hide = true)]
     Compile {
@@ -162,6 +171,7 @@ pub fn main() -> ExitCode {
             print!("{}", crate::config::reference::page());
             ExitCode::SUCCESS
         }
+        Command::Sql { file, statement } => crate::sql::main(&file, &statement),
         Command::Compile { wasm, artefact } => match tidegate_module::compile_file(&wasm, &artefact) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -15,5 +15,6 @@ pub mod logging;
 pub mod modules;
 pub mod run;
 mod signals;
+mod sql;
 pub mod status;
 pub mod telemetry;

@@ -14,8 +14,8 @@ use tidegate_broker::Broker;
 use tidegate_dispatch::{Dispatcher, HookTable};
 use tidegate_event::{Hooks, IdSource, Node, Storage as _, Tenant, VolatileStore};
 use tidegate_module::{Directory, Host, Module};
-use tidegate_store::config::{Diagnostic, Loaded};
 use tidegate_store::Stores;
+use tidegate_store::config::{Diagnostic, Loaded};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
@@ -193,13 +193,11 @@ impl Parts {
     /// What a person wants to know once.
     fn announce(&self, config: &Config, status: &Status, began: Instant) {
         let listeners = status.listeners();
-        for address in &listeners {
-            tracing::info!(%address, "MQTT listener");
-        }
         let modules = status.modules();
         for module in &modules.modules {
             let hooks: Vec<_> = module.hooks.iter().map(|hook| hook.hook.as_str()).collect();
-            tracing::info!(name = module.name, version = module.version, hooks = hooks.join(" "), "module");
+            let version: String = module.version.chars().take(12).collect();
+            tracing::info!(name = module.name, version, hooks = hooks.join(" "), "module");
         }
         if modules.modules.is_empty() && modules.failures.is_empty() {
             tracing::info!(dir = %config.modules_dir.display(), "no modules yet: a .wasm file put there runs at once");

@@ -14,6 +14,9 @@ const SECONDS: [f64; 16] = [
     0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
 
+/// Upper bounds of the buckets of sizes.
+const SIZES: [f64; 8] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0];
+
 /// How often the recorder folds samples and drops what is stale.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -24,6 +27,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub fn install(node: &str) -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_size".into()), &SIZES)?
         .install_recorder()?;
     describe_counter!(PANICS, "Panics of tasks; each ended its task and nothing else");
     describe_gauge!("tidegate_build_info", "Always 1; the labels say which build runs as which node");

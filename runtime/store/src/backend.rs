@@ -45,11 +45,28 @@ impl BackendError {
         let connector = connector.to_owned();
         match self {
             Self::Unavailable(reason) => StorageError::Unavailable { connector, reason },
-            Self::Refused { code, message } => StorageError::Failed { connector, code, message, retryable: false },
+            Self::Refused { code, message } => {
+                StorageError::Failed { connector, code, message, retryable: false }
+            }
             Self::TimedOut(_) => StorageError::Timeout { connector },
             Self::Invalid(message) => StorageError::InvalidArgument(message),
             Self::TooLarge(_) => StorageError::QuotaExceeded(self.to_string()),
         }
+    }
+}
+
+/// Why a batch was not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteError {
+    /// What happened.
+    pub error: BackendError,
+    /// The operation that failed, when the database said: the writer need not search for it.
+    pub operation: Option<usize>,
+}
+
+impl From<BackendError> for WriteError {
+    fn from(error: BackendError) -> Self {
+        Self { error, operation: None }
     }
 }
 
@@ -64,7 +81,7 @@ pub struct Unread {
     pub after: i64,
     /// Only what arrived at or after this time, milliseconds since the epoch.
     pub since_ms: Option<u64>,
-    /// Messages in the page.
+    /// Messages in the page; fewer when they are large ([`Limits::max_result_bytes`]).
     pub limit: u32,
 }
 
@@ -97,10 +114,13 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// Executes `operations` in order, all or none, and returns when they are durable.
-    fn write<'a>(&'a self, operations: &'a [Operation]) -> BoxFuture<'a, Result<(), BackendError>>;
+    fn write<'a>(&'a self, operations: &'a [Operation]) -> BoxFuture<'a, Result<(), WriteError>>;
 
     /// The client's subscriptions: filter and QoS as stored, not checked.
-    fn subscriptions<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<Vec<(String, i64)>, BackendError>>;
+    fn subscriptions<'a>(
+        &'a self,
+        client: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<(String, i64)>, BackendError>>;
 
     /// A page of stored messages.
     fn unread<'a>(&'a self, wanted: &'a Unread) -> BoxFuture<'a, Result<Page, BackendError>>;
@@ -142,7 +162,7 @@ pub trait Backend: Send + Sync + 'static {
 pub struct Limits {
     /// How long a direct or custom statement may run.
     pub statement_timeout: Duration,
-    /// Bytes of a query's result.
+    /// Bytes of a query's result, and of a page of messages.
     pub max_result_bytes: usize,
 }
 
@@ -198,8 +218,19 @@ pub type OpenFn = for<'a> fn(&'a PoolConfig, Limits) -> BoxFuture<'a, Result<Arc
 
 /// The back ends that the documents name.
 pub const DOCUMENTED: [&str; 13] = [
-    "redis", "mysql", "pgsql", "mongo", "cassa", "ecql", "dynamo", "influxdb", "opentsdb", "timescale",
-    "hstreamdb", "tablestore", "sqlite",
+    "redis",
+    "mysql",
+    "pgsql",
+    "mongo",
+    "cassa",
+    "ecql",
+    "dynamo",
+    "influxdb",
+    "opentsdb",
+    "timescale",
+    "hstreamdb",
+    "tablestore",
+    "sqlite",
 ];
 
 /// Makes [`built_in`] of the modules' `KIND`s.

@@ -3,7 +3,7 @@
 //! One JSON object a line, on disk before the publisher learns of the refusal. The file has a bound: when it is
 //! reached, it becomes `dead-letters.jsonl.1` (replacing an older one) and a new file begins.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,13 +45,13 @@ struct Letter<'a> {
 pub(crate) struct DeadLetters {
     path: PathBuf,
     max_bytes: u64,
-    open: Mutex<Option<(File, u64)>>,
+    writing: Mutex<()>,
 }
 
 impl DeadLetters {
     /// Letters go to `path`; nothing is created before the first one.
     pub(crate) fn new(path: PathBuf, max_bytes: u64) -> Self {
-        Self { path, max_bytes, open: Mutex::new(None) }
+        Self { path, max_bytes, writing: Mutex::new(()) }
     }
 
     /// Writes one letter and returns when it is on disk. A letter that cannot be written is logged instead.
@@ -74,28 +74,22 @@ impl DeadLetters {
         tracing::error!(connector, %path, error = %failure, "dead letter cannot be written: the operation is lost");
     }
 
+    /// Opens the file for every letter: letters are rare, and whoever moves the file away gets the next one in a
+    /// new file.
     fn append(&self, line: &[u8]) -> io::Result<()> {
-        let length = line.len() as u64;
-        let mut open = self.open.lock();
-        if open.as_ref().is_some_and(|(_, size)| *size > 0 && size + length > self.max_bytes) {
-            *open = None;
-            std::fs::rename(&self.path, rotated(&self.path))?;
+        let _one_at_a_time = self.writing.lock();
+        if let Some(dir) = self.path.parent() {
+            std::fs::create_dir_all(dir)?;
         }
-        let (file, size) = match &mut *open {
-            Some(open) => open,
-            closed @ None => {
-                if let Some(dir) = self.path.parent() {
-                    std::fs::create_dir_all(dir)?;
-                }
-                let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-                let size = file.metadata()?.len();
-                closed.insert((file, size))
-            }
-        };
+        let open = || OpenOptions::new().create(true).append(true).open(&self.path);
+        let mut file = open()?;
+        let size = file.metadata()?.len();
+        if size > 0 && size + line.len() as u64 > self.max_bytes {
+            std::fs::rename(&self.path, rotated(&self.path))?;
+            file = open()?;
+        }
         file.write_all(line)?;
-        file.sync_data()?;
-        *size += length;
-        Ok(())
+        file.sync_data()
     }
 }
 
@@ -164,7 +158,8 @@ mod tests {
         for n in 0..20 {
             letters.keep("sqlite:p", &operation(), &format!("error {n}")).await;
         }
-        let (new, old) = (std::fs::read_to_string(&path).unwrap(), std::fs::read_to_string(rotated(&path)).unwrap());
+        let (new, old) =
+            (std::fs::read_to_string(&path).unwrap(), std::fs::read_to_string(rotated(&path)).unwrap());
         assert!(new.len() <= 500 && old.len() <= 500, "{} {}", new.len(), old.len());
         assert!(new.contains("error 19") && !new.contains("error 0\""));
     }

@@ -29,12 +29,8 @@ pub(crate) struct ConnectorMetrics {
 impl ConnectorMetrics {
     pub(crate) fn new(connector: &str) -> Self {
         let label = || connector.to_owned();
-        let operations = |result: &'static str| {
-            counter!("tidegate_store_operations_total", "connector" => label(), "result" => result)
-        };
-        let retries = |call: &'static str| {
-            counter!("tidegate_store_retries_total", "connector" => label(), "call" => call)
-        };
+        let operations = |result: &'static str| counter!("tidegate_store_operations_total", "connector" => label(), "result" => result);
+        let retries = |call: &'static str| counter!("tidegate_store_retries_total", "connector" => label(), "call" => call);
         Self {
             stored: operations("stored"),
             refused: operations("refused"),

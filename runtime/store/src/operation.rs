@@ -148,13 +148,15 @@ impl Operation {
             message: None,
         };
         match self {
-            Self::ClientOnline { client, .. } | Self::ClientOffline { client, .. } => about(Some(client), None),
+            Self::ClientOnline { client, .. } | Self::ClientOffline { client, .. } => {
+                about(Some(client), None)
+            }
             Self::StoreSubscription { client, filter, .. }
             | Self::DeleteSubscription { client, filter }
             | Self::DeletePositions { client, filter } => about(Some(client), Some(filter.as_byte_string())),
-            Self::AppendMessage { message } | Self::KeepLatest { message } | Self::PutRetained { message } => {
-                of_message(message)
-            }
+            Self::AppendMessage { message }
+            | Self::KeepLatest { message }
+            | Self::PutRetained { message } => of_message(message),
             Self::AdvancePosition { client, topic, .. } => about(Some(client), Some(topic.as_byte_string())),
             Self::RemoveMessage { topic, .. } | Self::DeleteRetained { topic } => {
                 about(None, Some(topic.as_byte_string()))
@@ -166,9 +168,9 @@ impl Operation {
     /// Bytes it holds while it is queued.
     pub(crate) fn size(&self) -> usize {
         let held = match self {
-            Self::AppendMessage { message } | Self::KeepLatest { message } | Self::PutRetained { message } => {
-                message.payload.len() + message.topic.as_str().len()
-            }
+            Self::AppendMessage { message }
+            | Self::KeepLatest { message }
+            | Self::PutRetained { message } => message.payload.len() + message.topic.as_str().len(),
             Self::Execute { values, .. } => values.iter().flatten().map(Bound::size).sum(),
             Self::StoreSubscription { filter, .. }
             | Self::DeleteSubscription { filter, .. }
@@ -190,9 +192,9 @@ impl Operation {
             | Self::StoreSubscription { client, .. }
             | Self::DeleteSubscription { client, .. }
             | Self::DeletePositions { client, .. } => shard_of(client, shards),
-            Self::AppendMessage { message } | Self::KeepLatest { message } | Self::PutRetained { message } => {
-                shard_of(message.topic.as_str(), shards)
-            }
+            Self::AppendMessage { message }
+            | Self::KeepLatest { message }
+            | Self::PutRetained { message } => shard_of(message.topic.as_str(), shards),
             Self::AdvancePosition { topic, .. }
             | Self::RemoveMessage { topic, .. }
             | Self::DeleteRetained { topic } => shard_of(topic.as_str(), shards),

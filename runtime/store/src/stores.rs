@@ -81,8 +81,10 @@ impl Stores {
         options: StoreOptions,
     ) -> Result<Arc<Self>, Vec<Diagnostic>> {
         let mut findings = Vec::new();
-        let limits =
-            Limits { statement_timeout: options.statement_timeout, max_result_bytes: options.max_result_bytes };
+        let limits = Limits {
+            statement_timeout: options.statement_timeout,
+            max_result_bytes: options.max_result_bytes,
+        };
         let budget = Budget::new(options.memory_budget_bytes, config.pools.len());
         let letters = options.data_dir.join("dead-letters.jsonl");
         let dead_letters = Arc::new(DeadLetters::new(letters, options.dead_letter_bytes));
@@ -97,12 +99,16 @@ impl Stores {
                 Ok(backend) => {
                     let name = pool.connector();
                     let metrics = Arc::new(ConnectorMetrics::new(&name));
+                    metrics.up.set(if backend.check().await.is_ok() { 1.0 } else { 0.0 });
                     let parts = WriterParts {
                         connector: name.clone(),
                         backend: Arc::clone(&backend),
                         metrics: Arc::clone(&metrics),
                         dead_letters: Arc::clone(&dead_letters),
-                        limits: BatchLimits { operations: options.batch_operations, bytes: options.batch_bytes },
+                        limits: BatchLimits {
+                            operations: options.batch_operations,
+                            bytes: options.batch_bytes,
+                        },
                     };
                     let writer = Writer::start(parts, &budget);
                     let online = OnlineClients::default();
@@ -131,7 +137,8 @@ impl Stores {
     fn add(&mut self, pool: &PoolConfig, connector: Connector) {
         let index = self.connectors.len();
         self.by_name.insert(connector.name.clone(), index);
-        let twin = self.connectors.iter().any(|c| c.name.rsplit_once(':').is_some_and(|(_, p)| p == pool.name));
+        let twin =
+            self.connectors.iter().any(|c| c.name.rsplit_once(':').is_some_and(|(_, p)| p == pool.name));
         if twin {
             self.by_name.remove(&pool.name); // the bare name says no longer which
         } else {

@@ -11,15 +11,16 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tempfile::TempDir;
 use tidegate_event::{
-    Client, DisconnectReason, Event, IdSource, Message, Node, Origin, Protocol, QoS, Scope, Storage as _, Tenant,
-    now_ms,
+    Client, DisconnectReason, Event, IdSource, Message, Node, Origin, Protocol, QoS, Scope, Storage as _,
+    Tenant, now_ms,
 };
 use tidegate_store::config::{self, PoolConfig, StoreConfig};
 use tidegate_store::{StoreOptions, Stores};
 
 /// What `sqlite3 FILE SQL` prints, columns separated by `|`.
 fn cli(file: &Path, sql: &str) -> String {
-    let output = Command::new("sqlite3").arg("-bail").arg(file).arg(sql).output().expect("sqlite3 is installed");
+    let output =
+        Command::new("sqlite3").arg("-bail").arg(file).arg(sql).output().expect("sqlite3 is installed");
     assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
@@ -166,7 +167,8 @@ async fn the_documents_mysql_sample_runs() {
     for message in [&hello, &world] {
         assert_eq!(bench.publish(message).await.acks.await, Ok(()));
     }
-    let messages = "select id, msgid, topic, sender, node, qos, retain, payload from mqtt_msg where sender = 'test'";
+    let messages =
+        "select id, msgid, topic, sender, node, qos, retain, payload from mqtt_msg where sender = 'test'";
     assert_eq!(
         cli(&file, messages),
         format!("1|{}|hello|test||1|0|hello\n2|{}|world|test||1|1|world", hello.id, world.id)
@@ -212,7 +214,11 @@ fn the_documents_samples_are_read() {
         if name == "cassa" {
             assert_eq!(errors.len(), 1);
             assert_eq!(errors[0].key, "backend.cassa.hook.session.unsubscribed.1");
-            assert!(errors[0].line.is_some() && errors[0].message.contains("key must be a string"), "{}", errors[0]);
+            assert!(
+                errors[0].line.is_some() && errors[0].message.contains("key must be a string"),
+                "{}",
+                errors[0]
+            );
         } else {
             assert_eq!(errors.len(), 0, "{errors:?}");
         }
@@ -233,7 +239,10 @@ async fn the_embedded_default_needs_no_configuration() {
     assert_eq!(stores.connectors(&Tenant::default()), ["sqlite:default"]);
     assert!(stores.actions().is_empty());
     stores.check("default").await.unwrap();
-    assert_eq!(cli(&path, "select count(*) from sqlite_schema where name like 'mqtt_%' and type = 'table'"), "5");
+    assert_eq!(
+        cli(&path, "select count(*) from sqlite_schema where name like 'mqtt_%' and type = 'table'"),
+        "5"
+    );
     assert_eq!(cli(&path, "pragma journal_mode"), "wal");
     stores.close(Duration::from_secs(5)).await.unwrap();
 }
@@ -259,15 +268,22 @@ async fn a_lock_of_another_process_delays_and_loses_nothing() {
     }
     // Longer than SQLite itself waits for a lock, so that the writer has to try again.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert!(scopes.iter().all(|scope| scope.acks.clone().now_or_never().is_none()), "nothing is acknowledged yet");
+    assert!(
+        scopes.iter().all(|scope| scope.acks.clone().now_or_never().is_none()),
+        "nothing is acknowledged yet"
+    );
     // Reads go on meanwhile: the log is not locked for them.
-    let count = bench.stores.query(&Tenant::default(), "pool1", "select count(*) from mqtt_msg", vec![]).await;
+    let count =
+        bench.stores.query(&Tenant::default(), "pool1", "select count(*) from mqtt_msg", vec![]).await;
     assert!(count.is_ok(), "{count:?}");
     locker.unlock();
     for scope in scopes {
         assert_eq!(scope.acks.await, Ok(()));
     }
-    let stored = cli(&bench.file(), "select group_concat(payload, ' ') from (select payload from mqtt_msg order by id)");
+    let stored = cli(
+        &bench.file(),
+        "select group_concat(payload, ' ') from (select payload from mqtt_msg order by id)",
+    );
     let expected: Vec<String> = (0..100).map(|n| n.to_string()).collect();
     assert_eq!(stored, expected.join(" "), "all, once, in order");
     assert!(!bench.dir.path().join("dead-letters.jsonl").exists());
@@ -305,7 +321,8 @@ async fn a_guests_call_and_batches_share_the_writing_connection() {
     let (tenant, mut scopes) = (Tenant::default(), Vec::new());
     for n in 0..200 {
         scopes.push(bench.publish(&bench.message("t", &n.to_string(), false)).await);
-        let call = bench.stores.exec(&tenant, "pool1", "insert into t values (?)", vec![vec![n.into_value()]]);
+        let call =
+            bench.stores.exec(&tenant, "pool1", "insert into t values (?)", vec![vec![n.into_value()]]);
         match n % 4 {
             // A guest that is stopped half-way: its call is dropped at any point.
             0 => drop(tokio::time::timeout(Duration::from_micros(n * 10), call).await),
@@ -347,6 +364,35 @@ async fn what_is_queued_is_written_at_shutdown_and_read_after_restart() {
     assert_eq!(cli(&again.file(), "select count(*), max(id) from mqtt_msg"), "51|51");
 }
 
+/// A page has a bound in bytes too: a thousand large messages must not be in memory at once.
+#[tokio::test]
+async fn pages_of_large_messages_are_shorter() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "{PUBLISH}backend.sqlite.hook.session.subscribed.1 = {{\"action\": {{\"function\": \"on_message_fetch\"}}, \"pool\": \"pool1\"}}"
+    );
+    let options =
+        StoreOptions { max_result_bytes: 2_500, data_dir: dir.path().into(), ..StoreOptions::default() };
+    let stores = Stores::open(&parse(&dir, &text), Arc::new(Node::default()), options).await.unwrap();
+    let bench = Bench { dir, stores, ids: IdSource::new(&Node::default()) };
+    for _ in 0..7 {
+        bench.publish(&bench.message("t/a", &"x".repeat(1_000), false)).await.acks.await.unwrap();
+    }
+    for filter in ["t/a", "t/+"] {
+        let (client, filter) = (client("c"), filter.parse().unwrap());
+        let event = Event::SessionSubscribed { client, filter, qos: QoS::AtLeastOnce, shared: false };
+        let mut effects = bench.run(event).await.take_effects();
+        let mut sizes = Vec::new();
+        loop {
+            match effects.backlogs[0].next_page().await.unwrap().len() {
+                0 => break,
+                size => sizes.push(size),
+            }
+        }
+        assert_eq!(sizes, [3, 3, 1]);
+    }
+}
+
 #[tokio::test]
 async fn a_statement_that_the_database_refuses_is_an_error_of_its_line() {
     let dir = tempfile::tempdir().unwrap();
@@ -366,7 +412,11 @@ backend.sqlite.hook.client.connected.2 = {"action": {"sql": ["insert in conn val
 async fn a_file_that_is_no_database_is_an_error_of_its_pool() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("data")).unwrap();
-    std::fs::write(file_in(&dir), "this is no database, it is a text of more than a hundred bytes ".repeat(20)).unwrap();
+    std::fs::write(
+        file_in(&dir),
+        "this is no database, it is a text of more than a hundred bytes ".repeat(20),
+    )
+    .unwrap();
     let errors = try_open(&dir, PUBLISH, 1 << 20).await.unwrap_err();
     assert_eq!(errors.len(), 1);
     assert!(errors[0].to_string().contains("not a database"), "{}", errors[0]);

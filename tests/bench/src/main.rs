@@ -1,6 +1,7 @@
 //! `tidegate-bench [ROW...]`: runs the rows and prints a table.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -45,8 +46,17 @@ enum Hidden {
     },
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(Hidden::ServeRumqttd { port, level }) = arguments.hidden {
         return peer::serve(port, level);
     }

@@ -75,7 +75,7 @@ impl Profile {
         let recorded = self.recorder.wait_with_output()?;
         ensure!(recorded.status.success(), "perf record: {}", String::from_utf8_lossy(&recorded.stderr));
         let report = Command::new("perf")
-            .args(["report", "--stdio", "--no-children", "-g", "none", "--sort", "symbol,dso", "-i"])
+            .args(["report", "--stdio", "--no-children", "-g", "none", "-F", "overhead,dso,symbol", "-i"])
             .arg(&file)
             .stdin(Stdio::null())
             .output()?;
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn comments_and_empty_lines_are_no_symbols() {
-        let report = "# Samples: 108\n#\n\n     7.41%  [.] strcmp  libc.so.6  \n     6.48%  [k] read  [kernel]\n";
-        assert_eq!(top(report), ["     7.41%  [.] strcmp  libc.so.6", "     6.48%  [k] read  [kernel]"]);
+        let report = "# Samples: 108\n#\n\n     7.41%  libc.so.6  [.] strcmp  \n     6.48%  [kernel]   [k] read\n";
+        assert_eq!(top(report), ["     7.41%  libc.so.6  [.] strcmp", "     6.48%  [kernel]   [k] read"]);
     }
 }

@@ -95,7 +95,7 @@ fn the_documents_broken_json_line_is_refused_with_line_and_column() {
         "\n"
     );
     let builder = Server::builder().file("conf.d/emqx_backend_sqlite.conf", conf);
-    refused(&builder, &["emqx_backend_sqlite.conf:3:", "session.unsubscribed.1", "expected"]);
+    refused(&builder, &["emqx_backend_sqlite.conf:3:", "session.unsubscribed.1", "key must be a string"]);
     let run = tidegate(builder.path(), &["run", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
     let text = text_of(&run);
     assert!(!run.status.success(), "run must refuse it as well:\n{text}");
@@ -132,7 +132,7 @@ fn tidegate_toml_is_checked_the_same_way() {
     refused(&Server::builder().file("tidegate.toml", "[broker\n"), &["tidegate.toml:1"]);
     refused(
         &Server::builder().file("tidegate.toml", "[backend.sqlite.pool1]\npath = \"./data/a.db\"\n\n[[backend.sqlite.hook]]\nhook = \"message.published\"\naction = { function = \"on_message_publish\" }\npool = \"pool1\"\n"),
-        &["tidegate.toml:5", "message.published", "message.publish"],
+        &["tidegate.toml:4", "message.published", "message.publish"],
     );
     refused(
         &Server::builder().file("tidegate.toml", "[broker]\nlisten = [\"nowhere\"]\n"),
@@ -183,12 +183,12 @@ fn an_unknown_import_is_named() {
 fn a_wrong_manifest_names_its_key() {
     let probe = guests::bytes("probe");
     for (manifest, words) in [
-        ("priorty = 3\n", &["priorty", "priority"][..]),
+        ("priorty = 3\n", &["wrong.toml:1", "priorty", "priority"][..]),
         ("priority = \"high\"\n", &["priority"]),
         ("hooks = { \"message.published\" = [\"a\"] }\n", &["message.published"]),
         ("hooks = { \"message.publish\" = [\"a/#/b\"] }\n", &["a/#/b"]),
         ("[limits]\nmemory = \"lots\"\n", &["memory", "lots"]),
-        ("[on_error]\npolicy = \"shrug\"\n", &["policy", "shrug"]),
+        ("[on_error]\npolicy = \"shrug\"\n", &["wrong.toml:2", "policy", "known are pass"]),
         ("[instances\n", &["wrong.toml"]),
     ] {
         module_refused("wrong.wasm", &probe, manifest, words);

@@ -114,19 +114,24 @@ fn kill_under_load(qos: u8) {
         if round > 0 {
             server.start();
         }
-        let count = Arc::new(AtomicUsize::new(0));
+        let counts: [Arc<AtomicUsize>; 4] = Default::default();
         let name = |who: &str| format!("{who}{qos}-{round}");
         let raw: Vec<_> = [4, 5]
             .into_iter()
-            .map(|v| raw_publisher(server.port, v, qos, name(&format!("raw{v}")), count.clone()))
+            .zip(&counts)
+            .map(|(v, count)| raw_publisher(server.port, v, qos, name(&format!("raw{v}")), count.clone()))
             .collect();
         let paho: Vec<_> = [4, 5]
             .into_iter()
-            .map(|v| paho_publisher(server.port, v, qos, &name(&format!("paho{v}")), count.clone()))
+            .zip(&counts[2..])
+            .map(|(v, count)| paho_publisher(server.port, v, qos, &name(&format!("paho{v}")), count.clone()))
             .collect();
         // Not always at the same point of the load.
         let enough = 2_000 + 777 * (round % 10);
-        until("the load is under way", || (count.load(Ordering::Relaxed) >= enough).then_some(()));
+        until("the load of every publisher is under way", || {
+            let counts = counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+            (counts.iter().all(|count| *count > 150) && counts.iter().sum::<usize>() >= enough).then_some(())
+        });
         server.kill();
         let mut by_publisher = Vec::new();
         for publisher in raw {

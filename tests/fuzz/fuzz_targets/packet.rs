@@ -41,7 +41,11 @@ impl Settings {
             2 => 128,
             _ => usize::MAX,
         };
-        Self { limits: Limits { max_packet_bytes, max_topic_levels }, framed: first & 0x80 != 0, pieces: second }
+        Self {
+            limits: Limits { max_packet_bytes, max_topic_levels },
+            framed: first & 0x80 != 0,
+            pieces: second,
+        }
     }
 }
 
@@ -290,10 +294,7 @@ fn forward(packet: &Incoming, from: Protocol, to: Protocol) {
         packet_id: if publish.qos == QoS::AtMostOnce { 0 } else { publish.packet_id.max(1) },
         topic: if v5 && publish.topic.is_none() { None } else { Some(topic) },
         alias: publish.alias.filter(|_| v5),
-        properties: publish
-            .properties
-            .clone()
-            .filter(|p| v5 && **p != PublishProperties::default()),
+        properties: publish.properties.clone().filter(|p| v5 && **p != PublishProperties::default()),
         payload: Bytes::clone(&publish.payload),
         ..publish
     };

@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod guests;
 mod paths;
 mod process;
@@ -25,7 +26,7 @@ cargo xtask COMMAND
                        Install what is missing, build, run every test and print the totals. --filter runs
                        only tests whose name contains TEXT (and no fuzz target), --long repeats the kill and
                        reload tests ten times as often.
-  bench [NAME..]       Measure against peers; without names every bench.
+  bench [NAME..]       Measure against peers; without names every bench. --help lists names and flags.
   ci                   What .ci/run does.
   help                 This text.
 

@@ -1,10 +1,9 @@
 //! `cargo xtask test`: everything that can fail, and the totals.
 
-use std::path::Path;
 use std::process::Command;
 
 use crate::process::{Result, cargo, run, stream, workspace_cargo};
-use crate::{guests, paths, screen, tools};
+use crate::{fuzz, guests, paths, screen, tools};
 
 /// What the arguments ask for.
 #[derive(Default)]
@@ -56,7 +55,15 @@ pub(crate) fn main(arguments: &[&str]) -> Result<()> {
 
     if wanted.filter.is_none() && !wanted.no_fuzz {
         screen::heading("Fuzz targets");
-        fuzz(&mut totals)?;
+        for (target, result) in fuzz::run_all()? {
+            match result {
+                Ok(()) => totals.passed += 1,
+                Err(error) => {
+                    eprintln!("{} fuzz target {target}: {error}", screen::bad("failed:"));
+                    totals.failed += 1;
+                }
+            }
+        }
     }
     finish(&totals)
 }
@@ -104,66 +111,6 @@ fn result_line(line: &str) -> Option<(u64, u64)> {
         before.trim_end().rsplit([' ', ';', '.']).next()?.parse().ok()
     };
     Some((number_before(" passed")?, number_before(" failed")?))
-}
-
-/// Runs every fuzz target for a while; each counts as one test.
-fn fuzz(totals: &mut Totals) -> Result<()> {
-    let seconds = match std::env::var("TIDEGATE_FUZZ_SECONDS") {
-        Ok(text) => text.parse::<u32>().map_err(|_| format!("TIDEGATE_FUZZ_SECONDS: no number: {text:?}"))?,
-        Err(_) => 60,
-    };
-    let folder = paths::root().join("tests/fuzz");
-    for target in fuzz_targets(&folder)? {
-        let mut command = fuzz_command(&folder, &target, seconds)?;
-        match run(&mut command) {
-            Ok(()) => totals.passed += 1,
-            Err(error) => {
-                eprintln!("{} fuzz target {target}: {error}", screen::bad("failed:"));
-                totals.failed += 1;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The targets, by the files of `fuzz_targets`.
-fn fuzz_targets(folder: &Path) -> Result<Vec<String>> {
-    let sources = folder.join("fuzz_targets");
-    let listing = std::fs::read_dir(&sources).map_err(|error| format!("{}: {error}", sources.display()))?;
-    let mut targets: Vec<String> = listing
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let source = path.extension().is_some_and(|extension| extension == "rs");
-            source.then(|| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))?
-        })
-        .collect();
-    targets.sort();
-    if targets.is_empty() { Err(format!("{} has no fuzz targets", sources.display())) } else { Ok(targets) }
-}
-
-fn fuzz_command(folder: &Path, target: &str, seconds: u32) -> Result<Command> {
-    let built = paths::beside_target("fuzz")?;
-    let corpus = built.join("corpus").join(target);
-    std::fs::create_dir_all(&corpus).map_err(|error| format!("{}: {error}", corpus.display()))?;
-    let mut command = cargo(folder, &built);
-    // The sanitizer is a nightly option; this switch makes stable take it. Naming the target keeps it out of
-    // build scripts and procedural macros.
-    command
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("RUSTFLAGS", "-Zsanitizer=address --cfg fuzzing")
-        .args(["run", "--release", "--target", &host()?, "--bin", target, "--"])
-        .arg(corpus)
-        .arg(format!("-max_total_time={seconds}"));
-    Ok(command)
-}
-
-/// The target triple of this machine.
-fn host() -> Result<String> {
-    let text = crate::process::output(Command::new("rustc").arg("-vV"))?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .map(str::to_owned)
-        .ok_or_else(|| "rustc -vV names no host".into())
 }
 
 fn finish(totals: &Totals) -> Result<()> {

@@ -2,12 +2,12 @@
 //!
 //! What a client sends goes through these steps; each may end the connection with a [`CodecError`]:
 //!
-//! 1. [`header`]: may this version's client send such a packet, are the flags right, how long is it. A packet
+//! 1. `header`: may this version's client send such a packet, are the flags right, how long is it. A packet
 //!    over the limit is refused before it is buffered.
-//! 2. [`version`]: the first packet must be CONNECT; its protocol name and level choose the rules for the rest.
+//! 2. `version`: the first packet must be CONNECT; its protocol name and level choose the rules for the rest.
 //! 3. A strict check of the body against the standard. Properties are checked against one table
-//!    ([`property`]): which id in which packet, which type, once or often, which values.
-//! 4. The wire decoder of `rumqttd` for SUBSCRIBE, UNSUBSCRIBE and acknowledgements ([`wire`]). CONNECT,
+//!    (`property`): which id in which packet, which type, once or often, which values.
+//! 4. The wire decoder of `rumqttd` for SUBSCRIBE, UNSUBSCRIBE and acknowledgements (`wire`). CONNECT,
 //!    PUBLISH, DISCONNECT and AUTH are read here: each module says why.
 //!
 //! Everything sent is encoded here ([`encode`], [`encode_publish`]); no step does I/O, and nothing here depends

@@ -45,7 +45,9 @@ where
         let handover = Handover { connection: self.client.connection, quiet, done };
         let rest = self.let_go(end.reason, handover);
 
-        let Self { stream, shared, realm, client, mut pipeline, output, count, .. } = *self;
+        let Self { stream, shared, realm, client, mut pipeline, output, count, seat, .. } = *self;
+        // The client's next connection may go on.
+        drop(seat);
         let hang_up = async {
             hang_up(&shared, stream, output).await;
             drop(count);
@@ -59,12 +61,15 @@ where
             done_sender.send(()).ok();
             realm.registry.left(&client.id, client.connection);
         };
-        tokio::select! {
-            _ = async { tokio::join!(hang_up, complete) } => {}
-            () = shared.closing.cancelled() => {
-                tracing::warn!(client = %client.id, "what the client had sent was not handled before the end");
+        let complete_in_time = async {
+            tokio::select! {
+                () = complete => {}
+                () = shared.closing.cancelled() => {
+                    tracing::warn!(client = %client.id, "what the client had sent is not all handled at the end");
+                }
             }
-        }
+        };
+        tokio::join!(hang_up, complete_in_time);
     }
 
     /// Sends the will on its way (MQTT 5 clause 3.1.2.5): at once as the client's last message, or after its

@@ -343,7 +343,7 @@ where
         if (wants_messages && outbox.len() > 0) || outbox.has_commands() {
             return Ok(Turn::Moved);
         }
-        outbox.sleep(cx.waker(), wants_messages);
+        outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len());
         drop(outbox);
         // A claim or a change of phase before the waker was there has woken nobody.
         self.check_claims()?;

@@ -379,8 +379,8 @@ impl Pipeline {
         true
     }
 
-    /// Subscribes the client to what the handlers of client.connected or session.created want, before anything
-    /// that it sends itself.
+    /// Subscribes the client to what the handlers of client.connected or session.created want: before anything
+    /// that it asks for itself, but after session.created, which comes before every delivery.
     fn apply_opening(&mut self, scope: &Scope) {
         let wanted: Vec<Wanted> = scope
             .take_effects()
@@ -396,7 +396,8 @@ impl Pipeline {
         if !wanted.is_empty() {
             let job = Job::Subscribe(Subscribing::new(None, wanted));
             self.waiting_bytes += job.weight();
-            self.waiting.push_front(job);
+            let opening = self.waiting.iter().take_while(|job| matches!(job, Job::Created)).count();
+            self.waiting.insert(opening, job);
         }
     }
 

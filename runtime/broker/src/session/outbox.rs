@@ -92,6 +92,8 @@ impl Bounded {
 #[derive(Default)]
 pub(crate) struct Outbox {
     waiting: Bounded,
+    /// How many the connection has taken and cannot send yet: they still count.
+    taken: usize,
     holds: Vec<Hold>,
     next_hold: u32,
     recent: Option<Box<Recent>>,
@@ -125,7 +127,10 @@ impl Outbox {
             }
         }
         match self.hold_for(delivery) {
-            None => self.waiting.make_room(limit),
+            None => {
+                let limit = limit.saturating_sub(self.taken);
+                self.waiting.make_room(limit)
+            }
             Some(hold) => {
                 let room = hold.held.make_room(limit);
                 hold.overflowed |= matches!(room, Room::Full | Room::Displaced);
@@ -162,6 +167,7 @@ impl Outbox {
 
     /// Moves up to `most` messages to `batch`.
     pub(crate) fn take(&mut self, batch: &mut VecDeque<Delivery>, most: usize) {
+        self.taken = 0;
         let queue = &mut self.waiting.queue;
         if queue.len() <= most && batch.is_empty() {
             // The whole queue: swap the buffers instead of moving what is in them.
@@ -271,9 +277,11 @@ impl Outbox {
         !self.commands.is_empty()
     }
 
-    /// The connection goes to sleep: `waker` wakes it for commands, and for messages if it wants any.
-    pub(crate) fn sleep(&mut self, waker: &Waker, wants_messages: bool) {
+    /// The connection goes to sleep with `taken` messages that it cannot send yet: `waker` wakes it for commands,
+    /// and for messages if it wants any.
+    pub(crate) fn sleep(&mut self, waker: &Waker, wants_messages: bool, taken: usize) {
         self.wants_messages = wants_messages;
+        self.taken = taken;
         if self.waiting.queue.is_empty() && self.waiting.queue.capacity() > IDLE_CAPACITY {
             self.waiting.queue = VecDeque::new();
         }
@@ -296,6 +304,7 @@ impl Outbox {
     /// The connection is gone. QoS 0 messages are not kept for it.
     pub(crate) fn disconnect(&mut self) {
         self.connected = false;
+        self.taken = 0;
         self.wants_messages = false;
         self.waker = None;
         self.commands = VecDeque::new();

@@ -88,7 +88,7 @@ async fn a_client_that_returns_in_time_cancels_its_will() {
     let (server, mut watcher) = watched().await;
     let connect = Connect::v5("c").persistent().will_with("will/c", "x", 1, false, &delay(1));
     drop(Client::connect(server.address, &connect).await);
-    let mut back = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    let back = Client::connect(server.address, &Connect::v5("c").persistent()).await;
     assert!(back.present);
     tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
     watcher.ping().await;

@@ -115,7 +115,7 @@ pub(crate) struct Connect {
     pub(crate) clean: bool,
     pub(crate) keep_alive: u16,
     pub(crate) properties: Vec<u8>,
-    will: Option<(String, String, u8, bool, Vec<u8>)>,
+    pub(crate) will: Option<(String, String, u8, bool, Vec<u8>)>,
 }
 
 impl Connect {

@@ -14,7 +14,7 @@ fn artefacts(bench: &Bench) -> Vec<PathBuf> {
 
 #[tokio::test]
 async fn a_second_host_starts_from_the_cache() {
-    let bench = Bench::new();
+    let bench = Bench::cold();
     let first = bench.probe("").await;
     assert!(!first.loading().from_cache);
     let second = host(&bench.root.path().join("cache"), &bench.storage, &bench.control, |_| {});
@@ -26,7 +26,7 @@ async fn a_second_host_starts_from_the_cache() {
 
 #[tokio::test]
 async fn a_damaged_artefact_is_compiled_again() {
-    let bench = Bench::new();
+    let bench = Bench::cold();
     let module = bench.probe("").await;
     let [artefact] = &artefacts(&bench)[..] else { panic!("one artefact") };
     let whole = fs::read(artefact).unwrap();
@@ -43,7 +43,7 @@ async fn a_damaged_artefact_is_compiled_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hosts_may_share_a_cache() {
-    let bench = Bench::new();
+    let bench = Bench::cold();
     let path = bench.write("m", &guest("pass"), "");
     let hosts: Vec<_> = (0..4)
         .map(|_| host(&bench.root.path().join("cache"), &bench.storage, &bench.control, |c| c.max_instances = 4))

@@ -14,10 +14,15 @@ use tidegate_module::{Answer, CallError, Host, HostConfig, LoadError, Module};
 
 use crate::fakes::{FakeControl, FakeStorage};
 
-/// The bytes of a guest of `tests/guests`, built once per run.
+/// The bytes of a guest of `tests/guests`.
 pub fn guest(name: &str) -> Vec<u8> {
+    std::fs::read(built().join("wasm32-wasip2/release").join(format!("{name}.wasm"))).unwrap()
+}
+
+/// The target directory of the guests, which are built once per run.
+fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let dir = BUILT.get_or_init(|| {
+    BUILT.get_or_init(|| {
         // target/release/deps/THIS
         let own = std::env::current_exe().unwrap();
         let target = own.ancestors().nth(3).unwrap().join("guests");
@@ -31,9 +36,8 @@ pub fn guest(name: &str) -> Vec<u8> {
             .status()
             .unwrap();
         assert!(built.success(), "the guests do not build (is the target wasm32-wasip2 installed?)");
-        target.join("wasm32-wasip2/release")
-    });
-    std::fs::read(dir.join(format!("{name}.wasm"))).unwrap()
+        target
+    })
 }
 
 /// `wasm` with a custom section: the same component by behaviour, another by content.
@@ -56,15 +60,26 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// With the cache that all tests share: most compile the same guests.
     pub fn new() -> Self {
         Self::with(|_| {})
     }
 
-    pub fn with(change: impl FnOnce(&mut HostConfig)) -> Self {
+    /// With a cache of its own.
+    pub fn cold() -> Self {
         let root = tempfile::tempdir().unwrap();
+        let cache = root.path().join("cache");
+        Self::at(root, &cache, |_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut HostConfig)) -> Self {
+        Self::at(tempfile::tempdir().unwrap(), &built().join("artefacts"), change)
+    }
+
+    fn at(root: TempDir, cache: &Path, change: impl FnOnce(&mut HostConfig)) -> Self {
         std::fs::create_dir(root.path().join("modules")).unwrap();
         let (storage, control) = (Arc::new(FakeStorage::default()), Arc::new(FakeControl::default()));
-        let host = host(&root.path().join("cache"), &storage, &control, change);
+        let host = host(cache, &storage, &control, change);
         Self { host, storage, control, root }
     }
 

@@ -108,12 +108,7 @@ static FUNCTIONS: [Function; 21] = [
     ),
     row("on_message_acked_for_queue", Builtin::AckedQueue, ACKED, "One-to-one: deletes the message."),
     row("on_message_acked_for_pubsub", Builtin::Acked, ACKED, "One-to-many: as on_message_acked."),
-    row(
-        "on_message_acked_for_keep_latest",
-        Builtin::Acked,
-        ACKED,
-        "As on_message_acked: the message stays.",
-    ),
+    row("on_message_acked_for_keep_latest", Builtin::Acked, ACKED, "As on_message_acked: the message stays."),
     row(
         "on_message_retain",
         Builtin::Retain,

@@ -65,7 +65,8 @@ impl Backlog for MoreRetained {
             // A page may be empty although more follows: its topics lay in the range but did not match.
             while let Some(after) = &self.after {
                 let filter = &self.filter;
-                let read = self.connector.read(|backend| backend.retained(filter, Some(after), RETAINED_PAGE));
+                let read =
+                    self.connector.read(|backend| backend.retained(filter, Some(after), RETAINED_PAGE));
                 let page = read.await?;
                 self.after = page.next;
                 if !page.messages.is_empty() {

@@ -13,8 +13,8 @@ use tidegate_event::{
 };
 
 pub(crate) use filter::overlaps;
-pub use functions::{Function, reference};
 pub(crate) use functions::{Builtin, find};
+pub use functions::{Function, reference};
 
 use crate::connector::Connector;
 use crate::operation::Operation;
@@ -155,7 +155,11 @@ fn conclude(connector: &Connector, part: AckPart, result: Result<(), tidegate_ev
             } else {
                 ReasonCode::IMPLEMENTATION_SPECIFIC
             };
-            part.fail(AckError::Refused { connector: connector.name.clone(), reason: error.to_string(), code });
+            part.fail(AckError::Refused {
+                connector: connector.name.clone(),
+                reason: error.to_string(),
+                code,
+            });
         }
     }
 }

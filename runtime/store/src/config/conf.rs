@@ -134,8 +134,14 @@ mod tests {
     #[test]
     fn the_last_of_a_repeated_key_wins_and_both_lines_are_named() {
         let (entries, findings) = parse("a.conf", "x.y = 1\nz.z = 2\nx.y = 3");
-        assert_eq!(entries.iter().map(|e| (&*e.key, &*e.value)).collect::<Vec<_>>(), [("z.z", "2"), ("x.y", "3")]);
-        assert_eq!(findings.first().unwrap().to_string(), "a.conf:3:7: x.y: the key is repeated: line 3 replaces line 1");
+        assert_eq!(
+            entries.iter().map(|e| (&*e.key, &*e.value)).collect::<Vec<_>>(),
+            [("z.z", "2"), ("x.y", "3")]
+        );
+        assert_eq!(
+            findings.first().unwrap().to_string(),
+            "a.conf:3:7: x.y: the key is repeated: line 3 replaces line 1"
+        );
     }
 
     #[test]
@@ -150,7 +156,15 @@ mod tests {
 
     #[test]
     fn lines_that_are_no_settings_are_refused() {
-        for bad in ["hello", "= 1", "a b = 1", "a..b = 1", ".a = 1", "backend.x.hook.a.1 = 5", "backend.x.hook.a.1 = {"] {
+        for bad in [
+            "hello",
+            "= 1",
+            "a b = 1",
+            "a..b = 1",
+            ".a = 1",
+            "backend.x.hook.a.1 = 5",
+            "backend.x.hook.a.1 = {",
+        ] {
             let (entries, findings) = parse("f", bad);
             assert_eq!(entries, [], "{bad}");
             assert_eq!(findings.len(), 1, "{bad}");
@@ -163,5 +177,49 @@ mod tests {
         assert_eq!(parse("f", &text).1.len(), 1);
         let text = format!("backend.x.hook.a.1 = {}{}", "{\"a\":".repeat(1_000), "}".repeat(1_000));
         assert_eq!(parse("f", &text).1.len(), 1);
+    }
+
+    /// A taste of the fuzz target: pieces of real lines in random order, and cut anywhere.
+    #[test]
+    fn no_text_is_a_panic() {
+        const PIECES: [&str; 20] = [
+            "backend.sqlite.hook.message.publish.1",
+            "backend.",
+            ".",
+            "=",
+            " = ",
+            "{",
+            "}",
+            "\"topic\"",
+            ":",
+            "\"#\"",
+            ",",
+            "[",
+            "]",
+            "\n",
+            "\r",
+            "#",
+            "é",
+            "\u{feff}",
+            "\\u00",
+            "1e999",
+        ];
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut random = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % below as u64).unwrap()
+        };
+        for _ in 0..20_000 {
+            let text: String =
+                (0..random(30)).filter_map(|_| PIECES.get(random(PIECES.len()))).copied().collect();
+            let (entries, findings) = parse("f", &text);
+            assert!(entries.len() + findings.len() <= 2 * text.lines().count(), "{text}");
+            for finding in findings {
+                let line = finding.line.and_then(|n| text.split('\n').nth(n - 1)).unwrap();
+                assert!(finding.column.unwrap() <= line.chars().count() + 2, "{finding}: {text:?}");
+            }
+        }
     }
 }

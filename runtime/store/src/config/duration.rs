@@ -27,7 +27,8 @@ mod tests {
         assert_eq!(parse_ms("30m"), Some(1_800_000));
         assert_eq!(parse_ms("45s"), Some(45_000));
         assert_eq!(parse_ms("1d"), Some(86_400_000));
-        for bad in ["", "2", "h", "2w", "-2h", "2.5h", "99999999999999999999d", "9999999999999999999d", "2é"] {
+        for bad in ["", "2", "h", "2w", "-2h", "2.5h", "99999999999999999999d", "9999999999999999999d", "2é"]
+        {
             assert_eq!(parse_ms(bad), None, "{bad}");
         }
     }

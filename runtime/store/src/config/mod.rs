@@ -13,8 +13,8 @@ mod resolve;
 mod secret;
 mod source;
 
-pub use diagnostic::{Diagnostic, Place, Severity};
 pub(crate) use diagnostic::suggestion;
+pub use diagnostic::{Diagnostic, Place, Severity};
 pub use model::{HookLine, LineAction, Loaded, OptionValue, PoolConfig, StoreConfig};
 pub use secret::Secret;
 

@@ -65,9 +65,10 @@ pub(crate) fn from_json(text: &str) -> Result<Node, JsonError> {
     let node = read(text, text, 0)?;
     match node.kind {
         Kind::Table(_) => Ok(node),
-        other => {
-            Err(JsonError { offset: 0, message: format!("expected a JSON object {{...}}, not {}", other.name()) })
-        }
+        other => Err(JsonError {
+            offset: 0,
+            message: format!("expected a JSON object {{...}}, not {}", other.name()),
+        }),
     }
 }
 
@@ -93,7 +94,9 @@ fn read(whole: &str, part: &str, depth: usize) -> Result<Node, JsonError> {
         }
         Some(b'[') => {
             let items: Vec<&RawValue> = serde_json::from_str(part).map_err(wrong)?;
-            Kind::List(items.into_iter().map(|raw| read(whole, raw.get(), depth + 1)).collect::<Result<_, _>>()?)
+            Kind::List(
+                items.into_iter().map(|raw| read(whole, raw.get(), depth + 1)).collect::<Result<_, _>>()?,
+            )
         }
         _ => match serde_json::from_str(part).map_err(wrong)? {
             serde_json::Value::Null => Kind::Null,
@@ -179,7 +182,10 @@ mod tests {
     #[test]
     fn errors_name_what_was_expected() {
         let wrong = from_json(r#"{"a": 1, b": 2}"#).unwrap_err();
-        assert_eq!((wrong.offset, &*wrong.message), (9, "the value is not a JSON object: key must be a string"));
+        assert_eq!(
+            (wrong.offset, &*wrong.message),
+            (9, "the value is not a JSON object: key must be a string")
+        );
         assert!(from_json("[1]").unwrap_err().message.contains("expected a JSON object"));
         assert!(from_json(r#"{"a": 1} x"#).unwrap_err().message.contains("trailing characters"));
     }

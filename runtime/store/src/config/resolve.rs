@@ -12,9 +12,14 @@ use crate::actions::{Builtin, overlaps};
 use crate::backend::{self, BackendKind, OptionKind};
 
 pub(super) fn resolve(sources: Sources) -> Result<Loaded, Vec<Diagnostic>> {
-    let Sources { options, hooks, mut findings } = sources;
+    let Sources { pools: tables, options, hooks, mut findings } = sources;
     let mut kinds = Kinds::default();
     let mut pools: Vec<PoolConfig> = Vec::new();
+    for (kind, name, place) in &tables {
+        if let Some(kind) = kinds.find(kind, place, &mut findings) {
+            pool_index(&mut pools, kind, name, place);
+        }
+    }
     for source in &options {
         if let Some(kind) = kinds.find(&source.kind, &source.place, &mut findings) {
             add_option(&mut pools, kind, source, &mut findings);
@@ -71,6 +76,15 @@ impl Kinds {
     }
 }
 
+/// The pool of that name, made when it is new.
+fn pool_index(pools: &mut Vec<PoolConfig>, kind: &'static BackendKind, name: &str, place: &Place) -> usize {
+    if let Some(index) = pools.iter().position(|p| std::ptr::eq(p.kind, kind) && p.name == name) {
+        return index;
+    }
+    pools.push(PoolConfig { kind, name: name.to_owned(), options: BTreeMap::new(), place: place.clone() });
+    pools.len() - 1
+}
+
 fn add_option(
     pools: &mut Vec<PoolConfig>,
     kind: &'static BackendKind,
@@ -83,12 +97,7 @@ fn add_option(
         findings.push(place.error(words));
         return;
     }
-    let index = pools.iter().position(|p| std::ptr::eq(p.kind, kind) && p.name == source.pool);
-    let index = index.unwrap_or_else(|| {
-        let (name, options) = (source.pool.clone(), BTreeMap::new());
-        pools.push(PoolConfig { kind, name, options, place: place.clone() });
-        pools.len() - 1
-    });
+    let index = pool_index(pools, kind, &source.pool, place);
     let Some(row) = kind.options.iter().find(|row| row.name == source.option) else {
         let names = kind.options.iter().filter(|row| row.kind != OptionKind::Inert).map(|row| row.name);
         let words = format!("unknown option of {}{}", kind.name, suggestion(&source.option, names));
@@ -147,9 +156,7 @@ fn read_value(wanted: OptionKind, value: &Kind) -> Result<Option<OptionValue>, S
 
 /// The documents warn of it: with both lines a QoS 1 or 2 message would be stored twice. It is stored once here.
 fn warn_of_double_stores(lines: &[HookLine], findings: &mut Vec<Diagnostic>) {
-    let is = |line: &HookLine, builtin| {
-        matches!(line.action, LineAction::Function(function) if function.builtin == builtin)
-    };
+    let is = |line: &HookLine, builtin| matches!(line.action, LineAction::Function(function) if function.builtin == builtin);
     for publish in lines.iter().filter(|line| is(line, Builtin::MessagePublish)) {
         for store in lines.iter().filter(|line| is(line, Builtin::MessageStore)) {
             let same_pool = std::ptr::eq(publish.kind, store.kind) && publish.pool == store.pool;

@@ -12,6 +12,8 @@ use super::node::{self, Kind, Node};
 /// All settings of all files.
 #[derive(Default)]
 pub(crate) struct Sources {
+    /// Pools that exist whether or not they have options: tables of TOML. (kind, pool, place)
+    pub(crate) pools: Vec<(String, String, Place)>,
     pub(crate) options: Vec<OptionSource>,
     pub(crate) hooks: Vec<HookSource>,
     pub(crate) findings: Vec<Diagnostic>,
@@ -74,8 +76,9 @@ impl Sources {
             match rest {
                 ["hook", hook @ .., n] if !hook.is_empty() => {
                     let Ok(n) = n.parse() else {
-                        self.findings
-                            .push(place.error("a hook's key ends in a number: backend.KIND.hook.message.publish.1"));
+                        self.findings.push(
+                            place.error("a hook's key ends in a number: backend.KIND.hook.message.publish.1"),
+                        );
                         continue;
                     };
                     if entry.value.is_empty() {
@@ -97,7 +100,9 @@ impl Sources {
                     .findings
                     .push(place.error("expected backend.KIND.POOL.OPTION or backend.KIND.hook.HOOK.NUMBER")),
                 [option] => self.option(kind, "", option, Kind::Text(entry.value), place),
-                [pool, option @ ..] => self.option(kind, pool, &option.join("."), Kind::Text(entry.value), place),
+                [pool, option @ ..] => {
+                    self.option(kind, pool, &option.join("."), Kind::Text(entry.value), place)
+                }
             }
         }
     }
@@ -141,6 +146,8 @@ impl Sources {
                             .error(format!("expected a list of tables, written [[{key}]]")),
                     ),
                     (pool_name, DeValue::Table(_)) => {
+                        let place = at(pool.span().start, key.clone());
+                        self.pools.push((kind.get_ref().to_string(), pool_name.to_owned(), place));
                         if let Kind::Table(options) = node::from_toml(value).kind {
                             for (option, offset, value) in options {
                                 let place = at(offset, format!("{key}.{option}"));
@@ -210,7 +217,8 @@ impl Sources {
             }
         }
         let mut index = 0..;
-        self.options.retain(|_| index.next().is_some_and(|at| !dropped.iter().any(|(earlier, _)| *earlier == at)));
+        self.options
+            .retain(|_| index.next().is_some_and(|at| !dropped.iter().any(|(earlier, _)| *earlier == at)));
 
         let mut seen: HashMap<(String, String, u32), usize> = HashMap::new();
         let mut dropped = Vec::new();

@@ -91,17 +91,35 @@ pool = "pool1"
 }
 
 #[test]
+fn an_empty_table_is_a_pool_with_defaults() {
+    let loaded = load(&[], Some(("t.toml", "[backend.sqlite.pool1]"))).unwrap();
+    assert!(loaded.config.has_pool("sqlite", "pool1"));
+}
+
+#[test]
 fn mistakes_in_toml_have_places() {
     for (text, expected) in [
         ("a = [", "t.toml:1:"),
         ("backend = 5", "t.toml:1:11: backend: expected a table"),
         ("[backend]\nsqlite = 1", "t.toml:2:1: backend.sqlite: expected a table"),
-        ("[backend.sqlite.p]\npth = \"x\"", "t.toml:2:1: backend.sqlite.p.pth: unknown option of sqlite; did you mean \"path\"?"),
-        ("[backend.sqlite.p]\npath = 5", "t.toml:2:1: backend.sqlite.p.path: expected a string, not an integer"),
-        ("[backend.sqlite.p]\npool_size = \"many\"", "t.toml:2:1: backend.sqlite.p.pool_size: expected a number from 1 to 64"),
+        (
+            "[backend.sqlite.p]\npth = \"x\"",
+            "t.toml:2:1: backend.sqlite.p.pth: unknown option of sqlite; did you mean \"path\"?",
+        ),
+        (
+            "[backend.sqlite.p]\npath = 5",
+            "t.toml:2:1: backend.sqlite.p.path: expected a string, not an integer",
+        ),
+        (
+            "[backend.sqlite.p]\npool_size = \"many\"",
+            "t.toml:2:1: backend.sqlite.p.pool_size: expected a number from 1 to 64",
+        ),
         ("[backend.sqlite.hook]\nx = 1", "expected a list of tables, written [[backend.sqlite.hook]]"),
         ("[[backend.sqlite.hook]]\npool = \"p\"", "the line has no `hook`"),
-        ("[backend.redis.pool1]\nserver = \"x\"", "t.toml:2:1: backend.redis.pool1.server: back end redis is not built into this binary (it has: sqlite)"),
+        (
+            "[backend.redis.pool1]\nserver = \"x\"",
+            "t.toml:1:16: backend.redis.pool1: back end redis is not built into this binary (it has: sqlite)",
+        ),
         ("[backend.sqllite.p]\npath = \"x\"", "unknown back end \"sqllite\"; did you mean \"sqlite\"?"),
     ] {
         let all = errors(load(&[], Some(("t.toml", text))));
@@ -113,23 +131,79 @@ fn mistakes_in_toml_have_places() {
 fn every_mistake_in_a_hook_line_has_its_column() {
     let hook = |value: &str| format!("{POOL}backend.sqlite.hook.message.publish.1 = {value}");
     for (value, at, expected) in [
-        (r#"{"action": {"function": "on_retain_lookup"}, "pool": "pool1"}"#, "\"on_retain", "it belongs to session.subscribed"),
-        (r#"{"action": {"function": "on_message_publsh"}, "pool": "pool1"}"#, "\"on_message", "did you mean \"on_message_publish\"?"),
+        (
+            r#"{"action": {"function": "on_retain_lookup"}, "pool": "pool1"}"#,
+            "\"on_retain",
+            "it belongs to session.subscribed",
+        ),
+        (
+            r#"{"action": {"function": "on_message_publsh"}, "pool": "pool1"}"#,
+            "\"on_message",
+            "did you mean \"on_message_publish\"?",
+        ),
         (r#"{"action": {"function": 5}, "pool": "pool1"}"#, "5", "expected a string, not an integer"),
-        (r#"{"action": {"function": "on_message_publish"}, "pool": "pool2"}"#, "\"pool2", "back end sqlite has no pool \"pool2\"; did you mean \"pool1\"?"),
-        (r#"{"action": {"function": "on_message_publish"}, "pol": "pool1", "pool": "pool1"}"#, "\"pol\"", "unknown key; did you mean \"pool\"?"),
-        (r#"{"action": {"commands": ["DEL x"]}, "pool": "pool1"}"#, "[\"DEL", "back end sqlite takes `sql`, not `commands`"),
+        (
+            r#"{"action": {"function": "on_message_publish"}, "pool": "pool2"}"#,
+            "\"pool2",
+            "back end sqlite has no pool \"pool2\"; did you mean \"pool1\"?",
+        ),
+        (
+            r#"{"action": {"function": "on_message_publish"}, "pol": "pool1", "pool": "pool1"}"#,
+            "\"pol\"",
+            "unknown key; did you mean \"pool\"?",
+        ),
+        (
+            r#"{"action": {"commands": ["DEL x"]}, "pool": "pool1"}"#,
+            "[\"DEL",
+            "back end sqlite takes `sql`, not `commands`",
+        ),
         (r#"{"action": {}, "pool": "pool1"}"#, "{}", "expected one of `function` and `sql`"),
-        (r#"{"action": {"sql": "delete from t"}, "pool": "pool1"}"#, "\"delete", "expected a list of strings, not a string"),
+        (
+            r#"{"action": {"sql": "delete from t"}, "pool": "pool1"}"#,
+            "\"delete",
+            "expected a list of strings, not a string",
+        ),
         (r#"{"action": {"sql": []}, "pool": "pool1"}"#, "[]", "expected at least one statement"),
-        (r#"{"action": {"sql": ["delete from t", "delete from t where a = ${clientId}"]}, "pool": "pool1"}"#, "\"delete from t where", "did you mean \"clientid\"?"),
-        (r#"{"action": {"sql": ["delete from t where a = '${topic}'"]}, "pool": "pool1"}"#, "\"delete", "inside quotes"),
-        (r#"{"action": {"sql": ["delete from ${topic}"]}, "pool": "pool1"}"#, "\"delete", "in the place of a name"),
-        (r#"{"topic": "a/#/b", "action": {"function": "on_message_publish"}, "pool": "pool1"}"#, "\"a/#/b", "no topic filter"),
-        (r#"{"action": {"function": "on_message_publish"}, "pool": "pool1", "ack": "soon"}"#, "\"soon", "expected \"stored\" or \"accepted\""),
-        (r#"{"action": {"function": "on_message_publish"}, "pool": "pool1", "offline_opts": {"time_range": "2w"}}"#, "\"2w", "expected a number and s, m, h or d"),
-        (r#"{"action": {"function": "on_message_publish"}, "pool": "pool1", "offline_opts": {"max_returned_count": 0}}"#, "0}", "expected a number above 0"),
-        (r#"{"pool": "pool1", "pool": "pool1", "action": {"function": "on_message_publish"}}"#, "\"pool\": \"pool1\", \"action", "the key is repeated within the line"),
+        (
+            r#"{"action": {"sql": ["delete from t", "delete from t where a = ${clientId}"]}, "pool": "pool1"}"#,
+            "\"delete from t where",
+            "did you mean \"clientid\"?",
+        ),
+        (
+            r#"{"action": {"sql": ["delete from t where a = '${topic}'"]}, "pool": "pool1"}"#,
+            "\"delete",
+            "inside quotes",
+        ),
+        (
+            r#"{"action": {"sql": ["delete from ${topic}"]}, "pool": "pool1"}"#,
+            "\"delete",
+            "in the place of a name",
+        ),
+        (
+            r#"{"topic": "a/#/b", "action": {"function": "on_message_publish"}, "pool": "pool1"}"#,
+            "\"a/#/b",
+            "no topic filter",
+        ),
+        (
+            r#"{"action": {"function": "on_message_publish"}, "pool": "pool1", "ack": "soon"}"#,
+            "\"soon",
+            "expected \"stored\" or \"accepted\"",
+        ),
+        (
+            r#"{"action": {"function": "on_message_publish"}, "pool": "pool1", "offline_opts": {"time_range": "2w"}}"#,
+            "\"2w",
+            "expected a number and s, m, h or d",
+        ),
+        (
+            r#"{"action": {"function": "on_message_publish"}, "pool": "pool1", "offline_opts": {"max_returned_count": 0}}"#,
+            "0}",
+            "expected a number above 0",
+        ),
+        (
+            r#"{"pool": "pool1", "pool": "pool1", "action": {"function": "on_message_publish"}}"#,
+            "\"pool\": \"pool1\", \"action",
+            "the key is repeated within the line",
+        ),
         (r#"{"pool": "pool1"}"#, "{", "the line has no `action`"),
         (r#"{"action": {"function": "on_message_publish"}}"#, "{", "the line has no `pool`"),
         (r#"{"topic": "x", action": {"function": "on_message_publish"}}"#, "action", "key must be a string"),
@@ -138,7 +212,10 @@ fn every_mistake_in_a_hook_line_has_its_column() {
         let error = only_error(&line);
         let column = "backend.sqlite.hook.message.publish.1 = ".len() + value.find(at).unwrap() + 1;
         // An unknown or repeated key is pointed at itself, everything else at the value.
-        assert!(error.starts_with(&format!("a.conf:2:{column}: ")), "{value}\n{error} (wanted column {column})");
+        assert!(
+            error.starts_with(&format!("a.conf:2:{column}: ")),
+            "{value}\n{error} (wanted column {column})"
+        );
         assert!(error.contains(expected), "{error}");
     }
 }
@@ -148,7 +225,10 @@ fn mistakes_in_keys_are_explained() {
     for (text, expected) in [
         ("sqlite.pool1.path = x", "expected `backend.KIND. ...`"),
         ("backend.sqlite.hook.message.publish = {}", "ends in a number"),
-        ("backend.sqlite.hook.message.publsh.1 = {}", "unknown hook \"message.publsh\"; did you mean \"message.publish\"?"),
+        (
+            "backend.sqlite.hook.message.publsh.1 = {}",
+            "unknown hook \"message.publsh\"; did you mean \"message.publish\"?",
+        ),
         ("backend.sqlite.path = x", "expected backend.sqlite.POOL.OPTION"),
         ("backend.sqlite.pool1.pool_size = x", "expected a number from 1 to 64"),
         ("backend.sqlite.pool1.pool_size = 65", "expected a number from 1 to 64"),
@@ -199,8 +279,12 @@ fn publish_and_store_on_the_same_topics_is_warned_of() {
     };
     let both = format!("{POOL}{}{}", line(1, "#", "on_message_publish"), line(4, "a/+", "on_message_store"));
     let warnings = conf(&both).unwrap().warnings;
-    assert!(warnings.len() == 1 && warnings.iter().all(|w| w.message.contains("stored once")), "{warnings:?}");
-    let apart = format!("{POOL}{}{}", line(1, "b/#", "on_message_publish"), line(4, "a/+", "on_message_store"));
+    assert!(
+        warnings.len() == 1 && warnings.iter().all(|w| w.message.contains("stored once")),
+        "{warnings:?}"
+    );
+    let apart =
+        format!("{POOL}{}{}", line(1, "b/#", "on_message_publish"), line(4, "a/+", "on_message_store"));
     assert_eq!(conf(&apart).unwrap().warnings, []);
 }
 

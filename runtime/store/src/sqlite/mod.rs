@@ -9,6 +9,7 @@ mod write;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, Column as _, Executor as _, Row as _, SqlSafeStr as _, SqliteConnection};
@@ -16,11 +17,11 @@ use tidegate_event::{BoxFuture, Rows, SqlValue, TopicFilter};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::backend::{
-    Backend, BackendError, BackendKind, Limits, OptionKind, OptionRow, Page, RetainedPage, Unread,
+    Backend, BackendError, BackendKind, Limits, OptionKind, OptionRow, Page, RetainedPage, Unread, WriteError,
 };
-use crate::config::PoolConfig;
+use crate::config::{OptionValue, PoolConfig};
 use crate::operation::Operation;
-use crate::statement::Template;
+use crate::statement::{Template, changes_rows};
 use connection::{Connection, File, Readers};
 use value::Params;
 
@@ -80,7 +81,8 @@ struct Sqlite {
 async fn open(pool: &PoolConfig, limits: Limits) -> Result<Arc<dyn Backend>, BackendError> {
     let path = match pool.text("path") {
         Some(path) if path == ":memory:" || path.starts_with("file:") => {
-            let message = "path must name a file: connections of a pool cannot share a database in memory".into();
+            let message =
+                "path must name a file: connections of a pool cannot share a database in memory".into();
             return Err(BackendError::Invalid(message));
         }
         Some(path) => PathBuf::from(path),
@@ -91,8 +93,12 @@ async fn open(pool: &PoolConfig, limits: Limits) -> Result<Arc<dyn Backend>, Bac
     let writer = match file.open_writer(&connector).await {
         Ok(connection) => Some(connection),
         Err(error) if error::is_hopeless(&error) || matches!(error, sqlx::Error::Io(_)) => {
-            let path = file.path.display();
-            return Err(BackendError::Invalid(format!("{path} cannot be used as a database: {error}")));
+            // A path that was given by reference is shown by reference.
+            let shown = match pool.options.get("path") {
+                Some(OptionValue::Secret(secret)) => secret.to_string(),
+                _ => file.path.display().to_string(),
+            };
+            return Err(BackendError::Invalid(format!("{shown} cannot be used as a database: {error}")));
         }
         Err(error) => {
             tracing::warn!(%connector, %error, "the database cannot be opened now, it is tried again");
@@ -185,7 +191,8 @@ impl Sqlite {
             if rows.columns.is_empty() {
                 rows.columns = row.columns().iter().map(|column| column.name().to_owned()).collect();
             }
-            let values = (0..row.len()).map(|index| value::column(&row, index)).collect::<Result<Vec<_>, _>>()?;
+            let values =
+                (0..row.len()).map(|index| value::column(&row, index)).collect::<Result<Vec<_>, _>>()?;
             size += values.iter().map(value::size).sum::<usize>();
             if size > self.limits.max_result_bytes {
                 return Err(Failure::Ours(BackendError::TooLarge(self.limits.max_result_bytes)));
@@ -201,11 +208,23 @@ async fn command(connection: &mut SqliteConnection, text: &'static str) -> Resul
 }
 
 impl Backend for Sqlite {
-    fn write<'a>(&'a self, operations: &'a [Operation]) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(self.transaction(async |connection| write::execute(connection, operations, &self.limits).await))
+    fn write<'a>(&'a self, operations: &'a [Operation]) -> BoxFuture<'a, Result<(), WriteError>> {
+        Box::pin(async move {
+            let failed = AtomicUsize::new(usize::MAX);
+            let work = async |connection: &mut Connection| {
+                write::execute(connection, operations, &self.limits, &failed).await
+            };
+            self.transaction(work).await.map_err(|error| {
+                let failed = failed.load(Ordering::Relaxed);
+                WriteError { error, operation: (failed < operations.len()).then_some(failed) }
+            })
+        })
     }
 
-    fn subscriptions<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<Vec<(String, i64)>, BackendError>> {
+    fn subscriptions<'a>(
+        &'a self,
+        client: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<(String, i64)>, BackendError>> {
         Box::pin(async move {
             let read = self.reading(async |connection| read::subscriptions(connection, client).await);
             read.await.map_err(|failure| self.error(failure))
@@ -214,7 +233,9 @@ impl Backend for Sqlite {
 
     fn unread<'a>(&'a self, wanted: &'a Unread) -> BoxFuture<'a, Result<Page, BackendError>> {
         Box::pin(async move {
-            let read = self.reading(async |connection| read::unread(connection, wanted).await);
+            let read = self.reading(async |connection| {
+                read::unread(connection, wanted, self.limits.max_result_bytes).await
+            });
             read.await.map_err(|failure| self.error(failure))
         })
     }
@@ -226,7 +247,9 @@ impl Backend for Sqlite {
         limit: u32,
     ) -> BoxFuture<'a, Result<RetainedPage, BackendError>> {
         Box::pin(async move {
-            let read = self.reading(async |connection| read::retained(connection, filter, after, limit).await);
+            let read = self.reading(async |connection| {
+                read::retained(connection, filter, after, limit, self.limits.max_result_bytes).await
+            });
             read.await.map_err(|failure| self.error(failure))
         })
     }
@@ -260,12 +283,16 @@ impl Backend for Sqlite {
     ) -> BoxFuture<'a, Result<u64, BackendError>> {
         Box::pin(async move {
             let text: Arc<str> = Arc::from(statement);
+            let changes_rows = changes_rows(statement);
             let write = async |connection: &mut Connection| {
                 connection.limit(Some(self.limits.statement_timeout));
                 let mut changed = 0;
                 for list in params {
-                    let query = sqlx::query_with(AssertSqlSafe(Arc::clone(&text)), Params::of(list).finish()?);
-                    changed += query.execute(&mut connection.inner).await?.rows_affected();
+                    let query =
+                        sqlx::query_with(AssertSqlSafe(Arc::clone(&text)), Params::of(list).finish()?);
+                    let rows = query.execute(&mut connection.inner).await?.rows_affected();
+                    // After other statements SQLite repeats the number of the last one that changed rows.
+                    changed += if changes_rows { rows } else { 0 };
                 }
                 Ok(changed)
             };
@@ -284,7 +311,8 @@ impl Backend for Sqlite {
     fn check(&self) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async move {
             drop(self.writer().await?);
-            let ask = self.reading(async |connection| Ok(command(connection, "SELECT 1 FROM mqtt_msg LIMIT 1").await?));
+            let ask = self
+                .reading(async |connection| Ok(command(connection, "SELECT 1 FROM mqtt_msg LIMIT 1").await?));
             ask.await.map_err(|failure| self.error(failure))
         })
     }

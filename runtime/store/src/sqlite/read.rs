@@ -9,8 +9,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use tidegate_event::{Message, MsgId, Origin, QoS, TopicFilter, TopicName};
 
-use super::value::{Params, datetime, parse_datetime};
 use super::Failure;
+use super::value::{Params, datetime, parse_datetime};
 use crate::backend::{Page, RetainedPage, Unread};
 use crate::operation::foreign_id;
 
@@ -44,10 +44,12 @@ pub(super) async fn subscriptions(
     connection: &mut SqliteConnection,
     client: &str,
 ) -> Result<Vec<(String, i64)>, Failure> {
-    let rows = sqlx::query("SELECT coalesce(topic, ''), coalesce(qos, 0) FROM mqtt_sub WHERE clientid = ?1 ORDER BY id")
-        .bind(client)
-        .fetch_all(connection)
-        .await?;
+    let rows = sqlx::query(
+        "SELECT coalesce(topic, ''), coalesce(qos, 0) FROM mqtt_sub WHERE clientid = ?1 ORDER BY id",
+    )
+    .bind(client)
+    .fetch_all(connection)
+    .await?;
     rows.iter()
         .map(|row| Ok((row.try_get_unchecked(0)?, row.try_get_unchecked(1)?)))
         .collect::<Result<_, sqlx::Error>>()
@@ -55,10 +57,14 @@ pub(super) async fn subscriptions(
 }
 
 /// A page of stored messages.
-pub(super) async fn unread(connection: &mut SqliteConnection, wanted: &Unread) -> Result<Page, Failure> {
+pub(super) async fn unread(
+    connection: &mut SqliteConnection,
+    wanted: &Unread,
+    max_bytes: usize,
+) -> Result<Page, Failure> {
     let since = wanted.since_ms.map(|ms| datetime(i64::try_from(ms / 1_000 * 1_000).unwrap_or(i64::MAX)));
     if wanted.filter.is_wildcard() {
-        return unread_of_range(connection, wanted, since.as_deref()).await;
+        return unread_of_range(connection, wanted, since.as_deref(), max_bytes).await;
     }
     let mut params = Params::default();
     params.text(wanted.filter.as_str());
@@ -66,17 +72,22 @@ pub(super) async fn unread(connection: &mut SqliteConnection, wanted: &Unread) -
     params.optional_text(wanted.client.as_deref());
     params.optional_text(since.as_deref());
     params.integer(wanted.limit.into());
-    let rows = sqlx::query_with(PAGE_OF_TOPIC, params.finish()?).fetch_all(connection).await?;
-    let full = rows.len() >= wanted.limit as usize;
-    let last = rows.last().map(|row| row.try_get_unchecked(0)).transpose()?;
-    let messages = rows.iter().filter_map(|row| message(row, Origin::Fetched).map(Arc::new)).collect();
-    Ok(Page { messages, next: last.filter(|_| full) })
+    let mut rows = sqlx::query_with(PAGE_OF_TOPIC, params.finish()?).fetch(connection);
+    let mut page = Filling::new(wanted.limit, max_bytes);
+    while let Some(row) = rows.try_next().await? {
+        page.row(&row, Origin::Fetched, |_| true)?;
+        if page.is_full() {
+            break;
+        }
+    }
+    Ok(page.messages())
 }
 
 async fn unread_of_range(
     connection: &mut SqliteConnection,
     wanted: &Unread,
     since: Option<&str>,
+    max_bytes: usize,
 ) -> Result<Page, Failure> {
     let (low, high) = topic_range(&wanted.filter);
     let mut after = wanted.after;
@@ -86,8 +97,7 @@ async fn unread_of_range(
             None => return Ok(Page::default()),
         }
     }
-    let limit = wanted.limit as usize;
-    let mut messages = Vec::new();
+    let mut page = Filling::new(wanted.limit, max_bytes);
     loop {
         let mut params = Params::default();
         params.text(&*low);
@@ -96,21 +106,58 @@ async fn unread_of_range(
         params.optional_text(wanted.client.as_deref());
         params.optional_text(since);
         params.integer(wanted.limit.into());
-        let rows = sqlx::query_with(PAGE_OF_RANGE, params.finish()?).fetch_all(&mut *connection).await?;
-        let full = rows.len() >= limit;
-        for row in &rows {
-            after = row.try_get_unchecked(0)?;
-            let Some(message) = message(row, Origin::Fetched).filter(|m| wanted.filter.matches(&m.topic)) else {
-                continue;
-            };
-            messages.push(Arc::new(message));
-            if messages.len() == limit {
-                return Ok(Page { messages, next: Some(after) });
+        let mut rows = sqlx::query_with(PAGE_OF_RANGE, params.finish()?).fetch(&mut *connection);
+        let mut seen = 0;
+        while let Some(row) = rows.try_next().await? {
+            seen += 1;
+            after = page.row(&row, Origin::Fetched, |topic| wanted.filter.matches(topic))?;
+            if page.is_full() {
+                return Ok(page.messages());
             }
         }
-        if !full {
-            return Ok(Page { messages, next: None });
+        if seen < wanted.limit {
+            return Ok(page.messages());
         }
+    }
+}
+
+/// A page that is being filled.
+struct Filling {
+    messages: Vec<Arc<Message>>,
+    limit: usize,
+    bytes: usize,
+    max_bytes: usize,
+    last: i64,
+}
+
+impl Filling {
+    fn new(limit: u32, max_bytes: usize) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Self { messages: Vec::new(), limit, bytes: 0, max_bytes, last: 0 }
+    }
+
+    /// Adds a row if it is a message that is wanted. Gives its number.
+    fn row(
+        &mut self,
+        row: &SqliteRow,
+        origin: Origin,
+        wanted: impl FnOnce(&TopicName) -> bool,
+    ) -> Result<i64, Failure> {
+        self.last = row.try_get_unchecked(0)?;
+        if let Some(message) = message(row, origin).filter(|message| wanted(&message.topic)) {
+            self.bytes += message.payload.len() + message.topic.as_str().len();
+            self.messages.push(Arc::new(message));
+        }
+        Ok(self.last)
+    }
+
+    fn is_full(&self) -> bool {
+        self.messages.len() >= self.limit || self.bytes >= self.max_bytes
+    }
+
+    fn messages(self) -> Page {
+        let next = self.is_full().then_some(self.last);
+        Page { messages: self.messages, next }
     }
 }
 
@@ -145,6 +192,7 @@ pub(super) async fn retained(
     filter: &TopicFilter,
     after: Option<&str>,
     limit: u32,
+    max_bytes: usize,
 ) -> Result<RetainedPage, Failure> {
     let wildcard = filter.is_wildcard();
     let mut params = Params::default();
@@ -159,16 +207,20 @@ pub(super) async fn retained(
         params.text(filter.as_str());
         RETAINED_OF_TOPIC
     };
-    let rows = sqlx::query_with(text, params.finish()?).fetch_all(connection).await?;
-    let full = wildcard && rows.len() >= limit as usize;
-    let next = rows.last().filter(|_| full).map(|row| row.try_get_unchecked(2)).transpose()?;
-    let messages = rows
-        .iter()
-        .filter_map(|row| message(row, Origin::RetainedStore))
-        .filter(|m| filter.matches(&m.topic) && !m.payload.is_empty())
-        .map(Arc::new)
-        .collect();
-    Ok(RetainedPage { messages, next })
+    let mut rows = sqlx::query_with(text, params.finish()?).fetch(connection);
+    let mut page = Filling::new(limit, max_bytes);
+    let (mut seen, mut last) = (0, String::new());
+    while let Some(row) = rows.try_next().await? {
+        seen += 1;
+        last = row.try_get_unchecked(2)?;
+        page.row(&row, Origin::RetainedStore, |topic| filter.matches(topic))?;
+        if page.is_full() {
+            break;
+        }
+    }
+    let more = wildcard && (page.is_full() || seen >= limit);
+    page.messages.retain(|message| !message.payload.is_empty());
+    Ok(RetainedPage { messages: page.messages, next: more.then_some(last) })
 }
 
 /// The range of topics that can match a wildcard filter: those that begin with its levels before the first
@@ -257,9 +309,16 @@ mod tests {
 
     #[test]
     fn the_range_of_a_filter_begins_with_its_fixed_levels() {
-        for (filter, prefix) in
-            [("#", ""), ("+", ""), ("+/a", ""), ("a/#", "a"), ("a/+", "a/"), ("a/b/+/c/#", "a/b/"), ("/#", ""), ("/+", "/")]
-        {
+        for (filter, prefix) in [
+            ("#", ""),
+            ("+", ""),
+            ("+/a", ""),
+            ("a/#", "a"),
+            ("a/+", "a/"),
+            ("a/b/+/c/#", "a/b/"),
+            ("/#", ""),
+            ("/+", "/"),
+        ] {
             let (low, high) = topic_range(&filter.parse().unwrap());
             assert_eq!((&*low, high), (prefix, format!("{prefix}\u{10FFFF}")), "{filter}");
         }

@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn the_row_is_repeated() {
-        static STATEMENT: RowStatement = RowStatement::new("insert into t values ", "(?,?)", " on conflict do nothing", 2);
+        static STATEMENT: RowStatement =
+            RowStatement::new("insert into t values ", "(?,?)", " on conflict do nothing", 2);
         static TEXT: OnceLock<String> = OnceLock::new();
         assert_eq!(STATEMENT.text(2, &TEXT), "insert into t values (?,?),(?,?) on conflict do nothing");
     }

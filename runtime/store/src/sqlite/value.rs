@@ -149,7 +149,8 @@ pub(super) fn datetime(ms: i64) -> String {
     let text = if ms.rem_euclid(1_000) == 0 {
         moment.format(format_description!("[year]-[month]-[day] [hour]:[minute]:[second]"))
     } else {
-        moment.format(format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]"))
+        moment
+            .format(format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]"))
     };
     text.unwrap_or_default()
 }
@@ -157,10 +158,13 @@ pub(super) fn datetime(ms: i64) -> String {
 /// Milliseconds since the epoch of `YYYY-MM-DD HH:MM:SS`; 0 for anything else.
 pub(super) fn parse_datetime(text: &str) -> u64 {
     let whole = text.get(..19).unwrap_or_default();
-    time::PrimitiveDateTime::parse(whole, format_description!("[year]-[month]-[day] [hour]:[minute]:[second]"))
-        .ok()
-        .and_then(|moment| u64::try_from(moment.assume_utc().unix_timestamp()).ok())
-        .map_or(0, |seconds| seconds * 1_000)
+    time::PrimitiveDateTime::parse(
+        whole,
+        format_description!("[year]-[month]-[day] [hour]:[minute]:[second]"),
+    )
+    .ok()
+    .and_then(|moment| u64::try_from(moment.assume_utc().unix_timestamp()).ok())
+    .map_or(0, |seconds| seconds * 1_000)
 }
 
 /// A column's value by its storage class.

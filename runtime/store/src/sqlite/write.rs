@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sqlx::{AssertSqlSafe, Row as _};
 use tidegate_event::{Message, MsgId, TopicName};
@@ -16,6 +17,7 @@ use super::rows::{RowStatement, run_one};
 use super::value::{LastText, LastTime, Params};
 use crate::backend::Limits;
 use crate::operation::{Operation, foreign_row};
+use crate::statement::{Bound, Template};
 
 static ONLINE: RowStatement = RowStatement::new(
     "INSERT INTO mqtt_client (clientid, state, node, online_at, offline_at) VALUES ",
@@ -38,8 +40,13 @@ static STORE_SUBSCRIPTION: RowStatement = RowStatement::new(
     " ON CONFLICT (clientid, topic) DO UPDATE SET qos = excluded.qos",
     3,
 );
-static DELETE_SUBSCRIPTION: RowStatement =
-    RowStatement::new("DELETE FROM mqtt_sub WHERE (clientid, topic) IN (VALUES ", "(?,?)", ")", 2);
+static DELETE_SUBSCRIPTION: RowStatement = RowStatement::new(
+    "WITH v (clientid, topic) AS (VALUES ",
+    "(?,?)",
+    ") DELETE FROM mqtt_sub WHERE id IN (SELECT s.id FROM v \
+       CROSS JOIN mqtt_sub s ON s.clientid = v.clientid AND s.topic = v.topic)",
+    2,
+);
 static APPEND: RowStatement = RowStatement::new(
     "INSERT INTO mqtt_msg (msgid, topic, sender, qos, retain, payload, arrived) VALUES ",
     "(?,?,?,?,?,?,?)",
@@ -59,7 +66,7 @@ static DELETE_OLDER: RowStatement = RowStatement::new(
 static ADVANCE: RowStatement = RowStatement::new(
     "WITH v (clientid, topic, msgid, row) AS (VALUES ",
     "(?,?,?,?)",
-    "), p AS (SELECT v.clientid, v.topic, coalesce(v.row, \
+    "), p AS MATERIALIZED (SELECT v.clientid, v.topic, coalesce(v.row, \
          (SELECT id FROM mqtt_msg WHERE msgid = v.msgid AND topic = v.topic), \
          (SELECT max(id) FROM (SELECT id, msgid FROM mqtt_msg WHERE topic = v.topic AND id > coalesce( \
              (SELECT mid FROM mqtt_acked a WHERE a.clientid = v.clientid AND a.topic = v.topic), 0) \
@@ -79,7 +86,8 @@ static PUT_RETAINED: RowStatement = RowStatement::new(
      payload = excluded.payload, arrived = excluded.arrived",
     6,
 );
-static DELETE_RETAINED: RowStatement = RowStatement::new("DELETE FROM mqtt_retain WHERE topic IN (", "?", ")", 1);
+static DELETE_RETAINED: RowStatement =
+    RowStatement::new("DELETE FROM mqtt_retain WHERE topic IN (", "?", ")", 1);
 
 /// Operations by kind of data, in order.
 #[derive(Default)]
@@ -92,14 +100,16 @@ struct Lanes<'a> {
     retained: Vec<&'a Operation>,
 }
 
-/// Executes `operations`; the caller has begun the transaction and ends it.
+/// Executes `operations`; the caller has begun the transaction and ends it. When custom statements fail, `failed`
+/// gets the index of their operation.
 pub(super) async fn execute(
     connection: &mut Connection,
     operations: &[Operation],
     limits: &Limits,
+    failed: &AtomicUsize,
 ) -> Result<(), Failure> {
     let mut lanes = Lanes::default();
-    for operation in operations {
+    for (index, operation) in operations.iter().enumerate() {
         match operation {
             Operation::ClientOnline { .. } | Operation::ClientOffline { .. } => lanes.clients.push(operation),
             Operation::StoreSubscription { .. } | Operation::DeleteSubscription { .. } => {
@@ -110,22 +120,36 @@ pub(super) async fn execute(
                 lanes.positions.push(operation);
             }
             Operation::RemoveMessage { id, .. } => lanes.removals.push(*id),
-            Operation::PutRetained { .. } | Operation::DeleteRetained { .. } => lanes.retained.push(operation),
+            Operation::PutRetained { .. } | Operation::DeleteRetained { .. } => {
+                lanes.retained.push(operation)
+            }
             Operation::Execute { statements, values, .. } => {
                 std::mem::take(&mut lanes).write(connection).await?;
                 connection.limit(Some(limits.statement_timeout));
-                for (statement, values) in statements.iter().zip(values) {
-                    let mut params = Params::with_capacity(values.len());
-                    values.iter().for_each(|value| params.bound(value));
-                    let params = params.finish().map_err(Failure::Ours)?;
-                    let text = AssertSqlSafe(Arc::clone(statement.sql()));
-                    sqlx::query_with(text, params).execute(&mut connection.inner).await?;
-                }
+                let result = custom(connection, statements, values).await;
                 connection.limit(None);
+                if result.is_err() {
+                    failed.store(index, Ordering::Relaxed);
+                    return result;
+                }
             }
         }
     }
     lanes.write(connection).await
+}
+
+async fn custom(
+    connection: &mut Connection,
+    statements: &[Arc<Template>],
+    values: &[Box<[Bound]>],
+) -> Result<(), Failure> {
+    for (statement, values) in statements.iter().zip(values) {
+        let mut params = Params::with_capacity(values.len());
+        values.iter().for_each(|value| params.bound(value));
+        let text = AssertSqlSafe(Arc::clone(statement.sql()));
+        sqlx::query_with(text, params.finish()?).execute(&mut connection.inner).await?;
+    }
+    Ok(())
 }
 
 impl Lanes<'_> {

@@ -123,7 +123,10 @@ impl Template {
                     return Err(StatementError::InQuotes(placeholder_in(part)));
                 }
                 TokenKind::Name if part.contains("${") => {
-                    return Err(StatementError::InPlaceOfName(placeholder_in(part), "quotes like these make a name"));
+                    return Err(StatementError::InPlaceOfName(
+                        placeholder_in(part),
+                        "quotes like these make a name",
+                    ));
                 }
                 TokenKind::Parameter => return Err(StatementError::Parameter(part.to_owned())),
                 TokenKind::Placeholder => {
@@ -176,11 +179,18 @@ pub(crate) fn check_direct(sql: &str, given: usize) -> Result<(), StatementError
     if wanted == given { Ok(()) } else { Err(StatementError::ParameterCount { wanted, given }) }
 }
 
+/// Whether the statement inserts, updates or deletes rows, as far as its first word says.
+pub(crate) fn changes_rows(sql: &str) -> bool {
+    let tokens = scan(sql).unwrap_or_default();
+    let first = tokens.first().and_then(|t| sql.get(t.range.clone())).unwrap_or_default();
+    ["insert", "replace", "update", "delete", "with"].iter().any(|word| first.eq_ignore_ascii_case(word))
+}
+
 /// Statements that read or change data or tables. The rest (PRAGMA, ATTACH, BEGIN, VACUUM INTO ...) changes the
 /// connection that others share, or reaches files.
 const ALLOWED: [&str; 13] = [
-    "select", "insert", "replace", "update", "delete", "with", "values", "create", "drop", "alter", "explain",
-    "analyze", "reindex",
+    "select", "insert", "replace", "update", "delete", "with", "values", "create", "drop", "alter",
+    "explain", "analyze", "reindex",
 ];
 
 fn tokens_of(sql: &str) -> Result<Vec<Token>, StatementError> {
@@ -282,7 +292,8 @@ mod tests {
     #[test]
     fn variables_become_numbered_parameters_once_each() {
         let template =
-            compile("insert into msg(msgid, topic, again) values(${msgid}, ${topic}, ${msgid}) -- ${x}").unwrap();
+            compile("insert into msg(msgid, topic, again) values(${msgid}, ${topic}, ${msgid}) -- ${x}")
+                .unwrap();
         assert_eq!(&**template.sql(), "insert into msg(msgid, topic, again) values(?1, ?2, ?1) -- ${x}");
         assert_eq!(template.fields, [Field::Msgid, Field::Topic]);
     }
@@ -294,7 +305,10 @@ mod tests {
             (Hook::ClientDisconnected, "insert into disconn(clientid) values(${clientid})"),
             (Hook::SessionSubscribed, "insert into sub(topic, qos) values(${topic}, ${qos})"),
             (Hook::SessionUnsubscribed, "delete from sub where topic = ${topic}"),
-            (Hook::SessionUnsubscribed, "delete from mqtt_acked where clientid = ${clientid} and topic = ${topic}"),
+            (
+                Hook::SessionUnsubscribed,
+                "delete from mqtt_acked where clientid = ${clientid} and topic = ${topic}",
+            ),
             (Hook::MessagePublish, "insert into msg(msgid, topic) values(${msgid}, ${topic})"),
             (Hook::MessageAcked, "insert into ack(msgid, topic) values(${msgid}, ${topic})"),
             (Hook::MessageDeliver, "insert into deliver(msgid, topic) values(${msgid}, ${topic})"),
@@ -342,7 +356,11 @@ mod tests {
             "drop table ${topic}",
             "drop table if exists ${topic}",
         ] {
-            assert!(matches!(compile(bad), Err(StatementError::InPlaceOfName(..))), "{bad}: {:?}", compile(bad));
+            assert!(
+                matches!(compile(bad), Err(StatementError::InPlaceOfName(..))),
+                "{bad}: {:?}",
+                compile(bad)
+            );
         }
         for good in [
             "insert into t select ${topic}, ${qos}",

@@ -134,15 +134,22 @@ mod tests {
                 (Other, ";"),
             ]
         );
-        assert_eq!(kinds(":a @b $1 ??"), [(Parameter, ":a"), (Parameter, "@b"), (Parameter, "$1"), (Parameter, "?"), (Parameter, "?")]);
+        assert_eq!(
+            kinds(":a @b $1 ??"),
+            [(Parameter, ":a"), (Parameter, "@b"), (Parameter, "$1"), (Parameter, "?"), (Parameter, "?")]
+        );
         assert_eq!(kinds("größe é"), [(Word, "größe"), (Word, "é")]);
     }
 
     #[test]
     fn what_does_not_end_is_named() {
-        for (sql, what, offset) in
-            [("a 'b", "quote", 2), ("\"", "quote", 0), ("/* x", "comment", 0), ("x ${a", "`${`", 2), ("[a", "bracket", 0)]
-        {
+        for (sql, what, offset) in [
+            ("a 'b", "quote", 2),
+            ("\"", "quote", 0),
+            ("/* x", "comment", 0),
+            ("x ${a", "`${`", 2),
+            ("[a", "bracket", 0),
+        ] {
             assert_eq!(scan(sql), Err(Unclosed { what, offset }), "{sql}");
         }
     }

@@ -102,11 +102,11 @@ impl Writer {
         let index = operation.shard(self.shards.len());
         self.metrics.queued.increment(1.0);
         if let Some(queue) = self.shards.get(index)
-            && let Err(refused) = queue.push(Pending { operation, part, bytes, charge })
+            && let Err(charge) = queue.push(Pending { operation, part, bytes, charge })
         {
             self.metrics.queued.decrement(1.0);
             self.metrics.abandoned.increment(1);
-            self.share.release(refused.charge);
+            self.share.release(charge);
         }
     }
 

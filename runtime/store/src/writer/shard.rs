@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Backoff, Charge, Pending, Share, WriterParts};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, WriteError};
 use crate::operation::Operation;
 
 /// Operations that wait. Bounded by the memory budget: whoever pushes has paid.
@@ -38,11 +38,11 @@ impl Default for Queue {
 }
 
 impl Queue {
-    /// Appends, unless the queue was closed.
-    pub(super) fn push(&self, pending: Pending) -> Result<(), Pending> {
+    /// Appends. A closed queue gives what was paid back; the part then fails as abandoned.
+    pub(super) fn push(&self, pending: Pending) -> Result<(), Charge> {
         let mut waiting = self.waiting.lock();
         if waiting.closed {
-            return Err(pending);
+            return Err(pending.charge);
         }
         waiting.pending.push_back(pending);
         waiting.pushed += 1;
@@ -112,7 +112,7 @@ pub(super) struct Worker {
 /// How writing ended.
 enum Outcome {
     Stored,
-    Refused(BackendError),
+    Refused(WriteError),
     /// The writer was told to give up.
     Abandoned,
 }
@@ -122,7 +122,6 @@ impl Worker {
     pub(super) async fn run(self) -> usize {
         let metrics = &self.parts.metrics;
         let down = AtomicBool::new(false);
-        metrics.up.set(1.0);
         let mut batch = Batch::default();
         loop {
             self.queue.take(&mut batch, self.parts.limits.operations, self.parts.limits.bytes);
@@ -152,7 +151,7 @@ impl Worker {
         }
     }
 
-    /// Writes the batch; when the database refuses it, halves it until the refused operations stand alone. Gives
+    /// Writes the batch; when the database refuses it, divides it until the refused operations stand alone. Gives
     /// the number of operations given up because the writer closes.
     async fn commit(&self, batch: &mut Batch, down: &AtomicBool) -> usize {
         let metrics = &self.parts.metrics;
@@ -162,19 +161,31 @@ impl Worker {
             match self.write(operations, down).await {
                 Outcome::Stored => {
                     metrics.stored.increment(operations.len() as u64);
-                    for part in batch.parts.get_mut(from..to).unwrap_or_default().iter_mut().filter_map(Option::take) {
+                    for part in
+                        batch.parts.get_mut(from..to).unwrap_or_default().iter_mut().filter_map(Option::take)
+                    {
                         part.done();
                     }
                 }
-                Outcome::Refused(error) => {
+                Outcome::Refused(WriteError { error, operation: at }) => {
                     if let [operation] = operations {
                         let part = batch.parts.get_mut(from).and_then(Option::take);
                         self.refuse(operation, part, &error).await;
-                    } else {
-                        let middle = from + (to - from) / 2;
-                        ranges.push((middle, to)); // after the first half: order is kept
-                        ranges.push((from, middle));
+                        continue;
                     }
+                    // The last pushed is the next written: order is kept.
+                    match at {
+                        Some(at) => ranges.extend([
+                            (from + at + 1, to),
+                            (from + at, from + at + 1),
+                            (from, from + at),
+                        ]),
+                        None => {
+                            let middle = from + (to - from) / 2;
+                            ranges.extend([(middle, to), (from, middle)]);
+                        }
+                    }
+                    ranges.retain(|(from, to)| from < to);
                 }
                 Outcome::Abandoned => {
                     let left = batch.parts.iter().flatten().count();
@@ -195,12 +206,12 @@ impl Worker {
             let attempt = AssertUnwindSafe(backend.write(operations)).catch_unwind();
             let result = tokio::select! {
                 result = attempt => result.unwrap_or_else(|_| {
-                    Err(BackendError::Refused { code: "panic".into(), message: "the driver panicked".into() })
+                    Err(BackendError::Refused { code: "panic".into(), message: "the driver panicked".into() }.into())
                 }),
                 () = self.abort.cancelled() => return Outcome::Abandoned,
             };
             match result {
-                Err(error) if error.is_retryable() => {
+                Err(WriteError { error, .. }) if error.is_retryable() => {
                     metrics.write_retries.increment(1);
                     if !down.swap(true, Ordering::Relaxed) {
                         metrics.up.set(0.0);

@@ -1,19 +1,19 @@
 //! Tests of the writer against a scripted back end.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tidegate_event::{
-    AckError, AckJoin, BoxFuture, Rows, SqlValue, TopicFilter,
-};
+use tidegate_event::{AckError, AckJoin, BoxFuture, Rows, SqlValue, TopicFilter};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::backend::{BackendError, Page, RetainedPage, Unread};
+use crate::backend::{BackendError, Page, RetainedPage, Unread, WriteError};
 use crate::statement::Template;
 
 /// Writes when it is let, answers as told, remembers what it was given.
@@ -25,6 +25,9 @@ struct Scripted {
     refuse: Mutex<Vec<&'static str>>,
     unavailable: Mutex<usize>,
     panic_on: Mutex<Option<&'static str>>,
+    /// Whether a refusal names the operation.
+    says_which: Mutex<bool>,
+    writes: Mutex<usize>,
     batches: Mutex<Vec<Vec<String>>>,
 }
 
@@ -36,6 +39,8 @@ impl Scripted {
             refuse: Mutex::default(),
             unavailable: Mutex::default(),
             panic_on: Mutex::default(),
+            says_which: Mutex::default(),
+            writes: Mutex::default(),
             batches: Mutex::default(),
         })
     }
@@ -54,19 +59,21 @@ impl Backend for Scripted {
         self.shards
     }
 
-    fn write<'a>(&'a self, operations: &'a [Operation]) -> BoxFuture<'a, Result<(), BackendError>> {
+    fn write<'a>(&'a self, operations: &'a [Operation]) -> BoxFuture<'a, Result<(), WriteError>> {
         Box::pin(async move {
             self.gate.acquire().await.unwrap().forget();
             let mut unavailable = self.unavailable.lock();
             if *unavailable > 0 {
                 *unavailable -= 1;
-                return Err(BackendError::Unavailable("down".into()));
+                return Err(BackendError::Unavailable("down".into()).into());
             }
             let topics: Vec<String> = operations.iter().map(topic_of).collect();
             let panic_on = *self.panic_on.lock();
             assert!(!topics.iter().any(|t| Some(&**t) == panic_on), "scripted panic");
-            if topics.iter().any(|t| self.refuse.lock().contains(&&**t)) {
-                return Err(BackendError::Refused { code: "1".into(), message: "no".into() });
+            *self.writes.lock() += 1;
+            if let Some(at) = topics.iter().position(|t| self.refuse.lock().contains(&&**t)) {
+                let error = BackendError::Refused { code: "1".into(), message: "no".into() };
+                return Err(WriteError { error, operation: self.says_which.lock().then_some(at) });
             }
             self.batches.lock().push(topics);
             Ok(())
@@ -175,10 +182,11 @@ async fn a_part_is_done_only_after_the_write_returned() {
     assert_eq!(join.await, Ok(()));
 }
 
-#[tokio::test]
-async fn only_the_refused_operation_fails_and_order_is_kept() {
+/// Ten operations of which the fourth and the eighth are refused; gives the number of attempts.
+async fn refuse_two_of_ten(says_which: bool) -> usize {
     let bench = bench(1, 0, MANY);
     *bench.backend.refuse.lock() = vec!["t/3", "t/7"];
+    *bench.backend.says_which.lock() = says_which;
     let mut joins = Vec::new();
     for n in 0..10 {
         joins.push(bench.put(&format!("t/{n}")).await);
@@ -197,6 +205,15 @@ async fn only_the_refused_operation_fails_and_order_is_kept() {
     let expected: Vec<String> = [0, 1, 2, 4, 5, 6, 8, 9].iter().map(|n| format!("t/{n}")).collect();
     assert_eq!(bench.backend.stored(), expected);
     assert_eq!(bench.letters().lines().count(), 2);
+    *bench.backend.writes.lock()
+}
+
+#[tokio::test]
+async fn only_the_refused_operation_fails_and_order_is_kept() {
+    let searched = refuse_two_of_ten(false).await;
+    let told = refuse_two_of_ten(true).await;
+    // All; before, it and after for the first; the same for the second in what came after the first.
+    assert!(told <= 7 && told < searched, "{told} {searched}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,6 +224,75 @@ async fn a_store_that_is_down_is_tried_again_until_it_is_up() {
     assert_eq!((first.await, second.await), (Ok(()), Ok(())));
     assert_eq!(bench.backend.stored(), ["a", "b"]);
     assert_eq!(bench.letters(), "");
+}
+
+/// Keeps counters and gauges by name and labels.
+#[derive(Default)]
+struct Recorder(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+impl Recorder {
+    fn slot(&self, key: &metrics::Key) -> Arc<AtomicU64> {
+        let labels: Vec<_> = key.labels().map(|l| format!("{}={}", l.key(), l.value())).collect();
+        let name = format!("{}{{{}}}", key.name(), labels.join(","));
+        Arc::clone(self.0.lock().entry(name).or_default())
+    }
+
+    fn raw(&self, name: &str) -> u64 {
+        self.0.lock().get(name).expect(name).load(Ordering::Relaxed)
+    }
+
+    fn gauge(&self, name: &str) -> f64 {
+        f64::from_bits(self.raw(name))
+    }
+}
+
+impl metrics::Recorder for Recorder {
+    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+
+    fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        metrics::Counter::from_arc(self.slot(key))
+    }
+
+    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        metrics::Gauge::from_arc(self.slot(key))
+    }
+
+    fn register_histogram(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+        metrics::Histogram::noop()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_show_what_waits_what_was_tried_and_how_it_ended() {
+    let recorder = Recorder::default();
+    let bench = metrics::with_local_recorder(&recorder, || bench(1, 0, MANY));
+    *bench.backend.unavailable.lock() = 3;
+    *bench.backend.refuse.lock() = vec!["bad"];
+    let joins = [bench.put("good").await, bench.put("bad").await, bench.put("fine").await];
+    assert!((recorder.gauge("tidegate_store_queued{connector=test:p}") - 3.0).abs() < 0.1);
+    bench.backend.gate.add_permits(1);
+    while recorder.raw("tidegate_store_retries_total{connector=test:p,call=write}") == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(recorder.gauge("tidegate_store_up{connector=test:p}") < 0.1, "down");
+    assert!((recorder.gauge("tidegate_store_inflight{connector=test:p}") - 3.0).abs() < 0.1);
+    bench.backend.gate.add_permits(MANY);
+    let mut ok = 0;
+    for join in joins {
+        ok += usize::from(join.await.is_ok());
+    }
+    assert_eq!(ok, 2);
+    assert_eq!(bench.writer.close(Duration::from_secs(1)).await, 0);
+    assert_eq!(recorder.raw("tidegate_store_operations_total{connector=test:p,result=stored}"), 2);
+    assert_eq!(recorder.raw("tidegate_store_operations_total{connector=test:p,result=refused}"), 1);
+    assert_eq!(recorder.raw("tidegate_store_operations_total{connector=test:p,result=abandoned}"), 0);
+    assert_eq!(recorder.raw("tidegate_store_retries_total{connector=test:p,call=write}"), 3);
+    for (gauge, value) in [("queued", 0.0), ("inflight", 0.0), ("up", 1.0)] {
+        let name = format!("tidegate_store_{gauge}{{connector=test:p}}");
+        assert!((recorder.gauge(&name) - value).abs() < 0.1, "{name}");
+    }
 }
 
 #[tokio::test]

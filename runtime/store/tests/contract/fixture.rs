@@ -67,7 +67,9 @@ impl Bench {
         }
         let hooks: String = lines
             .iter()
-            .map(|line| format!("backend.{}.hook.{}\n", factory.kind(), line.replace("}}", "}, \"pool\": \"pool1\"}")))
+            .map(|line| {
+                format!("backend.{}.hook.{}\n", factory.kind(), line.replace("}}", "}, \"pool\": \"pool1\"}"))
+            })
             .collect();
         let (stores, warnings) = open(format!("{pool}\n{hooks}")).await;
         Self {
@@ -137,7 +139,8 @@ impl Bench {
                 (
                     Some(filter),
                     TopicOf::Subscription,
-                    Event::SessionSubscribed { filter: other, .. } | Event::SessionUnsubscribed { filter: other, .. },
+                    Event::SessionSubscribed { filter: other, .. }
+                    | Event::SessionUnsubscribed { filter: other, .. },
                 ) => filter.covers(other),
                 _ => false,
             };

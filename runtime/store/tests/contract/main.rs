@@ -53,6 +53,7 @@ macro_rules! contract {
                 statements::statements_of_one_action_are_one_transaction,
                 statements::an_implicit_ack_moves_positions_but_runs_no_statement,
                 statements::only_the_refused_message_fails,
+                statements::an_endless_statement_is_given_up,
                 statements::guests_run_functions_and_statements,
                 statements::guests_query_with_typed_values,
                 statements::guests_cannot_reach_the_connection,

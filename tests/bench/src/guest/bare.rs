@@ -67,6 +67,11 @@ fn store(engine: &Engine) -> Store<State> {
     store
 }
 
+/// An error of wasmtime with all its causes.
+pub fn told(error: wasmtime::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error:#}")
+}
+
 /// One instance of a guest that handles message.publish.
 pub struct Bare {
     store: Store<State>,
@@ -80,7 +85,7 @@ impl std::fmt::Debug for Bare {
 }
 
 impl Bare {
-    /// Compiles and instantiates the component at `path`. Imports that are not WASI trap when called.
+    /// Compiles and instantiates the component at `path`. It may import WASI and nothing else.
     ///
     /// # Errors
     /// wasmtime's.
@@ -89,7 +94,6 @@ impl Bare {
         let component = Component::from_file(&engine, path)?;
         let mut linker = Linker::<State>::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        linker.define_unknown_imports_as_traps(&component)?;
         let ready = linker.instantiate_pre(&component)?;
         let mut store = store(&engine);
         let instance = ready.instantiate_async(&mut store).await?;

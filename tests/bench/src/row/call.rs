@@ -16,7 +16,7 @@ use tidegate_event::{
 use tidegate_module::{Host, HostConfig, Module};
 
 use super::Bench;
-use crate::guest::bare::{Bare, Empty};
+use crate::guest::bare::{self, Bare, Empty};
 use crate::guest::timing::{CallCost, time_calls};
 use crate::guest::{self, PASS};
 use crate::report::Target;
@@ -58,20 +58,22 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let allocations = Summary::of(ours.iter().map(|s| s.allocations)).median;
     bench.report.check(ROW, "pass", "guest call", us, "us", Target::AtMost(1.5))?;
     bench.report.line(&format!("    {:<44} {:>9.2}us", "of which not wasmtime's own call", us - floor));
-    bench.report.check(ROW, "pass", "allocations a call on the host", allocations, "", Target::AtMost(0.0))
+    // The future of wasmtime's async call is one; the message is borrowed.
+    let theirs = Summary::of(bare.iter().map(|s| s.allocations)).median;
+    bench.report.check(ROW, "pass", "allocations beyond wasmtime's own", allocations - theirs, "", Target::AtMost(0.0))
 }
 
 async fn empty_call(time: Duration) -> anyhow::Result<CallCost> {
-    let make = async || Empty::load().await.map_err(anyhow::Error::msg);
-    time_calls(time, make, async |empty: &mut Empty| empty.call().await.map_err(anyhow::Error::msg)).await
+    let make = async || Empty::load().await.map_err(bare::told);
+    time_calls(time, make, async |empty: &mut Empty| empty.call().await.map_err(bare::told)).await
 }
 
 async fn bare_call(component: &Path, time: Duration) -> anyhow::Result<CallCost> {
     let component: PathBuf = component.to_owned();
-    let make = async move || Bare::load(&component).await.map_err(anyhow::Error::msg);
+    let make = async move || Bare::load(&component).await.map_err(bare::told);
     let payload = guest::reading(MESSAGE_BYTES);
     let call = async move |bare: &mut Bare| {
-        let replaced = bare.call(TOPIC, &payload).await.map_err(anyhow::Error::msg)?;
+        let replaced = bare.call(TOPIC, &payload).await.map_err(bare::told)?;
         ensure!(!replaced, "the guest did not let the message pass");
         Ok(())
     };

@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 
 use super::Bench;
-use crate::guest::bare::Bare;
+use crate::guest::bare::{self, Bare};
 use crate::guest::timing::time_calls;
 use crate::guest::{self, FAHRENHEIT};
 use crate::load::paced::{Latency, Paced};
@@ -77,10 +77,10 @@ impl Pair<'_> {
 
 async fn bare_us(component: &Path, time: Duration) -> anyhow::Result<f64> {
     let component: PathBuf = component.to_owned();
-    let make = async move || Bare::load(&component).await.map_err(anyhow::Error::msg);
+    let make = async move || Bare::load(&component).await.map_err(bare::told);
     let payload = guest::reading(MESSAGE_BYTES);
     let call = async move |bare: &mut Bare| {
-        let replaced = bare.call(TOPIC, &payload).await.map_err(anyhow::Error::msg)?;
+        let replaced = bare.call(TOPIC, &payload).await.map_err(bare::told)?;
         ensure!(replaced, "the guest did not transform the message");
         Ok(())
     };

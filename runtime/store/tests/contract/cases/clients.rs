@@ -25,7 +25,11 @@ pub(crate) async fn a_client_is_online_then_offline(factory: &dyn Factory) {
     assert_eq!(bench.rows("select id, online_at, created from mqtt_client").await, online, "kept");
     let again = bench.client("test");
     bench.raise(Event::ClientConnected { client: again }).await.0.unwrap();
-    assert_eq!(bench.rows(ROW).await, [["1", "tidegate@127.0.0.1", "1", "0", "1"]], "offline_at is empty again");
+    assert_eq!(
+        bench.rows(ROW).await,
+        [["1", "tidegate@127.0.0.1", "1", "0", "1"]],
+        "offline_at is empty again"
+    );
 }
 
 pub(crate) async fn a_take_over_leaves_the_client_online(factory: &dyn Factory) {
@@ -51,8 +55,10 @@ pub(crate) async fn stored_subscriptions_are_looked_up(factory: &dyn Factory) {
     }
     let (result, effects) = bench.raise(Event::SessionCreated { client: bench.client("test") }).await;
     assert_eq!(result, Ok(()));
-    let expected =
-        [("test_topic1".parse().unwrap(), QoS::AtLeastOnce), ("test_topic2/#".parse().unwrap(), QoS::ExactlyOnce)];
+    let expected = [
+        ("test_topic1".parse().unwrap(), QoS::AtLeastOnce),
+        ("test_topic2/#".parse().unwrap(), QoS::ExactlyOnce),
+    ];
     assert_eq!(effects.subscriptions, expected);
     let (_, effects) = bench.raise(Event::SessionCreated { client: bench.client("nobody") }).await;
     assert!(effects.is_empty());
@@ -61,7 +67,13 @@ pub(crate) async fn stored_subscriptions_are_looked_up(factory: &dyn Factory) {
 pub(crate) async fn rows_that_cannot_be_subscribed_are_skipped(factory: &dyn Factory) {
     let lines = [r#"client.connected.1 = {"action": {"function": "on_subscribe_lookup"}}"#];
     let bench = Bench::new(factory, &lines).await;
-    for values in ["'test', 'a/#/b', 1", "'test', 'bad_qos', 3", "'test', '', 1", "'test', 'good', 0", "'test', null, 1"] {
+    for values in [
+        "'test', 'a/#/b', 1",
+        "'test', 'bad_qos', 3",
+        "'test', '', 1",
+        "'test', 'good', 0",
+        "'test', null, 1",
+    ] {
         bench.exec(&format!("insert into mqtt_sub(clientid, topic, qos) values ({values})")).await;
     }
     let (result, effects) = bench.raise(Event::ClientConnected { client: bench.client("test") }).await;
@@ -82,8 +94,12 @@ pub(crate) async fn subscriptions_are_stored_and_deleted(factory: &dyn Factory) 
     bench.subscribe(&client, "a/+").await;
     let rows = "select clientid, topic, qos from mqtt_sub order by topic";
     assert_eq!(bench.rows(rows).await, [["test", "a/+", "1"], ["test", "a/b", "1"]]);
-    let shared =
-        Event::SessionSubscribed { client: Arc::clone(&client), filter: "a/s".parse().unwrap(), qos: QoS::AtMostOnce, shared: true };
+    let shared = Event::SessionSubscribed {
+        client: Arc::clone(&client),
+        filter: "a/s".parse().unwrap(),
+        qos: QoS::AtMostOnce,
+        shared: true,
+    };
     bench.raise(shared).await.0.unwrap();
     bench.unsubscribe(&client, "a/+").await;
     assert_eq!(bench.rows(rows).await, [["test", "a/b", "1"]], "a shared subscription is not stored");

@@ -35,7 +35,10 @@ pub(crate) async fn store_stores_every_qos_and_once_beside_publish(factory: &dyn
     for qos in 0..=2 {
         bench.publish(bench.message("hello", format!("qos {qos}"), qos)).await;
     }
-    assert_eq!(bench.rows("select payload from mqtt_msg order by id").await, [["qos 0"], ["qos 1"], ["qos 2"]]);
+    assert_eq!(
+        bench.rows("select payload from mqtt_msg order by id").await,
+        [["qos 0"], ["qos 1"], ["qos 2"]]
+    );
 }
 
 pub(crate) async fn payloads_are_bytes(factory: &dyn Factory) {
@@ -64,7 +67,9 @@ pub(crate) async fn two_subscribers_have_their_own_positions(factory: &dyn Facto
     bench.ack(&two, &sent[2], Some(sent[2].id)).await;
     assert_eq!(bench.fetch_texts(&two, "news").await, Vec::<String>::new());
     assert_eq!(
-        bench.rows("select clientid, topic, mid, created is not null from mqtt_acked order by clientid").await,
+        bench
+            .rows("select clientid, topic, mid, created is not null from mqtt_acked order by clientid")
+            .await,
         [["one", "news", "2", "1"], ["two", "news", "3", "1"]]
     );
     let fetched = bench.fetch(&one, "news").await.concat();
@@ -246,10 +251,12 @@ pub(crate) async fn keep_latest_keeps_one_message_a_topic(factory: &dyn Factory)
     }
     // Many at once, so that several are in one batch.
     let events: Vec<_> = (5..50)
-        .map(|n| bench.scope(Event::MessagePublish {
-            message: Arc::new(bench.message("a", format!("a{n}"), 1)),
-            tenant: Tenant::default(),
-        }))
+        .map(|n| {
+            bench.scope(Event::MessagePublish {
+                message: Arc::new(bench.message("a", format!("a{n}"), 1)),
+                tenant: Tenant::default(),
+            })
+        })
         .collect();
     for scope in &events {
         for action in bench.stores.actions_of(scope.event.hook()) {

@@ -45,7 +45,8 @@ pub(crate) async fn a_look_up_finds_what_the_filter_matches(factory: &dyn Factor
         ("x", &[]),
     ] {
         let found = bench.subscribe(&client, filter).await.retained;
-        let found = found.expect("the broker's own retained messages stay silent, also when nothing was found");
+        let found =
+            found.expect("the broker's own retained messages stay silent, also when nothing was found");
         assert_eq!(texts(&found), expected, "{filter}");
         assert!(found.iter().all(|m| m.retain && m.origin == Origin::RetainedStore));
     }

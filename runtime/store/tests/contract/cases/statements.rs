@@ -14,7 +14,8 @@ fn publish(bench: &Bench, topic: &str, payload: &str) -> Event {
 }
 
 pub(crate) async fn custom_statements_bind_their_variables(factory: &dyn Factory) {
-    let table = "create table msg(msgid text, topic text, payload, qos int, clientid text, node text, username text)";
+    let table =
+        "create table msg(msgid text, topic text, payload, qos int, clientid text, node text, username text)";
     let line = r##"message.publish.1 = {"topic": "#", "action": {"sql": ["insert into msg values(${msgid}, ${topic}, ${payload}, ${qos}, ${clientid}, ${node}, ${username})"]}}"##;
     let bench = Bench::with_tables(factory, &[table], &[line]).await;
     let nasty = "x'); drop table msg; --";
@@ -33,7 +34,11 @@ pub(crate) async fn statements_of_one_action_are_one_transaction(factory: &dyn F
     let bench = Bench::with_tables(factory, &tables, &[line]).await;
     assert_eq!(bench.raise(publish(&bench, "a", "")).await.0, Ok(()));
     assert!(bench.raise(publish(&bench, "a", "")).await.0.is_err());
-    assert_eq!(bench.rows("select count(*) from first").await, [["1"]], "the first statement was rolled back");
+    assert_eq!(
+        bench.rows("select count(*) from first").await,
+        [["1"]],
+        "the first statement was rolled back"
+    );
 }
 
 pub(crate) async fn an_implicit_ack_moves_positions_but_runs_no_statement(factory: &dyn Factory) {
@@ -83,12 +88,36 @@ pub(crate) async fn only_the_refused_message_fails(factory: &dyn Factory) {
         }
     }
     assert_eq!(bench.rows("select count(*) from t").await, [["196"]]);
-    assert_eq!(bench.rows("select count(*) from mqtt_msg").await, [["200"]], "its other line was not refused");
+    assert_eq!(
+        bench.rows("select count(*) from mqtt_msg").await,
+        [["200"]],
+        "its other line was not refused"
+    );
     let letters = std::fs::read_to_string(bench.dir.path().join("dead-letters.jsonl")).unwrap();
     let letters: Vec<serde_json::Value> = letters.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(letters.len(), 4);
     assert!(letters.iter().all(|l| l["topic"] == "poison" && l["operation"] == "execute"), "{letters:?}");
     assert_eq!(letters[0]["payload"], "MjU=", "25");
+}
+
+pub(crate) async fn an_endless_statement_is_given_up(factory: &dyn Factory) {
+    let table = "create table t(a integer)";
+    let line = r#"message.publish.1 = {"action": {"sql": ["with recursive n(i) as (select 1 union all select i + 1 from n where i < 3 or ${topic} = 'endless') insert into t select max(i) from n"]}}"#;
+    let bench = Bench::with_tables(factory, &[table], &[line]).await;
+    let scopes: Vec<_> =
+        ["a", "b", "endless", "c", "d"].map(|topic| bench.scope(publish(&bench, topic, ""))).into();
+    for scope in &scopes {
+        for action in bench.stores.actions_of(scope.event.hook()) {
+            action.run(scope).await;
+        }
+    }
+    let mut results = Vec::new();
+    for scope in scopes {
+        results.push(scope.acks.await.map_err(|error| error.to_string()));
+    }
+    assert!(results[2].as_ref().unwrap_err().contains("ran longer than 2s"), "{results:?}");
+    assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 4);
+    assert_eq!(bench.rows("select a from t").await, [["3"], ["3"], ["3"], ["3"]]);
 }
 
 pub(crate) async fn guests_run_functions_and_statements(factory: &dyn Factory) {
@@ -119,7 +148,9 @@ pub(crate) async fn guests_run_functions_and_statements(factory: &dyn Factory) {
 }
 
 pub(crate) async fn guests_query_with_typed_values(factory: &dyn Factory) {
-    let bench = Bench::with_tables(factory, &["create table v(i integer, r real, t text, b blob, n text)"], &[]).await;
+    let bench =
+        Bench::with_tables(factory, &["create table v(i integer, r real, t text, b blob, n text)"], &[])
+            .await;
     let (stores, tenant) = (&bench.stores, Tenant::default());
     let row = vec![
         SqlValue::Int64(i64::MIN),
@@ -130,7 +161,12 @@ pub(crate) async fn guests_query_with_typed_values(factory: &dyn Factory) {
     ];
     let params = vec![row.clone(), row.clone()];
     assert_eq!(stores.exec(&tenant, "pool1", "insert into v values (?, ?, ?, ?, ?)", params).await, Ok(2));
-    let rows = stores.query(&tenant, "pool1", "select * from v where i = ?1 limit ?2", vec![row[0].clone(), SqlValue::Uint64(1)]);
+    let rows = stores.query(
+        &tenant,
+        "pool1",
+        "select * from v where i = ?1 limit ?2",
+        vec![row[0].clone(), SqlValue::Uint64(1)],
+    );
     let rows = rows.await.unwrap();
     assert_eq!(rows.columns, ["i", "r", "t", "b", "n"]);
     assert_eq!(rows.rows, [row]);
@@ -141,8 +177,8 @@ pub(crate) async fn guests_query_with_typed_values(factory: &dyn Factory) {
     assert_eq!(bench.rows("select count(*) from v").await, [["3"]]);
 
     // All or nothing.
-    let table = "create table u(a integer unique)";
-    bench.exec(table).await;
+    let table = stores.exec(&tenant, "pool1", "create table u(a integer unique)", vec![vec![]]).await;
+    assert_eq!(table, Ok(0), "a new table is no changed row");
     let params = vec![vec![SqlValue::Int64(1)], vec![SqlValue::Int64(2)], vec![SqlValue::Int64(1)]];
     let error = stores.exec(&tenant, "pool1", "insert into u values (?)", params).await.unwrap_err();
     assert!(matches!(&error, StorageError::Failed { retryable: false, .. }), "{error}");

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Arguments as _, AssertSqlSafe, Connection as _, Executor as _};
+use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use tidegate_event::{IdSource, Node};
 
 use crate::load::Span;
@@ -25,7 +25,8 @@ pub(super) async fn rate(batch: usize, topic: &str, payload: &[u8], span: Span) 
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(false)
-        .statement_cache_capacity(256);
+        .statement_cache_capacity(256)
+        .disable_statement_logging();
     let mut connection = SqliteConnection::connect_with(&options).await?;
     sqlx::raw_sql(SCHEMA).execute(&mut connection).await.context("making the tables")?;
     let mut rows = Rows {

@@ -1,0 +1,69 @@
+//! Custom statements, prepared by their database without touching it: on an empty copy of its tables.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
+use tidegate_event::Node;
+use tidegate_store::config::{Diagnostic, LineAction, OptionValue, StoreConfig};
+use tidegate_store::{StoreOptions, Stores};
+
+/// The back end whose statements can be checked without its server.
+const SQLITE: &str = "sqlite";
+
+/// What the databases say about the statements of hook lines. `scratch` takes the copies.
+pub(super) async fn check(config: &StoreConfig, scratch: &Path) -> Vec<Diagnostic> {
+    let mut config = config.clone();
+    config.pools.retain(|pool| pool.kind.name == SQLITE);
+    config.hooks.retain(|line| line.kind.name == SQLITE && matches!(line.action, LineAction::Statements(_)));
+    if config.hooks.is_empty() {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    for (number, pool) in config.pools.iter_mut().enumerate() {
+        let copy = scratch.join(format!("{number}.db"));
+        if let Some(path) = pool.text("path")
+            && let Err(error) = copy_tables(Path::new(path), &copy).await
+        {
+            findings.push(pool.place.error(format!("{path} cannot be read: {error}")));
+        }
+        pool.options.insert("path", OptionValue::Text(copy.display().to_string()));
+    }
+    let options = StoreOptions { data_dir: scratch.to_path_buf(), ..StoreOptions::default() };
+    match Stores::open(&config, Arc::new(Node::default()), options).await {
+        Ok(stores) => {
+            if let Err(error) = stores.close(Duration::from_secs(1)).await {
+                tracing::debug!(%error, "closing the copies");
+            }
+        }
+        Err(more) => findings.extend(more),
+    }
+    findings
+}
+
+/// Makes `copy` with the tables of the database at `path`, without their rows. No database, no tables.
+async fn copy_tables(path: &Path, copy: &Path) -> sqlx::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-wal");
+    // Without a write-ahead log nobody writes now: immutable keeps SQLite from making one just to read.
+    let immutable = !Path::new(&journal).exists();
+    let source = SqliteConnectOptions::new().filename(path).read_only(true).immutable(immutable);
+    let mut source = source.connect().await?;
+    let tables: Vec<(String,)> = sqlx::query_as(
+        "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid",
+    )
+    .fetch_all(&mut source)
+    .await?;
+    source.close().await?;
+    let mut target: SqliteConnection =
+        SqliteConnectOptions::new().filename(copy).create_if_missing(true).connect().await?;
+    for (definition,) in tables {
+        sqlx::raw_sql(AssertSqlSafe(definition)).execute(&mut target).await?;
+    }
+    target.close().await
+}

@@ -1,0 +1,73 @@
+//! Builds and runs the fuzz targets of `tests/fuzz`, as its README says.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::paths;
+use crate::process::{Result, cargo, output, run};
+
+/// What `cargo fuzz` passes: coverage for libFuzzer, and AddressSanitizer. Nightly options, which
+/// `RUSTC_BOOTSTRAP` makes stable take.
+const FLAGS: &str = "-Zsanitizer=address -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+     -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
+
+/// Bytes of an input.
+const MAX_LENGTH: u32 = 4_096;
+
+/// Builds all targets, then runs each for `TIDEGATE_FUZZ_SECONDS` (60); gives the names and how they ended.
+///
+/// # Errors
+/// The number is none, or the targets do not build.
+pub(crate) fn run_all() -> Result<Vec<(String, Result<()>)>> {
+    let seconds = match std::env::var("TIDEGATE_FUZZ_SECONDS") {
+        Ok(text) => text.parse::<u32>().map_err(|_| format!("TIDEGATE_FUZZ_SECONDS: no number: {text:?}"))?,
+        Err(_) => 60,
+    };
+    let folder = paths::root().join("tests/fuzz");
+    let names = names(&folder)?;
+    let built = paths::beside_target("fuzz")?;
+    let host = host()?;
+    let mut build = cargo(&folder, &built);
+    // Naming the target keeps the flags out of build scripts and procedural macros.
+    build.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", FLAGS);
+    run(build.args(["build", "--release", "--bins", "--target", &host]))?;
+    let programs = built.join(host).join("release");
+    names
+        .into_iter()
+        .map(|name| {
+            let corpus = built.join("corpus").join(&name);
+            std::fs::create_dir_all(&corpus).map_err(|error| format!("{}: {error}", corpus.display()))?;
+            let mut fuzz = Command::new(programs.join(&name));
+            fuzz.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={MAX_LENGTH}"));
+            // A crashing input must be found again: beside the corpus, not in the clone.
+            fuzz.arg(format!("-artifact_prefix={}/", corpus.display())).arg("-print_final_stats=1");
+            let result = run(fuzz.arg(&corpus).arg(folder.join("seeds").join(&name)));
+            Ok((name, result))
+        })
+        .collect()
+}
+
+/// The targets, by the files of `fuzz_targets`.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let sources = folder.join("fuzz_targets");
+    let listing = std::fs::read_dir(&sources).map_err(|error| format!("{}: {error}", sources.display()))?;
+    let mut names: Vec<String> = listing
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let source = path.extension().is_some_and(|extension| extension == "rs");
+            source.then(|| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))?
+        })
+        .collect();
+    names.sort();
+    if names.is_empty() { Err(format!("{} has no fuzz targets", sources.display())) } else { Ok(names) }
+}
+
+/// The target triple of this machine.
+fn host() -> Result<String> {
+    let text = output(Command::new("rustc").arg("-vV"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .map(str::to_owned)
+        .ok_or_else(|| "rustc -vV names no host".into())
+}
