@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_broker::Broker;
 use tidegate_dispatch::{Dispatcher, HookTable};
 use tidegate_event::{Hooks, IdSource, Node, Storage as _, Tenant, VolatileStore};
@@ -76,6 +77,7 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    raise_file_limit();
     let data = DataDir::open(&config.data_dir).map_err(|error| Failed::because(error.to_string()))?;
     std::fs::create_dir_all(&config.modules_dir)
         .map_err(|error| Failed::at(&format!("modules.dir: {}", config.modules_dir.display()), &error))?;
@@ -87,6 +89,15 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
     // Tasks that still wait for something must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
+}
+
+/// Every connection is an open file: takes as many as the system allows, not the few it grants by default.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(limit = limit.current, "the limit of open files stays as it is: {error}");
+    }
 }
 
 /// Opens the parts, serves until a signal, closes the parts.

@@ -2,12 +2,12 @@
 //!
 //! Each stage names its own metrics; the recorder must be installed before any stage makes a handle.
 
+mod descriptions;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use metrics::{Unit, describe_counter, describe_gauge, gauge};
+use metrics::gauge;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-
-use crate::logging::PANICS;
 
 /// Upper bounds of the buckets of durations, in seconds: 10 us to 10 s.
 const SECONDS: [f64; 16] = [
@@ -29,14 +29,8 @@ pub fn install(node: &str) -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_size".into()), &SIZES)?
         .install_recorder()?;
-    describe_counter!(PANICS, "Panics of tasks; each ended its task and nothing else");
-    describe_gauge!("tidegate_build_info", "Always 1; the labels say which build runs as which node");
+    descriptions::describe();
     gauge!("tidegate_build_info", "version" => env!("CARGO_PKG_VERSION"), "node" => node.to_owned()).set(1.0);
-    describe_gauge!(
-        "process_start_time_seconds",
-        Unit::Seconds,
-        "Start of the process, seconds since the epoch"
-    );
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     gauge!("process_start_time_seconds").set(now.as_secs_f64());
     Ok(handle)

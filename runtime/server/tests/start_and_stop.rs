@@ -165,6 +165,11 @@ fn metrics_name_every_stage_and_the_process() {
     ] {
         assert!(text.lines().any(|l| l.starts_with(line)), "{line} in:\n{text}");
     }
+    // Every metric says what it means.
+    for kind in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = kind.split(' ').next().unwrap();
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+    }
     let (code, text) = node.get("/nowhere");
     assert_eq!(code, 404);
     assert!(text.contains("/readyz"), "{text}");

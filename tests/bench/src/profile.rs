@@ -1,6 +1,6 @@
 //! Where the time of a server goes: `perf record` on a running process, the top symbols as text.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use crate::report::Report;
 
 /// Samples a second and thread.
 const FREQUENCY: u32 = 999;
+
+/// How many objects (our binary, the kernel, libc, compiled guests) are worth reading.
+const OBJECTS: usize = 6;
 
 /// How many symbols are worth reading.
 const TOP: usize = 25;
@@ -66,7 +69,8 @@ impl Profile {
         Ok(Self { recorder, directory })
     }
 
-    /// Waits for the end of the sampling and gives the top symbols by the time spent in themselves.
+    /// Waits for the end of the sampling and gives the objects, then the top symbols, by the time
+    /// spent in themselves.
     ///
     /// # Errors
     /// What perf says when it cannot sample or read its samples.
@@ -74,24 +78,34 @@ impl Profile {
         let file: PathBuf = self.directory.path().join("perf.data");
         let recorded = self.recorder.wait_with_output()?;
         ensure!(recorded.status.success(), "perf record: {}", String::from_utf8_lossy(&recorded.stderr));
-        let report = Command::new("perf")
-            .args(["report", "--stdio", "--no-children", "-g", "none", "-F", "overhead,dso,symbol", "-i"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .output()?;
-        ensure!(report.status.success(), "perf report: {}", String::from_utf8_lossy(&report.stderr));
-        let lines = top(&String::from_utf8_lossy(&report.stdout));
-        ensure!(!lines.is_empty(), "perf took no samples: the process was idle or this kernel does not sample");
+        let mut lines = read(&file, "overhead,dso", OBJECTS)?;
+        ensure!(
+            !lines.is_empty(),
+            "perf took no samples: the process was idle or this kernel does not sample"
+        );
+        lines.push("    -- of which in:".to_owned());
+        lines.extend(read(&file, "overhead,dso,symbol", TOP)?);
         Ok(lines)
     }
 }
 
+/// The first `count` lines of a report with these `fields`.
+fn read(file: &Path, fields: &str, count: usize) -> anyhow::Result<Vec<String>> {
+    let report = Command::new("perf")
+        .args(["report", "--stdio", "--no-children", "-g", "none", "-F", fields, "-i"])
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()?;
+    ensure!(report.status.success(), "perf report: {}", String::from_utf8_lossy(&report.stderr));
+    Ok(top(&String::from_utf8_lossy(&report.stdout), count))
+}
+
 /// The first lines of a report that are neither comment nor empty.
-fn top(report: &str) -> Vec<String> {
+fn top(report: &str, count: usize) -> Vec<String> {
     report
         .lines()
         .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
-        .take(TOP)
+        .take(count)
         .map(|line| line.trim_end().to_owned())
         .collect()
 }
@@ -102,7 +116,8 @@ mod tests {
 
     #[test]
     fn comments_and_empty_lines_are_no_symbols() {
-        let report = "# Samples: 108\n#\n\n     7.41%  libc.so.6  [.] strcmp  \n     6.48%  [kernel]   [k] read\n";
-        assert_eq!(top(report), ["     7.41%  libc.so.6  [.] strcmp", "     6.48%  [kernel]   [k] read"]);
+        let report =
+            "# Samples: 108\n#\n\n     7.41%  libc.so.6  [.] strcmp  \n     6.48%  [kernel]   [k] read\n";
+        assert_eq!(top(report, 9), ["     7.41%  libc.so.6  [.] strcmp", "     6.48%  [kernel]   [k] read"]);
     }
 }

@@ -103,8 +103,7 @@ async fn every_lost_message_is_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_loop_takes_the_time_of_every_measured_message() {
     for qos in [0, 1] {
-        let paced =
-            Paced { qos, payload: vec![b'x'; 100], topic: "t".into(), rate: 2_000 };
+        let paced = Paced { qos, payload: vec![b'x'; 100], topic: "t".into(), rate: 2_000 };
         let latency = paced.run(relay(None).await, SPAN).await.unwrap();
         assert_eq!(latency.lost, 0);
         assert_eq!(latency.histogram.len(), 200, "a tenth of a second at 2,000 a second");

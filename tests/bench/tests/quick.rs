@@ -14,8 +14,11 @@ fn the_broker_row_measures_mosquitto_and_rumqttd_and_writes_json_lines() {
         .unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
-    let lines: Vec<serde_json::Value> =
-        std::fs::read_to_string(&json).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> = std::fs::read_to_string(&json)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     for peer in ["mosquitto", "rumqttd"] {
         let of_peer: Vec<_> = lines.iter().filter(|line| line["values"]["peer"] == peer).collect();
         assert!(of_peer.len() >= 4, "{peer} in {printed}");

@@ -116,6 +116,8 @@ impl Follower {
                 () = sleep_until(due) => {
                     due = None;
                     self.look_at_changes();
+                    // The directory may just have gone: then its return is looked for often.
+                    rescan = rescan.min(Instant::now() + self.pause());
                 }
                 Some(done) = self.loads.join_next() => {
                     match done {

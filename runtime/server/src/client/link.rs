@@ -44,7 +44,7 @@ pub(super) struct Message {
     pub(super) topic: Bytes,
     /// Payload.
     pub(super) payload: Bytes,
-    packet: Packet,
+    packet: Box<Packet>,
 }
 
 enum Packet {
@@ -169,7 +169,7 @@ fn notice_v4(event: rumqttc::Event) -> Option<Notice> {
         Event::Incoming(P::Publish(publish)) => Notice::Message(Message {
             topic: Bytes::from(publish.topic.clone()),
             payload: publish.payload.clone(),
-            packet: Packet::V4(publish),
+            packet: Box::new(Packet::V4(publish)),
         }),
         Event::Outgoing(Outgoing::Publish(0)) => Notice::Written,
         Event::Outgoing(Outgoing::Disconnect) => Notice::Disconnected,
@@ -206,7 +206,7 @@ fn notice_v5(event: v5::Event) -> Option<Notice> {
         v5::Event::Incoming(P::Publish(publish)) => Notice::Message(Message {
             topic: publish.topic.clone(),
             payload: publish.payload.clone(),
-            packet: Packet::V5(publish),
+            packet: Box::new(Packet::V5(publish)),
         }),
         v5::Event::Outgoing(Outgoing::Publish(0)) => Notice::Written,
         v5::Event::Outgoing(Outgoing::Disconnect) => Notice::Disconnected,
@@ -313,7 +313,7 @@ impl Sender {
 
     /// Queues the acknowledgement of `message`; nothing for QoS 0.
     pub(super) fn ack(&self, message: &Message) -> anyhow::Result<()> {
-        match (self, &message.packet) {
+        match (self, &*message.packet) {
             (Self::V4(client), Packet::V4(publish)) => client.try_ack(publish)?,
             (Self::V5(client), Packet::V5(publish)) => client.try_ack(publish)?,
             _ => {}

@@ -180,7 +180,7 @@ pub(crate) fn check_direct(sql: &str, given: usize) -> Result<(), StatementError
 }
 
 /// Whether the statement inserts, updates or deletes rows, as far as its first word says.
-pub(crate) fn changes_rows(sql: &str) -> bool {
+pub fn changes_rows(sql: &str) -> bool {
     let tokens = scan(sql).unwrap_or_default();
     let first = tokens.first().and_then(|t| sql.get(t.range.clone())).unwrap_or_default();
     ["insert", "replace", "update", "delete", "with"].iter().any(|word| first.eq_ignore_ascii_case(word))

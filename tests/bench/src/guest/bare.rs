@@ -10,7 +10,7 @@ use wasmtime::{Config, Engine, PoolingAllocationConfig, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use generated::exports::tidegate::hooks::message_publish;
-use generated::tidegate::broker::types::{MessageParam, Qos};
+use generated::tidegate::broker::types::{ClientParam, MessageParam, Qos};
 
 mod generated {
     #![allow(
@@ -101,7 +101,7 @@ impl Bare {
         Ok(Self { store, guest })
     }
 
-    /// Calls it with a message. Gives whether it answered with another message.
+    /// Calls it with a client and a message. Gives whether it answered with another message.
     ///
     /// # Errors
     /// A trap, or the guest's own error.
@@ -116,7 +116,8 @@ impl Bare {
             timestamp_ms: 1_700_000_000_000,
             user_properties: &[],
         };
-        let answer = self.guest.call_on_message_publish(&mut self.store, 1, None, message).await?;
+        let client = ClientParam { id: "bench", username: None, peer: "127.0.0.1:40000", protocol: 4 };
+        let answer = self.guest.call_on_message_publish(&mut self.store, 1, Some(client), message).await?;
         match answer {
             Ok(verdict) => Ok(matches!(verdict, message_publish::Verdict::Replace(_))),
             Err(error) => wasmtime::bail!("the guest's error: {error:?}"),

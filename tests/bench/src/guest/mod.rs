@@ -33,7 +33,16 @@ impl Guest {
         let target = cache_dir()?.join("guests");
         // The server's and this bench's build directory and flags are not for guests.
         let status = Command::new("cargo")
-            .args(["build", "--quiet", "--release", "--locked", "--target", "wasm32-wasip2", "--package", self.name])
+            .args([
+                "build",
+                "--quiet",
+                "--release",
+                "--locked",
+                "--target",
+                "wasm32-wasip2",
+                "--package",
+                self.name,
+            ])
             .arg("--manifest-path")
             .arg(root.join(self.manifest))
             .arg("--target-dir")
@@ -41,7 +50,11 @@ impl Guest {
             .env_remove("RUSTFLAGS")
             .status()
             .context("running cargo")?;
-        ensure!(status.success(), "guest {}: cargo build failed (is the target wasm32-wasip2 installed?)", self.name);
+        ensure!(
+            status.success(),
+            "guest {}: cargo build failed (is the target wasm32-wasip2 installed?)",
+            self.name
+        );
         Ok(target.join("wasm32-wasip2/release").join(self.name).with_extension("wasm"))
     }
 }
@@ -49,7 +62,8 @@ impl Guest {
 fn cache_dir() -> anyhow::Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME") {
         Some(path) => PathBuf::from(path),
-        None => PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
+        None => PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?)
+            .join(".cache"),
     };
     Ok(base.join("tidegate"))
 }

@@ -118,8 +118,7 @@ impl Load {
                 connection.subscribe(&topic, self.qos).await?;
                 subscribers.spawn(subscriber::receive(connection, flow.clone(), self.payload.clone()));
             }
-            let connection =
-                Connection::open(server.address, self.version, &format!("pub-{number}")).await?;
+            let connection = Connection::open(server.address, self.version, &format!("pub-{number}")).await?;
             let template = PublishTemplate::new(self.version, &topic, self.qos, &self.payload);
             publishers.push((connection, flow.clone(), template));
             flows.push(flow);

@@ -47,7 +47,8 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         throughput(bench, &pair, &component, qos).await?;
         if bench.profile {
             let server = pair.start(true).await?;
-            profile::of_load(&mut bench.report, "transform, closed loop", &load(qos), &server, bench.span).await?;
+            profile::of_load(&mut bench.report, "transform, closed loop", &load(qos), &server, bench.span)
+                .await?;
             server.stop().await?;
         }
     }
@@ -69,7 +70,9 @@ impl Pair<'_> {
         let setup = if module { &self.with } else { &self.without };
         let server = peer::start_tidegate(self.binary, setup).await?;
         if module {
-            wait_for_module(&server).await.with_context(|| format!("the server printed: {}", server.log()))?;
+            wait_for_module(&server)
+                .await
+                .with_context(|| format!("the server printed: {}", server.log()))?;
         }
         Ok(server)
     }
@@ -136,9 +139,10 @@ fn added_processor_time(bench: &mut Bench, case: &str, added: f64, bare: f64) ->
 
 async fn latency(bench: &mut Bench, pair: &Pair<'_>, component: &Path, qos: u8) -> anyhow::Result<()> {
     let case = format!("open loop, QoS {qos}");
-    bench.report.heading(&format!("{ROW}: {case}, {} messages/s, from the intended time", grouped(RATE.into())));
-    let paced =
-        Paced { qos, payload: guest::reading(MESSAGE_BYTES), topic: TOPIC.into(), rate: RATE };
+    bench
+        .report
+        .heading(&format!("{ROW}: {case}, {} messages/s, from the intended time", grouped(RATE.into())));
+    let paced = Paced { qos, payload: guest::reading(MESSAGE_BYTES), topic: TOPIC.into(), rate: RATE };
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for _ in 0..bench.rounds {
         for (module, samples) in [(false, &mut without), (true, &mut with)] {

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous,
+};
 use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use tidegate_event::{IdSource, Node};
 
 use crate::load::Span;
 
 /// The very file that the runtime applies to a new database.
-const SCHEMA: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../runtime/store/src/sqlite/schema.sql"));
+const SCHEMA: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../runtime/store/src/sqlite/schema.sql"));
 
 /// Rows of one statement, largest first, as the runtime prepares them.
 const SIZES: [usize; 5] = [256, 64, 16, 4, 1];

@@ -85,7 +85,9 @@ fn table(bench: &mut Bench, stored: &[Throughput], batches: &[f64], inserted: &[
             batch.median,
         ));
     }
-    bench.report.line(&format!("    server {:.2} us a message; every acknowledged row was found", server.median));
+    bench
+        .report
+        .line(&format!("    server {:.2} us a message; every acknowledged row was found", server.median));
     bench.report.record(
         ROW,
         CASE,

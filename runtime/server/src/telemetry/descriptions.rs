@@ -1,0 +1,85 @@
+//! What each metric means, for the `# HELP` lines of `/metrics`.
+//!
+//! The stages name and count; that the names end up in Prometheus is this crate's business.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+use crate::logging::PANICS;
+
+/// Counters with what they count.
+const COUNTERS: &[(&str, &str)] = &[
+    (PANICS, "Panics of tasks; each ended its task and nothing else"),
+    ("tidegate_broker_accept_errors_total", "Sockets that could not be accepted"),
+    ("tidegate_broker_accepted_total", "Connections accepted"),
+    ("tidegate_broker_backlog_errors_total", "Stored messages that could not be read for a subscriber"),
+    ("tidegate_broker_backlog_pages_total", "Pages of stored messages read for subscribers"),
+    ("tidegate_broker_connect_timeouts_total", "Connections closed because CONNECT did not come in time"),
+    ("tidegate_broker_connects_refused_total", "CONNECT answered with an error, by reason code"),
+    ("tidegate_broker_disconnects_total", "Connections that ended, by reason"),
+    ("tidegate_broker_dropped_total", "Messages that did not go on, by reason"),
+    ("tidegate_broker_malformed_total", "Connections ended because of what the client sent, by reason code"),
+    ("tidegate_broker_messages_acked_total", "Deliveries acknowledged by subscribers"),
+    ("tidegate_broker_messages_received_total", "PUBLISH received, by QoS"),
+    ("tidegate_broker_messages_redelivered_total", "Deliveries sent again after a reconnect"),
+    ("tidegate_broker_messages_sent_total", "PUBLISH sent, by QoS"),
+    ("tidegate_broker_received_bytes_total", "Bytes received from clients"),
+    ("tidegate_broker_rejected_total", "Messages refused to their publisher, by reason"),
+    ("tidegate_broker_sent_bytes_total", "Bytes sent to clients"),
+    ("tidegate_broker_takeovers_total", "Sessions taken over by a newer connection"),
+    ("tidegate_broker_wills_total", "Wills published"),
+    ("tidegate_module_artefacts_damaged_total", "Cached artefacts that were damaged and made again"),
+    ("tidegate_module_calls_total", "Calls of a module"),
+    ("tidegate_module_errors_total", "Calls of a module that gave no answer, by kind"),
+    ("tidegate_module_log_lines_dropped_total", "Log lines of a module above its rate"),
+    ("tidegate_module_reloads_total", "Versions of a module looked at, by result"),
+    ("tidegate_module_retries_total", "Calls of a module made again after an error"),
+    ("tidegate_module_storage_ops_denied_total", "Storage calls of a module above its limit for one event"),
+    ("tidegate_store_operations_total", "Operations of a connector, by result"),
+    ("tidegate_store_retries_total", "Writes and reads of a connector made again"),
+    ("tidegate_store_skipped_rows_total", "Stored rows that cannot be used"),
+];
+
+/// Gauges with what they show.
+const GAUGES: &[(&str, &str)] = &[
+    ("tidegate_broker_connections", "Open connections"),
+    ("tidegate_broker_retained_messages", "Retained messages"),
+    ("tidegate_broker_sessions", "Sessions, connected or not"),
+    ("tidegate_build_info", "Always 1; the labels say which build runs as which node"),
+    ("tidegate_store_inflight", "Operations in the batches that are being written"),
+    ("tidegate_store_queued", "Operations that wait for a batch"),
+    ("tidegate_store_up", "1 when the last write succeeded, 0 while the database is down"),
+];
+
+/// Histograms with what they measure.
+const HISTOGRAMS: &[(&str, Unit, &str)] = &[
+    ("tidegate_module_call_seconds", Unit::Seconds, "Time of a module's call, waiting included"),
+    (
+        "tidegate_module_load_seconds",
+        Unit::Seconds,
+        "Time from reading a module's file to its first instance",
+    ),
+    (
+        "tidegate_module_swap_seconds",
+        Unit::Seconds,
+        "Time from the change of a file to its new version serving",
+    ),
+    ("tidegate_store_batch_size", Unit::Count, "Operations in a batch"),
+];
+
+/// Tells the recorder. Call it once, after it is installed.
+pub(super) fn describe() {
+    for (name, text) in COUNTERS {
+        describe_counter!(*name, *text);
+    }
+    for (name, text) in GAUGES {
+        describe_gauge!(*name, *text);
+    }
+    for (name, unit, text) in HISTOGRAMS {
+        describe_histogram!(*name, *unit, *text);
+    }
+    describe_gauge!(
+        "process_start_time_seconds",
+        Unit::Seconds,
+        "Start of the process, seconds since the epoch"
+    );
+}
