@@ -96,7 +96,14 @@ impl Registry {
         }
     }
 
-    fn claim(&self, realm: &Realm, client_id: &ByteString, connection: u64, clean: bool, expiry: u32) -> Claim {
+    fn claim(
+        &self,
+        realm: &Realm,
+        client_id: &ByteString,
+        connection: u64,
+        clean: bool,
+        expiry: u32,
+    ) -> Claim {
         let mut state = self.0.lock();
         let existing = state.sessions.get(client_id).cloned();
         if let Some(session) = &existing {

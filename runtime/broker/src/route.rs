@@ -84,8 +84,8 @@ pub(crate) struct Fanout {
     wakers: Vec<Waker>,
     /// Ready when what was queued is durable.
     pub(crate) joins: SmallVec<[AckJoin; 2]>,
-    /// A subscriber has much to catch up on: give it the processor.
-    pub(crate) congested: bool,
+    /// A subscriber whose queue is more than half full.
+    pub(crate) crowded: Option<Arc<Session>>,
     /// The message being routed, without its read buffer.
     detached: Option<Arc<Message>>,
 }
@@ -135,7 +135,9 @@ impl Realm {
                 recorded: false,
                 source: Source::Live,
             };
-            route.session.push(self, delivery, fanout);
+            if route.session.push(self, delivery, fanout) && fanout.crowded.is_none() {
+                fanout.crowded = Some(Arc::clone(&route.session));
+            }
         }
         for group in &routes.groups {
             let Some(Subscriber { session, options }) = group.next() else { continue };
@@ -148,7 +150,9 @@ impl Realm {
                 // A shared subscription is joined to nothing, so its messages are held back by nothing.
                 source: Source::Direct,
             };
-            session.push(self, delivery, fanout);
+            if session.push(self, delivery, fanout) && fanout.crowded.is_none() {
+                fanout.crowded = Some(Arc::clone(session));
+            }
         }
         fanout.detached = None;
     }

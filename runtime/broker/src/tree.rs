@@ -254,7 +254,8 @@ mod tests {
 
     #[test]
     fn the_tree_agrees_with_the_filters() {
-        let filters = ["#", "+", "a", "a/#", "a/+", "+/b", "a/b", "+/+", "/+", "/", "é/#", "$SYS/#", "a/+/c", "+/#"];
+        let filters =
+            ["#", "+", "a", "a/#", "a/+", "+/b", "a/b", "+/+", "/+", "/", "é/#", "$SYS/#", "a/+/c", "+/#"];
         let tree = TopicTree::default();
         for (number, text) in filters.iter().enumerate() {
             tree.insert(&filter(text), &session(number as u64), SubscriptionOptions::default());

@@ -69,7 +69,10 @@ pub(crate) fn load(engine: &Engine, key: &Key, artefact: &[u8]) -> Option<Compon
     deserialize(engine, payload)
 }
 
-#[allow(unsafe_code, reason = "wasmtime cannot check machine code; the checksum above and the 0700 directory do")]
+#[allow(
+    unsafe_code,
+    reason = "wasmtime cannot check machine code; the checksum above and the 0700 directory do"
+)]
 fn deserialize(engine: &Engine, payload: &[u8]) -> Option<Component> {
     // SAFETY: `deserialize` needs bytes that `precompile_component` made, unmodified. These come from a
     // directory that only our user can write, where only `compile` writes; the checksum in the header, which

@@ -5,7 +5,7 @@
 //! spent waiting in host calls is not charged: a poll that ends without a tick ended in a wait.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
@@ -68,7 +68,8 @@ impl Budget {
         self.used.fetch_add(spent, Ordering::Relaxed);
     }
 
-    /// Drives a call that began at `started`: `cpu` computing, `timeout` in all.
+    /// Drives a call that began at `started`: `cpu` computing, `timeout` in all. The call is pinned by the
+    /// caller, because it is too large to be moved for every event.
     ///
     /// # Errors
     /// [`TimedOut`]: the call is dropped half-way, so its store must be dropped too.
@@ -77,14 +78,13 @@ impl Budget {
         started: Instant,
         cpu: Duration,
         timeout: Duration,
-        call: F,
+        mut call: Pin<&mut F>,
     ) -> Result<F::Output, TimedOut> {
         self.allowed.store(nanos(cpu), Ordering::Relaxed);
         self.used.store(0, Ordering::Relaxed);
         self.since.store(clock(started), Ordering::Relaxed);
         self.yielded.store(false, Ordering::Relaxed);
         self.exceeded.store(false, Ordering::Relaxed);
-        let mut call = pin!(call);
         let mut again = false;
         // Most calls end in their first poll and need no timer.
         let mut timer: Option<Pin<Box<Sleep>>> = None;
@@ -111,6 +111,8 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::pin::pin;
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -131,9 +133,9 @@ mod tests {
     async fn computing_is_charged_and_stopped() {
         let budget = Budget::default();
         let cpu = Duration::from_millis(5);
-        let finished = budget.run(Instant::now(), cpu, LONG, compute(&budget, 4)).await.unwrap();
+        let finished = budget.run(Instant::now(), cpu, LONG, pin!(compute(&budget, 4))).await.unwrap();
         assert!(finished && !budget.is_exceeded());
-        let finished = budget.run(Instant::now(), cpu, LONG, compute(&budget, 50)).await.unwrap();
+        let finished = budget.run(Instant::now(), cpu, LONG, pin!(compute(&budget, 50))).await.unwrap();
         assert!(!finished && budget.is_exceeded());
     }
 
@@ -149,7 +151,7 @@ mod tests {
             }
             true
         };
-        assert!(budget.run(Instant::now(), Duration::from_millis(25), LONG, call).await.unwrap());
+        assert!(budget.run(Instant::now(), Duration::from_millis(25), LONG, pin!(call)).await.unwrap());
         let used = Duration::from_nanos(budget.used.load(Ordering::Relaxed));
         assert!(used < Duration::from_millis(21), "{used:?} for 10 ticks and 30 ms of waiting");
     }
@@ -161,7 +163,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(80));
             compute(&budget, 1).await
         };
-        assert!(budget.run(Instant::now(), Duration::from_millis(10), LONG, call).await.unwrap());
+        assert!(budget.run(Instant::now(), Duration::from_millis(10), LONG, pin!(call)).await.unwrap());
     }
 
     #[tokio::test]
@@ -174,7 +176,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        budget.run(Instant::now(), LONG, LONG, call).await.unwrap();
+        budget.run(Instant::now(), LONG, LONG, pin!(call)).await.unwrap();
         let used = Duration::from_nanos(budget.used.load(Ordering::Relaxed));
         assert!(used >= Duration::from_millis(100), "{used:?}");
     }
@@ -183,6 +185,6 @@ mod tests {
     async fn time_runs_out_while_waiting() {
         let budget = Budget::default();
         let call = std::future::pending::<()>();
-        assert!(budget.run(Instant::now(), LONG, Duration::from_millis(20), call).await.is_err());
+        assert!(budget.run(Instant::now(), LONG, Duration::from_millis(20), pin!(call)).await.is_err());
     }
 }

@@ -41,7 +41,9 @@ impl Cache {
             fs::create_dir_all(parent).map_err(|error| fail(error.to_string()))?;
         }
         match DirBuilder::new().mode(0o700).create(dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fail(error.to_string())),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(fail(error.to_string()));
+            }
             _ => {}
         }
         let found = fs::symlink_metadata(dir).map_err(|error| fail(error.to_string()))?;

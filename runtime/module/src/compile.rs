@@ -44,11 +44,7 @@ pub struct CompilerLimits {
 
 impl Default for CompilerLimits {
     fn default() -> Self {
-        Self {
-            memory_bytes: 4 << 30,
-            cpu: Duration::from_secs(120),
-            timeout: Duration::from_secs(300),
-        }
+        Self { memory_bytes: 4 << 30, cpu: Duration::from_secs(120), timeout: Duration::from_secs(300) }
     }
 }
 
@@ -63,8 +59,7 @@ const MAX_STDERR_BYTES: u64 = 16 << 10;
 /// # Errors
 /// [`LoadError`] as [`crate::Host::load`] gives it.
 pub fn compile_file(wasm: &Path, artefact: &Path) -> Result<(), LoadError> {
-    let bytes =
-        std::fs::read(wasm).map_err(|source| LoadError::Read { path: wasm.to_owned(), source })?;
+    let bytes = std::fs::read(wasm).map_err(|source| LoadError::Read { path: wasm.to_owned(), source })?;
     content::expect_component(&bytes)?;
     let engine = engine::on_demand().map_err(|error| LoadError::Compiler(error.to_string()))?;
     write(artefact, &artefact::compile(&engine, &bytes)?)
@@ -139,9 +134,9 @@ async fn run(program: &Path, limits: &CompilerLimits, input: &Path, output: &Pat
         Ok(Ok(status)) => {
             let text = String::from_utf8_lossy(&stderr);
             let text = text.trim();
-            match (status.code(), text) {
+            match status.code() {
                 // It ran to its end and said why the component is bad.
-                (Some(_), text) if !text.is_empty() => Err(LoadError::Compile(text.to_owned())),
+                Some(_) if !text.is_empty() => Err(LoadError::Compile(without_prefix(text).to_owned())),
                 _ => Err(LoadError::Compiler(format!("process ended with {status} {text}"))),
             }
         }
@@ -153,12 +148,23 @@ async fn run(program: &Path, limits: &CompilerLimits, input: &Path, output: &Pat
     }
 }
 
+/// What the child's [`LoadError::Compile`] said, which is about to be one again.
+fn without_prefix(text: &str) -> &str {
+    text.split_once("it does not compile: ").map_or(text, |(_, reason)| reason)
+}
+
 /// Sets the child's limits from outside: it starts to compile milliseconds later than this takes.
 fn restrict(pid: Option<Pid>, limits: &CompilerLimits) -> rustix::io::Result<()> {
-    let Some(pid) = pid else { return Ok(()) };
     let both = |value: u64| Rlimit { current: Some(value), maximum: Some(value) };
-    rustix::process::setpriority_process(Some(pid), NICENESS)?;
-    rustix::process::prlimit(Some(pid), Resource::As, both(limits.memory_bytes))?;
-    rustix::process::prlimit(Some(pid), Resource::Cpu, both(limits.cpu.as_secs().max(1)))?;
-    Ok(())
+    let set = || {
+        rustix::process::setpriority_process(pid, NICENESS)?;
+        rustix::process::prlimit(pid, Resource::As, both(limits.memory_bytes))?;
+        rustix::process::prlimit(pid, Resource::Cpu, both(limits.cpu.as_secs().max(1)))
+    };
+    // No pid means this process to the system: never limit the runtime itself.
+    match pid.map(|_| set()) {
+        // A child that has ended already needs no limits; its status tells what happened.
+        None | Some(Ok(_) | Err(rustix::io::Errno::SRCH)) => Ok(()),
+        Some(Err(error)) => Err(error),
+    }
 }

@@ -40,6 +40,9 @@ pub enum LoadError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A tenant's file is a symbolic link.
+    #[error("{0} is a symbolic link, which only the operator may use")]
+    Link(PathBuf),
     /// The file is larger than the host accepts.
     #[error("the file has {bytes} bytes, more than the {limit} that are accepted")]
     TooLarge {

@@ -85,14 +85,17 @@ fn find<T>(
     interface: &'static str,
     indices: impl FnOnce(&InstancePre<State>) -> wasmtime::Result<T>,
 ) -> Result<Option<T>, LoadError> {
-    if pre.component().get_export_index(None, &format!("{interface}@{VERSION}")).is_none() {
+    if pre.component().get_export_index(None, format!("{interface}@{VERSION}")).is_none() {
         return Ok(None);
     }
     typed(interface, indices(pre)).map(Some)
 }
 
 fn typed<T>(interface: &str, result: wasmtime::Result<T>) -> Result<T, LoadError> {
-    result.map_err(|error| LoadError::ExportType { interface: interface.to_owned(), reason: format!("{error:#}") })
+    result.map_err(|error| LoadError::ExportType {
+        interface: interface.to_owned(),
+        reason: format!("{error:#}"),
+    })
 }
 
 impl Exports {
@@ -128,7 +131,9 @@ fn names(component: &Component, engine: &Engine) -> Vec<String> {
     let component = component.component_type();
     component
         .exports(engine)
-        .filter(|(_, export)| matches!(export.ty, ComponentItem::ComponentInstance(_) | ComponentItem::ComponentFunc(_)))
+        .filter(|(_, export)| {
+            matches!(export.ty, ComponentItem::ComponentInstance(_) | ComponentItem::ComponentFunc(_))
+        })
         .map(|(name, _)| name.to_owned())
         .collect()
 }

@@ -40,7 +40,11 @@ impl Place<'_> {
 ///
 /// # Errors
 /// [`LoadError::Manifest`] naming each connector that does not exist or is not granted.
-pub(crate) fn connectors(at: &Place<'_>, manifest: &Manifest, existing: &[String]) -> Result<Grants, LoadError> {
+pub(crate) fn connectors(
+    at: &Place<'_>,
+    manifest: &Manifest,
+    existing: &[String],
+) -> Result<Grants, LoadError> {
     let Some(wanted) = &manifest.connectors else {
         return Ok(if at.is_operators() { Grants::All } else { Grants::These(Vec::new()) });
     };
@@ -92,7 +96,9 @@ fn resolve(at: &Place<'_>, value: &ConfigValue) -> Result<String, String> {
         ConfigValue::Env(name) => match std::env::var(name) {
             Ok(text) => Ok(text),
             Err(std::env::VarError::NotPresent) => Err(format!("environment variable {name} is not set")),
-            Err(std::env::VarError::NotUnicode(_)) => Err(format!("environment variable {name} is not UTF-8")),
+            Err(std::env::VarError::NotUnicode(_)) => {
+                Err(format!("environment variable {name} is not UTF-8"))
+            }
         },
         ConfigValue::File(path) => {
             let path = at.dir.map_or_else(|| path.clone(), |dir| dir.join(path));
@@ -123,10 +129,14 @@ mod tests {
         let tenant = Tenant::default();
         let at = place(&tenant, None);
         let existing = ["redis:pool1".to_owned(), "sqlite:local".to_owned(), "mysql:pool1".to_owned()];
-        let granted = connectors(&at, &parse("connectors = [\"local\", \"redis:pool1\"]"), &existing).unwrap();
+        let granted =
+            connectors(&at, &parse("connectors = [\"local\", \"redis:pool1\"]"), &existing).unwrap();
         assert_eq!(granted.resolve("local"), Ok("sqlite:local"));
         for (text, part) in [
-            ("connectors = [\"redis:pol1\"]", "x.toml:1:15: connectors: no connector \"redis:pol1\"; did you mean \"redis:pool1\"?"),
+            (
+                "connectors = [\"redis:pol1\"]",
+                "x.toml:1:15: connectors: no connector \"redis:pol1\"; did you mean \"redis:pool1\"?",
+            ),
             ("connectors = [\"pool1\"]", "write KIND:POOL"),
             ("connectors = [\"x\"]", "configured are"),
         ] {
@@ -159,8 +169,12 @@ mod tests {
         assert_eq!(values.first(), Some(&("key".to_owned(), "s3cret".to_owned())));
         assert!(!format!("{manifest:?}").contains("s3cret"));
 
-        let error = config(&at, &parse("[config]\na = \"file:none\"\nb = \"env:TIDEGATE_NOT_SET\"")).unwrap_err();
+        let error =
+            config(&at, &parse("[config]\na = \"file:none\"\nb = \"env:TIDEGATE_NOT_SET\"")).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("x.toml:2:5: config.a: ") && text.contains("TIDEGATE_NOT_SET is not set"), "{text}");
+        assert!(
+            text.contains("x.toml:2:5: config.a: ") && text.contains("TIDEGATE_NOT_SET is not set"),
+            "{text}"
+        );
     }
 }

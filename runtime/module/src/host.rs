@@ -169,7 +169,7 @@ impl Host {
         known: Option<blake3::Hash>,
     ) -> Result<Found, LoadError> {
         let started = Instant::now();
-        let files = self.read(path).await?;
+        let files = self.read(path, tenant).await?;
         let version = files.version();
         if known == Some(version) {
             return Ok(Found::Unchanged);
@@ -200,8 +200,10 @@ impl Host {
             config,
             ack: manifest.ack,
             limits: manifest.limits,
+            asks_about_events: imports::asks_about_events(&component, &self.engines.plain),
         });
-        let pool = Pool::open(Blueprint { pre, exports, shared }, manifest.instances, self.slots.clone()).await?;
+        let pool =
+            Pool::open(Blueprint { pre, exports, shared }, manifest.instances, self.slots.clone()).await?;
         let loading = Loading {
             total: started.elapsed(),
             compile: compile.unwrap_or_default(),
@@ -228,9 +230,15 @@ impl Host {
         Manifest::parse("", &text).is_ok_and(|manifest| manifest.mandatory)
     }
 
-    async fn read(&self, path: &Path) -> Result<Files, LoadError> {
+    async fn read(&self, path: &Path, tenant: &Tenant) -> Result<Files, LoadError> {
         let (path, limit) = (path.to_owned(), self.config.max_module_bytes);
-        let read = tokio::task::spawn_blocking(move || read(&path, limit));
+        let links = tenant.name() == Tenant::DEFAULT_NAME;
+        let read = tokio::task::spawn_blocking(move || {
+            if !links {
+                refuse_links(&path)?;
+            }
+            read(&path, limit)
+        });
         read.await.map_err(|error| LoadError::Compiler(format!("could not read: {error}")))?
     }
 
@@ -285,6 +293,16 @@ impl Host {
         let (cache, engine) = (self.cache.clone(), self.engines.plain.clone());
         tokio::task::spawn_blocking(move || cache.get(&engine, &key)).await.ok().flatten()
     }
+}
+
+/// A tenant's link could lead out of its directory.
+fn refuse_links(path: &Path) -> Result<(), LoadError> {
+    for path in [path.to_owned(), path.with_extension("toml")] {
+        if std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) {
+            return Err(LoadError::Link(path));
+        }
+    }
+    Ok(())
 }
 
 fn read(path: &Path, limit: u64) -> Result<Files, LoadError> {

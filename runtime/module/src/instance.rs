@@ -1,5 +1,6 @@
 //! One running guest: its store, its functions, and the calls into it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::budget::{Budget, TimedOut};
 use crate::error::{CallError, GuestFailure, Limit, LoadError};
 use crate::exports::{Exports, Functions};
 use crate::module::Answer;
-use crate::state::{Call, Shared, State};
+use crate::state::{Shared, State};
 use crate::translate::{self, ClientOut, MessageOut, qos_in, qos_out};
 
 /// Computing time for making an instance and for its init: run-times of managed languages start here.
@@ -69,13 +70,15 @@ impl Instance {
 
         let timeout = shared.limits.timeout;
         let made = budget
-            .run(started, START_CPU, timeout, blueprint.pre.instantiate_async(&mut store))
+            .run(started, START_CPU, timeout, pin!(blueprint.pre.instantiate_async(&mut store)))
             .await
             .map_err(|TimedOut| LoadError::Instantiate(CallError::Timeout(timeout).to_string()))?;
         let made = match made {
             Ok(made) => made,
             Err(error) => {
-                return Err(LoadError::Instantiate(failure(&mut store, &budget, START_CPU, &error).to_string()));
+                return Err(LoadError::Instantiate(
+                    failure(&mut store, &budget, START_CPU, &error).to_string(),
+                ));
             }
         };
         let functions = blueprint.exports.load(&mut store, &made)?;
@@ -83,7 +86,7 @@ impl Instance {
             let config: Vec<_> = shared.config.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             let call = init.call_init(&mut store, &config);
             let answer = budget
-                .run(Instant::now(), START_CPU, timeout, call)
+                .run(Instant::now(), START_CPU, timeout, pin!(call))
                 .await
                 .map_err(|TimedOut| LoadError::Init(CallError::Timeout(timeout).to_string()))?;
             match answer {
@@ -122,20 +125,18 @@ impl Instance {
         self.calls += 1;
         self.number += 1;
         let state = self.store.data_mut();
-        state.output.refill();
-        // A refusal that an earlier call got over is none of this one.
-        state.limiter.forget_denied();
-        state.call = Some(Call { number: self.number, scope: scope.clone(), storage_ops: 0 });
+        state.begin(self.number, scope);
         let (cpu, timeout) = (state.shared.limits.cpu, state.shared.limits.timeout);
         // The epoch went on while the instance was idle.
         self.store.set_epoch_deadline(1);
-        let guest = dispatch(&mut self.store, &self.functions, self.number, &scope.event);
-        let outcome = match self.budget.run(started, cpu, timeout, guest).await {
-            Ok(outcome) => outcome,
-            Err(TimedOut) => return Err(CallError::Timeout(timeout)),
+        let outcome = {
+            let guest = pin!(dispatch(&mut self.store, &self.functions, self.number, &scope.event));
+            match self.budget.run(started, cpu, timeout, guest).await {
+                Ok(outcome) => outcome,
+                Err(TimedOut) => return Err(CallError::Timeout(timeout)),
+            }
         };
-        let state = self.store.data_mut();
-        state.call = None;
+        self.store.data_mut().end();
         match outcome {
             Ok(Reply::Answer(answer)) => Ok(answer),
             Ok(Reply::Refused(HookError::Retry(text))) => Err(CallError::Guest(GuestFailure::Retry(text))),
@@ -163,10 +164,7 @@ impl Reply {
         }
     }
 
-    fn decided<T>(
-        answer: Result<T, HookError>,
-        read: impl FnOnce(T) -> Result<Verdict, String>,
-    ) -> Self {
+    fn decided<T>(answer: Result<T, HookError>, read: impl FnOnce(T) -> Result<Verdict, String>) -> Self {
         match answer.map(read) {
             Ok(Ok(verdict)) => Self::Answer(Answer { verdict, subscriptions: Vec::new() }),
             Ok(Err(invalid)) => Self::Invalid(invalid),
@@ -195,8 +193,7 @@ async fn dispatch(
         Event::MessageDeliver { client, message } => {
             let Some(hook) = &functions.message_deliver else { return Ok(Reply::NotHandled) };
             let (client, sent) = (ClientOut::new(client), MessageOut::new(message));
-            let answer =
-                hook.call_on_message_deliver(store, number, client.lower(), sent.lower()).await?;
+            let answer = hook.call_on_message_deliver(store, number, client.lower(), sent.lower()).await?;
             Ok(Reply::decided(answer, |delivery| translate::delivery(delivery, message)))
         }
         Event::MessageAcked { client, message, .. } => {

@@ -39,7 +39,7 @@ mod ticker;
 mod translate;
 
 pub use compile::{Compiler, CompilerLimits, compile_file};
-pub use directory::Directory;
+pub use directory::{Directory, OnChange};
 pub use error::{CallError, GuestFailure, HostError, Limit, LoadError};
 pub use host::{Host, HostConfig};
 pub use manifest::{ErrorPolicy, ManifestError};

@@ -4,17 +4,8 @@ use metrics::{Counter, Histogram, counter, histogram};
 
 use crate::error::CallError;
 
-const KINDS: [&str; 9] = [
-    "trap",
-    "cpu",
-    "memory",
-    "table_elements",
-    "timeout",
-    "guest",
-    "answer",
-    "instantiate",
-    "not_handled",
-];
+const KINDS: [&str; 9] =
+    ["trap", "cpu", "memory", "table_elements", "timeout", "guest", "answer", "instantiate", "not_handled"];
 
 /// The counters of one module.
 pub(crate) struct Meters {

@@ -72,7 +72,8 @@ impl Output {
 
     /// Whether `bytes` more may be logged for this event.
     pub(crate) fn admit(&self, bytes: usize) -> bool {
-        let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
+        let taken =
+            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
         if taken.is_ok() {
             return true;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_event::{AckLevel, Control, IdSource, Node, Scope, Storage, StorageError, Tenant};
+use tidegate_event::{AckLevel, Control, Hook, IdSource, Node, Scope, Storage, StorageError, Tenant};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) config: Vec<(String, String)>,
     pub(crate) ack: AckLevel,
     pub(crate) limits: Limits,
+    /// Whether the component imports anything that takes an event number.
+    pub(crate) asks_about_events: bool,
     pub(crate) meters: Meters,
 }
 
@@ -68,15 +70,15 @@ pub(crate) struct Call {
     /// The number the guest knows it by.
     pub(crate) number: u64,
     pub(crate) scope: Scope,
-    /// Storage calls made so far.
-    pub(crate) storage_ops: u32,
 }
 
 /// The data of a store.
 pub(crate) struct State {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) call: Option<Call>,
-    /// Storage calls outside of events (in init).
+    /// Absent in init, and for components that cannot ask about events.
+    call: Option<Call>,
+    hook: Option<Hook>,
+    /// Storage calls of the current event (or of init) so far.
     storage_ops: u32,
     pub(crate) limiter: Limiter,
     pub(crate) output: Arc<Output>,
@@ -98,7 +100,37 @@ impl State {
             .allow_udp(false)
             .build();
         let limiter = Limiter::new(limits.memory, limits.table_elements);
-        Self { call: None, storage_ops: 0, limiter, output, wasi, table: ResourceTable::new(), shared }
+        Self {
+            call: None,
+            hook: None,
+            storage_ops: 0,
+            limiter,
+            output,
+            wasi,
+            table: ResourceTable::new(),
+            shared,
+        }
+    }
+
+    /// The event of `scope` begins, under this number: everything that is counted per event starts anew.
+    pub(crate) fn begin(&mut self, number: u64, scope: &Scope) {
+        self.output.refill();
+        self.limiter.forget_denied();
+        self.storage_ops = 0;
+        self.hook = Some(scope.event.hook());
+        // Five shared counters go up and down for a copy of the scope: not for guests that cannot use it.
+        self.call = self.shared.asks_about_events.then(|| Call { number, scope: scope.clone() });
+    }
+
+    /// The event ends; its number is of no use any more.
+    pub(crate) fn end(&mut self) {
+        self.call = None;
+        self.hook = None;
+    }
+
+    /// The hook of the current event.
+    pub(crate) fn hook(&self) -> Option<Hook> {
+        self.hook
     }
 
     /// The current event, if `number` is its number.
@@ -111,14 +143,13 @@ impl State {
     /// # Errors
     /// [`StorageError::QuotaExceeded`] naming the limit.
     pub(crate) fn count_storage_op(&mut self) -> Result<(), StorageError> {
-        let made = self.call.as_mut().map_or(&mut self.storage_ops, |call| &mut call.storage_ops);
         let limit = self.shared.limits.storage_ops;
-        if *made >= limit {
+        if self.storage_ops >= limit {
             self.shared.meters.storage_ops_denied.increment(1);
             tracing::warn!(module = &*self.shared.name, limit, "the module passed its limit storage_ops");
             return Err(StorageError::QuotaExceeded(format!("storage_ops = {limit} per event")));
         }
-        *made += 1;
+        self.storage_ops += 1;
         Ok(())
     }
 }

@@ -40,6 +40,16 @@ impl std::fmt::Write for Text {
     }
 }
 
+/// The text form of an id, as its `Display` writes it, without the formatter: every message has one.
+fn hex(id: MsgId) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(id.bits().to_be_bytes()) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    text
+}
+
 /// A client on its way to a guest.
 pub(crate) struct ClientOut<'a> {
     client: &'a Client,
@@ -74,20 +84,20 @@ pub(crate) fn client_result(client: &Client) -> wit::ClientResult {
 /// A message on its way to a guest.
 pub(crate) struct MessageOut<'a> {
     message: &'a Message,
-    id: Text,
+    id: [u8; 32],
     user: SmallVec<[(&'a str, &'a str); 4]>,
 }
 
 impl<'a> MessageOut<'a> {
     pub(crate) fn new(message: &'a Message) -> Self {
         let user = message.properties.iter().flat_map(|p| &p.user).map(|(k, v)| (&**k, &**v)).collect();
-        Self { message, id: Text::of(message.id), user }
+        Self { message, id: hex(message.id), user }
     }
 
     pub(crate) fn lower(&self) -> wit::MessageParam<'_> {
         let message = self.message;
         wit::MessageParam {
-            id: self.id.as_str(),
+            id: std::str::from_utf8(&self.id).unwrap_or_default(),
             topic: message.topic.as_str(),
             payload: &message.payload,
             qos: qos_out(message.qos),
@@ -132,7 +142,8 @@ impl MessageIn {
     /// What is wrong, for the guest or the log.
     pub(crate) fn check(message: wit::MessageResult) -> Result<Self, String> {
         let topic = ByteString::from(message.topic);
-        let topic = TopicName::new(topic.clone()).map_err(|error| format!("topic {}: {error}", brief(&topic)))?;
+        let topic =
+            TopicName::new(topic.clone()).map_err(|error| format!("topic {}: {error}", brief(&topic)))?;
         for (name, value) in &message.user_properties {
             if [name, value].iter().any(|text| text.len() > MAX_STRING_BYTES || text.contains('\0')) {
                 return Err(format!(
@@ -319,6 +330,14 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_written_as_everywhere() {
+        for bits in [0, 1, u128::MAX, 0x0005_F65F_239F_03FE_F443_0000_0BB4_0002] {
+            let id = MsgId::from_bits(bits);
+            assert_eq!(hex(id), *id.to_string().as_bytes());
+        }
+    }
+
+    #[test]
     fn a_replacement_keeps_identity_and_other_properties() {
         let message = MessageIn::check(guest("c")).unwrap().replace(&original());
         assert_eq!((message.id, message.hops, message.origin), (MsgId::from_bits(7), 3, Origin::Will));
@@ -341,7 +360,9 @@ mod tests {
     fn fanned_out_messages_are_new() {
         let ids = IdSource::new(&Node::default());
         let answer = GuestVerdict::FanOut(vec![guest("c"), guest("d")]);
-        let Verdict::FanOut(messages) = verdict(answer, &original(), &ids).unwrap() else { panic!("fan-out") };
+        let Verdict::FanOut(messages) = verdict(answer, &original(), &ids).unwrap() else {
+            panic!("fan-out")
+        };
         assert!(messages.iter().all(|m| m.id != MsgId::from_bits(7) && m.origin == Origin::Module));
         assert!(messages.is_sorted_by(|a, b| a.id < b.id));
         assert!(messages.iter().all(|m| m.hops == 3 && &*m.sender == "c1"));

@@ -1,7 +1,13 @@
 //! Compiling in a child process. This program is both sides: called as `PROGRAM compile IN OUT` it is the
 //! compiler, as the server's binary is; otherwise it runs the checks.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -64,7 +70,8 @@ async fn load(wasm: &[u8], program: PathBuf, change: impl FnOnce(&mut HostConfig
     let path = root.path().join("m.wasm");
     std::fs::write(&path, wasm).unwrap();
     let error = host.load(&path, &Tenant::default()).await.expect_err("no hook of the right type");
-    let left: Vec<_> = std::fs::read_dir(root.path().join("cache")).unwrap().map(|e| e.unwrap().path()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(root.path().join("cache")).unwrap().map(|e| e.unwrap().path()).collect();
     assert!(left.iter().all(|path| path.extension().is_some_and(|e| e == "artefact")), "{left:?}");
     (error, left.len())
 }
@@ -84,6 +91,7 @@ async fn the_child_says_why() {
     wasm.truncate(wasm.len() / 2);
     let (error, artefacts) = load(&wasm, this(), |_| {}).await;
     assert!(matches!(&error, LoadError::Compile(why) if why.contains("unexpected end")), "{error}");
+    assert_eq!(error.to_string().matches("it does not compile").count(), 1, "{error}");
     assert_eq!((artefacts, error.is_transient()), (0, false));
 }
 

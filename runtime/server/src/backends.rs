@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tidegate_store::config::{Diagnostic, Loaded, PoolConfig};
+use tidegate_store::config::{Diagnostic, Loaded, PoolConfig, StoreConfig};
 
 use crate::config::{Config, read_text, unreadable};
 
@@ -38,9 +38,8 @@ fn resolve(
             result = tidegate_store::config::load(&sources, toml);
         }
         if let Ok(loaded) = &mut result {
-            let path = config.data_dir.join(EMBEDDED_FILE);
             loaded.config.pools.retain(|p| !(p.kind.name == kind && p.name == pool));
-            loaded.config.pools.insert(0, PoolConfig::sqlite(pool, &path.display().to_string()));
+            loaded.config.pools.insert(0, embedded(config));
         }
     }
     match result {
@@ -51,6 +50,17 @@ fn resolve(
             Err(problems)
         }
     }
+}
+
+/// The embedded connector.
+fn embedded(config: &Config) -> PoolConfig {
+    let path = config.data_dir.join(EMBEDDED_FILE);
+    PoolConfig::sqlite(EMBEDDED.1, &path.display().to_string())
+}
+
+/// What there is without any configuration of back ends: the embedded connector, no hook lines.
+pub(crate) fn embedded_alone(config: &Config) -> StoreConfig {
+    StoreConfig { pools: vec![embedded(config)], ..StoreConfig::default() }
 }
 
 /// The `.conf` files of `dir` in the order of their names, and what could not be read. No directory, no files.

@@ -1,9 +1,10 @@
 //! `tidegate check`: everything `tidegate run` would read, looked at and reported, nothing started.
 //!
-//! No listener is opened and no database is touched; modules are compiled into a temporary cache.
+//! No listener is opened and no database is touched; modules are compiled into a temporary cache and started on
+//! empty copies of the databases.
 
+mod copies;
 mod offline;
-mod statements;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +14,8 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 use tidegate_event::{IdSource, Node, Tenant};
 use tidegate_module::{Host, HostConfig, Module};
-use tidegate_store::config::{Diagnostic, PoolConfig, Severity, StoreConfig};
+use tidegate_store::Stores;
+use tidegate_store::config::{Diagnostic, Severity, StoreConfig};
 
 use crate::backends;
 use crate::config::{Config, Overrides};
@@ -91,12 +93,21 @@ fn run(overrides: Overrides, report: &mut Report) -> anyhow::Result<()> {
     let loaded = match loaded {
         Ok(loaded) => {
             findings.extend(loaded.warnings);
-            findings.extend(runtime.block_on(statements::check(&loaded.config, scratch.path())));
             loaded.config
         }
         Err(problems) => {
             findings.extend(problems);
-            StoreConfig::default()
+            backends::embedded_alone(&config)
+        }
+    };
+    let stores = match runtime.block_on(copies::open(&loaded, scratch.path())) {
+        Ok((stores, refused)) => {
+            findings.extend(refused);
+            Some(stores)
+        }
+        Err(problems) => {
+            findings.extend(problems);
+            None
         }
     };
     let files = config.file.iter().map(|file| &file.name).chain(&conf_files).cloned().collect::<Vec<_>>();
@@ -109,10 +120,11 @@ fn run(overrides: Overrides, report: &mut Report) -> anyhow::Result<()> {
     if files.is_empty() {
         report.ok("no configuration file: the defaults");
     }
-    if config.modules_dir.exists() {
-        let connectors = loaded.pools.iter().map(PoolConfig::connector).collect();
+    if let Some(stores) = stores
+        && config.modules_dir.exists()
+    {
         let host = host_config(&config, &scratch);
-        for (path, result) in runtime.block_on(load_modules(&config.modules_dir, host, connectors))? {
+        for (path, result) in runtime.block_on(load_modules(&config.modules_dir, host, stores))? {
             match result {
                 Ok(module) => {
                     let hooks: Vec<_> = module.hooks().iter().map(|(hook, _)| hook.name()).collect();
@@ -137,12 +149,22 @@ pub(crate) fn host_config(config: &Config, cache: &TempDir) -> HostConfig {
     config.host_config(cache.path().join("cache"), Arc::new(IdSource::new(&Node::default())))
 }
 
-/// Loads every `.wasm` file of `dir`, in the order of their names: compiles it, links it, reads its manifest.
-/// `connectors` are the ones a manifest may name; none of them answers.
+/// The stores that a module finds when no configuration names others: an empty copy of the embedded one.
+pub(crate) async fn default_stores(scratch: &TempDir) -> anyhow::Result<Arc<Stores>> {
+    let config = backends::embedded_alone(&Config::default());
+    let opened = copies::open(&config, scratch.path()).await;
+    let (stores, _) = opened.map_err(|problems| {
+        anyhow::Error::msg(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })?;
+    Ok(stores)
+}
+
+/// Loads every `.wasm` file of `dir`, in the order of their names: compiles it, links it, reads its manifest,
+/// starts one instance. `stores` has the connectors that the module may name.
 pub(crate) async fn load_modules(
     dir: &Path,
     host: HostConfig,
-    connectors: Vec<String>,
+    stores: Arc<Stores>,
 ) -> anyhow::Result<Vec<(PathBuf, Result<Arc<Module>, String>)>> {
     let unreadable = || format!("modules.dir: {} cannot be read", dir.display());
     let mut paths = Vec::new();
@@ -153,8 +175,7 @@ pub(crate) async fn load_modules(
         }
     }
     paths.sort();
-    let offline = Arc::new(Offline { connectors });
-    let host = Host::new(host, Arc::new(Node::default()), offline.clone(), offline)?;
+    let host = Host::new(host, Arc::new(Node::default()), stores, Arc::new(Offline))?;
     let tenant = Tenant::default();
     let mut results = Vec::new();
     for path in paths {

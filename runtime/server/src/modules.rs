@@ -50,7 +50,8 @@ fn inspect(dir: &Path) -> anyhow::Result<Modules> {
     let cache = crate::check::scratch_dir()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let host = crate::check::host_config(&Config::default(), &cache);
-    let results = runtime.block_on(crate::check::load_modules(dir, host, Vec::new()))?;
+    let stores = runtime.block_on(crate::check::default_stores(&cache))?;
+    let results = runtime.block_on(crate::check::load_modules(dir, host, stores))?;
     let mut list = Modules::default();
     for (path, result) in results {
         match result {

@@ -212,7 +212,13 @@ where
             return None;
         }
         if self.deliveries.batch.is_empty() {
-            self.session.outbox().take(&mut self.deliveries.batch, BATCH);
+            let mut outbox = self.session.outbox();
+            outbox.take(&mut self.deliveries.batch, BATCH);
+            let relieved = outbox.relieved();
+            drop(outbox);
+            for publisher in relieved {
+                self.pipeline.fanout.wake(publisher);
+            }
         }
         let room = self.seat.inflight.has_room(self.deliveries.window);
         let sendable = |delivery: &Delivery| room || delivery.qos == QoS::AtMostOnce;
@@ -230,7 +236,11 @@ where
                 }
             }
         }
-        if self.deliveries.batch.front().is_some_and(sendable) { self.deliveries.batch.pop_front() } else { None }
+        if self.deliveries.batch.front().is_some_and(sendable) {
+            self.deliveries.batch.pop_front()
+        } else {
+            None
+        }
     }
 
     /// A stored message whose retained copy the client has got: it is not sent again, but now that all older
@@ -254,7 +264,8 @@ where
         }
         if self.deliveries.deliver_bound {
             let (client, message) = (Arc::clone(&self.client), Arc::clone(&delivery.message));
-            if let Raised::Running(handlers) = self.shared.hooks.raise(Event::MessageDeliver { client, message })
+            if let Raised::Running(handlers) =
+                self.shared.hooks.raise(Event::MessageDeliver { client, message })
             {
                 self.deliveries.running = Some(Running::Deliver(delivery, handlers));
                 return;

@@ -11,9 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::Connection;
 use crate::broker::Shared;
-use crate::codec::{
-    CodecError, ConnAck, ConnAckProperties, Connect, Decoder, Incoming, Outgoing, encode,
-};
+use crate::codec::{CodecError, ConnAck, ConnAckProperties, Connect, Decoder, Incoming, Outgoing, encode};
 use crate::listener::Counted;
 use crate::reason;
 use crate::registry::Attached;
@@ -111,7 +109,12 @@ fn refusal(code: ReasonCode) -> Outgoing {
 }
 
 /// Sends a last packet and closes.
-async fn farewell<S: AsyncWrite + Unpin>(shared: &Shared, mut stream: S, packet: &Outgoing, protocol: Protocol) {
+async fn farewell<S: AsyncWrite + Unpin>(
+    shared: &Shared,
+    mut stream: S,
+    packet: &Outgoing,
+    protocol: Protocol,
+) {
     let mut output = BytesMut::new();
     encode(packet, protocol, &mut output);
     let write = async {
@@ -162,10 +165,8 @@ where
         connection: shared.connection_numbers.fetch_add(1, Ordering::Relaxed),
     });
     let realm = shared.realm(&client.tenant);
-    let attached = realm
-        .registry
-        .attach(&realm, &client.id, client.connection, connect.clean_start, expiry)
-        .await;
+    let attached =
+        realm.registry.attach(&realm, &client.id, client.connection, connect.clean_start, expiry).await;
     let Some(Attached { session, seat, resumed, handover }) = attached else {
         shared.metrics.disconnected(DisconnectReason::TakenOver);
         tracing::debug!(client = %client.id, %peer, "taken over before CONNACK");

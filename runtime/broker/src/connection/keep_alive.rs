@@ -19,11 +19,7 @@ impl KeepAlive {
     pub(super) fn new(seconds: u16) -> Option<Self> {
         let limit = Duration::from_millis(u64::from(seconds) * 1_500);
         let heard = Instant::now();
-        (seconds > 0).then(|| Self {
-            limit,
-            heard,
-            timer: Box::pin(tokio::time::sleep_until(heard + limit)),
-        })
+        (seconds > 0).then(|| Self { limit, heard, timer: Box::pin(tokio::time::sleep_until(heard + limit)) })
     }
 
     /// The client has shown that it is there.

@@ -14,6 +14,7 @@ mod feed;
 pub(crate) mod handshake;
 mod keep_alive;
 mod packets;
+mod pause;
 mod replies;
 
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use self::deliver::Deliveries;
 use self::keep_alive::KeepAlive;
+use self::pause::Pause;
 use crate::broker::{Phase, Shared};
 use crate::codec::{Connect, Decoder, Outgoing, Will, encode};
 use crate::listener::Counted;
@@ -46,7 +48,7 @@ const OUTPUT_FULL: usize = 256 * 1024;
 /// Room made in the input buffer before a read, at least and at most; between them it follows the traffic.
 const READ_LEAST: usize = 4 * 1024;
 const READ_MOST: usize = 64 * 1024;
-/// Packets decoded before a congested subscriber is given the processor.
+/// Packets decoded before a crowded subscriber is given a pause.
 const PACKETS_PER_SLICE: usize = 64;
 /// Turns before other tasks get the processor.
 const TURNS: usize = 16;
@@ -97,6 +99,7 @@ pub(crate) struct Connection<S> {
     replies: VecDeque<Reply>,
     deliveries: Deliveries,
     keep_alive: Option<KeepAlive>,
+    pause: Pause,
     will: Option<Will>,
     /// Topics by alias, the first at 1 (MQTT 5 clause 3.3.2.3.4).
     aliases: Vec<Option<TopicName>>,
@@ -124,8 +127,7 @@ where
         connect: &Connect,
         count: Counted,
     ) -> Box<Self> {
-        let pipeline =
-            Pipeline::new(Arc::clone(&realm), Arc::clone(&session), Arc::clone(&client), handover);
+        let pipeline = Pipeline::new(Arc::clone(&realm), Arc::clone(&session), Arc::clone(&client), handover);
         let shared = Arc::clone(&realm.broker);
         Box::new(Self {
             stream,
@@ -138,6 +140,7 @@ where
             replies: VecDeque::new(),
             deliveries: Deliveries::new(&shared.config, connect),
             keep_alive: KeepAlive::new(client.keep_alive),
+            pause: Pause::new(),
             will: connect.will.clone(),
             aliases: Vec::new(),
             unacked: 0,
@@ -203,12 +206,15 @@ where
         self.check_claims()?;
         self.refresh_hooks();
         let mut moved = self.poll_commands()?;
+        moved |= self.pause.poll(cx, self.shared.config.max_queued);
         moved |= self.poll_read(cx)?;
         moved |= self.poll_pipeline(cx)?;
         moved |= self.poll_feeds(cx);
         moved |= self.poll_deliveries(cx);
         moved |= self.poll_write(cx)?;
-        if std::mem::take(&mut self.pipeline.fanout.congested) {
+        if let Some(crowded) = self.pipeline.fanout.crowded.take()
+            && !self.pause.begin(crowded)
+        {
             return Ok(Turn::Yield);
         }
         if moved {
@@ -236,13 +242,14 @@ where
     /// Whether more packets may be taken from the client.
     fn may_read(&self) -> bool {
         self.shared.phase() == Phase::Running
+            && !self.pause.is_active()
             && self.output.len() < OUTPUT_FULL
             && self.pipeline.waiting_bytes() < self.shared.config.read_ahead_bytes
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = self.decode()?;
-        if !self.may_read() || self.pipeline.fanout.congested {
+        if !self.may_read() || self.pipeline.fanout.crowded.is_some() {
             return Ok(moved);
         }
         let room = self.decoder.missing(self.input.len()).clamp(self.read_size, READ_MOST);
@@ -278,7 +285,7 @@ where
     fn decode(&mut self) -> Result<bool, End> {
         let mut taken = 0;
         while self.may_read() {
-            if self.pipeline.fanout.congested && taken % PACKETS_PER_SLICE == PACKETS_PER_SLICE - 1 {
+            if self.pipeline.fanout.crowded.is_some() && taken % PACKETS_PER_SLICE == PACKETS_PER_SLICE - 1 {
                 break;
             }
             match self.decoder.decode(&mut self.input) {

@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tidegate_event::{
-    Change, DisconnectReason, Message, Origin, QoS, ReasonCode, SharedFilter, TopicName,
-};
+use tidegate_event::{Change, DisconnectReason, Message, Origin, QoS, ReasonCode, SharedFilter, TopicName};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, End};

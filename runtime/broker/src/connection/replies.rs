@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tidegate_event::{
-    DisconnectReason, Message, QoS, ReasonCode, SharedFilter, SubscriptionOptions,
-};
+use tidegate_event::{DisconnectReason, Message, QoS, ReasonCode, SharedFilter, SubscriptionOptions};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, End};

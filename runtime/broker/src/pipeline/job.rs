@@ -127,12 +127,7 @@ pub(crate) struct Unsubscribing {
 
 impl Unsubscribing {
     pub(crate) fn new(packet_id: Option<u16>, filters: impl IntoIterator<Item = ByteString>) -> Self {
-        Self {
-            packet_id,
-            filters: filters.into_iter().collect(),
-            reasons: Vec::new(),
-            scopes: Vec::new(),
-        }
+        Self { packet_id, filters: filters.into_iter().collect(), reasons: Vec::new(), scopes: Vec::new() }
     }
 }
 

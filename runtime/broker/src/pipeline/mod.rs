@@ -344,9 +344,7 @@ impl Pipeline {
         let outcome = match self.joining.front_mut() {
             None | Some(Joining::Publish(_, _, None)) => Poll::Ready(Ok(())),
             Some(
-                Joining::Publish(_, _, Some(scope))
-                | Joining::Opening(scope)
-                | Joining::Disconnected(scope),
+                Joining::Publish(_, _, Some(scope)) | Joining::Opening(scope) | Joining::Disconnected(scope),
             ) => Pin::new(&mut scope.acks).poll(cx),
             Some(Joining::Subscribe(request)) => request.poll_acks(cx),
             Some(Joining::Unsubscribe(request)) => request.poll_acks(cx),

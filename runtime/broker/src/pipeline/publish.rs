@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 use std::sync::Arc;
-use tidegate_event::{
-    AckError, Change, Event, Hook, Message, QoS, Raised, ReasonCode, Verdict,
-};
+use tidegate_event::{AckError, Change, Event, Hook, Message, QoS, Raised, ReasonCode, Verdict};
 
 use super::{Granted, Inbound, Job, Joining, Pipeline, Raising, Reply};
 use crate::codec::Ack;
@@ -16,9 +14,19 @@ use crate::reason;
 /// An answer that waits until what it promises is durable.
 pub(super) enum Unsynced {
     /// Of a PUBLISH: to be acknowledged with this code, if it is to be acknowledged at all.
-    Published { inbound: Answer, code: ReasonCode },
-    Subscribed { packet_id: Option<u16>, reasons: Vec<ReasonCode>, granted: Vec<Granted> },
-    Unsubscribed { packet_id: Option<u16>, reasons: Vec<ReasonCode> },
+    Published {
+        inbound: Answer,
+        code: ReasonCode,
+    },
+    Subscribed {
+        packet_id: Option<u16>,
+        reasons: Vec<ReasonCode>,
+        granted: Vec<Granted>,
+    },
+    Unsubscribed {
+        packet_id: Option<u16>,
+        reasons: Vec<ReasonCode>,
+    },
     /// Nothing is answered; the connection is closed.
     Close,
 }

@@ -163,9 +163,7 @@ impl Inflight {
 
     /// PUBCOMP arrived.
     pub(crate) fn pubcomp(&mut self, packet_id: u16) -> Settled {
-        self.settle(packet_id, |sent| {
-            sent.delivery.qos == QoS::ExactlyOnce && sent.stage == Stage::Released
-        })
+        self.settle(packet_id, |sent| sent.delivery.qos == QoS::ExactlyOnce && sent.stage == Stage::Released)
     }
 
     /// PUBREC with an error code arrived: the exchange ends there (clause 4.3.3).
@@ -187,9 +185,11 @@ impl Inflight {
     /// The retained copy of message `id`, if it is in flight, is from now on a delivery of `source`: a store
     /// gave the same message, which is not sent twice.
     pub(crate) fn adopt(&mut self, id: MsgId, source: Source) -> bool {
-        let copy = self.sent.iter_mut().flatten().find(|sent| {
-            sent.delivery.source == Source::Retained && sent.delivery.message.id == id
-        });
+        let copy = self
+            .sent
+            .iter_mut()
+            .flatten()
+            .find(|sent| sent.delivery.source == Source::Retained && sent.delivery.message.id == id);
         copy.map(|sent| sent.delivery.source = source).is_some()
     }
 

@@ -143,8 +143,8 @@ impl Session {
     }
 
     /// Puts `delivery` into the queue, or counts why not. What must be durable before the publisher is
-    /// answered joins `fanout`.
-    pub(crate) fn push(&self, realm: &Realm, mut delivery: Delivery, fanout: &mut Fanout) {
+    /// answered joins `fanout`. Gives whether the queue is more than half full.
+    pub(crate) fn push(&self, realm: &Realm, mut delivery: Delivery, fanout: &mut Fanout) -> bool {
         let limit = realm.broker.config.max_queued;
         let mut outbox = self.outbox.lock();
         match outbox.make_room(&delivery, limit) {
@@ -152,9 +152,9 @@ impl Session {
             Room::Displaced => realm.broker.metrics.dropped(Drop::QueueFull),
             Room::Full => {
                 realm.broker.metrics.dropped(Drop::QueueFull);
-                return;
+                return self.is_connected();
             }
-            Room::Unwanted | Room::Closed => return,
+            Room::Unwanted | Room::Closed => return false,
         }
         if delivery.qos != QoS::AtMostOnce && self.is_durable() {
             let change =
@@ -170,10 +170,10 @@ impl Session {
         let waker = outbox.push(delivery);
         let crowded = outbox.len() > limit / 2;
         drop(outbox);
-        fanout.congested |= crowded;
         if let Some(waker) = waker {
             fanout.wake(waker);
         }
+        crowded && self.is_connected()
     }
 
     /// A connection has taken the seat: the client is there.

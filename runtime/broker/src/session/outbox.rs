@@ -98,6 +98,9 @@ pub(crate) struct Outbox {
     next_hold: u32,
     recent: Option<Box<Recent>>,
     commands: VecDeque<Command>,
+    /// Publishers that wait for room, and how few messages they wait for.
+    publishers: Vec<Waker>,
+    room_at: usize,
     /// The connection's task, while it sleeps.
     waker: Option<Waker>,
     /// Whether a message should wake it: not while it waits for acknowledgements or for its socket.
@@ -182,6 +185,26 @@ impl Outbox {
         }
     }
 
+    /// Whether at most `few` messages wait; else `waker` is woken when that is so.
+    pub(crate) fn await_room(&mut self, waker: &Waker, few: usize) -> bool {
+        if self.waiting.queue.len() <= few || !self.connected {
+            return true;
+        }
+        self.room_at = few;
+        if !self.publishers.iter().any(|known| known.will_wake(waker)) {
+            self.publishers.push(waker.clone());
+        }
+        false
+    }
+
+    /// The publishers to wake because there is room.
+    pub(crate) fn relieved(&mut self) -> Vec<Waker> {
+        if self.publishers.is_empty() || self.waiting.queue.len() > self.room_at {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.publishers)
+    }
+
     /// Puts back what was taken and not sent, before everything else.
     pub(crate) fn put_back(&mut self, batch: impl DoubleEndedIterator<Item = Delivery>) {
         for delivery in batch.rev() {
@@ -252,7 +275,11 @@ impl Outbox {
     }
 
     /// Queues a command for the connection. `Err`: it is full, or nobody is connected (`closed` in the error).
-    pub(crate) fn command(&mut self, command: Command, limit: usize) -> Result<Option<Waker>, CommandRefused> {
+    pub(crate) fn command(
+        &mut self,
+        command: Command,
+        limit: usize,
+    ) -> Result<Option<Waker>, CommandRefused> {
         if !self.connected {
             return Err(CommandRefused::NotConnected);
         }

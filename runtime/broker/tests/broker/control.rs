@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidegate_event::{
-    Control, ControlError, Hook, IdSource, Message, Node, Origin, QoS, Tenant, Verdict,
-};
+use tidegate_event::{Control, ControlError, Hook, IdSource, Message, Node, Origin, QoS, Tenant, Verdict};
 
 use crate::support::client::Client;
 use crate::support::packet::Connect;

@@ -122,9 +122,8 @@ async fn every_verdict_on_both_versions() {
         assert_eq!(five.expect(answer).await.reason(), 0);
         four.publish("t/x", "fail", qos, 50).await;
         assert_eq!(four.closed().await, None, "without an answer, so that it is sent again");
-        let expected = [
-            "replaced", "replaced", "one", "two", "one", "two", "none match", "none match", "pass",
-        ];
+        let expected =
+            ["replaced", "replaced", "one", "two", "one", "two", "none match", "none match", "pass"];
         assert_eq!(subscriber.payloads(9).await, expected);
     }
     let mut four = Client::connect(server.address, &Connect::v4("four")).await;
@@ -229,15 +228,16 @@ async fn a_qos_2_id_is_durable_before_any_handler_runs() {
 async fn a_lost_connection_does_not_cancel_what_was_accepted() {
     let gate = Gate::default();
     let closed = gate.clone();
-    let hooks = Script::new(&[Hook::MessagePublish, Hook::ClientDisconnected, Hook::ClientConnected], move |s| {
-        let (gate, wait) = (closed.clone(), s.event.hook() == Hook::MessagePublish);
-        Some(Box::pin(async move {
-            if wait {
-                gate.pass().await;
-            }
-            Verdict::Pass
-        }))
-    });
+    let hooks =
+        Script::new(&[Hook::MessagePublish, Hook::ClientDisconnected, Hook::ClientConnected], move |s| {
+            let (gate, wait) = (closed.clone(), s.event.hook() == Hook::MessagePublish);
+            Some(Box::pin(async move {
+                if wait {
+                    gate.pass().await;
+                }
+                Verdict::Pass
+            }))
+        });
     let server = with_hooks(hooks.clone()).await;
     let mut subscriber = Client::connect(server.address, &Connect::v4("s")).await;
     subscriber.subscribe("t", 1).await;
@@ -307,9 +307,8 @@ async fn messages_of_a_client_are_routed_in_order_over_reconnects() {
 async fn a_take_over_raises_disconnected_before_connected() {
     let gate = Gate::default();
     let closed = gate.clone();
-    let hooks = Script::new(
-        &[Hook::ClientConnected, Hook::ClientDisconnected, Hook::SessionCreated],
-        move |scope| {
+    let hooks =
+        Script::new(&[Hook::ClientConnected, Hook::ClientDisconnected, Hook::SessionCreated], move |scope| {
             let (gate, wait) = (closed.clone(), scope.event.hook() == Hook::ClientDisconnected);
             Some(Box::pin(async move {
                 if wait {
@@ -317,8 +316,7 @@ async fn a_take_over_raises_disconnected_before_connected() {
                 }
                 Verdict::Pass
             }))
-        },
-    );
+        });
     let server = with_hooks(hooks.clone()).await;
     let mut first = Client::connect(server.address, &Connect::v5("c").persistent()).await;
     let mut second = Client::connect(server.address, &Connect::v5("c").persistent()).await;
@@ -446,8 +444,7 @@ async fn disconnected_says_why_and_comes_last() {
         ("silent", "keepalive_timeout"),
         ("kicked", "kicked"),
     ] {
-        let expected =
-            [format!("message.publish {id} will w"), format!("client.disconnected {id} {reason}")];
+        let expected = [format!("message.publish {id} will w"), format!("client.disconnected {id} {reason}")];
         assert_eq!(of(id), expected);
     }
 }

@@ -91,8 +91,7 @@ async fn a_full_window_still_answers_pingreq() {
             Verdict::Pass
         }))
     });
-    let config =
-        BrokerConfig { receive_maximum: 2, read_ahead_bytes: 20_000, ..BrokerConfig::default() };
+    let config = BrokerConfig { receive_maximum: 2, read_ahead_bytes: 20_000, ..BrokerConfig::default() };
     let server = start(config, hooks.clone(), std::sync::Arc::new(tidegate_event::VolatileStore)).await;
     let mut client = Client::connect(server.address, &Connect::v4("c").keep_alive(1)).await;
     for id in 1..=10 {

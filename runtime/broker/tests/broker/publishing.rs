@@ -107,9 +107,14 @@ async fn a_topic_alias_stands_for_the_topic() {
     subscriber.subscribe("#", 0).await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
     let alias = |n: u8| [0x23, 0, n];
-    for (topic, number, payload) in
-        [("long/name", 1, "1"), ("", 1, "2"), ("other", 3, "3"), ("other", 1, "4"), ("", 1, "5"), ("", 3, "6")]
-    {
+    for (topic, number, payload) in [
+        ("long/name", 1, "1"),
+        ("", 1, "2"),
+        ("other", 3, "3"),
+        ("other", 1, "4"),
+        ("", 1, "5"),
+        ("", 3, "6"),
+    ] {
         client.publish_as(Publish { properties: &alias(number), ..client.draft(topic, payload) }).await;
     }
     for expected in ["long/name", "long/name", "other", "other", "other", "other"] {

@@ -75,8 +75,7 @@ async fn retain_handling_says_when() {
 
 #[tokio::test]
 async fn more_retained_messages_than_the_queue_holds_all_arrive() {
-    let config =
-        tidegate_broker::BrokerConfig { max_queued: 50, max_inflight: 10, ..Default::default() };
+    let config = tidegate_broker::BrokerConfig { max_queued: 50, max_inflight: 10, ..Default::default() };
     let server = crate::support::with_config(config).await;
     let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
     for number in 0..300 {

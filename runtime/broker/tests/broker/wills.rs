@@ -29,9 +29,11 @@ async fn a_lost_connection_publishes_the_will() {
 #[tokio::test]
 async fn a_normal_disconnect_discards_the_will_and_0x04_does_not() {
     let (server, mut watcher) = watched().await;
-    for (connect, disconnect) in
-        [(Connect::v4("c"), &[0xe0, 0][..]), (Connect::v5("c"), &[0xe0, 1, 0]), (Connect::v5("c"), &[0xe0, 0])]
-    {
+    for (connect, disconnect) in [
+        (Connect::v4("c"), &[0xe0, 0][..]),
+        (Connect::v5("c"), &[0xe0, 1, 0]),
+        (Connect::v5("c"), &[0xe0, 0]),
+    ] {
         let mut client = Client::connect(server.address, &connect.will("will/c", "x", 0, false)).await;
         client.send(disconnect).await;
         client.closed().await;
@@ -52,8 +54,10 @@ async fn keep_alive_protocol_error_and_take_over_publish_the_will() {
         Client::connect(server.address, &Connect::v5("c").will("will/c", "wrong", 0, false)).await;
     wrong.send(&[0x00, 0x00]).await;
     assert_eq!(watcher.take().await.payload, "wrong");
-    let _old = Client::connect(server.address, &Connect::v4("c").will("will/c", "taken over", 0, false)).await;
-    let mut new = Client::connect(server.address, &Connect::v4("c").will("will/c", "new one", 0, false)).await;
+    let _old =
+        Client::connect(server.address, &Connect::v4("c").will("will/c", "taken over", 0, false)).await;
+    let mut new =
+        Client::connect(server.address, &Connect::v4("c").will("will/c", "new one", 0, false)).await;
     assert_eq!(watcher.take().await.payload, "taken over");
     new.ping().await;
     watcher.ping().await;

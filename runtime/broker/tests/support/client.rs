@@ -36,7 +36,15 @@ impl Client {
     pub(crate) async fn open(address: SocketAddr, v5: bool) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, input: Vec::new(), put_back: VecDeque::new(), v5, present: false, code: 0, properties: Vec::new() }
+        Self {
+            stream,
+            input: Vec::new(),
+            put_back: VecDeque::new(),
+            v5,
+            present: false,
+            code: 0,
+            properties: Vec::new(),
+        }
     }
 
     /// Sends CONNECT and reads CONNACK, whatever it says.

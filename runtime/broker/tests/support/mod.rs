@@ -35,7 +35,11 @@ pub(crate) async fn with_config(config: BrokerConfig) -> Server {
     start(config, Arc::new(NoHooks), Arc::new(VolatileStore)).await
 }
 
-pub(crate) async fn start(config: BrokerConfig, hooks: Arc<dyn Hooks>, store: Arc<dyn SessionStore>) -> Server {
+pub(crate) async fn start(
+    config: BrokerConfig,
+    hooks: Arc<dyn Hooks>,
+    store: Arc<dyn SessionStore>,
+) -> Server {
     let broker = Broker::new(config, Arc::new(Node::default()), hooks, store).unwrap();
     let address = broker.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     Server { broker, address }

@@ -115,7 +115,9 @@ fn describe(event: &Event) -> String {
         Event::ClientDisconnected { client, reason } => {
             format!("{hook} {} {}", client.id, reason.name())
         }
-        Event::ClientConnected { client } | Event::SessionCreated { client } => format!("{hook} {}", client.id),
+        Event::ClientConnected { client } | Event::SessionCreated { client } => {
+            format!("{hook} {}", client.id)
+        }
         Event::SessionSubscribed { client, filter, qos, shared } => {
             format!("{hook} {} {filter} {}{}", client.id, qos.level(), if *shared { " shared" } else { "" })
         }

@@ -21,8 +21,8 @@ use crate::host::{Found, Host};
 use crate::meters;
 use crate::module::Module;
 
-/// How often to look for a directory that does not exist.
-const ABSENT: Duration = Duration::from_secs(1);
+/// How often to look at a directory that does not exist or cannot be watched.
+const UNWATCHED: Duration = Duration::from_secs(1);
 
 /// Why a file is looked at, which decides what is worth a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub(super) struct Follower {
     state: Arc<State>,
     changes: Arc<Changes>,
     watch: Option<Watch>,
+    /// Whether it has been said that the directory cannot be watched.
+    unwatched: bool,
     /// What the files looked like when they were last read.
     stamps: HashMap<PathBuf, Stamp>,
     loads: JoinSet<Done>,
@@ -74,6 +76,7 @@ impl Follower {
             state,
             changes: Arc::default(),
             watch: None,
+            unwatched: false,
             stamps: HashMap::new(),
             loads: JoinSet::new(),
             loading: HashMap::new(),
@@ -139,7 +142,7 @@ impl Follower {
 
     fn pause(&self) -> Duration {
         let rescan = self.host.config().rescan;
-        if self.watch.is_some() { rescan } else { rescan.min(ABSENT) }
+        if self.watch.is_some() { rescan } else { rescan.min(UNWATCHED) }
     }
 
     /// Watches the directory, if it exists, and again if it is another than before.
@@ -148,12 +151,17 @@ impl Follower {
             return;
         }
         self.watch = match Watch::start(&self.dir, &self.changes) {
-            Ok(watch) => watch,
+            Ok(watch) => {
+                self.unwatched = false;
+                watch
+            }
             Err(error) => {
-                tracing::warn!(
-                    dir = %self.dir.display(), %error, rescan = ?self.host.config().rescan,
-                    "the directory cannot be watched: changes are noticed when it is read again"
-                );
+                if !std::mem::replace(&mut self.unwatched, true) {
+                    tracing::warn!(
+                        dir = %self.dir.display(), %error,
+                        "the modules' directory cannot be watched: it is read every second instead"
+                    );
+                }
                 None
             }
         };

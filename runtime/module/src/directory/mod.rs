@@ -23,7 +23,7 @@ use crate::module::Module;
 use follow::Follower;
 
 /// Told the full list of serving modules, sorted by priority and then name, after every change of it.
-pub(crate) type OnChange = Arc<dyn Fn(&[Arc<Module>]) + Send + Sync>;
+pub type OnChange = Arc<dyn Fn(&[Arc<Module>]) + Send + Sync>;
 
 /// A followed directory of modules.
 pub struct Directory {
@@ -72,7 +72,7 @@ impl Directory {
         host: Arc<Host>,
         dir: PathBuf,
         tenant: Tenant,
-        on_change: Arc<dyn Fn(&[Arc<Module>]) + Send + Sync>,
+        on_change: OnChange,
     ) -> Result<Self, HostError> {
         // The system reports changes with absolute paths.
         let dir = std::path::absolute(&dir).unwrap_or(dir);
@@ -91,7 +91,12 @@ impl Directory {
 
     /// The files whose newest version did not load, with the reason. An older version may serve.
     pub fn failures(&self) -> Vec<(PathBuf, String)> {
-        self.state.failures.lock().iter().map(|(path, failure)| (path.clone(), failure.reason.clone())).collect()
+        self.state
+            .failures
+            .lock()
+            .iter()
+            .map(|(path, failure)| (path.clone(), failure.reason.clone()))
+            .collect()
     }
 
     /// Stops following. Modules in use live on until their last call ends.

@@ -28,11 +28,9 @@ impl From<StorageError> for Error {
 impl From<AckError> for Error {
     fn from(error: AckError) -> Self {
         match error {
-            AckError::Refused { reason, code, .. } => Self::Failed(Failure {
-                code: format!("{:#04x}", code.0),
-                message: reason,
-                retryable: false,
-            }),
+            AckError::Refused { reason, code, .. } => {
+                Self::Failed(Failure { code: format!("{:#04x}", code.0), message: reason, retryable: false })
+            }
             AckError::Abandoned => Self::Unavailable,
         }
     }
@@ -62,7 +60,9 @@ impl State {
         if let Some(message) = message {
             let Some(original) = scope.event.message() else {
                 let hook = scope.event.hook().name();
-                return Err(StorageError::InvalidArgument(format!("{hook} has no message to store instead of")));
+                return Err(StorageError::InvalidArgument(format!(
+                    "{hook} has no message to store instead of"
+                )));
             };
             let message = if message.is_same(original) {
                 message.replace(original)
@@ -88,7 +88,8 @@ impl State {
         let (message, options) = match options {
             None => (None, ActionOptions::default()),
             Some(options) => {
-                let message = options.message.map(MessageIn::check).transpose().map_err(Error::InvalidArgument)?;
+                let message =
+                    options.message.map(MessageIn::check).transpose().map_err(Error::InvalidArgument)?;
                 let options = ActionOptions {
                     expired_time: options.expired_time,
                     max_returned_count: options.max_returned_count,

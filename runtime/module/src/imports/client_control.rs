@@ -44,9 +44,9 @@ fn stale(number: u64) -> Error {
 
 impl Host for State {
     fn publish(&mut self, event: u64, message: MessageResult) -> wasmtime::Result<Result<(), Error>> {
-        Ok(self.created(event, message).and_then(|message| {
-            Ok(self.shared.services.control.publish(&self.shared.tenant, message)?)
-        }))
+        Ok(self
+            .created(event, message)
+            .and_then(|message| Ok(self.shared.services.control.publish(&self.shared.tenant, message)?)))
     }
 
     fn deliver(
@@ -85,8 +85,9 @@ impl Host for State {
     }
 
     fn disconnect(&mut self, event: u64, client_id: String) -> wasmtime::Result<Result<(), Error>> {
-        Ok(self.event(event).ok_or_else(|| stale(event)).and_then(|_| {
-            Ok(self.shared.services.control.disconnect(&self.shared.tenant, &client_id)?)
-        }))
+        Ok(self
+            .event(event)
+            .ok_or_else(|| stale(event))
+            .and_then(|_| Ok(self.shared.services.control.disconnect(&self.shared.tenant, &client_id)?)))
     }
 }

@@ -1,5 +1,7 @@
 //! `wasi:logging/logging`: log lines of a guest, with the module's name and the event they belong to.
 
+use tidegate_event::Hook;
+
 use crate::bindings::wasi::logging::logging::{Host, Level};
 use crate::state::State;
 
@@ -9,7 +11,7 @@ impl Host for State {
             return Ok(());
         }
         let module = &*self.shared.name;
-        let hook = self.call.as_ref().map(|call| call.scope.event.hook().name());
+        let hook = self.hook().map(Hook::name);
         match level {
             Level::Trace => tracing::trace!(module, hook, context, "{message}"),
             Level::Debug => tracing::debug!(module, hook, context, "{message}"),

@@ -14,10 +14,7 @@ const CONFIG: &[&str] = &["get", "get-all"];
 
 /// Interfaces of the contract with their functions.
 const CONTRACT: &[(&str, &[&str])] = &[
-    (
-        "tidegate:broker/context@0.1.0",
-        &["message-property", "correlation-data", "client", "tenant", "node"],
-    ),
+    ("tidegate:broker/context@0.1.0", &["message-property", "correlation-data", "client", "tenant", "node"]),
     (
         "tidegate:broker/client-control@0.1.0",
         &["publish", "deliver", "subscribe", "unsubscribe", "disconnect"],
@@ -56,6 +53,16 @@ const WASI: &[&str] = &[
     "wasi:sockets/udp-create-socket@0.2.12",
     "wasi:sockets/udp@0.2.12",
 ];
+
+/// Interfaces whose functions take an event number.
+const ABOUT_EVENTS: [&str; 3] =
+    ["tidegate:broker/context", "tidegate:broker/client-control", "tidegate:storage/actions"];
+
+/// Whether `component` imports anything that takes an event number.
+pub(crate) fn asks_about_events(component: &Component, engine: &Engine) -> bool {
+    let component = component.component_type();
+    component.imports(engine).any(|(name, _)| ABOUT_EVENTS.contains(&base(name)))
+}
 
 /// Why `component` cannot be linked, from its imports; `refusal` is the linker's own reason.
 pub(crate) fn explain(component: &Component, engine: &Engine, refusal: &wasmtime::Error) -> LoadError {
@@ -96,9 +103,9 @@ fn unknown(interface: &str, functions: &[&str]) -> Option<LoadError> {
     }
     let all = || CONTRACT.iter().map(|(name, _)| *name).chain(WASI.iter().copied());
     // Another version of an interface that exists, or a misspelt name.
-    let near = all()
-        .find(|name| base(name) == wanted_base)
-        .or_else(|| nearest(wanted_base, all().map(base)).and_then(|near| all().find(|name| base(name) == near)));
+    let near = all().find(|name| base(name) == wanted_base).or_else(|| {
+        nearest(wanted_base, all().map(base)).and_then(|near| all().find(|name| base(name) == near))
+    });
     let wanted = match functions.first() {
         Some(function) => format!("{interface}#{function}"),
         None => interface.to_owned(),

@@ -198,8 +198,17 @@ pub(crate) struct OnError {
 /// Words for the file's keys, for messages and spelling hints.
 pub(crate) mod keys {
     pub(crate) const ROOT: &[&str] = &[
-        "hooks", "priority", "connectors", "ack", "mandatory", "config", "instances", "limits", "on_error",
-        "rollout", "http",
+        "hooks",
+        "priority",
+        "connectors",
+        "ack",
+        "mandatory",
+        "config",
+        "instances",
+        "limits",
+        "on_error",
+        "rollout",
+        "http",
     ];
     pub(crate) const INSTANCES: &[&str] = &["mode", "max", "idle", "recycle_calls", "recycle_memory"];
     pub(crate) const LIMITS: &[&str] =
@@ -306,7 +315,8 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_reported_at_once() {
-        let found = errors("priority = \"high\"\nack = \"sometimes\"\n[limits]\ncpu = 5\nmemory = \"lots\"\n");
+        let found =
+            errors("priority = \"high\"\nack = \"sometimes\"\n[limits]\ncpu = 5\nmemory = \"lots\"\n");
         assert_eq!(found.len(), 4, "{found:#?}");
         assert!(found[0].starts_with("x.toml:1:12: priority: expected an integer"), "{found:#?}");
         assert!(found.iter().any(|e| e.contains("limits.cpu: expected a duration such as \"50ms\"")));

@@ -9,8 +9,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ConfigValue, ErrorPolicy, HookEntry, Located, MAX_TABLE_ELEMENTS, Manifest, ManifestError, Mode, Priority,
-    keys,
+    ConfigValue, ErrorPolicy, HookEntry, Located, MAX_TABLE_ELEMENTS, Manifest, ManifestError, Mode,
+    Priority, keys,
 };
 
 type Value<'t> = Spanned<DeValue<'t>>;
@@ -85,7 +85,8 @@ impl Reader<'_> {
             match name {
                 "hooks" => manifest.hooks = self.hooks(value),
                 "priority" => {
-                    if let Some(number) = self.integer(name, value, i64::from(i32::MIN), i64::from(i32::MAX)) {
+                    if let Some(number) = self.integer(name, value, i64::from(i32::MIN), i64::from(i32::MAX))
+                    {
                         manifest.priority = Priority(i32::try_from(number).unwrap_or_default());
                     }
                 }
@@ -158,7 +159,11 @@ impl Reader<'_> {
                 DeValue::Boolean(flag) => ConfigValue::Text(flag.to_string()),
                 DeValue::Datetime(time) => ConfigValue::Text(time.to_string()),
                 DeValue::Array(_) | DeValue::Table(_) => {
-                    self.error(&value.span(), &format!("config.{name}"), "expected a string, number or boolean");
+                    self.error(
+                        &value.span(),
+                        &format!("config.{name}"),
+                        "expected a string, number or boolean",
+                    );
                     continue;
                 }
             };

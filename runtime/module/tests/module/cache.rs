@@ -20,7 +20,11 @@ async fn a_second_host_starts_from_the_cache() {
     let second = host(&bench.root.path().join("cache"), &bench.storage, &bench.control, |_| {});
     let module = second.load(first.path(), &Tenant::default()).await.unwrap();
     assert!(module.loading().from_cache && module.loading().compile.is_zero());
-    println!("loaded from the cache in {:?}, compiled in {:?}", module.loading().total, first.loading().total);
+    println!(
+        "loaded from the cache in {:?}, compiled in {:?}",
+        module.loading().total,
+        first.loading().total
+    );
     assert_eq!(ask(&module, "count").await, "1");
 }
 
@@ -46,7 +50,9 @@ async fn hosts_may_share_a_cache() {
     let bench = Bench::cold();
     let path = bench.write("m", &guest("pass"), "");
     let hosts: Vec<_> = (0..4)
-        .map(|_| host(&bench.root.path().join("cache"), &bench.storage, &bench.control, |c| c.max_instances = 4))
+        .map(|_| {
+            host(&bench.root.path().join("cache"), &bench.storage, &bench.control, |c| c.max_instances = 4)
+        })
         .collect();
     let loads: Vec<_> = hosts
         .iter()

@@ -58,10 +58,9 @@ async fn what_cannot_be_used_is_said_and_the_instance_lives() {
         let error = module.call(&publish(topic, b"")).await.unwrap_err();
         assert!(matches!(&error, CallError::Answer(text) if text.contains(part)), "{error}");
     }
-    for (topic, failure) in [
-        ("retry", GuestFailure::Retry("not now".into())),
-        ("failed", GuestFailure::Failed("never".into())),
-    ] {
+    for (topic, failure) in
+        [("retry", GuestFailure::Retry("not now".into())), ("failed", GuestFailure::Failed("never".into()))]
+    {
         let error = module.call(&publish(topic, b"")).await.unwrap_err();
         assert!(matches!(&error, CallError::Guest(said) if *said == failure), "{error}");
     }
@@ -128,7 +127,11 @@ async fn deliveries_are_decided() {
     assert!(deliver("failed").await.is_err());
     let Verdict::Replace(message) = deliver("replace").await.unwrap().verdict else { panic!("replace") };
     assert_eq!((message.topic.as_str(), &*message.payload), ("replaced", &b"c2"[..]));
-    assert_eq!((message.qos, message.retain), (QoS::AtLeastOnce, true), "only topic, payload, user properties");
+    assert_eq!(
+        (message.qos, message.retain),
+        (QoS::AtLeastOnce, true),
+        "only topic, payload, user properties"
+    );
     assert_ne!(message.id, MsgId::from_bits(0));
 }
 

@@ -10,6 +10,7 @@ async fn measure(name: &str, manifest: &str) {
     let bench = Bench::new();
     let scope = publish("sensors/1", &[b'x'; 200]);
     let module = bench.load(&guest(name), manifest).await.unwrap();
+    println!("a call's future has {} bytes", size_of_val(&module.call(&scope)));
     let (rounds, calls) = (50, 2_000);
     let mut best = f64::INFINITY;
     for _ in 0..rounds {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tidegate_event::{
-    AckError, AckLevel, AckPart, ActionOptions, BoxFuture, Control, ControlError, Message, QoS, ReasonCode, Rows,
-    Scope, SqlValue, Storage, StorageError, Tenant, TopicFilter,
+    AckError, AckLevel, AckPart, ActionOptions, BoxFuture, Control, ControlError, Message, QoS, ReasonCode,
+    Rows, Scope, SqlValue, Storage, StorageError, Tenant, TopicFilter,
 };
 use tokio::sync::Notify;
 
@@ -98,7 +98,8 @@ impl Storage for FakeStorage {
         options: &'a ActionOptions,
         level: AckLevel,
     ) -> BoxFuture<'a, Result<(), StorageError>> {
-        let options = if *options == ActionOptions::default() { String::new() } else { format!(" {options:?}") };
+        let options =
+            if *options == ActionOptions::default() { String::new() } else { format!(" {options:?}") };
         self.enqueue(scope, connector, format!("{function}{options}"), level)
     }
 

@@ -87,11 +87,14 @@ impl Bench {
         self.root.path().join("modules")
     }
 
-    /// Writes `NAME.wasm` and, unless empty, `NAME.toml`.
+    /// Writes `NAME.wasm`, and `NAME.toml` unless the manifest is empty.
     pub fn write(&self, name: &str, wasm: &[u8], manifest: &str) -> PathBuf {
         let path = self.dir().join(format!("{name}.wasm"));
+        let manifest_path = path.with_extension("toml");
         if !manifest.is_empty() {
-            std::fs::write(path.with_extension("toml"), manifest).unwrap();
+            std::fs::write(manifest_path, manifest).unwrap();
+        } else if manifest_path.exists() {
+            std::fs::remove_file(manifest_path).unwrap();
         }
         std::fs::write(&path, wasm).unwrap();
         path

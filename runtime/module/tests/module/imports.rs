@@ -42,7 +42,11 @@ async fn waiting_forms_return_when_the_store_has_answered() {
     let module = bench.probe("ack = \"accepted\"").await;
     for (topic, complete, expected) in [
         ("run-wait/fake:pool", true, "Ok(())"),
-        ("run-wait/fake:pool", false, "Err(Error::Failed(Failure { code: \"0x83\", message: \"too long\", retryable: false }))"),
+        (
+            "run-wait/fake:pool",
+            false,
+            "Err(Error::Failed(Failure { code: \"0x83\", message: \"too long\", retryable: false }))",
+        ),
         ("execute-wait", true, "Ok(())"),
     ] {
         let scope = publish(topic, b"");
@@ -51,7 +55,11 @@ async fn waiting_forms_return_when_the_store_has_answered() {
         bench.storage.called.notified().await;
         let early = tokio::time::timeout(Duration::from_millis(30), &mut call).await;
         assert!(early.is_err(), "{topic}: it did not wait: {early:?}");
-        if complete { bench.storage.complete() } else { bench.storage.refuse() }
+        if complete {
+            bench.storage.complete()
+        } else {
+            bench.storage.refuse()
+        }
         assert_eq!(call.await.unwrap(), expected, "{topic}");
         assert!(acks.is_clear(), "the event's own join has no part in it");
     }
@@ -77,7 +85,10 @@ async fn storage_errors_keep_their_kind() {
         ("fake:down", "Err(Error::Unavailable)"),
         ("fake:slow", "Err(Error::Timeout)"),
         ("fake:full", "Err(Error::QuotaExceeded)"),
-        ("fake:picky", "Err(Error::Failed(Failure { code: \"23505\", message: \"duplicate\", retryable: true }))"),
+        (
+            "fake:picky",
+            "Err(Error::Failed(Failure { code: \"23505\", message: \"duplicate\", retryable: true }))",
+        ),
         ("other:pool", "Err(Error::NoSuchConnector)"),
     ] {
         assert_eq!(ask(&module, &format!("run/{connector}")).await, expected, "{connector}");
@@ -108,7 +119,9 @@ async fn another_message_is_stored_in_place_of_the_events() {
     assert_ne!(stored[1].id, original.id);
     assert_eq!(stored[1].origin, Origin::Module);
     let asked = bench.storage.asked();
-    for part in ["expired_time: Some(60)", "max_returned_count: Some(5)", "payload_format: Some(\"mongo_json\")"] {
+    for part in
+        ["expired_time: Some(60)", "max_returned_count: Some(5)", "payload_format: Some(\"mongo_json\")"]
+    {
         assert!(asked[0].contains(part), "{asked:?}");
     }
 }
@@ -140,10 +153,7 @@ async fn statements_carry_typed_values() {
         ask(&module, "sql").await,
         "Ok(Rows { columns: [\"a\"], rows: [[Value::Binary([1, 2])]] }) Ok(1) Ok(2)"
     );
-    assert_eq!(
-        bench.storage.asked()[0],
-        "fake:pool default select ? [Int64(1), Text(\"é\"), Null]"
-    );
+    assert_eq!(bench.storage.asked()[0], "fake:pool default select ? [Int64(1), Text(\"é\"), Null]");
 }
 
 #[tokio::test]
@@ -180,7 +190,10 @@ async fn refusals_of_the_broker_keep_their_kind() {
     }
     // The probe publishes on what is after the slash: nothing.
     let facts = ask(&module, "control").await;
-    assert!(facts.starts_with("Err(Error::InvalidTopic(\"topic \\\"\\\": a topic must not be empty"), "{facts}");
+    assert!(
+        facts.starts_with("Err(Error::InvalidTopic(\"topic \\\"\\\": a topic must not be empty"),
+        "{facts}"
+    );
 }
 
 #[tokio::test]
@@ -231,7 +244,8 @@ async fn lines_of_guests_reach_the_log() {
         ("INFO", "on standard output: hello"),
         ("WARN", "on standard error: hello"),
     ] {
-        let line = lines.iter().find(|line| line.contains(text)).unwrap_or_else(|| panic!("{text}: {lines:#?}"));
+        let line =
+            lines.iter().find(|line| line.contains(text)).unwrap_or_else(|| panic!("{text}: {lines:#?}"));
         assert!(line.starts_with(level) && line.contains("module=m"), "{line}");
     }
 }

@@ -64,7 +64,9 @@ async fn unknown_imports_are_named_with_the_nearest() {
     let bench = Bench::new();
     let refusal = bench
         .refusal(
-            &component(r#"(component (import "tidegate:storage/action@0.1.0" (instance (export "run" (func)))))"#),
+            &component(
+                r#"(component (import "tidegate:storage/action@0.1.0" (instance (export "run" (func)))))"#,
+            ),
             "",
         )
         .await;
@@ -142,7 +144,10 @@ async fn a_wrong_manifest_is_refused_with_its_place() {
             "m.toml:1:15: connectors: no connector \"fake:pol\"; did you mean \"fake:pool\"?",
         ),
         ("limits = { memory = \"1GiB\" }", "limits.memory: this host gives an instance at most 256.0 MiB"),
-        ("config = { a = \"env:TIDEGATE_NO_SUCH\" }", "config.a: environment variable TIDEGATE_NO_SUCH is not set"),
+        (
+            "config = { a = \"env:TIDEGATE_NO_SUCH\" }",
+            "config.a: environment variable TIDEGATE_NO_SUCH is not set",
+        ),
         ("rollout = { canary = 10 }", "m.toml:1:1: rollout: not supported yet"),
     ] {
         let refusal = bench.refusal(&guest("pass"), manifest).await;
@@ -161,11 +166,24 @@ async fn the_manifest_selects_hooks_and_topics() {
 #[tokio::test]
 async fn files_that_cannot_be_read_say_so() {
     let bench = Bench::new();
-    let load = async |name: &str| bench.host.load(&bench.dir().join(name), &Tenant::default()).await.unwrap_err();
+    let load =
+        async |name: &str| bench.host.load(&bench.dir().join(name), &Tenant::default()).await.unwrap_err();
     assert!(matches!(load("none.wasm").await, LoadError::Read { .. }));
     assert!(matches!(load("m.txt").await, LoadError::Name));
     let bench = Bench::with(|config| config.max_module_bytes = 100);
     assert!(bench.refusal(&guest("pass"), "").await.contains("more than the 100 that are accepted"));
+}
+
+#[tokio::test]
+async fn a_tenants_links_are_refused() {
+    let bench = Bench::new();
+    let outside = bench.root.path().join("outside.wasm");
+    std::fs::write(&outside, guest("pass")).unwrap();
+    let link = bench.dir().join("m.wasm");
+    std::os::unix::fs::symlink(&outside, &link).unwrap();
+    assert!(bench.host.load(&link, &Tenant::default()).await.is_ok());
+    let error = bench.host.load(&link, &Tenant::new("acme")).await.unwrap_err();
+    assert!(matches!(&error, LoadError::Link(path) if *path == link), "{error}");
 }
 
 #[tokio::test]

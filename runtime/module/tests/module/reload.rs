@@ -51,7 +51,8 @@ impl Followed {
 
     /// Waits until the serving modules are as wanted.
     async fn until(&mut self, wanted: impl Fn(&Serving) -> bool) -> Serving {
-        let waited = tokio::time::timeout(Duration::from_secs(30), self.serving.wait_for(|now| wanted(now))).await;
+        let waited =
+            tokio::time::timeout(Duration::from_secs(30), self.serving.wait_for(|now| wanted(now))).await;
         waited.expect("in time").unwrap().clone()
     }
 
@@ -94,7 +95,10 @@ async fn everything_loads_before_the_directory_is_open() {
     assert_eq!(followed.serving.borrow().len(), 3, "told once, with all of them");
     let failures = followed.directory.failures();
     assert_eq!(failures.len(), 1);
-    assert!(failures[0].0.ends_with("broken.wasm") && failures[0].1.contains("no WebAssembly"), "{failures:?}");
+    assert!(
+        failures[0].0.ends_with("broken.wasm") && failures[0].1.contains("no WebAssembly"),
+        "{failures:?}"
+    );
     followed.directory.close().await;
 }
 
@@ -102,8 +106,7 @@ async fn everything_loads_before_the_directory_is_open() {
 async fn a_mandatory_module_must_load() {
     let bench = Bench::new();
     bench.write("m", b"nonsense", "mandatory = true");
-    let opened =
-        Directory::open(bench.host.clone(), bench.dir(), Tenant::default(), Arc::new(|_| {})).await;
+    let opened = Directory::open(bench.host.clone(), bench.dir(), Tenant::default(), Arc::new(|_| {})).await;
     let Err(HostError::Mandatory { path, reason }) = opened else { panic!("it opened") };
     assert!(path.ends_with("m.wasm") && reason.contains("no WebAssembly"), "{reason}");
 }

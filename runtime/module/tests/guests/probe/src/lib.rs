@@ -85,7 +85,11 @@ impl module::init::Guest for Probe {
 }
 
 impl hooks::message_publish::Guest for Probe {
-    fn on_message_publish(event: u64, client: Option<Client>, message: Message) -> Result<Verdict, HookError> {
+    fn on_message_publish(
+        event: u64,
+        client: Option<Client>,
+        message: Message,
+    ) -> Result<Verdict, HookError> {
         let calls = CALLS.get() + 1;
         CALLS.set(calls);
         let last = LAST_EVENT.replace(event);
@@ -156,7 +160,9 @@ impl hooks::message_publish::Guest for Probe {
                 said(message, format!("{value:?} of {all}"))
             }
             "log" => {
-                for level in [Level::Trace, Level::Debug, Level::Info, Level::Warn, Level::Error, Level::Critical] {
+                for level in
+                    [Level::Trace, Level::Debug, Level::Info, Level::Warn, Level::Error, Level::Critical]
+                {
                     logging::log(level, "probe", &format!("{level:?}: {}", text(&message)));
                 }
                 println!("on standard output: {}", text(&message));
@@ -191,14 +197,17 @@ impl hooks::message_publish::Guest for Probe {
                 }
                 said(message, facts.join("; "))
             }
-            "run" => said(message, format!("{:?}", actions::run(event, argument, "on_message_publish", None))),
+            "run" => {
+                said(message, format!("{:?}", actions::run(event, argument, "on_message_publish", None)))
+            }
             "run-with" => {
                 let mut other = message.clone();
                 other.payload = b"other".to_vec();
                 if argument == "new" {
                     other.id = String::new();
                 }
-                let done = actions::run(event, "fake:pool", "on_message_publish", Some(&options(Some(other))));
+                let done =
+                    actions::run(event, "fake:pool", "on_message_publish", Some(&options(Some(other))));
                 said(message, format!("{done:?}"))
             }
             "run-wait" => {
@@ -286,16 +295,21 @@ impl hooks::client_disconnected::Guest for Probe {
 
 impl hooks::session_created::Guest for Probe {
     fn on_session_created(event: u64, client: Client) -> Result<(), HookError> {
-        let refused = actions::run(event, "fake:pool", "f", Some(&options(Some(Message {
-            id: String::new(),
-            topic: "t".into(),
-            payload: Vec::new(),
-            qos: Qos::AtMostOnce,
-            retain: false,
-            dup: false,
-            timestamp_ms: 0,
-            user_properties: Vec::new(),
-        }))));
+        let refused = actions::run(
+            event,
+            "fake:pool",
+            "f",
+            Some(&options(Some(Message {
+                id: String::new(),
+                topic: "t".into(),
+                payload: Vec::new(),
+                qos: Qos::AtMostOnce,
+                retain: false,
+                dup: false,
+                timestamp_ms: 0,
+                user_properties: Vec::new(),
+            }))),
+        );
         Err(HookError::Failed(format!("created {} {refused:?}", client.id)))
     }
 }

@@ -1,8 +1,8 @@
-//! Custom statements, prepared by their database without touching it: on an empty copy of its tables.
+//! Empty copies of the databases: custom statements are prepared and modules started on them, and the databases
+//! themselves are not touched.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
@@ -13,14 +13,18 @@ use tidegate_store::{StoreOptions, Stores};
 /// The back end whose statements can be checked without its server.
 const SQLITE: &str = "sqlite";
 
-/// What the databases say about the statements of hook lines. `scratch` takes the copies.
-pub(super) async fn check(config: &StoreConfig, scratch: &Path) -> Vec<Diagnostic> {
+/// Stores on copies of the databases of `config` without their rows, made in `scratch`, and what the databases say
+/// about the statements of hook lines. Modules start on the copies: their `init` may well make a table.
+///
+/// # Errors
+/// Not even the copies can be opened.
+pub(super) async fn open(
+    config: &StoreConfig,
+    scratch: &Path,
+) -> Result<(Arc<Stores>, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut config = config.clone();
     config.pools.retain(|pool| pool.kind.name == SQLITE);
     config.hooks.retain(|line| line.kind.name == SQLITE && matches!(line.action, LineAction::Statements(_)));
-    if config.hooks.is_empty() {
-        return Vec::new();
-    }
     let mut findings = Vec::new();
     for (number, pool) in config.pools.iter_mut().enumerate() {
         let copy = scratch.join(format!("{number}.db"));
@@ -31,16 +35,20 @@ pub(super) async fn check(config: &StoreConfig, scratch: &Path) -> Vec<Diagnosti
         }
         pool.options.insert("path", OptionValue::Text(copy.display().to_string()));
     }
+    let node = Arc::new(Node::default());
     let options = StoreOptions { data_dir: scratch.to_path_buf(), ..StoreOptions::default() };
-    match Stores::open(&config, Arc::new(Node::default()), options).await {
-        Ok(stores) => {
-            if let Err(error) = stores.close(Duration::from_secs(1)).await {
-                tracing::debug!(%error, "closing the copies");
+    match Stores::open(&config, node.clone(), options.clone()).await {
+        Ok(stores) => Ok((stores, findings)),
+        Err(refused) => {
+            findings.extend(refused);
+            // A wrong statement is no reason to find fault with the modules as well.
+            config.hooks.clear();
+            match Stores::open(&config, node, options).await {
+                Ok(stores) => Ok((stores, findings)),
+                Err(_) => Err(findings),
             }
         }
-        Err(more) => findings.extend(more),
     }
-    findings
 }
 
 /// Makes `copy` with the tables of the database at `path`, without their rows. No database, no tables.
