@@ -113,6 +113,7 @@ impl Shared {
         for realm in self.all_realms() {
             for message in realm.retained.sweep() {
                 realm.record(Change::RetainCleared { topic: &message.topic });
+                self.metrics.retained.decrement(1.0);
             }
         }
     }

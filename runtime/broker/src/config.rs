@@ -70,6 +70,16 @@ impl BrokerConfig {
         Limits { max_packet_bytes: self.max_packet_bytes, max_topic_levels: self.max_topic_levels }
     }
 
+    /// The read-ahead in bytes, never 0: something must be read.
+    pub(crate) fn read_ahead(&self) -> usize {
+        self.read_ahead_bytes.max(1)
+    }
+
+    /// The bound of a session's queue, never 0: a message passes through it on its way.
+    pub(crate) fn queue_limit(&self) -> usize {
+        self.max_queued.max(1)
+    }
+
     /// The receive maximum, never the forbidden 0.
     pub(crate) fn window(&self) -> u16 {
         self.receive_maximum.max(1)

@@ -9,6 +9,8 @@ use tidegate_event::{DisconnectReason, QoS, ReasonCode};
 pub(crate) enum Drop {
     /// The session's queue was full.
     QueueFull,
+    /// Too many live messages waited for stored ones; those that a store has are read from there.
+    HoldFull,
     /// Its expiry passed while it waited (MQTT 5 clause 3.3.2.3.3).
     Expired,
     /// Larger than the client's maximum packet size (clause 3.1.2.11.4).
@@ -19,7 +21,7 @@ pub(crate) enum Drop {
     RetainedFull,
 }
 
-const DROPS: [&str; 5] = ["queue_full", "expired", "too_large", "handler", "retained_full"];
+const DROPS: [&str; 6] = ["queue_full", "hold_full", "expired", "too_large", "handler", "retained_full"];
 
 /// Why a publisher's message was refused, for `tidegate_broker_rejected_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::realm::Realm;
-use crate::session::{Seated, Session};
+use crate::session::{Seat, Seated, Session};
 
 /// What a connection leaves to the next one of the same client id: events of a client are raised, and its
 /// messages routed, in order, over reconnects too.
@@ -151,9 +151,9 @@ impl Registry {
                 }
                 Claim::Fresh { session, seat, replaced } => {
                     if let Some(replaced) = replaced {
-                        let old = Arc::clone(replaced.seat()).lock_owned().await;
+                        let mut old = Arc::clone(replaced.seat()).lock_owned().await;
                         realm.end_session(&replaced);
-                        drop(old);
+                        *old = Seat::default();
                     }
                     (session, seat, false)
                 }

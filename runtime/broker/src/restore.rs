@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use tidegate_event::{Restored, RestoredSession, SharedFilter};
 
 use crate::broker::Shared;
+use crate::retained::Set;
 use crate::session::Session;
 use crate::session::delivery::{Delivery, Source};
 
@@ -16,10 +17,12 @@ pub(crate) fn apply(shared: &Arc<Shared>, restored: Restored) {
     let (sessions, retained) = (restored.sessions.len(), restored.retained.len());
     for (tenant, message) in restored.retained {
         let realm = shared.realm(&tenant);
-        if !realm.retained.set(message, shared.config.max_retained_bytes) {
-            tracing::warn!(%tenant, "a retained message was not restored: the retained store is full");
+        match realm.retained.set(message, shared.config.max_retained_bytes) {
+            Set::Full => {
+                tracing::warn!(%tenant, "a retained message was not restored: the retained store is full");
+            }
+            Set::New | Set::Replaced => shared.metrics.retained.increment(1.0),
         }
-        shared.metrics.retained.set(realm.retained.len() as f64);
     }
     for session in restored.sessions {
         restore(shared, session);

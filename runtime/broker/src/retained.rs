@@ -25,6 +25,17 @@ struct Store {
     expiring: usize,
 }
 
+/// How a message was retained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Set {
+    /// Its topic had none.
+    New,
+    /// In place of another.
+    Replaced,
+    /// Not at all: there is no room.
+    Full,
+}
+
 /// The retained messages of one tenant.
 #[derive(Default)]
 pub(crate) struct Retained(RwLock<Store>);
@@ -52,28 +63,31 @@ impl Store {
 }
 
 impl Retained {
-    /// Retains `message`, which should own its memory, in place of its topic's last one. `false`: the store
-    /// would have more than `max_bytes`.
-    pub(crate) fn set(&self, message: Arc<Message>, max_bytes: usize) -> bool {
+    /// Retains `message`, which should own its memory, in place of its topic's last one, unless the store would
+    /// have more than `max_bytes`.
+    pub(crate) fn set(&self, message: Arc<Message>, max_bytes: usize) -> Set {
         let mut store = self.0.write();
         let replaced = find(&store.root, &message.topic).map_or(0, |old| size(old));
         if store.bytes - replaced + size(&message) > max_bytes {
-            return false;
+            return Set::Full;
         }
         let mut node = &mut store.root;
         for level in message.topic.levels() {
             if !node.children.contains_key(level) {
                 node.children.insert(level.into(), Node::default());
             }
-            let Some(child) = node.children.get_mut(level) else { return false };
+            let Some(child) = node.children.get_mut(level) else { return Set::Full };
             node = child;
         }
         let old = node.message.replace(Arc::clone(&message));
-        if let Some(old) = old {
-            store.count_out(&old);
-        }
         store.count_in(&message);
-        true
+        match old {
+            None => Set::New,
+            Some(old) => {
+                store.count_out(&old);
+                Set::Replaced
+            }
+        }
     }
 
     /// Deletes the retained message of `topic`. `false`: there was none.
@@ -207,7 +221,7 @@ mod tests {
         let retained = Retained::default();
         let all = ["a", "a/b", "a/b/c", "/", "é/x", "$SYS/x", "b"];
         for topic in all {
-            assert!(retained.set(message(topic, b"x", None), 1_000));
+            assert_eq!(retained.set(message(topic, b"x", None), 1_000), Set::New);
         }
         for filter in ["#", "+", "a/#", "a/+", "+/b", "+/+", "$SYS/#", "a/b", "é/+", "nothing/#"] {
             let parsed: TopicFilter = filter.parse().unwrap();
@@ -230,9 +244,9 @@ mod tests {
     #[test]
     fn the_store_is_bounded_in_bytes() {
         let retained = Retained::default();
-        assert!(retained.set(message("t", b"12345", None), 10));
-        assert!(!retained.set(message("u", b"12345", None), 10));
-        assert!(retained.set(message("t", b"123456789", None), 10), "a replacement counts once");
+        assert_eq!(retained.set(message("t", b"12345", None), 10), Set::New);
+        assert_eq!(retained.set(message("u", b"12345", None), 10), Set::Full);
+        assert_eq!(retained.set(message("t", b"123456789", None), 10), Set::Replaced, "it counts once");
         assert_eq!(retained.len(), 1);
     }
 

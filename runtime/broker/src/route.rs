@@ -14,6 +14,7 @@ use tidegate_event::{AckJoin, Change, Message, QoS, SubscriptionOptions, TopicNa
 
 use crate::metrics::Drop;
 use crate::realm::Realm;
+use crate::retained::Set;
 use crate::session::Session;
 use crate::session::delivery::{Delivery, Source, detached, detached_topic};
 use crate::tree::{Group, Matches, Subscriber};
@@ -163,6 +164,7 @@ impl Realm {
             if !self.retained.clear(&message.topic) {
                 return;
             }
+            self.broker.metrics.retained.decrement(1.0);
             self.record(Change::RetainCleared { topic: &message.topic })
         } else {
             let copy = fanout.detached_once(message);
@@ -172,14 +174,17 @@ impl Realm {
                 tracing::warn!(tenant = %self.tenant, levels, "a topic with too many levels is not retained");
                 return;
             }
-            if !self.retained.set(Arc::clone(&copy), self.broker.config.max_retained_bytes) {
-                self.broker.metrics.dropped(Drop::RetainedFull);
-                tracing::warn!(tenant = %self.tenant, topic = %message.topic, "the retained store is full: not retained");
-                return;
+            match self.retained.set(Arc::clone(&copy), self.broker.config.max_retained_bytes) {
+                Set::New => self.broker.metrics.retained.increment(1.0),
+                Set::Replaced => {}
+                Set::Full => {
+                    self.broker.metrics.dropped(Drop::RetainedFull);
+                    tracing::warn!(tenant = %self.tenant, topic = %message.topic, "not retained: the store is full");
+                    return;
+                }
             }
             self.record(Change::Retained { message: &copy })
         };
-        self.broker.metrics.retained.set(self.retained.len() as f64);
         fanout.joins.extend(join);
     }
 }

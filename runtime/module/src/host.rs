@@ -29,8 +29,8 @@ use crate::state::{Services, Shared, State};
 pub struct HostConfig {
     /// Directory of compiled artefacts; made with mode 0700. Never the modules' directory.
     pub cache_dir: PathBuf,
-    /// Makes the ids of messages that modules create. It must be the broker's: two sources of one node could
-    /// give the same id twice.
+    /// Makes the ids of messages that modules create: the broker's own source, or one of another node name.
+    /// Two sources of one name could give the same id twice.
     pub ids: Arc<IdSource>,
     /// Where components are compiled.
     pub compiler: Compiler,

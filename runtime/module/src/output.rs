@@ -31,6 +31,8 @@ pub(crate) struct Output {
     limit: usize,
     left: AtomicUsize,
     warned: AtomicBool,
+    /// Whether there is a tail to forget.
+    has_tail: AtomicBool,
     dropped: Counter,
     streams: Mutex<Streams>,
 }
@@ -59,15 +61,20 @@ impl Output {
             limit,
             left: AtomicUsize::new(limit),
             warned: AtomicBool::new(false),
+            has_tail: AtomicBool::new(false),
             dropped,
             streams: Mutex::default(),
         })
     }
 
-    /// A new event begins: the limit counts anew.
+    /// A new event begins: the limit counts anew, and what was written before belongs to other events.
     pub(crate) fn refill(&self) {
         self.left.store(self.limit, Ordering::Relaxed);
         self.warned.store(false, Ordering::Relaxed);
+        if self.has_tail.load(Ordering::Relaxed) {
+            self.has_tail.store(false, Ordering::Relaxed);
+            self.streams.lock().tail.clear();
+        }
     }
 
     /// Whether `bytes` more may be logged for this event.
@@ -98,6 +105,7 @@ impl Output {
     fn write(&self, stream: Stream, bytes: &[u8]) {
         let mut streams = self.streams.lock();
         if stream == Stream::Stderr {
+            self.has_tail.store(true, Ordering::Relaxed);
             let over = (streams.tail.len() + bytes.len()).saturating_sub(TAIL_BYTES);
             let old = over.min(streams.tail.len());
             streams.tail.drain(..old);
@@ -229,6 +237,15 @@ mod tests {
         assert!(tail.ends_with("panicked at a.rs:1") && tail.len() <= TAIL_BYTES, "{tail}");
         assert!(tail.starts_with('x') && !tail.contains("not this"));
         assert_eq!(output.take_tail(), "");
+    }
+
+    #[test]
+    fn the_tail_belongs_to_one_event() {
+        let output = output(1 << 20);
+        output.write(Stream::Stderr, b"of the last event\n");
+        output.refill();
+        output.write(Stream::Stderr, b"of this one\n");
+        assert_eq!(output.take_tail(), "of this one");
     }
 
     #[test]

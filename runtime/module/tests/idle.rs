@@ -1,7 +1,15 @@
 //! The clock of guests sleeps while there are none, and wakes for the next. In a process of its own, because
 //! any other test would keep it awake.
 
-#![allow(clippy::unwrap_used, clippy::panic, dead_code, unreachable_pub, missing_docs, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "tests"
+)]
 
 use std::fs;
 use std::path::PathBuf;

@@ -135,10 +135,14 @@ async fn serve(
         status.enter(Phase::Ready);
         parts.announce(&config, &status, began);
         let name = signals.next().await;
+        // Before the log says so: who reads it may ask /readyz, or send the second signal, at once.
+        status.enter(Phase::Stopping);
+        signals.end_at_next();
         tracing::info!(connections = parts.broker.connections(), deadline = ?config.shutdown_deadline, "{name}: stopping");
+    } else {
+        status.enter(Phase::Stopping);
+        signals.end_at_next();
     }
-    status.enter(Phase::Stopping);
-    signals.end_at_next();
     let result = match parts {
         Some(parts) => parts.close(&status, config.shutdown_deadline).await,
         None => Ok(()),

@@ -1,5 +1,6 @@
-//! Waiting for something to become true, with a deadline and a name for it.
+//! Waiting for something to become true, with a deadline and a name for it; and telling what was measured.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 /// How long anything in these tests may take before it counts as lost. Generous: two shared cores.
@@ -25,4 +26,11 @@ pub fn until_within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> O
 /// By how much repeated tests repeat: 10 in `cargo xtask test --long`, else 1.
 pub fn long() -> usize {
     if std::env::var_os("TIDEGATE_LONG").is_some() { 10 } else { 1 }
+}
+
+/// Tells a measured number to the person who runs the tests, also when the test passes (the test harness keeps
+/// what `println!` says to itself).
+pub fn tell(text: &str) {
+    // Nothing depends on it.
+    drop(writeln!(std::io::stderr(), "    {text}"));
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tidegate_e2e::sqlite::{Lock, column, count};
+use tidegate_e2e::wait::tell;
 use tidegate_e2e::wire::{self, Connect, Wire, kind};
 use tidegate_e2e::{Server, mosquitto};
 
@@ -75,7 +76,7 @@ fn publish_into_a_locked_database(version: u8, name: &str, payload: &[u8], serve
         done.store(true, Ordering::Relaxed);
         (pongs, acknowledged)
     });
-    println!("{name}: {locked_pongs} PINGRESP while locked, {} acknowledged after", acknowledged.len());
+    tell(&format!("{name}: {locked_pongs} PINGRESP while locked, {} acknowledged after", acknowledged.len()));
     assert!(acknowledged.is_sorted(), "in the order of the messages");
     acknowledged.dedup();
     assert_eq!(acknowledged.len(), usize::from(messages(version)));

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use tidegate_e2e::sqlite::column;
+use tidegate_e2e::wait::tell;
 use tidegate_e2e::wire::{self, Connect, Wire, kind};
 use tidegate_e2e::{Server, paho, until};
 
@@ -149,13 +150,13 @@ fn kill_under_load(qos: u8) {
             assert!(promised.insert(payload.clone()), "{payload} was acknowledged twice");
         }
         let missing: Vec<_> = promised.difference(&stored).take(5).collect();
-        println!(
+        tell(&format!(
             "QoS {qos} kill {}: acknowledged {counts:?}, in all {}, in the database {}, missing {}",
             round + 1,
             promised.len(),
             stored.len(),
             promised.difference(&stored).count()
-        );
+        ));
         assert!(missing.is_empty(), "acknowledged but not stored: {missing:?}");
     }
     let integrity = column(&server.database(), "pragma integrity_check");

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_e2e::paho::{Options, Paho};
 use tidegate_e2e::server::{text_of, tidegate};
+use tidegate_e2e::wait::tell;
 use tidegate_e2e::wire::{self, Connect, Wire, kind};
 use tidegate_e2e::{Server, guests, until};
 
@@ -89,12 +90,12 @@ impl Load {
         let received: Vec<_> = (0..PUBLISHERS)
             .map(|p| seen.counts.get(&u64::try_from(p).unwrap()).copied().unwrap_or(0))
             .collect();
-        println!(
+        tell(&format!(
             "sent {sent:?}, received {received:?}, lost {}, faults {}, longest pause {:?}",
             sent.iter().sum::<u64>() - received.iter().sum::<u64>(),
             seen.faults.len(),
             seen.pause
-        );
+        ));
         assert!(seen.faults.is_empty(), "{:?}", &seen.faults[..seen.faults.len().min(5)]);
         assert_eq!(sent, received, "lost messages");
         sent.iter().sum()
@@ -175,12 +176,12 @@ fn swap_under_load(save: fn(&std::path::Path, &[u8])) {
     }
     let messages = load.finish();
     times.sort();
-    println!(
+    tell(&format!(
         "{} saves under load, {messages} messages: saved -> first message of the new version p50 {:?}, worst {:?}",
         times.len(),
         times[times.len() / 2],
         times[times.len() - 1]
-    );
+    ));
     server.assert_no_panic();
 }
 
@@ -213,7 +214,7 @@ fn a_broken_file_is_refused_and_the_old_version_goes_on() {
         let line = server.wait_log(mark, "the refusal", |line| {
             line.contains("reading") && (line.contains("WARN") || line.contains("ERROR"))
         });
-        println!("{what}: {line}");
+        tell(&format!("{what}: {line}"));
         // And the next good file is taken.
         guests::save_by_rename(&target, &version(n));
         load.wait_version(n);

@@ -15,6 +15,7 @@ use crate::broker::Shared;
 use crate::codec::{Disconnect, Outgoing};
 use crate::pipeline::{Inbound, Job};
 use crate::registry::Handover;
+use crate::session::Seat;
 use crate::session::delivery::{Delivery, Source};
 use crate::will;
 
@@ -28,6 +29,12 @@ where
         self.shared.metrics.disconnected(end.reason);
         let (client, peer, reason) = (&self.client.id, self.client.peer, end.reason.name());
         tracing::debug!(%client, %peer, reason, "disconnected");
+        // What is answered already is said before the good-bye.
+        while let Some(reply) = self.replies.pop_front() {
+            if self.reply(reply).is_err() {
+                break;
+            }
+        }
         if let Some(code) = end.code
             && self.protocol.is_v5()
         {
@@ -105,6 +112,8 @@ where
         self.realm.registry.leave(&self.client.id, handover, ending.then_some(&self.session));
         if ending {
             self.realm.end_session(&self.session);
+            // Publishers may know the session for a while yet.
+            *self.seat = Seat::default();
         } else {
             self.keep(batch);
             if reason != DisconnectReason::TakenOver {

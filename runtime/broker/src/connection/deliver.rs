@@ -183,7 +183,6 @@ where
     /// Sends the next message that was in flight when the last connection ended, if there is one and the window
     /// has room (MQTT 5 clause 4.4).
     fn resend_next(&mut self) -> bool {
-        let now = now_ms();
         match self.seat.inflight.next_resend(self.deliveries.window) {
             None => return false,
             Some(Resend::Publish(packet_id, delivery)) => {
@@ -191,7 +190,7 @@ where
                     dup: true,
                     retain: delivery.retain,
                     subscription_ids: delivery.subscription_ids.as_deref().unwrap_or_default(),
-                    expiry_remaining: remaining_seconds(&delivery.message, now),
+                    expiry_remaining: remaining_seconds(&delivery.message),
                     ..codec::Delivery::new(&delivery.message, delivery.qos, packet_id)
                 };
                 encode_publish(&packet, self.protocol, &mut self.output);
@@ -299,7 +298,7 @@ where
         let packet = codec::Delivery {
             retain: delivery.retain,
             subscription_ids: delivery.subscription_ids.as_deref().unwrap_or_default(),
-            expiry_remaining: message.expires_at_ms().and_then(|_| remaining_seconds(message, now_ms())),
+            expiry_remaining: remaining_seconds(message),
             ..codec::Delivery::new(message, delivery.qos, self.seat.inflight.next_packet_id())
         };
         encode_publish(&packet, self.protocol, &mut self.output);
@@ -351,7 +350,6 @@ where
         let Some(positions) = &mut self.seat.positions else { return };
         if delivery.is_positional() {
             let message = Arc::clone(&delivery.message);
-            positions.sent(&message.topic, message.id);
             let through = positions.acked(&message.topic, message.id);
             self.deliveries.acked.push_back(Acked { message, through, explicit: false });
         }
@@ -387,7 +385,7 @@ fn is_expired(message: &Message) -> bool {
 }
 
 /// Whole seconds until `message` expires, rounded up (MQTT 5 clause 3.3.2.3.3).
-fn remaining_seconds(message: &Message, now_ms: u64) -> Option<u32> {
-    let left = message.expires_at_ms()?.saturating_sub(now_ms);
+fn remaining_seconds(message: &Message) -> Option<u32> {
+    let left = message.expires_at_ms()?.saturating_sub(now_ms());
     Some(u32::try_from(left.div_ceil(1_000)).unwrap_or(u32::MAX))
 }

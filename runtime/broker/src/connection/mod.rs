@@ -48,7 +48,7 @@ const OUTPUT_FULL: usize = 256 * 1024;
 /// Room made in the input buffer before a read, at least and at most; between them it follows the traffic.
 const READ_LEAST: usize = 4 * 1024;
 const READ_MOST: usize = 64 * 1024;
-/// Packets decoded before a crowded subscriber is given a pause.
+/// Packets decoded between rests when subscribers are crowded.
 const PACKETS_PER_SLICE: usize = 64;
 /// Turns before other tasks get the processor.
 const TURNS: usize = 16;
@@ -206,7 +206,7 @@ where
         self.check_claims()?;
         self.refresh_hooks();
         let mut moved = self.poll_commands()?;
-        moved |= self.pause.poll(cx, self.shared.config.max_queued);
+        moved |= self.pause.poll(cx, self.shared.config.queue_limit());
         moved |= self.poll_read(cx)?;
         moved |= self.poll_pipeline(cx)?;
         moved |= self.poll_feeds(cx);
@@ -244,7 +244,7 @@ where
         self.shared.phase() == Phase::Running
             && !self.pause.is_active()
             && self.output.len() < OUTPUT_FULL
-            && self.pipeline.waiting_bytes() < self.shared.config.read_ahead_bytes
+            && self.pipeline.waiting_bytes() < self.shared.config.read_ahead()
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
@@ -285,7 +285,10 @@ where
     fn decode(&mut self) -> Result<bool, End> {
         let mut taken = 0;
         while self.may_read() {
-            if self.pipeline.fanout.crowded.is_some() && taken % PACKETS_PER_SLICE == PACKETS_PER_SLICE - 1 {
+            // Without an allowance to pause, go on for a while, so that the rest is not paid for every packet.
+            if self.pipeline.fanout.crowded.is_some()
+                && (self.pause.is_allowed() || taken % PACKETS_PER_SLICE == PACKETS_PER_SLICE - 1)
+            {
                 break;
             }
             match self.decoder.decode(&mut self.input) {

@@ -43,12 +43,17 @@ impl Pause {
         self.waiting.is_some()
     }
 
+    /// Whether it could wait now.
+    pub(super) fn is_allowed(&self) -> bool {
+        self.allowance >= FREE
+    }
+
     /// Waits for `session`. `false`: it has waited too much lately.
     pub(super) fn begin(&mut self, session: Arc<Session>) -> bool {
         let now = Instant::now();
         self.allowance = MOST.min(self.allowance + now.duration_since(self.counted) / PART);
         self.counted = now;
-        if self.allowance < FREE {
+        if !self.is_allowed() {
             return false;
         }
         let until = now + FREE + self.allowance;

@@ -102,7 +102,7 @@ where
     /// Does what handlers and modules want of this client.
     pub(super) fn poll_commands(&mut self) -> Result<bool, End> {
         let mut moved = false;
-        while self.pipeline.waiting_bytes() < self.shared.config.read_ahead_bytes {
+        while self.pipeline.waiting_bytes() < self.shared.config.read_ahead() {
             let Some(command) = self.session.outbox().next_command() else { break };
             moved = true;
             match command {

@@ -145,7 +145,7 @@ impl Session {
     /// Puts `delivery` into the queue, or counts why not. What must be durable before the publisher is
     /// answered joins `fanout`. Gives whether the queue is more than half full.
     pub(crate) fn push(&self, realm: &Realm, mut delivery: Delivery, fanout: &mut Fanout) -> bool {
-        let limit = realm.broker.config.max_queued;
+        let limit = realm.broker.config.queue_limit();
         let mut outbox = self.outbox.lock();
         match outbox.make_room(&delivery, limit) {
             Room::Free => {}
@@ -153,6 +153,10 @@ impl Session {
             Room::Full => {
                 realm.broker.metrics.dropped(Drop::QueueFull);
                 return self.is_connected();
+            }
+            Room::HoldFull => {
+                realm.broker.metrics.dropped(Drop::HoldFull);
+                return false;
             }
             Room::Unwanted | Room::Closed => return false,
         }

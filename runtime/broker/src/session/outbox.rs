@@ -25,6 +25,8 @@ pub(crate) enum Room {
     Displaced,
     /// The queue is full of messages that must not be dropped.
     Full,
+    /// Too many live messages wait for stored ones. Those that a store has come from there.
+    HoldFull,
     /// QoS 0 to a client that is not connected, or a copy of what it was just given: not kept, no loss.
     Unwanted,
     /// The session has ended.
@@ -137,7 +139,7 @@ impl Outbox {
             Some(hold) => {
                 let room = hold.held.make_room(limit);
                 hold.overflowed |= matches!(room, Room::Full | Room::Displaced);
-                room
+                if room == Room::Full { Room::HoldFull } else { room }
             }
         }
     }

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     fn made_at(ms: u64) -> MsgId {
-        MsgId::from_bits(u128::from(ms) * 1_000 << 64)
+        MsgId::from_bits((u128::from(ms) * 1_000) << 64)
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidegate_event::{Hook, Message, Verdict};
 
-use crate::support::client::{Client, PUBACK};
+use crate::support::client::Client;
 use crate::support::packet::Connect;
 use crate::support::script::{Gate, Script, decide, pass, payload};
 use crate::support::with_hooks;
@@ -137,5 +137,4 @@ async fn a_delivery_whose_client_goes_away_is_not_lost() {
         "message.deliver c t 2",
     ];
     assert_eq!(hooks.raised(), expected);
-    let _ = PUBACK;
 }

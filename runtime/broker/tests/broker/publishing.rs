@@ -197,3 +197,19 @@ async fn a_packet_may_come_byte_by_byte() {
     client.send(&frame(0xc0, &[])).await;
     client.expect(0xd0).await;
 }
+
+#[tokio::test]
+async fn what_comes_just_before_disconnect_is_still_answered() {
+    let server = plain().await;
+    let mut subscriber = Client::connect(server.address, &Connect::v4("s")).await;
+    subscriber.subscribe("t", 1).await;
+    let mut client = Client::connect(server.address, &Connect::v4("c")).await;
+    let mut bytes = Publish { qos: 1, id: 1, ..client.draft("t", "1") }.bytes();
+    bytes.extend(Publish { qos: 2, id: 2, ..client.draft("t", "2") }.bytes());
+    bytes.extend([0xe0, 0]);
+    client.send(&bytes).await;
+    assert_eq!(client.expect(PUBACK).await.id(), 1);
+    assert_eq!(client.expect(PUBREC).await.id(), 2);
+    assert_eq!(client.closed().await, None);
+    assert_eq!(subscriber.payloads(2).await, ["1", "2"]);
+}

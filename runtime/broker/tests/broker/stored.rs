@@ -12,7 +12,7 @@ use tidegate_event::{
 
 use crate::support::client::{Client, PUBACK};
 use crate::support::packet::{Connect, ack};
-use crate::support::script::{Gate, Script, pass, payload};
+use crate::support::script::{Gate, Script, pass};
 use crate::support::{start, with_hooks};
 
 type Stored = Arc<Mutex<Vec<Arc<Message>>>>;
@@ -319,5 +319,4 @@ async fn a_backlog_goes_on_after_a_reconnect() {
     expected.push("live".into());
     assert_eq!(got, expected);
     client.ping().await;
-    let _ = payload;
 }

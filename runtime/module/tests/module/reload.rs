@@ -319,3 +319,23 @@ async fn calls_during_swaps_all_succeed() {
     assert!(directory.failures().is_empty());
     directory.close().await;
 }
+
+#[tokio::test]
+async fn what_happened_is_said() {
+    let log = crate::fakes::Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let pass = guest("pass");
+    let next = variant(pass.clone(), 77);
+    let mut followed = Followed::with(&[("m", &pass)]).await;
+    fs::write(followed.path("m"), &next).unwrap();
+    followed.until_serving(&next).await;
+    fs::write(followed.path("m"), b"nonsense").unwrap();
+    followed.until_failure("no WebAssembly").await;
+    let lines = log.lines();
+    let swapped =
+        format!("module m: version {} serves after ", blake3::hash(&next).to_hex().get(..12).unwrap());
+    for part in [swapped.as_str(), "from cache ", "the old one goes on serving: found no WebAssembly"] {
+        assert!(lines.iter().any(|line| line.contains(part)), "{part}: {lines:#?}");
+    }
+    println!("{}", lines.iter().find(|line| line.contains(&swapped)).unwrap());
+}
