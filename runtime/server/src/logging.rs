@@ -18,20 +18,28 @@ pub(crate) const PANICS: &str = "tidegate_server_panics_total";
 /// # Errors
 /// When the process already logs.
 pub fn start(log: &Log) -> Result<(), TryInitError> {
-    // `log.level` was checked when it was read; a wrong RUST_LOG is no reason not to start.
-    let from_environment = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<EnvFilter>().ok());
-    let filter = from_environment.unwrap_or_else(|| EnvFilter::new(&log.level));
+    let from_environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let (filter, refused) = match from_environment.map(|text| text.parse::<EnvFilter>()) {
+        Some(Ok(filter)) => (filter, None),
+        // `log.level` was checked when it was read; a wrong RUST_LOG is no reason not to start.
+        Some(Err(error)) => (EnvFilter::new(&log.level), Some(error)),
+        None => (EnvFilter::new(&log.level), None),
+    };
     let lines = fmt::layer().with_writer(std::io::stderr);
     match log.format {
         LogFormat::Human => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            tracing_subscriber::registry().with(filter).with(lines.with_ansi(ansi)).try_init()
+            tracing_subscriber::registry().with(filter).with(lines.with_ansi(ansi)).try_init()?;
         }
         LogFormat::Json => {
             let lines = lines.json().flatten_event(true).with_current_span(false);
-            tracing_subscriber::registry().with(filter).with(lines).try_init()
+            tracing_subscriber::registry().with(filter).with(lines).try_init()?;
         }
     }
+    if let Some(error) = refused {
+        tracing::warn!("RUST_LOG is ignored: {error}");
+    }
+    Ok(())
 }
 
 /// From now on a panic is logged with its backtrace and counted. It ends the task it happens in, and only that.

@@ -114,6 +114,16 @@ fn statements_are_prepared_against_the_database_as_it_is() {
 }
 
 #[test]
+fn a_database_that_can_never_be_made_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "file", "");
+    write(dir.path(), "conf.d/a.conf", "backend.sqlite.p.path = ./file/p.db\n");
+    let (code, out) = check(dir.path());
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("error    ./conf.d/a.conf:1:") && out.contains("./file is no directory"), "{out}");
+}
+
+#[test]
 fn a_module_that_does_not_load_is_listed_with_its_reason() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "modules/stranger.wasm", stranger());

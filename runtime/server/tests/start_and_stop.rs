@@ -140,6 +140,19 @@ fn every_log_line_is_one_json_object() {
 }
 
 #[test]
+fn a_wrong_rust_log_is_named_and_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = tidegate(dir.path(), &["run", "--listen", "127.0.0.1:0", "--api", "off"]);
+    let mut child = command.env("RUST_LOG", "a=b=c").stderr(Stdio::piped()).spawn().unwrap();
+    let log = node::Lines::of(child.stderr.take().unwrap());
+    let mut seen = Vec::new();
+    log.until("tidegate is ready", &mut seen);
+    assert!(seen.iter().any(|line| line.contains("WARN") && line.contains("RUST_LOG is ignored")), "{seen:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn several_listeners_are_bound_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start_in(dir, &["--listen", "127.0.0.1:0", "--listen", "[::1]:0"]);

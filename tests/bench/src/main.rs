@@ -87,6 +87,7 @@ async fn bench(arguments: Arguments) -> anyhow::Result<()> {
         peers.retain(|peer| arguments.peers.iter().any(|name| name == peer.name()));
     }
     anyhow::ensure!(!peers.is_empty(), "--peers names none of the servers that are here");
+    report.line(&machine());
     let mut bench = Bench {
         tidegate,
         peers,
@@ -102,6 +103,14 @@ async fn bench(arguments: Arguments) -> anyhow::Result<()> {
     }
     bench.report.finish();
     Ok(())
+}
+
+/// What the numbers were measured on, and whether anything else was running.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    format!("{cores} processors shared by server and load generator; load average before the run: {load}")
 }
 
 fn find_tidegate() -> anyhow::Result<Option<PathBuf>> {

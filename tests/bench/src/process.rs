@@ -46,6 +46,17 @@ fn parse_stat(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis((user + system) * 1_000 / TICKS_PER_SECOND))
 }
 
+/// Processor time of the calling thread. Resolution: a tick of the scheduler, 1 to 4 ms.
+///
+/// # Errors
+/// When the kernel does not tell (it is built without `CONFIG_SCHED_INFO`).
+pub fn thread_time() -> anyhow::Result<Duration> {
+    const PATH: &str = "/proc/thread-self/schedstat";
+    let text = std::fs::read_to_string(PATH).with_context(|| format!("reading {PATH}"))?;
+    let nanos = text.split_ascii_whitespace().next().and_then(|field| field.parse().ok());
+    nanos.map(Duration::from_nanos).with_context(|| format!("{PATH}: {text:?}"))
+}
+
 /// Sums the samples of one metric, whatever their labels, in Prometheus' text form.
 fn metric_of(text: &str, name: &str) -> Option<f64> {
     let value = |line: &str| -> Option<f64> {

@@ -9,7 +9,7 @@ use crate::support::packet::Connect;
 use crate::support::script::{Gate, Script, decide, pass, payload};
 use crate::support::with_hooks;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_delivery_waits_for_its_handlers_and_keeps_its_order() {
     let gate = Gate::default();
     let closed = gate.clone();
@@ -36,7 +36,7 @@ async fn a_delivery_waits_for_its_handlers_and_keeps_its_order() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_handler_may_drop_or_replace_for_one_subscriber() {
     let hooks = Script::new(&[Hook::MessageDeliver, Hook::MessageAcked], |scope| {
         if scope.event.hook() == Hook::MessageAcked || scope.event.client().unwrap().id != "changed" {
@@ -79,7 +79,7 @@ async fn a_handler_may_drop_or_replace_for_one_subscriber() {
     assert_eq!(acked, expected, "a dropped delivery counts as acknowledged");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_redelivery_raises_no_second_deliver_and_sends_the_same_bytes() {
     let hooks = Script::new(&[Hook::MessageDeliver], |scope| {
         let mut message = Message::clone(scope.event.message().unwrap());
@@ -101,7 +101,7 @@ async fn a_redelivery_raises_no_second_deliver_and_sends_the_same_bytes() {
     assert_eq!(hooks.raised().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_delivery_whose_client_goes_away_is_not_lost() {
     let gate = Gate::default();
     let closed = gate.clone();

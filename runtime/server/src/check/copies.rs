@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
 use tidegate_event::Node;
-use tidegate_store::config::{Diagnostic, LineAction, OptionValue, StoreConfig};
+use tidegate_store::config::{Diagnostic, LineAction, OptionValue, PoolConfig, StoreConfig};
 use tidegate_store::{StoreOptions, Stores};
 
 /// The back end whose statements can be checked without its server.
@@ -25,7 +25,7 @@ pub(super) async fn open(
     let mut config = config.clone();
     config.pools.retain(|pool| pool.kind.name == SQLITE);
     config.hooks.retain(|line| line.kind.name == SQLITE && matches!(line.action, LineAction::Statements(_)));
-    let mut findings = Vec::new();
+    let mut findings: Vec<Diagnostic> = config.pools.iter().filter_map(misplaced).collect();
     for (number, pool) in config.pools.iter_mut().enumerate() {
         let copy = scratch.join(format!("{number}.db"));
         if let Some(path) = pool.text("path")
@@ -49,6 +49,14 @@ pub(super) async fn open(
             }
         }
     }
+}
+
+/// A database below something that is no directory can never be made.
+fn misplaced(pool: &PoolConfig) -> Option<Diagnostic> {
+    let path = Path::new(pool.text("path")?);
+    let nearest = path.ancestors().skip(1).find(|ancestor| ancestor.exists())?;
+    let message = || format!("path: {} is no directory", nearest.display());
+    (!nearest.is_dir()).then(|| pool.place.error(message()))
 }
 
 /// Makes `copy` with the tables of the database at `path`, without their rows. No database, no tables.

@@ -151,21 +151,24 @@ async fn latency(bench: &mut Bench, pair: &Pair<'_>, component: &Path, qos: u8) 
             server.stop().await?;
         }
     }
-    bench.report.line("    module         p50 us    p99 us  p99.9 us    max us    server us   lost");
+    bench.report.line(
+        "    module         p50 us    p99 us (least .. greatest)  p99.9 us    max us    server us   lost",
+    );
     for (name, samples) in [("without", &without), ("with", &with)] {
         let median = |of: &dyn Fn(&Latency) -> f64| Summary::of(samples.iter().map(of)).median;
         let percentile = |percent: f64| median(&|latency| latency.percentile_us(percent));
         let lost: u64 = samples.iter().map(|s: &Latency| s.lost).sum();
-        let values = [50.0, 99.0, 99.9, 100.0].map(percentile);
-        let [p50, p99, p999, max] = values;
+        let [p50, p99, p999, max] = [50.0, 99.0, 99.9, 100.0].map(percentile);
+        let spread = Summary::of(samples.iter().map(|latency: &Latency| latency.percentile_us(99.0)));
         let server = median(&|latency| latency.server_us);
         bench.report.line(&format!(
-            "    {name:<10} {p50:>10.1}{p99:>10.1}{p999:>10.1}{max:>10.1} {server:>12.3} {lost:>6}"
+            "    {name:<10} {p50:>10.1}{p99:>10.1} {:>20}{p999:>10.1}{max:>10.1} {server:>12.3} {lost:>6}",
+            format!("({:.1} .. {:.1})", spread.least, spread.greatest),
         ));
         bench.report.record(
             ROW,
             &case,
-            json!({"module": name, "p50_us": p50, "p99_us": p99, "p99.9_us": p999, "max_us": max,
+            json!({"module": name, "p50_us": p50, "p99_us": p99, "p99_us_rounds": spread, "p99.9_us": p999, "max_us": max,
                    "server_us": server, "lost": lost}),
         )?;
     }
