@@ -21,7 +21,7 @@ async fn alive(server: &Server) {
 
 // Panics.
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn panic_slicing_a_topic_whose_first_character_is_multi_byte() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
@@ -33,7 +33,7 @@ async fn panic_slicing_a_topic_whose_first_character_is_multi_byte() {
     alive(&server).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn panic_group_must_exist_when_its_last_persistent_member_drops_with_an_unacked_message() {
     let server = plain().await;
     let connect = Connect::v4("c").persistent();
@@ -51,7 +51,7 @@ async fn panic_group_must_exist_when_its_last_persistent_member_drops_with_an_un
     alive(&server).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn panic_with_a_poisoned_lock_connecting_twice_with_slashes_in_the_client_id() {
     let server = plain().await;
     for id in ["a/b", "a/b/c", "+", "#", "$x", "é/é"] {
@@ -63,7 +63,7 @@ async fn panic_with_a_poisoned_lock_connecting_twice_with_slashes_in_the_client_
     alive(&server).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn panic_waking_a_slow_client_that_was_taken_over() {
     let server = plain().await;
     let connect = Connect::v4("slow");
@@ -83,7 +83,7 @@ async fn panic_waking_a_slow_client_that_was_taken_over() {
     alive(&server).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn panic_writing_a_publish_with_properties_to_a_version_4_subscriber() {
     let server = plain().await;
     let mut four = Client::connect(server.address, &Connect::v4("four")).await;
@@ -98,7 +98,7 @@ async fn panic_writing_a_publish_with_properties_to_a_version_4_subscriber() {
     four.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn panic_on_packets_that_only_a_server_sends() {
     let server = plain().await;
     for first in [0x20, 0x90, 0xb0, 0xd0, 0x00] {
@@ -118,7 +118,7 @@ async fn panic_on_packets_that_only_a_server_sends() {
 
 // Conformance.
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn qos_0_is_not_upgraded_to_the_subscriptions_qos() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
@@ -128,7 +128,7 @@ async fn qos_0_is_not_upgraded_to_the_subscriptions_qos() {
     assert_eq!(client.take().await.qos, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resent_qos_2_publish_does_not_shift_every_later_message() {
     let server = plain().await;
     let mut subscriber = Client::connect(server.address, &Connect::v4("s")).await;
@@ -147,7 +147,7 @@ async fn a_resent_qos_2_publish_does_not_shift_every_later_message() {
     subscriber.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pubrel_with_properties_is_taken_and_an_unknown_one_does_not_disconnect() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -166,7 +166,7 @@ async fn pubrel_with_properties_is_taken_and_an_unknown_one_does_not_disconnect(
     four.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unsubscribe_of_an_unknown_filter_is_answered_and_of_two_filters_once() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -176,7 +176,7 @@ async fn unsubscribe_of_an_unknown_filter_is_answered_and_of_two_filters_once() 
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_persistent_session_can_unsubscribe() {
     let server = plain().await;
     let connect = Connect::v4("c").persistent();
@@ -189,7 +189,7 @@ async fn a_restored_persistent_session_can_unsubscribe() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redelivery_has_dup_and_the_same_ids_and_no_qos_0_is_kept() {
     let server = plain().await;
     let connect = Connect::v4("c").persistent();
@@ -218,7 +218,7 @@ async fn redelivery_has_dup_and_the_same_ids_and_no_qos_0_is_kept() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_subscribe_sends_retained_again_and_changes_the_qos() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
@@ -231,7 +231,7 @@ async fn a_repeated_subscribe_sends_retained_again_and_changes_the_qos() {
     assert_eq!(message.qos, 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_payload_without_retain_deletes_nothing() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
@@ -241,7 +241,7 @@ async fn an_empty_payload_without_retain_deletes_nothing() {
     assert_eq!(client.take().await.payload, "r");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_retained_messages_than_a_window_all_arrive() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
@@ -261,7 +261,7 @@ async fn more_retained_messages_than_a_window_all_arrive() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledgements_out_of_order_do_not_disconnect() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
@@ -285,7 +285,7 @@ async fn acknowledgements_out_of_order_do_not_disconnect() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invalid_filters_are_refused_and_dollar_filters_are_taken() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -294,7 +294,7 @@ async fn invalid_filters_are_refused_and_dollar_filters_are_taken() {
     assert_eq!(client.take().await.payload, "dollar");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overlapping_subscriptions_merge_their_identifiers() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -305,7 +305,7 @@ async fn overlapping_subscriptions_merge_their_identifiers() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_or_absent_subscriber_loses_nothing_within_its_bound() {
     let server = plain().await;
     let connect = Connect::v4("away").persistent();
@@ -324,7 +324,7 @@ async fn a_slow_or_absent_subscriber_loses_nothing_within_its_bound() {
     assert_eq!(away.payloads(1_000).await, expected);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_alias_belongs_to_a_topic_and_not_to_a_filter() {
     let server = plain().await;
     let mut subscriber = Client::connect(server.address, &Connect::v5("s")).await;
@@ -339,7 +339,7 @@ async fn a_topic_alias_belongs_to_a_topic_and_not_to_a_filter() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_take_over_publishes_the_old_will_and_keeps_the_new_one() {
     let server = plain().await;
     let mut watcher = Client::connect(server.address, &Connect::v4("w")).await;
@@ -353,7 +353,7 @@ async fn a_clean_take_over_publishes_the_old_will_and_keeps_the_new_one() {
     drop(old);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn groups_of_one_name_on_two_filters_are_two_groups() {
     let server = plain().await;
     let mut one = Client::connect(server.address, &Connect::v4("1")).await;
@@ -368,7 +368,7 @@ async fn groups_of_one_name_on_two_filters_are_two_groups() {
     assert_eq!(two.payloads(2).await, ["b", "b"]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mqtt_3_1_and_a_keep_alive_of_zero_are_taken() {
     let server = plain().await;
     let mut old = Connect::v4("c").keep_alive(0);

@@ -147,7 +147,10 @@ fn a_wrong_rust_log_is_named_and_ignored() {
     let log = node::Lines::of(child.stderr.take().unwrap());
     let mut seen = Vec::new();
     log.until("tidegate is ready", &mut seen);
-    assert!(seen.iter().any(|line| line.contains("WARN") && line.contains("RUST_LOG is ignored")), "{seen:?}");
+    assert!(
+        seen.iter().any(|line| line.contains("WARN") && line.contains("RUST_LOG is ignored")),
+        "{seen:?}"
+    );
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -7,7 +7,7 @@ use rumqttc::v5;
 use crate::support::client::PATIENCE;
 use crate::support::plain;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rumqttc_3_1_1_publishes_and_receives_every_qos() {
     use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
     let server = plain().await;
@@ -31,7 +31,7 @@ async fn rumqttc_3_1_1_publishes_and_receives_every_qos() {
     assert_eq!(got, expected);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rumqttc_5_publishes_and_receives_every_qos() {
     use v5::mqttbytes::QoS;
     use v5::mqttbytes::v5::Packet;

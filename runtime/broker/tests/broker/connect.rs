@@ -26,7 +26,7 @@ fn property(properties: &[u8], id: u8) -> Option<u32> {
     None
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_that_is_not_spoken_is_told_so() {
     let server = plain().await;
     let mut client = Client::open(server.address, false).await;
@@ -45,7 +45,7 @@ async fn a_version_that_is_not_spoken_is_told_so() {
     assert_eq!(client.expect(0x20).await.body, [0, 1]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_without_an_id_is_given_one() {
     let server = plain().await;
     let mut all = Vec::new();
@@ -63,7 +63,7 @@ async fn a_client_without_an_id_is_given_one() {
     assert_eq!(refused.code, 2, "3.1.1: an empty id needs a clean session");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connack_names_the_limits() {
     let config = BrokerConfig {
         receive_maximum: 12,
@@ -80,7 +80,7 @@ async fn connack_names_the_limits() {
     assert_eq!(property(&client.properties, 0x11), Some(100), "the expiry granted");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn enhanced_authentication_is_refused() {
     let server = plain().await;
     let mut connect = Connect::v5("c");
@@ -94,7 +94,7 @@ async fn enhanced_authentication_is_refused() {
     assert_eq!(client.closed().await, Some(0x82), "AUTH without a method");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_connect_is_a_protocol_error() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -102,7 +102,7 @@ async fn a_second_connect_is_a_protocol_error() {
     assert_eq!(client.closed().await, Some(0x82));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_socket_is_closed_and_delays_nobody() {
     let config = BrokerConfig { connect_timeout: Duration::from_millis(200), ..BrokerConfig::default() };
     let server = with_config(config).await;
@@ -118,7 +118,7 @@ async fn a_silent_socket_is_closed_and_delays_nobody() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silence_for_one_and_a_half_keep_alives_ends_the_connection() {
     let server = plain().await;
     let start = Instant::now();
@@ -131,7 +131,7 @@ async fn silence_for_one_and_a_half_keep_alives_ends_the_connection() {
     never.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_malformed_packet_ends_the_connection_with_its_reason() {
     let config = BrokerConfig { max_packet_bytes: 1_000, ..BrokerConfig::default() };
     let server = with_config(config).await;
@@ -162,7 +162,7 @@ async fn a_malformed_packet_ends_the_connection_with_its_reason() {
     Client::connect(server.address, &Connect::v4("c")).await.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_take_over_ends_the_older_connection() {
     let server = plain().await;
     let mut first = Client::connect(server.address, &Connect::v5("c").persistent()).await;
@@ -180,7 +180,7 @@ async fn a_take_over_ends_the_older_connection() {
     third.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_take_overs_at_once_leave_one_connection() {
     let server = plain().await;
     let mut tasks = Vec::new();

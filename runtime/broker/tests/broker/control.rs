@@ -31,7 +31,7 @@ fn tenant() -> Tenant {
     Tenant::default()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_are_carried_out_in_order() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -59,7 +59,7 @@ async fn commands_are_carried_out_in_order() {
     assert!(control.disconnect(&Tenant::new("other"), "p").is_err(), "tenants do not see each other");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_published_message_goes_through_the_hooks_up_to_a_limit() {
     let hooks = Script::new(&[Hook::MessagePublish], |scope| {
         decide(if payload(scope) == "bad" { Verdict::Drop } else { Verdict::Pass })
@@ -79,7 +79,7 @@ async fn a_published_message_goes_through_the_hooks_up_to_a_limit() {
     assert_eq!(hooks.raised().len(), 4);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_queues_say_busy_and_a_stopping_broker_says_so() {
     let gate = Gate::default();
     let closed = gate.clone();
@@ -115,7 +115,7 @@ async fn full_queues_say_busy_and_a_stopping_broker_says_so() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filter_with_too_many_levels_is_refused_everywhere() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;

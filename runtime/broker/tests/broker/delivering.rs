@@ -9,7 +9,7 @@ use crate::support::packet::Connect;
 use crate::support::script::{Gate, Script, decide, pass, payload};
 use crate::support::with_hooks;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_waits_for_its_handlers_and_keeps_its_order() {
     let gate = Gate::default();
     let closed = gate.clone();
@@ -36,7 +36,7 @@ async fn a_delivery_waits_for_its_handlers_and_keeps_its_order() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_may_drop_or_replace_for_one_subscriber() {
     let hooks = Script::new(&[Hook::MessageDeliver, Hook::MessageAcked], |scope| {
         if scope.event.hook() == Hook::MessageAcked || scope.event.client().unwrap().id != "changed" {
@@ -79,7 +79,7 @@ async fn a_handler_may_drop_or_replace_for_one_subscriber() {
     assert_eq!(acked, expected, "a dropped delivery counts as acknowledged");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redelivery_raises_no_second_deliver_and_sends_the_same_bytes() {
     let hooks = Script::new(&[Hook::MessageDeliver], |scope| {
         let mut message = Message::clone(scope.event.message().unwrap());
@@ -101,7 +101,7 @@ async fn a_redelivery_raises_no_second_deliver_and_sends_the_same_bytes() {
     assert_eq!(hooks.raised().len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_whose_client_goes_away_is_not_lost() {
     let gate = Gate::default();
     let closed = gate.clone();
@@ -122,7 +122,7 @@ async fn a_delivery_whose_client_goes_away_is_not_lost() {
     publisher.publish_done("t", "1", 1, 1).await;
     publisher.publish_done("t", "2", 1, 2).await;
     client.ping().await;
-    drop(client);
+    client.disconnect().await;
     let mut client = Client::connect(server.address, &connect).await;
     client.ping().await;
     // The first pass ends the handlers of the old connection; then each message is delivered.
@@ -132,7 +132,7 @@ async fn a_delivery_whose_client_goes_away_is_not_lost() {
     assert_eq!(client.payloads(2).await, ["1", "2"]);
     let expected = [
         "message.deliver c t 1",
-        "client.disconnected c socket_closed",
+        "client.disconnected c normal",
         "message.deliver c t 1",
         "message.deliver c t 2",
     ];

@@ -18,7 +18,7 @@ fn changed(scope: &Scope, topic: &str, payload: &'static str) -> Arc<Message> {
     Arc::new(message)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_is_acknowledged_and_routed_when_it_is_stored() {
     let withheld = Withheld::default();
     let taken = withheld.clone();
@@ -52,7 +52,7 @@ async fn a_message_is_acknowledged_and_routed_when_it_is_stored() {
     assert_eq!(subscriber.payloads(2).await, ["3", "4"]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handlers_run_one_event_at_a_time_per_client() {
     let gate = Gate::default();
     let closed = gate.clone();
@@ -82,7 +82,7 @@ async fn handlers_run_one_event_at_a_time_per_client() {
     assert!(place("+message.publish c t 1") < place("message.publish c t 2"));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_verdict_on_both_versions() {
     let hooks = Script::new(&[Hook::MessagePublish], |scope| match payload(scope).as_str() {
         "drop" => decide(Verdict::Drop),
@@ -132,7 +132,7 @@ async fn every_verdict_on_both_versions() {
     four.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_refuses_or_gives_up() {
     let withheld = Withheld::default();
     let taken = withheld.clone();
@@ -172,7 +172,7 @@ async fn a_store_that_refuses_or_gives_up() {
     subscriber.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resend_while_the_message_is_being_handled_is_ignored() {
     let withheld = Withheld::default();
     let taken = withheld.clone();
@@ -207,7 +207,7 @@ async fn a_resend_while_the_message_is_being_handled_is_ignored() {
     assert_eq!(hooks.raised().len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_qos_2_id_is_durable_before_any_handler_runs() {
     let journal = Journal::default();
     let hooks = Script::observer(&[Hook::MessagePublish]);
@@ -224,7 +224,7 @@ async fn a_qos_2_id_is_durable_before_any_handler_runs() {
     assert_eq!(hooks.raised(), ["message.publish c t x", "message.publish c t y"]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_connection_does_not_cancel_what_was_accepted() {
     let gate = Gate::default();
     let closed = gate.clone();
@@ -274,7 +274,7 @@ async fn a_lost_connection_does_not_cancel_what_was_accepted() {
     assert_eq!(mine, expected);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_of_a_client_are_routed_in_order_over_reconnects() {
     let withheld = Withheld::default();
     let taken = withheld.clone();
@@ -303,7 +303,7 @@ async fn messages_of_a_client_are_routed_in_order_over_reconnects() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_take_over_raises_disconnected_before_connected() {
     let gate = Gate::default();
     let closed = gate.clone();
@@ -349,7 +349,7 @@ async fn a_take_over_raises_disconnected_before_connected() {
     assert_eq!(log, expected);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscriptions_named_by_client_connected_and_session_created_are_made() {
     let withheld = Withheld::default();
     let taken = withheld.clone();
@@ -406,7 +406,7 @@ async fn subscriptions_named_by_client_connected_and_session_created_are_made() 
     assert!(!hooks.raised().iter().any(|line| line.contains("never")));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disconnected_says_why_and_comes_last() {
     let hooks = Script::observer(&[Hook::ClientDisconnected, Hook::MessagePublish]);
     let server = start(Default::default(), hooks.clone(), Arc::new(VolatileStore)).await;

@@ -10,7 +10,7 @@ use crate::support::packet::{Connect, Publish, ack};
 use crate::support::script::{Gate, Script};
 use crate::support::{plain, start, with_config};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_drops_qos_0_first_then_the_new_message() {
     let config = BrokerConfig { max_queued: 4, ..BrokerConfig::default() };
     let server = with_config(config).await;
@@ -27,7 +27,7 @@ async fn a_full_queue_drops_qos_0_first_then_the_new_message() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_subscriber_delays_nobody() {
     let server = plain().await;
     let mut slow = Client::connect(server.address, &Connect::v4("slow")).await;
@@ -48,7 +48,7 @@ async fn a_slow_subscriber_delays_nobody() {
     slow.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_packet_above_the_clients_maximum_is_not_sent() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c").maximum_packet_size(100)).await;
@@ -62,7 +62,7 @@ async fn a_packet_above_the_clients_maximum_is_not_sent() {
     assert_eq!(second.id, first.id + 1, "the dropped one took no packet id");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_clients_receive_maximum_is_respected() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c").receive_maximum(2)).await;
@@ -80,7 +80,7 @@ async fn the_clients_receive_maximum_is_respected() {
     assert_eq!(client.message().await.payload, "4");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_window_still_answers_pingreq() {
     let gate = Gate::default();
     let waiting = gate.clone();
@@ -118,7 +118,7 @@ async fn a_full_window_still_answers_pingreq() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_connections_than_allowed_are_closed() {
     let config = BrokerConfig { max_connections: 2, ..BrokerConfig::default() };
     let server = with_config(config).await;
@@ -135,7 +135,7 @@ async fn more_connections_than_allowed_are_closed() {
     one.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_its_acknowledgements_is_not_read() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;

@@ -7,7 +7,7 @@ use crate::support::packet::{Connect, ack};
 use crate::support::script::Script;
 use crate::support::with_hooks;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_position_moves_over_contiguous_acknowledgements_only() {
     let hooks = Script::observer(&[Hook::MessageAcked]);
     let server = with_hooks(hooks.clone()).await;
@@ -39,7 +39,7 @@ async fn the_position_moves_over_contiguous_acknowledgements_only() {
     assert_eq!(raised, expected);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retained_copy_moves_no_position() {
     let hooks = Script::observer(&[Hook::MessageAcked]);
     let server = with_hooks(hooks.clone()).await;
@@ -55,7 +55,7 @@ async fn a_retained_copy_moves_no_position() {
     assert_eq!(log[2], "message.acked c t y through itself implicit");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledgements_after_a_reconnect_count_too() {
     let hooks = Script::observer(&[Hook::MessageAcked, Hook::ClientConnected]);
     let server = with_hooks(hooks.clone()).await;

@@ -6,7 +6,7 @@ use crate::support::client::{Client, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::support::packet::{Connect, Publish, ack, frame};
 use crate::support::{plain, with_config};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_qos_reaches_every_version_on_one_port() {
     let server = plain().await;
     let mut old = Connect::v4("three");
@@ -34,7 +34,7 @@ async fn every_qos_reaches_every_version_on_one_port() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_delivered_qos_is_the_lesser_of_the_two() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
@@ -48,7 +48,7 @@ async fn the_delivered_qos_is_the_lesser_of_the_two() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resent_qos_2_message_is_handled_once() {
     let server = plain().await;
     let mut subscriber = Client::connect(server.address, &Connect::v4("s")).await;
@@ -68,7 +68,7 @@ async fn a_resent_qos_2_message_is_handled_once() {
     subscriber.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledgements_come_in_the_order_of_the_messages() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
@@ -82,7 +82,7 @@ async fn acknowledgements_come_in_the_order_of_the_messages() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_of_a_publisher_arrive_in_order() {
     let server = plain().await;
     let mut subscriber = Client::connect(server.address, &Connect::v4("s")).await;
@@ -99,7 +99,7 @@ async fn messages_of_a_publisher_arrive_in_order() {
     assert_eq!(subscriber.payloads(600).await, expected);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_alias_stands_for_the_topic() {
     let config = BrokerConfig { max_topic_alias: 3, ..BrokerConfig::default() };
     let server = with_config(config).await;
@@ -129,7 +129,7 @@ async fn a_topic_alias_stands_for_the_topic() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_in_flight_than_the_receive_maximum_is_an_error() {
     let config = BrokerConfig { receive_maximum: 3, ..BrokerConfig::default() };
     let server = with_config(config).await;
@@ -151,7 +151,7 @@ async fn more_in_flight_than_the_receive_maximum_is_an_error() {
     assert_eq!(client.closed().await, Some(0x93));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn properties_travel_with_the_message_to_version_5_only() {
     let server = plain().await;
     let mut five = Client::connect(server.address, &Connect::v5("five")).await;
@@ -172,7 +172,7 @@ async fn properties_travel_with_the_message_to_version_5_only() {
     assert_eq!(four.take().await.payload, "x");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_message_passes_whole() {
     let server = plain().await;
     let mut subscriber = Client::connect(server.address, &Connect::v5("s")).await;
@@ -183,7 +183,7 @@ async fn a_large_message_passes_whole() {
     assert_eq!(subscriber.take().await.payload, payload);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_packet_may_come_byte_by_byte() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -198,7 +198,7 @@ async fn a_packet_may_come_byte_by_byte() {
     client.expect(0xd0).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_just_before_disconnect_is_still_answered() {
     let server = plain().await;
     let mut subscriber = Client::connect(server.address, &Connect::v4("s")).await;

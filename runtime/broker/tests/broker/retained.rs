@@ -4,7 +4,7 @@ use crate::support::client::Client;
 use crate::support::packet::{Connect, Publish};
 use crate::support::plain;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_subscriber_gets_what_is_retained() {
     let server = plain().await;
     let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
@@ -29,7 +29,7 @@ async fn a_new_subscriber_gets_what_is_retained() {
     assert_eq!(topics, ["a/1", "a/2", "b"]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_retained_message_deletes_and_an_empty_plain_one_does_not() {
     let server = plain().await;
     let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
@@ -43,7 +43,7 @@ async fn an_empty_retained_message_deletes_and_an_empty_plain_one_does_not() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_subscription_gets_them_again() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
@@ -55,7 +55,7 @@ async fn a_repeated_subscription_gets_them_again() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retain_handling_says_when() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -73,7 +73,7 @@ async fn retain_handling_says_when() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_retained_messages_than_the_queue_holds_all_arrive() {
     let config = tidegate_broker::BrokerConfig { max_queued: 50, max_inflight: 10, ..Default::default() };
     let server = crate::support::with_config(config).await;
@@ -95,7 +95,7 @@ async fn more_retained_messages_than_the_queue_holds_all_arrive() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shared_subscription_gets_none() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -104,7 +104,7 @@ async fn a_shared_subscription_gets_none() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retained_message_expires() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -120,7 +120,7 @@ async fn a_retained_message_expires() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_messages_follow_the_retained_one_of_their_topic() {
     let server = plain().await;
     let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;

@@ -15,7 +15,7 @@ async fn journalled(journal: &Journal) -> Server {
     start(BrokerConfig::default(), Arc::new(NoHooks), Arc::new(journal.clone())).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_persistent_session_keeps_subscriptions_and_messages() {
     for connect in [Connect::v4("c").persistent(), Connect::v5("c").persistent()] {
         let server = plain().await;
@@ -38,7 +38,7 @@ async fn a_persistent_session_keeps_subscriptions_and_messages() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_in_flight_is_sent_again_with_dup_and_the_same_ids() {
     let server = plain().await;
     let connect = Connect::v5("c").persistent();
@@ -73,7 +73,7 @@ async fn what_was_in_flight_is_sent_again_with_dup_and_the_same_ids() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reconnect_respects_a_smaller_receive_maximum() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
@@ -97,7 +97,7 @@ async fn a_reconnect_respects_a_smaller_receive_maximum() {
     assert_eq!(client.payloads(4).await, ["3", "4", "5", "6"]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn qos_2_ids_survive_a_reconnect() {
     let server = plain().await;
     let mut subscriber = Client::connect(server.address, &Connect::v4("s")).await;
@@ -116,7 +116,7 @@ async fn qos_2_ids_survive_a_reconnect() {
     subscriber.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_ends_when_its_expiry_has_passed() {
     let server = plain().await;
     let short = Connect { clean: false, ..Connect::v5("short").expiry(1) };
@@ -132,7 +132,7 @@ async fn a_session_ends_when_its_expiry_has_passed() {
     assert!(!Client::connect(server.address, &short).await.present);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disconnect_may_change_the_expiry() {
     let server = plain().await;
     let resume = Connect { clean: false, ..Connect::v5("c").expiry(100) };
@@ -146,7 +146,7 @@ async fn disconnect_may_change_the_expiry() {
     assert_eq!(client.closed().await, Some(0x82), "a session without expiry cannot be prolonged");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_restores_sessions_queues_and_retained_messages() {
     let journal = Journal::default();
     let server = journalled(&journal).await;
@@ -194,7 +194,7 @@ async fn a_restart_restores_sessions_queues_and_retained_messages() {
     assert_eq!(journal.sessions(), ["p"]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_is_acknowledged_when_it_is_durable_for_its_subscribers() {
     let journal = Journal::default();
     let server = journalled(&journal).await;
@@ -216,7 +216,7 @@ async fn a_message_is_acknowledged_when_it_is_durable_for_its_subscribers() {
     assert_eq!(publisher.expect(PUBACK).await.id(), 3);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_subscriptions_and_reconnects_leave_nothing_behind() {
     let server = plain().await;
     for round in 0..50 {

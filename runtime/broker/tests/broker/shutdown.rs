@@ -11,7 +11,7 @@ use crate::support::packet::Connect;
 use crate::support::script::{Script, Withheld, pass};
 use crate::support::{start, with_hooks};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accepted_messages_are_stored_and_acknowledged_before_the_end() {
     let withheld = Withheld::default();
     let taken = withheld.clone();
@@ -47,7 +47,7 @@ async fn accepted_messages_are_stored_and_acknowledged_before_the_end() {
     drop(unconnected);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_never_answers_does_not_hold_the_shutdown_beyond_the_deadline() {
     let withheld = Withheld::default();
     let taken = withheld.clone();

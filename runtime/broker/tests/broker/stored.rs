@@ -101,7 +101,7 @@ fn three(ids: &IdSource) -> Stored {
     Arc::new(Mutex::new(all.to_vec()))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_come_one_after_the_other_then_live_messages() {
     let ids = IdSource::new(&Node::default());
     let stored = three(&ids);
@@ -140,7 +140,7 @@ async fn pages_come_one_after_the_other_then_live_messages() {
     assert!(!log.iter().any(|line| line.contains("publish earlier")), "fetched messages are not published");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_topics_do_not_wait_for_a_backlog() {
     let ids = IdSource::new(&Node::default());
     let stored = three(&ids);
@@ -164,7 +164,7 @@ async fn other_topics_do_not_wait_for_a_backlog() {
     assert_eq!(client.take().await.payload, "held");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_doubled_while_a_backlog_is_read_under_load() {
     let stored: Stored = Arc::default();
     let (hooks, _) = storing(&stored, 7, None);
@@ -198,7 +198,7 @@ async fn nothing_is_lost_or_doubled_while_a_backlog_is_read_under_load() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stored_retained_messages_silence_the_brokers_own_and_come_once() {
     let ids = IdSource::new(&Node::default());
     let stored = three(&ids);
@@ -243,7 +243,7 @@ async fn stored_retained_messages_silence_the_brokers_own_and_come_once() {
     assert_eq!(acked, expected, "the copy stands for the stored message once the older ones are sent");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_stored_answer_also_silences_the_brokers_own() {
     let hooks = Script::new(&[Hook::SessionSubscribed], |scope| {
         scope.effects.lock().retained = Some(Vec::new());
@@ -267,7 +267,7 @@ impl Backlog for Broken {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_that_fails_lets_live_messages_through() {
     let gate = Gate::default();
     let closed = gate.clone();
@@ -291,7 +291,7 @@ async fn a_backlog_that_fails_lets_live_messages_through() {
     assert_eq!(client.take().await.payload, "live");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_goes_on_after_a_reconnect() {
     let ids = IdSource::new(&Node::default());
     let stored: Stored = Arc::default();

@@ -8,7 +8,7 @@ use crate::support::plain;
 const NO_LOCAL: u8 = 4;
 const AS_PUBLISHED: u8 = 8;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wildcards_match_by_levels_and_hide_dollar_topics() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
@@ -34,7 +34,7 @@ async fn wildcards_match_by_levels_and_hide_dollar_topics() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_filter_fails_alone() {
     let server = plain().await;
     let mut five = Client::connect(server.address, &Connect::v5("five")).await;
@@ -46,7 +46,7 @@ async fn a_bad_filter_fails_alone() {
     assert_eq!(five.take().await.payload, "x");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unsubscribe_is_answered_once_for_all_its_filters() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -59,7 +59,7 @@ async fn unsubscribe_is_answered_once_for_all_its_filters() {
     assert_eq!(four.unsubscribe(&["nothing", "more"]).await.body.len(), 2);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overlapping_subscriptions_give_one_copy_with_all_ids() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -74,7 +74,7 @@ async fn overlapping_subscriptions_give_one_copy_with_all_ids() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_local_keeps_ones_own_messages_away() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -92,7 +92,7 @@ async fn no_local_keeps_ones_own_messages_away() {
     assert_eq!(client.closed().await, Some(0x82), "no local on a shared subscription");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_retain_flag_is_kept_only_when_asked_for() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
@@ -107,7 +107,7 @@ async fn the_retain_flag_is_kept_only_when_asked_for() {
     assert!(!client.take().await.retain);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_subscription_replaces_the_old_one() {
     let server = plain().await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
@@ -119,7 +119,7 @@ async fn a_new_subscription_replaces_the_old_one() {
     client.ping().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shared_subscriptions_give_each_message_to_one_member() {
     let server = plain().await;
     let mut members = Vec::new();
@@ -147,7 +147,7 @@ async fn shared_subscriptions_give_each_message_to_one_member() {
     assert_eq!(all, ["0", "1", "2", "3", "4", "5", "6", "7", "8"]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_prefers_members_that_are_connected() {
     let server = plain().await;
     let mut away = Client::connect(server.address, &Connect::v5("away").persistent()).await;
@@ -167,7 +167,7 @@ async fn a_group_prefers_members_that_are_connected() {
     assert_eq!(back.take().await.payload, "kept", "nobody else is left");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_expires_while_it_waits() {
     let server = plain().await;
     let mut away = Client::connect(server.address, &Connect::v5("away").persistent()).await;

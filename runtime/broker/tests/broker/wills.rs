@@ -12,7 +12,7 @@ async fn watched() -> (Server, Client) {
     (server, watcher)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_connection_publishes_the_will() {
     let (server, mut watcher) = watched().await;
     for connect in [Connect::v4("c"), Connect::v5("c")] {
@@ -26,7 +26,7 @@ async fn a_lost_connection_publishes_the_will() {
     assert!(late.take().await.retain, "a will can be retained");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_normal_disconnect_discards_the_will_and_0x04_does_not() {
     let (server, mut watcher) = watched().await;
     for (connect, disconnect) in [
@@ -44,7 +44,7 @@ async fn a_normal_disconnect_discards_the_will_and_0x04_does_not() {
     assert_eq!(watcher.take().await.payload, "asked for");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keep_alive_protocol_error_and_take_over_publish_the_will() {
     let (server, mut watcher) = watched().await;
     let connect = Connect::v4("c").keep_alive(1).will("will/c", "silent", 0, false);
@@ -70,7 +70,7 @@ fn delay(seconds: u8) -> [u8; 5] {
     [0x18, 0, 0, 0, seconds]
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delayed_will_waits_for_the_delay_or_the_end_of_the_session() {
     let (server, mut watcher) = watched().await;
     let start = std::time::Instant::now();
@@ -87,7 +87,7 @@ async fn a_delayed_will_waits_for_the_delay_or_the_end_of_the_session() {
     assert!(start.elapsed() >= std::time::Duration::from_secs(1));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_returns_in_time_cancels_its_will() {
     let (server, mut watcher) = watched().await;
     let connect = Connect::v5("c").persistent().will_with("will/c", "x", 1, false, &delay(1));
