@@ -149,7 +149,7 @@ impl Realm {
                 retain: options.retain_as_published && message.retain,
                 recorded: false,
                 // A shared subscription is joined to nothing, so its messages are held back by nothing.
-                source: Source::Direct,
+                source: Source::Shared,
             };
             if session.push(self, delivery, fanout) && fanout.crowded.is_none() {
                 fanout.crowded = Some(Arc::clone(session));

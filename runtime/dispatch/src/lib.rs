@@ -6,8 +6,8 @@
 //! what the previous one left of the message; then the action lines enqueue into their writers; the verdict and
 //! the join of acks go back to the session as values.
 //!
-//! Map: [`filter_tree`] matches, [`table`] orders handlers and binds them to filters, [`run`] takes an event
-//! through them, [`dispatcher`] finds the table of a tenant. Rules take their place between modules and actions.
+//! Map: `filter_tree` matches, `table` orders handlers and binds them to filters, `run` takes an event
+//! through them, `dispatcher` finds the table of a tenant. Rules take their place between modules and actions.
 
 mod dispatcher;
 mod filter_tree;

@@ -1,6 +1,6 @@
 //! The configuration of a node: built-in defaults, then `tidegate.toml`, then command line flags.
 //!
-//! The keys are rows of one table ([`keys`]), which also makes the reference page. The `backend` tables
+//! The keys are rows of one table (`keys`), which also makes the reference page. The `backend` tables
 //! belong to the store crate and are handed to it as text (see [`crate::backends`]).
 
 mod form;

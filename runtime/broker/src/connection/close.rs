@@ -31,9 +31,8 @@ where
         tracing::debug!(%client, %peer, reason, "disconnected");
         // What is answered already is said before the good-bye.
         while let Some(reply) = self.replies.pop_front() {
-            if self.reply(reply).is_err() {
-                break;
-            }
+            // It can only say that the connection is to be closed.
+            self.reply(reply).ok();
         }
         if let Some(code) = end.code
             && self.protocol.is_v5()

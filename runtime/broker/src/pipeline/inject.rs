@@ -52,6 +52,8 @@ fn turn(
             }
         }
         pipeline.flush();
+        // The tenant's queue is bounded; a subscriber that is behind does not hold it up.
+        pipeline.fanout.crowded = None;
         if closed && pipeline.is_empty() {
             return Poll::Ready(());
         }

@@ -11,7 +11,9 @@ use tidegate_event::{Message, PublishProperties, QoS, TopicName};
 pub(crate) enum Source {
     /// Routed to a subscription.
     Live,
-    /// Sent to this client whatever it has subscribed to.
+    /// Routed to a shared subscription.
+    Shared,
+    /// Sent to this client by a handler, whatever it has subscribed to.
     Direct,
     /// A retained message, sent because of a new subscription.
     Retained,
@@ -35,10 +37,10 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// Whether its acknowledgement moves the client's position. A retained copy may be newer than stored
-    /// messages that are still to come, so it moves nothing.
+    /// Whether its acknowledgement moves the client's position. A retained copy, or a message that a handler
+    /// made, may be newer than stored messages that are still to come, so it moves nothing.
     pub(crate) fn is_positional(&self) -> bool {
-        self.source != Source::Retained
+        !matches!(self.source, Source::Retained | Source::Direct)
     }
 }
 

@@ -81,3 +81,32 @@ async fn acknowledgements_after_a_reconnect_count_too() {
     ];
     assert_eq!(acked, expected);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_a_handler_made_moves_no_position_and_a_shared_one_does() {
+    let hooks = Script::observer(&[Hook::MessageAcked]);
+    let server = with_hooks(hooks.clone()).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    client.subscribe("$share/g/t", 1).await;
+    client.publish_done("t", "shared", 1, 1).await;
+    assert_eq!(client.take().await.payload, "shared");
+    let made = tidegate_event::Message {
+        id: tidegate_event::IdSource::new(&tidegate_event::Node::default()).next_id(),
+        topic: "t".parse().unwrap(),
+        payload: "made".into(),
+        qos: tidegate_event::QoS::AtLeastOnce,
+        retain: false,
+        dup: false,
+        timestamp_ms: 0,
+        sender: "".into(),
+        publisher: None,
+        properties: None,
+        origin: tidegate_event::Origin::Module,
+        hops: 1,
+    };
+    server.broker.control().deliver(&tidegate_event::Tenant::default(), "c", made).unwrap();
+    assert_eq!(client.take().await.payload, "made");
+    hooks.until_line("+message.acked c t made").await;
+    let expected = ["message.acked c t shared through itself", "message.acked c t made through none"];
+    assert_eq!(hooks.raised(), expected);
+}
