@@ -39,7 +39,7 @@ pub(crate) enum Phase {
 /// What everything in the broker shares.
 pub(crate) struct Shared {
     pub(crate) config: BrokerConfig,
-    pub(crate) ids: IdSource,
+    pub(crate) ids: Arc<IdSource>,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) store: Arc<dyn SessionStore>,
     pub(crate) metrics: Metrics,
@@ -141,7 +141,7 @@ impl Broker {
         let restored = store.restore()?;
         let shared = Arc::new(Shared {
             config,
-            ids: IdSource::new(&node),
+            ids: Arc::new(IdSource::new(&node)),
             hooks,
             store,
             metrics: Metrics::new(),
@@ -176,6 +176,12 @@ impl Broker {
     /// The operating system's, when the address cannot be bound.
     pub async fn listen(&self, address: SocketAddr) -> std::io::Result<SocketAddr> {
         listener::listen(&self.shared, address).await
+    }
+
+    /// Where the ids of messages come from. Everything that makes messages of this node must use it: ids of one
+    /// node strictly increase only if they have one source.
+    pub fn ids(&self) -> Arc<IdSource> {
+        Arc::clone(&self.shared.ids)
     }
 
     /// What handlers may do to clients.

@@ -149,7 +149,8 @@ fn on_error(module: &Module, hook: Hook, scope: &Scope, error: &CallError) -> St
     let policy = module.policy(hook);
     let client = scope.event.client().map_or("", |client| &client.id);
     let topic = scope.event.message().map_or("", |message| message.topic.as_str());
-    tracing::warn!(
+    // The module logs its failures itself, at a bounded rate.
+    tracing::debug!(
         module = module.name(),
         hook = hook.name(),
         client,

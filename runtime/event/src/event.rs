@@ -82,6 +82,8 @@ pub enum Event {
         client: Arc<Client>,
         /// From what, without a `$share/` prefix.
         filter: TopicFilter,
+        /// Whether the subscription was shared: the one without a share name, if there is one, stays.
+        shared: bool,
     },
     /// [`Hook::MessagePublish`]. The publisher is in the message.
     MessagePublish {

@@ -15,7 +15,8 @@ pub trait Backlog: Send {
     /// [`crate::Origin::RetainedStore`].
     ///
     /// # Errors
-    /// The store's error, after the store's own retries: the session logs it, counts it and goes live.
+    /// The store's error. When it is retryable the session waits and asks again, with live messages held back;
+    /// else it logs, counts and goes live.
     fn next_page(&mut self) -> BoxFuture<'_, Result<Vec<Arc<Message>>, StorageError>>;
 }
 

@@ -84,7 +84,7 @@ impl Compiler {
                 let (engine, wasm, output) = (engine.clone(), wasm.to_vec(), output.to_owned());
                 tokio::task::spawn_blocking(move || write(&output, &artefact::compile(&engine, &wasm)?))
                     .await
-                    .map_err(|error| LoadError::Compiler(format!("failed: {error}")))?
+                    .map_err(|error| LoadError::Unfinished(format!("failed: {error}")))?
             }
             Self::Child { program } => {
                 // A copy, so that the child compiles the very bytes that were hashed.
@@ -137,11 +137,13 @@ async fn run(program: &Path, limits: &CompilerLimits, input: &Path, output: &Pat
             match status.code() {
                 // It ran to its end and said why the component is bad.
                 Some(_) if !text.is_empty() => Err(LoadError::Compile(without_prefix(text).to_owned())),
-                _ => Err(LoadError::Compiler(format!("process ended with {status} {text}"))),
+                _ => Err(LoadError::Unfinished(format!("process ended with {status} {text}"))),
             }
         }
-        Ok(Err(error)) => Err(failed("was lost", error)),
-        Err(_) => Err(LoadError::Compiler(format!(
+        Ok(Err(error)) => {
+            Err(LoadError::Unfinished(format!("process {} was lost: {error}", program.display())))
+        }
+        Err(_) => Err(LoadError::Unfinished(format!(
             "process was stopped after {}",
             humantime::format_duration(limits.timeout)
         ))),

@@ -68,9 +68,15 @@ pub enum LoadError {
     /// The component is malformed or cannot be compiled.
     #[error("it does not compile: {0}")]
     Compile(String),
-    /// The compiler process did not finish its work; the component may be well.
+    /// The compiler could not be started; the component may be well.
     #[error("the compiler {0}")]
     Compiler(String),
+    /// The compiler did not finish its work: it passed its limits, was killed or panicked, and would again.
+    #[error("the compiler {0}")]
+    Unfinished(String),
+    /// The host panicked while it loaded the file, and would again: a mistake of the host.
+    #[error("the load panicked")]
+    Panicked,
     /// The artefact cache failed.
     #[error("artefact cache {path}: {source}")]
     Cache {

@@ -49,7 +49,7 @@ pub struct HostConfig {
 }
 
 impl HostConfig {
-    /// The defaults, for a cache in `cache_dir` and the broker's `ids`.
+    /// The defaults, for a cache in `cache_dir` and modules' messages with ids of `ids`.
     pub fn new(cache_dir: impl Into<PathBuf>, ids: Arc<IdSource>) -> Self {
         Self {
             cache_dir: cache_dir.into(),
@@ -224,10 +224,20 @@ impl Host {
         })))
     }
 
-    /// Whether the manifest beside `path` can be read and says `mandatory = true`.
+    /// Whether the manifest beside `path` says `mandatory = true`, whatever else it says. One that is there
+    /// and cannot be read might.
     pub(crate) async fn is_mandatory(path: &Path) -> bool {
-        let Ok(text) = tokio::fs::read_to_string(path.with_extension("toml")).await else { return false };
-        Manifest::parse("", &text).is_ok_and(|manifest| manifest.mandatory)
+        let manifest = path.with_extension("toml");
+        let is_missing = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        match tokio::fs::metadata(&manifest).await {
+            Ok(found) if found.is_file() => {}
+            Ok(_) => return true,
+            Err(error) => return !is_missing(&error),
+        }
+        match tokio::fs::read(&manifest).await {
+            Ok(bytes) => Manifest::asks_mandatory(&String::from_utf8_lossy(&bytes)),
+            Err(error) => !is_missing(&error),
+        }
     }
 
     async fn read(&self, path: &Path, tenant: &Tenant) -> Result<Files, LoadError> {
@@ -239,7 +249,7 @@ impl Host {
             }
             read(&path, limit)
         });
-        read.await.map_err(|error| LoadError::Compiler(format!("could not read: {error}")))?
+        read.await.map_err(|_| LoadError::Panicked)?
     }
 
     /// Limits beyond what the engine can give are mistakes of the manifest, not of the first large message.
@@ -250,8 +260,9 @@ impl Host {
         }
         Err(LoadError::Manifest(vec![ManifestError {
             file: files.manifest_name.clone(),
-            line: 1,
-            column: 1,
+            // The default may be too much as well, and stands nowhere.
+            line: manifest.memory_at.as_ref().map_or(1, |at| at.line),
+            column: manifest.memory_at.as_ref().map_or(1, |at| at.column),
             key: "limits.memory".into(),
             message: format!("this host gives an instance at most {}", bytesize::ByteSize::b(most as u64)),
         }]))
@@ -285,7 +296,7 @@ impl Host {
         drop(turn);
         match self.cached(key).await {
             Some(component) => Ok((component, Some(took))),
-            None => Err(LoadError::Compiler("made an artefact that this engine does not load".into())),
+            None => Err(LoadError::Unfinished("made an artefact that this engine does not load".into())),
         }
     }
 

@@ -231,7 +231,7 @@ async fn dispatch(
                 hook.call_on_session_subscribed(store, number, client.lower(), filter, qos).await?,
             ))
         }
-        Event::SessionUnsubscribed { client, filter } => {
+        Event::SessionUnsubscribed { client, filter, .. } => {
             let Some(hook) = &functions.session_unsubscribed else { return Ok(Reply::NotHandled) };
             let client = ClientOut::new(client);
             Ok(Reply::observed(

@@ -21,6 +21,8 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 const MAX_LINE_BYTES: usize = 8 << 10;
 /// How much of standard error an error report shows.
 const TAIL_BYTES: usize = 1 << 10;
+/// What a line costs beyond its bytes: even an empty one becomes a record with a time and a module's name.
+const LINE_COST_BYTES: usize = 64;
 /// What a guest may write in one call of the stream.
 const PERMIT_BYTES: usize = 64 << 10;
 
@@ -77,8 +79,9 @@ impl Output {
         }
     }
 
-    /// Whether `bytes` more may be logged for this event.
+    /// Whether a line of `bytes` more may be logged for this event.
     pub(crate) fn admit(&self, bytes: usize) -> bool {
+        let bytes = bytes.saturating_add(LINE_COST_BYTES);
         let taken =
             self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
         if taken.is_ok() {
@@ -257,11 +260,21 @@ mod tests {
 
     #[test]
     fn the_limit_counts_per_event() {
-        let output = output(10);
+        let output = output(2 * LINE_COST_BYTES + 10);
         assert!(output.admit(6));
         assert!(!output.admit(6));
         assert!(output.admit(4));
         output.refill();
         assert!(output.admit(10));
+    }
+
+    #[test]
+    fn empty_lines_are_bounded() {
+        let output = output(10 * LINE_COST_BYTES);
+        let admitted = (0..1_000).filter(|_| output.admit(0)).count();
+        assert_eq!(admitted, 10);
+        output.refill();
+        output.write(Stream::Stdout, &[b'\n'; 1_000]);
+        assert!(output.left.load(Ordering::Relaxed) < LINE_COST_BYTES && !output.admit(0));
     }
 }

@@ -80,6 +80,8 @@ pub(crate) struct State {
     hook: Option<Hook>,
     /// Storage calls of the current event (or of init) so far.
     storage_ops: u32,
+    /// Whether it has been said for this event that they are too many.
+    storage_ops_warned: bool,
     pub(crate) limiter: Limiter,
     pub(crate) output: Arc<Output>,
     wasi: WasiCtx,
@@ -104,6 +106,7 @@ impl State {
             call: None,
             hook: None,
             storage_ops: 0,
+            storage_ops_warned: false,
             limiter,
             output,
             wasi,
@@ -117,6 +120,7 @@ impl State {
         self.output.refill();
         self.limiter.forget_denied();
         self.storage_ops = 0;
+        self.storage_ops_warned = false;
         self.hook = Some(scope.event.hook());
         // Five shared counters go up and down for a copy of the scope: not for guests that cannot use it.
         self.call = self.shared.asks_about_events.then(|| Call { number, scope: scope.clone() });
@@ -146,7 +150,9 @@ impl State {
         let limit = self.shared.limits.storage_ops;
         if self.storage_ops >= limit {
             self.shared.meters.storage_ops_denied.increment(1);
-            tracing::warn!(module = &*self.shared.name, limit, "the module passed its limit storage_ops");
+            if !std::mem::replace(&mut self.storage_ops_warned, true) {
+                tracing::warn!(module = &*self.shared.name, limit, "the module passed its limit storage_ops");
+            }
             return Err(StorageError::QuotaExceeded(format!("storage_ops = {limit} per event")));
         }
         self.storage_ops += 1;

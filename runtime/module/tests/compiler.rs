@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             runtime.block_on(async {
                 a_child_compiles().await;
                 the_child_says_why().await;
-                limits_of_the_child_are_not_the_components_fault().await;
+                a_child_that_passes_its_limits_is_not_started_again().await;
                 a_program_that_is_none().await;
             });
             println!("compiler: 4 checks passed");
@@ -95,23 +95,24 @@ async fn the_child_says_why() {
     assert_eq!((artefacts, error.is_transient()), (0, false));
 }
 
-async fn limits_of_the_child_are_not_the_components_fault() {
+async fn a_child_that_passes_its_limits_is_not_started_again() {
     let (error, artefacts) = load(&component(), this(), |config| {
         config.compiler_limits.memory_bytes = 1 << 20;
     })
     .await;
-    assert!(matches!(error, LoadError::Compiler(_)), "{error}");
-    assert_eq!((artefacts, error.is_transient()), (0, true));
+    assert!(matches!(error, LoadError::Unfinished(_)), "{error}");
+    assert_eq!((artefacts, error.is_transient()), (0, false));
     let (error, _) = load(&component(), this(), |config| {
         config.compiler_limits.timeout = Duration::from_micros(1);
     })
     .await;
-    assert!(error.to_string().contains("stopped after"), "{error}");
+    assert!(error.to_string().contains("stopped after") && !error.is_transient(), "{error}");
 }
 
 async fn a_program_that_is_none() {
     let (error, _) = load(&component(), PathBuf::from("/no/such/program"), |_| {}).await;
     assert!(error.to_string().contains("/no/such/program cannot be started"), "{error}");
+    assert!(error.is_transient());
 }
 
 /// Neither stores nor clients.

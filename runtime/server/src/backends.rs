@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tidegate_store::config::{Diagnostic, Loaded, PoolConfig, StoreConfig};
+use tidegate_store::config::{Diagnostic, Loaded, OptionValue, PoolConfig, StoreConfig};
 
 use crate::config::{Config, read_text, unreadable};
 
@@ -42,6 +42,12 @@ fn resolve(
             loaded.config.pools.insert(0, embedded(config));
         }
     }
+    if let Ok(loaded) = &mut result {
+        for pool in loaded.config.pools.iter_mut().filter(|pool| pool.kind.name == kind) {
+            let path = file_of(config, &pool.name);
+            pool.options.entry("path").or_insert_with(|| OptionValue::Text(path.display().to_string()));
+        }
+    }
     match result {
         Ok(loaded) if problems.is_empty() => Ok(loaded),
         Ok(_) => Err(problems),
@@ -52,9 +58,18 @@ fn resolve(
     }
 }
 
+/// The file of a pool that names none.
+fn file_of(config: &Config, pool: &str) -> PathBuf {
+    if pool == EMBEDDED.1 {
+        config.data_dir.join(EMBEDDED_FILE)
+    } else {
+        config.data_dir.join(format!("{pool}.db"))
+    }
+}
+
 /// The embedded connector.
 fn embedded(config: &Config) -> PoolConfig {
-    let path = config.data_dir.join(EMBEDDED_FILE);
+    let path = file_of(config, EMBEDDED.1);
     PoolConfig::sqlite(EMBEDDED.1, &path.display().to_string())
 }
 
@@ -144,6 +159,18 @@ mod tests {
         let loaded = load(&config(dir.path(), None)).1.unwrap();
         assert_eq!(paths(&loaded), [("sqlite:default".into(), "own.db".into())]);
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn pools_without_a_path_are_in_the_data_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "[backend.sqlite.default]\npool_size = 2\n[backend.sqlite.other]\npool_size = 2\n";
+        let loaded = load(&config(dir.path(), Some(text))).1.unwrap();
+        let file = |name: &str| dir.path().join("data").join(name).display().to_string();
+        let mut found = paths(&loaded);
+        found.sort();
+        let expected = [("sqlite:default", "tidegate.db"), ("sqlite:other", "other.db")];
+        assert_eq!(found, expected.map(|(name, path)| (name.to_owned(), file(path))));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_broker::Broker;
 use tidegate_dispatch::{Dispatcher, HookTable};
-use tidegate_event::{Hooks, IdSource, Node, Storage as _, Tenant, VolatileStore};
+use tidegate_event::{Hooks, Node, Storage as _, Tenant, VolatileStore};
 use tidegate_module::{Directory, Host, Module};
 use tidegate_store::Stores;
 use tidegate_store::config::{Diagnostic, Loaded};
@@ -180,9 +180,7 @@ impl Parts {
             .map_err(|error| Failed::at("broker", &error))?;
         status.set_broker(broker.clone());
 
-        // Its own source of ids: the two differ in their node bits, so they never give the same id.
-        let ids = Arc::new(IdSource::new(&Node::new(&format!("{}/modules", node.name()))));
-        let host_config = config.host_config(data.path().join("cache"), ids);
+        let host_config = config.host_config(data.path().join("cache"), broker.ids());
         let host = Host::new(host_config, node, stores.clone(), broker.control())
             .map_err(|error| Failed::at("modules", &error))?;
         let actions = stores.actions();

@@ -54,33 +54,35 @@ impl DeadLetters {
         Self { path, max_bytes, writing: Mutex::new(()) }
     }
 
-    /// Writes one letter and returns when it is on disk. A letter that cannot be written is logged instead.
-    pub(crate) async fn keep(self: &Arc<Self>, connector: &str, operation: &Operation, error: &str) {
+    /// Writes one letter and returns when it is on disk. False: it could not be written, and the operation must not
+    /// count as decided.
+    #[must_use]
+    pub(crate) async fn keep(self: &Arc<Self>, connector: &str, operation: &Operation, error: &str) -> bool {
         let line = match line(connector, operation, error) {
             Ok(line) => line,
             Err(error) => {
                 tracing::error!(connector, %error, "dead letter cannot be written as JSON");
-                return;
+                return false;
             }
         };
         let this = Arc::clone(self);
         let written = tokio::task::spawn_blocking(move || this.append(line.as_bytes())).await;
         let failure = match written {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
         let path = self.path.display();
-        tracing::error!(connector, %path, error = %failure, "dead letter cannot be written: the operation is lost");
+        tracing::error!(connector, %path, error = %failure, "dead letter cannot be written: the operation is not acknowledged");
+        false
     }
 
     /// Opens the file for every letter: letters are rare, and whoever moves the file away gets the next one in a
     /// new file.
     fn append(&self, line: &[u8]) -> io::Result<()> {
         let _one_at_a_time = self.writing.lock();
-        if let Some(dir) = self.path.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(dir)?;
         let open = || OpenOptions::new().create(true).append(true).open(&self.path);
         let mut file = open()?;
         let size = file.metadata()?.len();
@@ -89,8 +91,14 @@ impl DeadLetters {
             file = open()?;
         }
         file.write_all(line)?;
-        file.sync_data()
+        file.sync_data()?;
+        sync_dir(dir)
     }
+}
+
+/// Brings the names of new and renamed files to the disk.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    if cfg!(unix) { std::fs::File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
 fn rotated(path: &Path) -> PathBuf {
@@ -138,8 +146,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data/dead-letters.jsonl");
         let letters = Arc::new(DeadLetters::new(path.clone(), 1 << 20));
-        letters.keep("sqlite:p", &operation(), "too \"long\"").await;
-        letters.keep("sqlite:p", &operation(), "again").await;
+        assert!(letters.keep("sqlite:p", &operation(), "too \"long\"").await);
+        assert!(letters.keep("sqlite:p", &operation(), "again").await);
         let text = std::fs::read_to_string(path).unwrap();
         let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!(lines.len(), 2);
@@ -156,7 +164,7 @@ mod tests {
         let path = dir.path().join("dead-letters.jsonl");
         let letters = Arc::new(DeadLetters::new(path.clone(), 500));
         for n in 0..20 {
-            letters.keep("sqlite:p", &operation(), &format!("error {n}")).await;
+            assert!(letters.keep("sqlite:p", &operation(), &format!("error {n}")).await);
         }
         let (new, old) =
             (std::fs::read_to_string(&path).unwrap(), std::fs::read_to_string(rotated(&path)).unwrap());

@@ -4,6 +4,7 @@
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use foldhash::fast::FixedState;
 use tidegate_event::{Message, MsgId, Node, QoS, TopicFilter, TopicName};
@@ -170,8 +171,12 @@ impl Operation {
         let held = match self {
             Self::AppendMessage { message }
             | Self::KeepLatest { message }
-            | Self::PutRetained { message } => message.payload.len() + message.topic.as_str().len(),
-            Self::Execute { values, .. } => values.iter().flatten().map(Bound::size).sum(),
+            | Self::PutRetained { message } => message_size(message),
+            Self::Execute { statements, values, subject } => {
+                let texts: usize = statements.iter().map(|statement| statement.sql().len()).sum();
+                let values: usize = values.iter().flatten().map(Bound::size).sum();
+                texts + values + subject.message.as_deref().map_or(0, message_size)
+            }
             Self::StoreSubscription { filter, .. }
             | Self::DeleteSubscription { filter, .. }
             | Self::DeletePositions { filter, .. } => filter.as_str().len(),
@@ -210,6 +215,18 @@ impl Operation {
     }
 }
 
+/// Bytes that a message keeps in memory.
+fn message_size(message: &Message) -> usize {
+    let properties = message.properties.as_deref().map_or(0, |properties| {
+        let user: usize =
+            properties.user.iter().map(|pair| size_of_val(pair) + pair.0.len() + pair.1.len()).sum();
+        user + properties.content_type.as_ref().map_or(0, |text| text.len())
+            + properties.response_topic.as_ref().map_or(0, |text| text.len())
+            + properties.correlation_data.as_ref().map_or(0, Bytes::len)
+    });
+    message.payload.len() + message.topic.as_str().len() + properties
+}
+
 /// The shard of a client id or topic.
 pub(crate) fn shard_of(key: &str, shards: usize) -> usize {
     if shards <= 1 {
@@ -232,7 +249,39 @@ pub fn foreign_row(id: MsgId) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use tidegate_event::{Hook, Origin, PublishProperties};
+
     use super::*;
+
+    #[test]
+    fn an_operation_is_charged_for_all_that_it_holds() {
+        let pair = ("k".repeat(10_000).into(), "v".repeat(10_000).into());
+        let properties = PublishProperties { user: vec![pair], ..PublishProperties::default() };
+        let message = Arc::new(Message {
+            id: MsgId::from_bits(1),
+            topic: "t".parse().unwrap(),
+            payload: vec![0; 10_000].into(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            dup: false,
+            timestamp_ms: 0,
+            sender: "c".into(),
+            publisher: None,
+            properties: Some(Box::new(properties)),
+            origin: Origin::Client,
+            hops: 0,
+        });
+        assert!(Operation::AppendMessage { message: Arc::clone(&message) }.size() > 30_000);
+        let text = format!("delete from t -- {}", "x".repeat(10_000));
+        let template = Template::compile(&text, Hook::MessagePublish).unwrap();
+        let execute = Operation::Execute {
+            statements: Arc::from([Arc::new(template)]),
+            values: Box::default(),
+            subject: Subject { message: Some(message), ..Subject::default() },
+        };
+        assert!(execute.size() > 40_000);
+    }
 
     #[test]
     fn a_foreign_row_travels_as_an_id() {

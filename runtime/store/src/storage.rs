@@ -5,13 +5,41 @@ use std::sync::Arc;
 use tidegate_event::{
     AckLevel, ActionOptions, BoxFuture, Rows, Scope, SqlValue, Storage, StorageError, Tenant,
 };
+use tokio::task::JoinSet;
 
 use crate::actions::{self, run_function, run_statements};
+use crate::backend::BackendError;
+use crate::connector::Connector;
 use crate::statement::{Template, check_direct};
 use crate::stores::Stores;
 
 fn invalid(error: impl ToString) -> StorageError {
     StorageError::InvalidArgument(error.to_string())
+}
+
+/// Makes a direct call in a task of its own. A guest's future may be left without being polled for any time: the call
+/// must not hold a connection, or a place in the queue for one, meanwhile. Dropping the future ends the call.
+async fn detached<T: Send + 'static>(
+    connector: &Arc<Connector>,
+    call: impl Future<Output = Result<T, BackendError>> + Send + 'static,
+) -> Result<T, StorageError> {
+    let mut task = JoinSet::new();
+    task.spawn(call);
+    match task.join_next().await {
+        Some(Ok(result)) => result.map_err(|error| error.into_storage(&connector.name)),
+        failed => {
+            let message = match failed {
+                Some(Err(error)) if error.is_panic() => "the driver panicked",
+                _ => "the call was stopped",
+            };
+            Err(StorageError::Failed {
+                connector: connector.name.clone(),
+                code: "task".into(),
+                message: message.into(),
+                retryable: false,
+            })
+        }
+    }
 }
 
 impl Storage for Stores {
@@ -61,8 +89,8 @@ impl Storage for Stores {
         Box::pin(async move {
             let connector = self.connector(connector)?;
             check_direct(statement, params.len()).map_err(invalid)?;
-            let rows = connector.backend.query(statement, params).await;
-            rows.map_err(|error| error.into_storage(&connector.name))
+            let (backend, statement) = (Arc::clone(&connector.backend), statement.to_owned());
+            detached(connector, async move { backend.query(&statement, params).await }).await
         })
     }
 
@@ -78,8 +106,8 @@ impl Storage for Stores {
             for list in &params {
                 check_direct(statement, list.len()).map_err(invalid)?;
             }
-            let changed = connector.backend.exec(statement, params).await;
-            changed.map_err(|error| error.into_storage(&connector.name))
+            let (backend, statement) = (Arc::clone(&connector.backend), statement.to_owned());
+            detached(connector, async move { backend.exec(&statement, params).await }).await
         })
     }
 

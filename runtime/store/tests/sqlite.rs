@@ -191,7 +191,8 @@ async fn the_documents_mysql_sample_runs() {
     assert_eq!(bench.run(acked).await.acks.await, Ok(()));
     assert_eq!(cli(&file, "select clientid, topic, mid from mqtt_acked"), "test|hello|1");
     let filter = "hello".parse().unwrap();
-    let scope = bench.run(Event::SessionUnsubscribed { client: Arc::clone(&test), filter }).await;
+    let scope =
+        bench.run(Event::SessionUnsubscribed { client: Arc::clone(&test), filter, shared: false }).await;
     assert_eq!(scope.acks.await, Ok(()));
     assert_eq!(cli(&file, "select count(*) from mqtt_acked"), "0");
 
@@ -245,6 +246,18 @@ async fn the_embedded_default_needs_no_configuration() {
     );
     assert_eq!(cli(&path, "pragma journal_mode"), "wal");
     stores.close(Duration::from_secs(5)).await.unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_new_database_is_readable_by_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bench = Bench::open(PUBLISH).await;
+    bench.publish(&bench.message("t", "x", false)).await.acks.await.unwrap();
+    for name in ["mqtt.db", "mqtt.db-wal"] {
+        let mode = std::fs::metadata(bench.file().with_file_name(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
 }
 
 /// What is acknowledged can be read by another process at that moment.

@@ -1,7 +1,7 @@
 //! What `wit-bindgen` makes of `wit/`: the imports and types once, and one world a hook.
 //!
 //! The worlds are in `worlds/worlds.wit`. A world's exports become a duty of the guest only where
-//! [`export!`](crate::export) names the hook, so the other worlds leave no trace in its component.
+//! [`export!`](crate::export!) names the hook, so the other worlds leave no trace in its component.
 
 /// The interfaces a guest may call and the types of all interfaces.
 pub mod imports {

@@ -15,6 +15,18 @@ const FLAGS: &str = "-Zsanitizer=address -Cpasses=sancov-module -Cllvm-args=-san
 /// Bytes of an input.
 const MAX_LENGTH: u32 = 4_096;
 
+/// `cargo xtask fuzz`.
+///
+/// # Errors
+/// As [`run_all`], or an input was found that a target does not survive.
+pub(crate) fn main() -> Result<()> {
+    let failed: Vec<String> = run_all()?
+        .into_iter()
+        .filter_map(|(name, result)| result.err().map(|error| format!("fuzz target {name}: {error}")))
+        .collect();
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n")) }
+}
+
 /// Builds all targets, then runs each for `TIDEGATE_FUZZ_SECONDS` (60); gives the names and how they ended.
 ///
 /// # Errors

@@ -26,6 +26,7 @@ cargo xtask COMMAND
                        Install what is missing, build, run every test and print the totals. --filter runs
                        only tests whose name contains TEXT (and no fuzz target), --long repeats the kill and
                        reload tests ten times as often.
+  fuzz                 Only the fuzz targets.
   bench [NAME..]       Measure against peers; without names every bench. --help lists names and flags.
   ci                   What .ci/run does.
   help                 This text.
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     let result = match words.split_first() {
         Some((&"demo", rest)) => demo::main(rest),
         Some((&"test", rest)) => test::main(rest),
+        Some((&"fuzz", [])) => fuzz::main(),
         Some((&"bench", rest)) => bench::main(rest),
         Some((&"ci", [])) => ci::main(),
         Some((&("help" | "--help" | "-h"), _)) => {

@@ -10,7 +10,7 @@
 //! 4. The wire decoder of `rumqttd` for SUBSCRIBE, UNSUBSCRIBE and acknowledgements (`wire`). CONNECT,
 //!    PUBLISH, DISCONNECT and AUTH are read here: each module says why.
 //!
-//! Everything sent is encoded here ([`encode`], [`encode_publish`]); no step does I/O, and nothing here depends
+//! Everything sent is encoded here ([`encode()`], [`encode_publish`]); no step does I/O, and nothing here depends
 //! on an async runtime.
 
 mod auth;

@@ -59,8 +59,14 @@ where
             drop(count);
         };
         let complete = async {
-            pipeline.finish_raising().await;
-            rest.finish(&shared, &client).await;
+            // Both at once: the handlers may hold what the events that are still to be raised wait for.
+            let Rest { handlers, acked } = rest;
+            tokio::join!(pipeline.finish_raising(), async {
+                if let Some(handlers) = handlers {
+                    handlers.await;
+                }
+            });
+            raise_acked(acked, &shared, &client).await;
             pipeline.push(Job::Disconnected(end.reason));
             pipeline.finish(quiet_sender).await;
             // The client may not have come back.
@@ -142,15 +148,11 @@ struct Rest {
     acked: VecDeque<Acked>,
 }
 
-impl Rest {
-    async fn finish(self, shared: &Shared, client: &Arc<Client>) {
-        if let Some(handlers) = self.handlers {
+/// Raises message.acked for what the client had acknowledged.
+async fn raise_acked(acked: VecDeque<Acked>, shared: &Shared, client: &Arc<Client>) {
+    for acked in acked {
+        if let Raised::Running(handlers) = shared.hooks.raise(acked.into_event(client)) {
             handlers.await;
-        }
-        for acked in self.acked {
-            if let Raised::Running(handlers) = shared.hooks.raise(acked.into_event(client)) {
-                handlers.await;
-            }
         }
     }
 }

@@ -28,6 +28,11 @@ where
                 }
                 Advance::Again => {}
                 Advance::Page(page) => self.page(index, page),
+                Advance::Retry(error) => {
+                    self.shared.metrics.backlog_errors.increment(1);
+                    let (client, filter) = (&self.client.id, &join.filter);
+                    tracing::warn!(%client, %filter, %error, "stored messages could not be read: trying again");
+                }
                 Advance::Failed(error) => {
                     self.shared.metrics.backlog_errors.increment(1);
                     let error = error.map_or("the read was cut off".to_owned(), |error| error.to_string());

@@ -112,7 +112,11 @@ impl Pipeline {
                 continue;
             };
             request.reasons.push(ReasonCode::SUCCESS);
-            let event = Event::SessionUnsubscribed { client: Arc::clone(client), filter: removed.filter };
+            let event = Event::SessionUnsubscribed {
+                client: Arc::clone(client),
+                shared: removed.group.is_some(),
+                filter: removed.filter,
+            };
             if let Raised::Running(handlers) = self.raise(event) {
                 self.raising = Some(Raising::Handlers(Job::Unsubscribe(request), handlers));
                 return;

@@ -8,6 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use tidegate_event::{Backlog, Message, MsgId, Origin, QoS, StorageError, TopicFilter};
@@ -35,6 +36,8 @@ pub(crate) struct Join {
     /// Those read to their end, to be asked again when held messages were lost meanwhile.
     exhausted: Vec<Box<dyn Backlog>>,
     fetch: Option<oneshot::Receiver<Page>>,
+    /// Reads that failed since the last one that did not.
+    failures: u32,
     /// Messages of the page that are sent and not acknowledged.
     outstanding: usize,
 }
@@ -46,7 +49,10 @@ pub(crate) enum Advance {
     Wait,
     /// A page arrived: [`Join::accept`] it.
     Page(Vec<Arc<Message>>),
-    /// A backlog could not be read; the join goes on without it.
+    /// A backlog could not be read now. It is tried again, and live messages go on waiting: an ack of one would
+    /// move the client's position beyond what it has not been given.
+    Retry(StorageError),
+    /// A backlog can never be read; the join goes on without it.
     Failed(Option<StorageError>),
     /// It asked for a page; call again.
     Again,
@@ -79,6 +85,7 @@ impl Join {
             backlogs: backlogs.into(),
             exhausted: Vec::new(),
             fetch: None,
+            failures: 0,
             outstanding: 0,
         }
     }
@@ -90,12 +97,19 @@ impl Join {
             self.fetch = None;
             return match answer {
                 Ok((backlog, Ok(page))) if page.is_empty() => {
+                    self.failures = 0;
                     self.exhausted.push(backlog);
                     Advance::Again
                 }
                 Ok((backlog, Ok(page))) => {
+                    self.failures = 0;
                     self.backlogs.push_front(backlog);
                     Advance::Page(page)
+                }
+                Ok((backlog, Err(error))) if error.is_retryable() => {
+                    self.failures = self.failures.saturating_add(1);
+                    self.backlogs.push_front(backlog);
+                    Advance::Retry(error)
                 }
                 Ok((_, Err(error))) => Advance::Failed(Some(error)),
                 Err(_) => Advance::Failed(None),
@@ -106,7 +120,7 @@ impl Join {
         }
         match self.backlogs.pop_front() {
             Some(backlog) => {
-                self.fetch = Some(fetch(backlog));
+                self.fetch = Some(fetch(backlog, pause(self.failures)));
                 Advance::Again
             }
             None => Advance::Exhausted,
@@ -170,12 +184,21 @@ impl Join {
 
 /// Reads in a task of its own: a page that is half read holds a connection of the store, and the client it is
 /// for may go away meanwhile.
-fn fetch(mut backlog: Box<dyn Backlog>) -> oneshot::Receiver<Page> {
+fn fetch(mut backlog: Box<dyn Backlog>, pause: Option<Duration>) -> oneshot::Receiver<Page> {
     let (answer, page) = oneshot::channel();
     tokio::spawn(async move {
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+        }
         let page = backlog.next_page().await;
         // Nobody waits any more when the session has ended.
         answer.send((backlog, page)).ok();
     });
     page
+}
+
+/// How long to wait after so many failed reads: 100 ms, doubled each time, 10 s at most.
+fn pause(failures: u32) -> Option<Duration> {
+    let doublings = failures.checked_sub(1)?.min(7);
+    Some(Duration::from_millis(100 << doublings).min(Duration::from_secs(10)))
 }

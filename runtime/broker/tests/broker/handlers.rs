@@ -448,3 +448,41 @@ async fn disconnected_says_why_and_comes_last() {
         assert_eq!(of(id), expected);
     }
 }
+
+/// The handlers of an ack were not polled while the client's last messages were raised. When they held what those
+/// waited for (a database's writer), both stood still for ever, and everyone else with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handlers_of_an_ack_go_on_while_the_last_messages_of_a_lost_client_are_raised() {
+    let gate = Gate::default();
+    let (closed, writer) = (gate.clone(), Arc::new(tokio::sync::Mutex::new(())));
+    let hooks = [Hook::MessagePublish, Hook::MessageAcked, Hook::ClientDisconnected];
+    let hooks = Script::new(&hooks, move |scope| {
+        let (gate, writer) = (closed.clone(), writer.clone());
+        let (hook, second) = (scope.event.hook(), payload(scope) == "second");
+        Some(Box::pin(async move {
+            match hook {
+                Hook::MessageAcked => {
+                    let _held = writer.lock().await;
+                    gate.pass().await;
+                }
+                Hook::MessagePublish if second => drop(writer.lock().await),
+                _ => {}
+            }
+            Verdict::Pass
+        }))
+    });
+    let server = with_hooks(hooks.clone()).await;
+    let mut client = Client::connect(server.address, &Connect::v4("c")).await;
+    client.subscribe("t", 1).await;
+    client.publish_done("t", "first", 1, 1).await;
+    client.take().await;
+    hooks.until_line("message.acked").await;
+    client.publish("t", "second", 1, 2).await;
+    hooks.until(|log| log.iter().filter(|line| line.starts_with("message.publish")).count() == 2).await;
+    drop(client);
+    while server.broker.connections() > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    gate.open();
+    hooks.until_line("+client.disconnected").await;
+}

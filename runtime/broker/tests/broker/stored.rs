@@ -258,17 +258,17 @@ async fn an_empty_stored_answer_also_silences_the_brokers_own() {
     assert_eq!(client.take().await.payload, "live");
 }
 
-/// Fails once, then is never asked again.
+/// Fails for good: it is asked once.
 struct Broken;
 
 impl Backlog for Broken {
     fn next_page(&mut self) -> BoxFuture<'_, Result<Vec<Arc<Message>>, StorageError>> {
-        Box::pin(async { Err(StorageError::Timeout { connector: "sqlite:pool1".into() }) })
+        Box::pin(async { Err(StorageError::InvalidArgument("no such table".into())) })
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backlog_that_fails_lets_live_messages_through() {
+async fn a_backlog_that_can_never_be_read_lets_live_messages_through() {
     let gate = Gate::default();
     let closed = gate.clone();
     let hooks = Script::new(&[Hook::SessionSubscribed], move |scope| {
@@ -319,4 +319,37 @@ async fn a_backlog_goes_on_after_a_reconnect() {
     expected.push("live".into());
     assert_eq!(got, expected);
     client.ping().await;
+}
+
+/// Is not to be read twice, then gives its page, then its end.
+struct Slow {
+    answers: Vec<Result<Vec<Arc<Message>>, StorageError>>,
+}
+
+impl Backlog for Slow {
+    fn next_page(&mut self) -> BoxFuture<'_, Result<Vec<Arc<Message>>, StorageError>> {
+        let answer = self.answers.pop().unwrap_or_else(|| Ok(Vec::new()));
+        Box::pin(async { answer })
+    }
+}
+
+/// Going live after a failed read let the ack of a live message move the client's position beyond stored messages
+/// that it had never been given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_fails_for_now_is_repeated_before_live_messages() {
+    let ids = IdSource::new(&Node::default());
+    let old = message(&ids, "t", "old", QoS::AtLeastOnce);
+    let down = || Err(StorageError::Timeout { connector: "sqlite:pool1".into() });
+    let hooks = Script::new(&[Hook::SessionSubscribed], move |scope| {
+        let answers = vec![Ok(vec![old.clone()]), down(), down()];
+        scope.effects.lock().backlogs.push(Box::new(Slow { answers }));
+        Some(Box::pin(async { Verdict::Pass }))
+    });
+    let server = with_hooks(hooks).await;
+    let mut client = Client::connect(server.address, &Connect::v4("c")).await;
+    client.subscribe("t", 1).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    publisher.publish_done("t", "live", 1, 1).await;
+    assert_eq!(client.take().await.payload, "old");
+    assert_eq!(client.take().await.payload, "live");
 }

@@ -121,7 +121,7 @@ fn describe(event: &Event) -> String {
         Event::SessionSubscribed { client, filter, qos, shared } => {
             format!("{hook} {} {filter} {}{}", client.id, qos.level(), if *shared { " shared" } else { "" })
         }
-        Event::SessionUnsubscribed { client, filter } => format!("{hook} {} {filter}", client.id),
+        Event::SessionUnsubscribed { client, filter, .. } => format!("{hook} {} {filter}", client.id),
         Event::MessagePublish { message, .. } => format!("{hook} {} {}", message.sender, text(message)),
         Event::MessageDeliver { client, message } => format!("{hook} {} {}", client.id, text(message)),
         Event::MessageAcked { client, message, through, explicit } => {

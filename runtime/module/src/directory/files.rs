@@ -65,6 +65,16 @@ pub(super) fn list(dir: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
     Ok(found)
 }
 
+/// The module files that are missing in `dir` beside their manifests. A link that leads nowhere is missing.
+pub(super) fn without_module(dir: &Path) -> Vec<PathBuf> {
+    let manifests = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    manifests
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| path.with_extension("wasm"))
+        .filter(|path| is_module(path) && Look::at(path).is_none())
+        .collect()
+}
+
 /// Whether the name is one of a module file.
 pub(super) fn is_module(path: &Path) -> bool {
     let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));

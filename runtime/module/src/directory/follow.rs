@@ -4,10 +4,12 @@
 //! follow each other, so the last save wins.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tidegate_event::Tenant;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -98,6 +100,12 @@ impl Follower {
         };
         for (path, reason) in failures {
             if Host::is_mandatory(&path).await {
+                return Err(HostError::Mandatory { path, reason });
+            }
+        }
+        for path in files::without_module(&self.dir) {
+            if Host::is_mandatory(&path).await {
+                let reason = "its manifest is there, the file itself is not".to_owned();
                 return Err(HostError::Mandatory { path, reason });
             }
         }
@@ -216,7 +224,10 @@ impl Follower {
         let known = self.state.serving.lock().get(&path).map(|module| module.version);
         self.loads.spawn(async move {
             let started = std::time::Instant::now();
-            let result = host.look(&path, &tenant, known).await;
+            // A load that ended without a word would leave its file in `loading` for ever. What a panic leaves
+            // behind is this load's own.
+            let look = AssertUnwindSafe(host.look(&path, &tenant, known)).catch_unwind();
+            let result = look.await.unwrap_or(Err(LoadError::Panicked));
             Done { path, cause, took: started.elapsed(), result }
         });
     }

@@ -60,6 +60,8 @@ pub(crate) struct Manifest {
     pub(crate) instances: Instances,
     /// `[limits]`.
     pub(crate) limits: Limits,
+    /// Where `limits.memory` stands, if it does.
+    pub(crate) memory_at: Option<Located<()>>,
     /// `[on_error]`.
     pub(crate) on_error: OnError,
 }
@@ -133,7 +135,8 @@ pub(crate) struct Instances {
     pub(crate) idle: usize,
     /// Calls after which a warm instance is replaced.
     pub(crate) recycle_calls: u64,
-    /// Bytes of memory above which a warm instance is replaced; `None`: half of its limit.
+    /// Bytes of memory above which a warm instance is replaced; `None`: halfway from what it
+    /// had when it was new to its limit.
     pub(crate) recycle_memory: Option<usize>,
 }
 
@@ -223,6 +226,11 @@ impl Manifest {
     /// All mistakes found.
     pub(crate) fn parse(file: &str, text: &str) -> Result<Self, Vec<ManifestError>> {
         read::parse(file, text)
+    }
+
+    /// Whether a manifest of this text makes its module mandatory, even if [`Self::parse`] refuses it.
+    pub(crate) fn asks_mandatory(text: &str) -> bool {
+        read::asks_mandatory(text)
     }
 }
 
@@ -338,6 +346,35 @@ mod tests {
     fn broken_toml_is_located() {
         let found = errors("priority = 1\nhooks = {\n");
         assert!(found[0].starts_with("x.toml:2:") || found[0].starts_with("x.toml:3:"), "{found:?}");
+    }
+
+    #[test]
+    fn durations_beyond_the_clock_are_refused_with_their_place() {
+        assert_eq!(
+            errors("[limits]\ntimeout = \"500000000000y\""),
+            ["x.toml:2:11: limits.timeout: expected at most \"136y\""]
+        );
+        assert_eq!(errors("[limits]\ncpu = \"500000000000y\"").len(), 1);
+        assert_eq!(errors("[on_error]\npolicy = \"retry\"\nbackoff = \"137y\"").len(), 1);
+        let longest = Manifest::parse("x.toml", "limits = { timeout = \"4294967295s\" }").unwrap();
+        assert!(std::time::Instant::now().checked_add(longest.limits.timeout).is_some());
+    }
+
+    #[test]
+    fn mandatory_is_read_from_a_wrong_manifest() {
+        for text in [
+            "mandatory = true",
+            "mandatory = true\nno_such_key = 1\n[limits]\ncpu = 7",
+            "mandatory = \"true\"",
+            "mandatory = true\nhooks = {\n",
+            "hooks = [\n  \"mandatory\" = true",
+            "mandatory = true\nmandatory = true",
+        ] {
+            assert!(Manifest::asks_mandatory(text), "{text}");
+        }
+        for text in ["", "mandatory = false\nno_such_key = 1", "hooks = {\n", "priority = \"mandatory\""] {
+            assert!(!Manifest::asks_mandatory(text), "{text}");
+        }
     }
 
     #[test]

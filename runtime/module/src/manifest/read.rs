@@ -17,6 +17,8 @@ type Value<'t> = Spanned<DeValue<'t>>;
 
 const DEFAULT_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_RETRIES: i64 = 100;
+/// The longest duration: 136 years, which can be added to every clock of the system.
+const MAX_DURATION: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// The word of `known` that is nearest to `word`, when one is near.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -39,6 +41,23 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Manifest, Vec<ManifestErro
     }
     reader.errors.sort_by_key(|error| (error.line, error.column));
     Err(reader.errors)
+}
+
+/// Whether the manifest asks for its module to be mandatory, whatever else is wrong with it.
+///
+/// Only a clear no is one: a manifest that is no TOML asks for it when one of its lines begins with the key,
+/// and so does a value that is neither true nor false.
+pub(super) fn asks_mandatory(text: &str) -> bool {
+    const KEY: &str = "mandatory";
+    match DeTable::parse(text) {
+        Ok(table) => {
+            table.get_ref().get(KEY).is_some_and(|value| !matches!(value.get_ref(), DeValue::Boolean(false)))
+        }
+        Err(_) => text.lines().any(|line| {
+            let around = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\u{feff}');
+            line.trim_start_matches(around).starts_with(KEY)
+        }),
+    }
 }
 
 struct Reader<'t> {
@@ -209,7 +228,12 @@ impl Reader<'_> {
             match name {
                 "cpu" => self.duration(&path, value, &mut into.cpu),
                 "timeout" => self.duration(&path, value, &mut into.timeout),
-                "memory" => into.memory = self.size(&path, value).unwrap_or(into.memory),
+                "memory" => {
+                    if let Some(bytes) = self.size(&path, value) {
+                        into.memory = bytes;
+                        manifest.memory_at = Some(self.located(&value.span(), ()));
+                    }
+                }
                 "table_elements" => {
                     let most = i64::try_from(MAX_TABLE_ELEMENTS).unwrap_or(i64::MAX);
                     self.count(&path, value, 1, most, &mut into.table_elements);
@@ -336,8 +360,13 @@ impl Reader<'_> {
     fn duration(&mut self, key: &str, value: &Value<'_>, into: &mut Duration) {
         match value.get_ref() {
             DeValue::String(text) => match humantime::parse_duration(text) {
-                Ok(duration) if duration >= Duration::from_millis(1) => *into = duration,
-                Ok(_) => self.error(&value.span(), key, "expected at least \"1ms\""),
+                Ok(duration) if duration < Duration::from_millis(1) => {
+                    self.error(&value.span(), key, "expected at least \"1ms\"");
+                }
+                Ok(duration) if duration > MAX_DURATION => {
+                    self.error(&value.span(), key, "expected at most \"136y\"");
+                }
+                Ok(duration) => *into = duration,
                 Err(error) => self.error(
                     &value.span(),
                     key,

@@ -104,7 +104,7 @@ async fn every_hook_is_called_with_its_own_words() {
             },
             "subscribed c2 a/+ Qos::ExactlyOnce",
         ),
-        (Event::SessionUnsubscribed { client: client("c2"), filter }, "unsubscribed c2 a/+"),
+        (Event::SessionUnsubscribed { client: client("c2"), filter, shared: false }, "unsubscribed c2 a/+"),
     ] {
         let error = module.call(&scope(event)).await.unwrap_err();
         assert!(

@@ -1,6 +1,7 @@
 //! Storage and broker as the host sees them, played.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tidegate_event::{
@@ -22,6 +23,8 @@ pub struct FakeStorage {
     pub called: Notify,
     /// Whether parts are completed at once.
     pub at_once: Mutex<bool>,
+    /// Whether being asked for connectors, as every load does, panics.
+    pub panics: AtomicBool,
 }
 
 impl FakeStorage {
@@ -139,6 +142,7 @@ impl Storage for FakeStorage {
     }
 
     fn connectors(&self, _: &Tenant) -> Vec<String> {
+        assert!(!self.panics.load(Ordering::Relaxed), "told to panic");
         ["fake:pool", "fake:down", "fake:slow", "fake:full", "fake:picky"].map(str::to_owned).to_vec()
     }
 }

@@ -122,6 +122,21 @@ async fn storage_operations_are_limited_per_event() {
 }
 
 #[tokio::test]
+async fn refused_storage_operations_are_said_once_per_event() {
+    let log = crate::fakes::Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let bench = Bench::new();
+    *bench.storage.at_once.lock() = true;
+    let module = bench.probe("limits = { storage_ops = 0 }").await;
+    for event in 1..=2 {
+        // Six refusals.
+        assert_eq!(ask(&module, "run-many/5").await, "0 Err(Error::QuotaExceeded)");
+        let said = log.lines().iter().filter(|line| line.contains("passed its limit storage_ops")).count();
+        assert_eq!(said, event);
+    }
+}
+
+#[tokio::test]
 async fn output_is_limited_per_event() {
     let bench = Bench::new();
     let module = bench.probe("limits = { log_bytes = \"10KiB\", cpu = \"5s\" }").await;

@@ -143,7 +143,11 @@ async fn a_wrong_manifest_is_refused_with_its_place() {
             "connectors = [\"fake:pol\"]",
             "m.toml:1:15: connectors: no connector \"fake:pol\"; did you mean \"fake:pool\"?",
         ),
-        ("limits = { memory = \"1GiB\" }", "limits.memory: this host gives an instance at most 256.0 MiB"),
+        (
+            "[limits]\n  memory = \"1GiB\"",
+            "m.toml:2:12: limits.memory: this host gives an instance at most 256.0 MiB",
+        ),
+        ("limits = { timeout = \"500000000000y\" }", "m.toml:1:22: limits.timeout: expected at most"),
         (
             "config = { a = \"env:TIDEGATE_NO_SUCH\" }",
             "config.a: environment variable TIDEGATE_NO_SUCH is not set",

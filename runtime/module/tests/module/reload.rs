@@ -111,6 +111,69 @@ async fn a_mandatory_module_must_load() {
     assert!(path.ends_with("m.wasm") && reason.contains("no WebAssembly"), "{reason}");
 }
 
+async fn refused(bench: &Bench) -> (PathBuf, String) {
+    let opened = Directory::open(bench.host.clone(), bench.dir(), Tenant::default(), Arc::new(|_| {})).await;
+    let Err(HostError::Mandatory { path, reason }) = opened else { panic!("it opened") };
+    (path, reason)
+}
+
+#[tokio::test]
+async fn a_mandatory_module_with_a_wrong_manifest_must_load() {
+    let bench = Bench::new();
+    for (manifest, part) in [
+        ("mandatory = true\npriorty = 1", "priorty: unknown key"),
+        ("mandatory = true\nhooks = {\n", "m.toml:"),
+    ] {
+        bench.write("m", &guest("pass"), manifest);
+        let (path, reason) = refused(&bench).await;
+        assert!(path.ends_with("m.wasm") && reason.contains(part), "{reason}");
+    }
+    // A manifest that cannot be read at all may be one.
+    let manifest = bench.dir().join("m.toml");
+    fs::remove_file(&manifest).unwrap();
+    fs::create_dir(&manifest).unwrap();
+    assert!(refused(&bench).await.0.ends_with("m.wasm"));
+    fs::remove_dir(&manifest).unwrap();
+    bench.write("m", &guest("pass"), "mandatory = false\npriorty = 1");
+    assert!(Followed::open(bench).await.names().is_empty());
+}
+
+#[tokio::test]
+async fn a_mandatory_module_without_its_file_must_load() {
+    let bench = Bench::new();
+    fs::write(bench.dir().join("other.toml"), "priority = 1").unwrap();
+    fs::write(bench.dir().join("m.toml"), "mandatory = true").unwrap();
+    assert!(refused(&bench).await.0.ends_with("m.wasm"));
+    // A link that leads nowhere is no file.
+    std::os::unix::fs::symlink(bench.root.path().join("none"), bench.dir().join("m.wasm")).unwrap();
+    let (path, reason) = refused(&bench).await;
+    assert!(path.ends_with("m.wasm") && reason.contains("its manifest is there"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_load_that_panics_is_a_failure_and_the_next_save_loads() {
+    let bench = Bench::new();
+    bench.storage.panics.store(true, Ordering::Relaxed);
+    bench.write("m", &guest("pass"), "");
+    let mut followed = Followed::open(bench).await;
+    assert_eq!(followed.until_failure("the load panicked").await, "the load panicked");
+    let second = variant(guest("pass"), 1);
+    fs::write(followed.path("n"), &second).unwrap();
+    for _ in 0..3_000 {
+        if followed.directory.failures().len() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(followed.directory.failures().len(), 2);
+    followed.bench.storage.panics.store(false, Ordering::Relaxed);
+    for name in ["m", "n"] {
+        fs::write(followed.path(name), &second).unwrap();
+    }
+    followed.until(|now| now.len() == 2).await;
+    assert!(followed.directory.failures().is_empty());
+}
+
 #[tokio::test]
 async fn a_save_replaces_the_version() {
     let (pass, upper) = (guest("pass"), guest("upper"));

@@ -30,7 +30,7 @@ pub(super) enum Notice {
     Refused(String),
     /// SUBACK: per filter nothing, or why it was refused.
     Subscribed(Vec<Result<(), String>>),
-    /// A message arrived. Call [`Message::ack`] when it is done.
+    /// A message arrived. Call [`Sender::ack`] when it is done.
     Message(Message),
     /// Our DISCONNECT is written.
     Disconnected,

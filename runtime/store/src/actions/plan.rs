@@ -56,10 +56,11 @@ pub(super) fn plan<'a>(connector: &Connector, builtin: Builtin, scope: &'a Scope
                 qos: *qos,
             })
         }
-        (Builtin::SubscriptionDelete, Event::SessionUnsubscribed { client, filter }) => {
+        // The plain row and the positions belong to the subscription without a share name.
+        (Builtin::SubscriptionDelete, Event::SessionUnsubscribed { client, filter, shared: false }) => {
             Plan::Write(Operation::DeleteSubscription { client: client.id.clone(), filter: filter.clone() })
         }
-        (Builtin::AckedDelete, Event::SessionUnsubscribed { client, filter }) => {
+        (Builtin::AckedDelete, Event::SessionUnsubscribed { client, filter, shared: false }) => {
             Plan::Write(Operation::DeletePositions { client: client.id.clone(), filter: filter.clone() })
         }
         (_, Event::MessagePublish { message, .. }) => publish(builtin, message),

@@ -1,5 +1,6 @@
 //! Option values that may be secret: given literally, or as `env:NAME` or `file:PATH`.
 
+use std::env::VarError;
 use std::fmt;
 
 /// A text that must not be printed. Only [`expose`](Self::expose) gives it.
@@ -41,7 +42,7 @@ impl fmt::Debug for Secret {
 /// What is missing, without the value.
 pub(crate) fn resolve(text: &str) -> Result<Option<Secret>, String> {
     let value = if let Some(name) = text.strip_prefix("env:") {
-        std::env::var(name).map_err(|error| format!("environment variable {name:?}: {error}"))?
+        std::env::var(name).map_err(|error| unreadable(name, &error))?
     } else if let Some(path) = text.strip_prefix("file:") {
         let mut value = std::fs::read_to_string(path).map_err(|error| format!("file {path:?}: {error}"))?;
         let kept = value.trim_end_matches(['\n', '\r']).len();
@@ -51,6 +52,15 @@ pub(crate) fn resolve(text: &str) -> Result<Option<Secret>, String> {
         return Ok(None);
     };
     Ok(Some(Secret { value, reference: Some(text.to_owned()) }))
+}
+
+/// Why a variable gives no text. The error's own words would show the value.
+fn unreadable(name: &str, error: &VarError) -> String {
+    let why = match error {
+        VarError::NotPresent => "not set",
+        VarError::NotUnicode(_) => "not UTF-8",
+    };
+    format!("environment variable {name:?}: {why}")
 }
 
 #[cfg(test)]
@@ -63,6 +73,15 @@ mod tests {
         let secret = Secret::literal("hunter2");
         assert_eq!(format!("{secret} {secret:?}"), "[redacted] [redacted]");
         assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_variable_that_is_not_utf_8_is_never_printed() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let value = std::ffi::OsString::from_vec(b"hunter2\xff".to_vec());
+        let text = unreadable("NAME", &VarError::NotUnicode(value));
+        assert_eq!(text, "environment variable \"NAME\": not UTF-8");
     }
 
     #[test]

@@ -47,10 +47,26 @@ impl File {
         if let Some(dir) = self.path.parent() {
             tokio::fs::create_dir_all(dir).await?;
         }
+        self.create().await;
         let mut connection = Connection::open(self.options(connector, "writer")).await?;
         sqlx::raw_sql(include_str!("schema.sql")).execute(&mut connection.inner).await?;
         connection.busy = false;
         Ok(connection)
+    }
+
+    /// Makes a missing file that only its owner can read: it may hold whatever is published. SQLite's other files get
+    /// the same permissions from it. SQLite reports what is wrong when this fails.
+    async fn create(&self) {
+        let mut options = tokio::fs::OpenOptions::new();
+        // Never opens a file that exists: closing it again would release SQLite's locks of this process (POSIX).
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        options.mode(0o600);
+        if let Err(error) = options.open(&self.path).await
+            && error.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            tracing::debug!(path = %self.path.display(), %error, "the database file cannot be made");
+        }
     }
 
     async fn open_reader(&self, connector: &str) -> Result<Connection, sqlx::Error> {

@@ -185,7 +185,8 @@ impl Sqlite {
         params: Params,
     ) -> Result<Rows, Failure> {
         let text = AssertSqlSafe(Arc::<str>::from(statement)).into_sql_str();
-        let mut stream = sqlx::query_with(text, params.finish()?).fetch(connection);
+        let mut stream =
+            sqlx::query_with(text, params.finish()?).persistent(is_kept(statement)).fetch(connection);
         let (mut rows, mut size) = (Rows::default(), 0);
         while let Some(row) = stream.try_next().await? {
             if rows.columns.is_empty() {
@@ -201,6 +202,11 @@ impl Sqlite {
         }
         Ok(rows)
     }
+}
+
+/// Whether a connection keeps a guest's statement prepared. Long ones would fill the memory: a connection keeps many.
+const fn is_kept(statement: &str) -> bool {
+    statement.len() <= 16 * 1024
 }
 
 async fn command(connection: &mut SqliteConnection, text: &'static str) -> Result<(), sqlx::Error> {
@@ -289,7 +295,8 @@ impl Backend for Sqlite {
                 let mut changed = 0;
                 for list in params {
                     let query =
-                        sqlx::query_with(AssertSqlSafe(Arc::clone(&text)), Params::of(list).finish()?);
+                        sqlx::query_with(AssertSqlSafe(Arc::clone(&text)), Params::of(list).finish()?)
+                            .persistent(is_kept(&text));
                     let rows = query.execute(&mut connection.inner).await?.rows_affected();
                     // After other statements SQLite repeats the number of the last one that changed rows.
                     changed += if changes_rows { rows } else { 0 };

@@ -74,13 +74,17 @@ pub(super) async fn unread(
     params.integer(wanted.limit.into());
     let mut rows = sqlx::query_with(PAGE_OF_TOPIC, params.finish()?).fetch(connection);
     let mut page = Filling::new(wanted.limit, max_bytes);
+    let mut seen = 0;
     while let Some(row) = rows.try_next().await? {
+        seen += 1;
         page.row(&row, Origin::Fetched, |_| true)?;
         if page.is_full() {
             break;
         }
     }
-    Ok(page.messages())
+    // The limit counts rows, also those that are no messages: more may follow a page that is not full.
+    let more = page.is_full() || seen >= wanted.limit;
+    Ok(Page { next: more.then_some(page.last), messages: page.messages })
 }
 
 async fn unread_of_range(

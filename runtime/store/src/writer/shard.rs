@@ -235,10 +235,14 @@ impl Worker {
 
     async fn refuse(&self, operation: &Operation, part: Option<AckPart>, error: &BackendError) {
         let WriterParts { connector, metrics, dead_letters, .. } = &*self.parts;
-        metrics.refused.increment(1);
         let reason = error.to_string();
         tracing::warn!(%connector, operation = operation.name(), error = %reason, "operation refused");
-        dead_letters.keep(connector, operation, &reason).await;
+        if !dead_letters.keep(connector, operation, &reason).await {
+            // Neither stored nor kept: without an ack, which dropping the part says, the publisher sends it again.
+            metrics.abandoned.increment(1);
+            return;
+        }
+        metrics.refused.increment(1);
         if let Some(part) = part {
             part.fail(AckError::Refused {
                 connector: connector.clone(),

@@ -226,6 +226,15 @@ async fn a_store_that_is_down_is_tried_again_until_it_is_up() {
     assert_eq!(bench.letters(), "");
 }
 
+#[tokio::test]
+async fn a_dead_letter_that_cannot_be_written_is_not_acknowledged() {
+    let bench = bench(1, MANY, MANY);
+    std::fs::create_dir(bench.dir.path().join("dead-letters.jsonl")).unwrap();
+    *bench.backend.refuse.lock() = vec!["bad"];
+    let (good, bad) = (bench.put("good").await, bench.put("bad").await);
+    assert_eq!((good.await, bad.await), (Ok(()), Err(AckError::Abandoned)));
+}
+
 /// Keeps counters and gauges by name and labels.
 #[derive(Default)]
 struct Recorder(Mutex<BTreeMap<String, Arc<AtomicU64>>>);

@@ -176,8 +176,13 @@ impl Bench {
 
     /// Unsubscribes.
     pub(crate) async fn unsubscribe(&self, client: &Arc<Client>, filter: &str) {
+        self.unsubscribe_event(client, filter, false).await;
+    }
+
+    /// Unsubscribes from `filter` or from its shared namesake.
+    pub(crate) async fn unsubscribe_event(&self, client: &Arc<Client>, filter: &str, shared: bool) {
         let (client, filter): (_, TopicFilter) = (Arc::clone(client), filter.parse().expect("filter"));
-        assert_eq!(self.raise(Event::SessionUnsubscribed { client, filter }).await.0, Ok(()));
+        assert_eq!(self.raise(Event::SessionUnsubscribed { client, filter, shared }).await.0, Ok(()));
     }
 
     /// Subscribes and reads all pages of the backlog; nothing is acked.

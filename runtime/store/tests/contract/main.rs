@@ -30,6 +30,7 @@ macro_rules! contract {
                 clients::stored_subscriptions_are_looked_up,
                 clients::rows_that_cannot_be_subscribed_are_skipped,
                 clients::subscriptions_are_stored_and_deleted,
+                clients::the_end_of_a_shared_subscription_deletes_nothing_of_the_plain_one,
                 messages::publish_stores_qos_1_and_2_only,
                 messages::store_stores_every_qos_and_once_beside_publish,
                 messages::payloads_are_bytes,
@@ -38,6 +39,7 @@ macro_rules! contract {
                 messages::a_position_never_goes_back,
                 messages::an_ack_of_an_unstored_message_moves_to_the_newest_stored_one,
                 messages::a_backlog_comes_in_pages,
+                messages::a_page_with_an_unusable_row_is_not_the_last,
                 messages::a_time_range_bounds_the_age,
                 messages::a_wildcard_fetch_filters_by_topic,
                 messages::a_wildcard_fetch_fills_its_pages,
@@ -55,6 +57,7 @@ macro_rules! contract {
                 statements::only_the_refused_message_fails,
                 statements::an_endless_statement_is_given_up,
                 statements::guests_run_functions_and_statements,
+                statements::a_guest_that_is_not_polled_holds_nobody_back,
                 statements::guests_query_with_typed_values,
                 statements::guests_cannot_reach_the_connection,
             }

@@ -104,3 +104,23 @@ pub(crate) async fn subscriptions_are_stored_and_deleted(factory: &dyn Factory) 
     bench.unsubscribe(&client, "a/+").await;
     assert_eq!(bench.rows(rows).await, [["test", "a/b", "1"]], "a shared subscription is not stored");
 }
+
+pub(crate) async fn the_end_of_a_shared_subscription_deletes_nothing_of_the_plain_one(factory: &dyn Factory) {
+    let lines = [
+        r##"session.subscribed.1 = {"topic": "#", "action": {"function": "on_subscription_store"}}"##,
+        r##"session.unsubscribed.1 = {"topic": "#", "action": {"function": "on_subscription_delete"}}"##,
+        r##"session.unsubscribed.2 = {"topic": "#", "action": {"function": "on_acked_delete"}}"##,
+        r##"message.publish.1 = {"topic": "#", "action": {"function": "on_message_publish"}}"##,
+        r##"message.acked.1 = {"topic": "#", "action": {"function": "on_message_acked"}}"##,
+    ];
+    let bench = Bench::new(factory, &lines).await;
+    let client = bench.client("test");
+    bench.subscribe(&client, "t").await;
+    let message = bench.publish_text("t", "x").await;
+    bench.ack(&client, &message, Some(message.id)).await;
+    let rows = "select (select count(*) from mqtt_sub), (select count(*) from mqtt_acked)";
+    bench.unsubscribe_event(&client, "t", true).await;
+    assert_eq!(bench.rows(rows).await, [["1", "1"]]);
+    bench.unsubscribe(&client, "t").await;
+    assert_eq!(bench.rows(rows).await, [["0", "0"]]);
+}

@@ -316,3 +316,25 @@ pub(crate) async fn rows_of_other_writers_are_delivered_and_acked(factory: &dyn 
     bench.ack(&client, &ours, Some(ours.id)).await;
     assert_eq!(bench.fetch_texts(&client, "hello").await, Vec::<String>::new());
 }
+
+pub(crate) async fn a_page_with_an_unusable_row_is_not_the_last(factory: &dyn Factory) {
+    let fetch = r##"session.subscribed.1 = {"topic": "#", "action": {"function": "on_message_fetch"}, "offline_opts": {"max_returned_count": 3}, "pool": "pool1"}"##;
+    let bench = Bench::new(factory, &[PUBLISH, fetch]).await;
+    for n in 0..7 {
+        bench.publish_text("t", &n.to_string()).await;
+    }
+    bench.exec("update mqtt_msg set qos = 3 where payload = '1'").await;
+    for filter in ["t", "t/#"] {
+        assert_eq!(
+            bench.fetch_texts(&bench.client("c"), filter).await,
+            ["0", "2", "3", "4", "5", "6"],
+            "{filter}"
+        );
+    }
+    bench.exec("update mqtt_msg set qos = 3 where id <= 3").await;
+    assert_eq!(
+        bench.fetch_texts(&bench.client("c"), "t").await,
+        ["3", "4", "5", "6"],
+        "a page of nothing else"
+    );
+}

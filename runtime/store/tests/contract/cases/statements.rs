@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tidegate_event::{
     AckError, AckLevel, ActionOptions, Event, SqlValue, Storage as _, StorageError, Tenant,
 };
@@ -219,4 +220,14 @@ pub(crate) async fn guests_cannot_reach_the_connection(factory: &dyn Factory) {
     assert!(matches!(error, StorageError::Timeout { .. }), "{error}");
     bench.exec("create table after(a)").await;
     assert_eq!(bench.rows("select count(*) from after").await, [["0"]]);
+}
+
+pub(crate) async fn a_guest_that_is_not_polled_holds_nobody_back(factory: &dyn Factory) {
+    let line = r##"message.publish.1 = {"topic": "#", "action": {"function": "on_message_publish"}}"##;
+    let bench = Bench::with_tables(factory, &["create table t(a integer)"], &[line]).await;
+    let tenant = Tenant::default();
+    let mut call = bench.stores.exec(&tenant, "pool1", "insert into t values(1)", vec![vec![]]);
+    assert!(call.as_mut().now_or_never().is_none(), "begun, and then left alone");
+    bench.publish_text("t", "x").await; // has a time limit
+    assert_eq!(call.await, Ok(1));
 }
