@@ -70,6 +70,9 @@ impl Control for BrokerControl {
     }
 
     fn deliver(&self, tenant: &Tenant, client_id: &str, message: Message) -> Result<(), ControlError> {
+        if message.hops > HOP_LIMIT {
+            return Err(ControlError::HopLimit(HOP_LIMIT));
+        }
         self.command(tenant, client_id, Command::Deliver(Arc::new(message)))
     }
 

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::paths;
-use crate::process::{Result, cargo, output, run};
+use crate::process::{Result, cargo, output, run, shown};
+use crate::screen;
 
 /// What `cargo fuzz` passes: coverage for libFuzzer, and AddressSanitizer. Nightly options, which
 /// `RUSTC_BOOTSTRAP` makes stable take.
@@ -53,11 +54,25 @@ pub(crate) fn run_all() -> Result<Vec<(String, Result<()>)>> {
             let mut fuzz = Command::new(programs.join(&name));
             fuzz.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={MAX_LENGTH}"));
             // A crashing input must be found again: beside the corpus, not in the clone.
-            fuzz.arg(format!("-artifact_prefix={}/", corpus.display())).arg("-print_final_stats=1");
-            let result = run(fuzz.arg(&corpus).arg(folder.join("seeds").join(&name)));
+            fuzz.arg(format!("-artifact_prefix={}/", corpus.display()));
+            let result = quietly(fuzz.arg(&corpus).arg(folder.join("seeds").join(&name)));
             Ok((name, result))
         })
         .collect()
+}
+
+/// Runs a target and shows what it did in a line; all that it said only when it failed.
+fn quietly(fuzz: &mut Command) -> Result<()> {
+    let line = shown(fuzz);
+    println!("{}", screen::faint(&format!("$ {line}")));
+    let output = fuzz.output().map_err(|error| format!("cannot start `{line}`: {error}"))?;
+    // libFuzzer speaks on standard error.
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("{}\n{said}", output.status));
+    }
+    println!("  {}", said.lines().rev().find(|line| line.starts_with("Done ")).unwrap_or("done"));
+    Ok(())
 }
 
 /// The targets, by the files of `fuzz_targets`.

@@ -7,7 +7,8 @@ use crate::process::Result;
 /// The root of the clone.
 pub(crate) fn root() -> &'static Path {
     // tests/xtask is two folders down.
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().and_then(Path::parent).unwrap_or(here)
 }
 
 /// Built things and tools: `${XDG_CACHE_HOME:-$HOME/.cache}/tidegate`.

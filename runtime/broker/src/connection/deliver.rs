@@ -134,6 +134,11 @@ where
         }
     }
 
+    /// Whether deliveries may begin: their handlers run after those of client.connected and session.created.
+    pub(super) fn may_deliver(&self) -> bool {
+        !self.deliveries.deliver_bound || self.pipeline.is_open()
+    }
+
     /// Encodes deliveries until something is to be waited for. Gives whether anything was done.
     pub(super) fn poll_deliveries(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
@@ -167,7 +172,7 @@ where
                 moved = true;
                 continue;
             }
-            if self.output.len() >= OUTPUT_ENOUGH || (self.deliveries.deliver_bound && !open) {
+            if self.output.len() >= OUTPUT_ENOUGH || !self.may_deliver() {
                 return moved;
             }
             if !self.resend_next() {

@@ -348,9 +348,13 @@ where
 
     /// Everything waits. Registers for what other tasks do, and gives back memory that an idle client needs not.
     fn rest(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
-        let wants_messages = self.deliveries.wants_messages() && self.output.len() < OUTPUT_ENOUGH;
+        // Only what can be done now may keep the task awake.
+        let can_deliver = self.seat.inflight.is_resent() && self.may_deliver();
+        let wants_messages =
+            can_deliver && self.deliveries.wants_messages() && self.output.len() < OUTPUT_ENOUGH;
+        let may_command = self.pipeline.waiting_bytes() < self.shared.config.read_ahead();
         let mut outbox = self.session.outbox();
-        if (wants_messages && outbox.len() > 0) || outbox.has_commands() {
+        if (wants_messages && outbox.len() > 0) || (may_command && outbox.has_commands()) {
             return Ok(Turn::Moved);
         }
         outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len());

@@ -206,6 +206,8 @@ impl Pipeline {
                 for hold in granted.iter().filter_map(|granted| granted.hold) {
                     session.outbox().release(hold);
                 }
+                // The client's next connection may sleep while messages were held.
+                session.nudge();
             }
         }
     }

@@ -42,6 +42,10 @@ fn poll_scopes<'a>(
     Poll::Ready(Ok(()))
 }
 
+/// Filters that one SUBSCRIBE may hold. Each brings retained and stored messages of its own: what one packet can
+/// start must be bounded.
+const MAX_FILTERS: usize = 256;
+
 impl Pipeline {
     /// Subscribes filter after filter, until the handlers of one run or all are done.
     pub(super) fn raise_subscribe(&mut self, mut request: Subscribing) {
@@ -60,6 +64,10 @@ impl Pipeline {
         let Wanted { text, filter, options } = wanted;
         let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
         let too_deep = |levels: usize| levels > self.realm.broker.config.max_topic_levels;
+        if request.packet_id.is_some() && request.reasons.len() >= MAX_FILTERS {
+            request.reasons.push(ReasonCode::QUOTA_EXCEEDED);
+            return None;
+        }
         let filter = match filter {
             Ok(filter) if !too_deep(filter.filter.levels().count()) => filter,
             Ok(_) => {

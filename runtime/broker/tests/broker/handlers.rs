@@ -458,7 +458,8 @@ async fn handlers_of_an_ack_go_on_while_the_last_messages_of_a_lost_client_are_r
     let hooks = [Hook::MessagePublish, Hook::MessageAcked, Hook::ClientDisconnected];
     let hooks = Script::new(&hooks, move |scope| {
         let (gate, writer) = (closed.clone(), writer.clone());
-        let (hook, second) = (scope.event.hook(), payload(scope) == "second");
+        let hook = scope.event.hook();
+        let second = scope.event.message().is_some_and(|message| &message.payload[..] == b"second");
         Some(Box::pin(async move {
             match hook {
                 Hook::MessageAcked => {

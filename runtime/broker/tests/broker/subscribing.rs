@@ -189,3 +189,14 @@ async fn a_message_expires_while_it_waits() {
     assert!((90..=99).contains(&left), "the seconds left, got {left}");
     back.ping().await;
 }
+
+/// Every filter of a packet starts a join of its own: hundreds of thousands in one packet stopped the broker for minutes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_subscribe_can_start_is_bounded() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    client.retain("r", "x").await;
+    let answers = client.subscribe_all(&[("r", 0); 300]).await;
+    assert_eq!(answers.iter().filter(|&&code| code == 0).count(), 256);
+    assert_eq!(answers[256..], [0x97; 44]);
+}
