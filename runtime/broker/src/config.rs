@@ -15,8 +15,10 @@ pub struct BrokerConfig {
     /// for which QoS 1 and 2 above it is an error (0x93, clause 3.3.4); QoS 0 counts in the same window, and
     /// what is above it waits. At least 1. Default: 1,000.
     pub receive_maximum: u16,
-    /// Bytes of packets that are parsed and wait while the window is full, so that PINGREQ, acknowledgements
-    /// and DISCONNECT behind them are still served. When it is full too, the socket is not read. Default: 1 MiB.
+    /// Memory of packets that are parsed and wait: PUBLISH while the window is full, SUBSCRIBE and UNSUBSCRIBE
+    /// until they are answered, and what earlier connections of the client have left unfinished. Behind them
+    /// PINGREQ, acknowledgements and DISCONNECT are still served. When it is full too, the socket is not read.
+    /// Twice as much left by earlier connections, and CONNECT is refused as 0x89 Server busy. Default: 1 MiB.
     pub read_ahead_bytes: usize,
     /// How many QoS 1 and 2 deliveries may be unacknowledged by the client; its own receive maximum may lower
     /// it. At least 1. Default: 100.
@@ -33,8 +35,8 @@ pub struct BrokerConfig {
     pub max_topic_levels: usize,
     /// How many topic aliases a client may use (MQTT 5 clause 3.1.2.11.5). Default: 32.
     pub max_topic_alias: u16,
-    /// Bytes of topics and payloads of the retained messages of one tenant. A message that would pass it is
-    /// delivered but not retained, and counted. Default: 256 MiB.
+    /// Memory of the retained messages of one tenant, bytes: payloads, properties and the levels of their topics.
+    /// A message that would pass it is delivered but not retained, and counted. Default: 256 MiB.
     pub max_retained_bytes: usize,
     /// How many connections there may be in the process. One more is closed at once. Default: 1,000,000.
     pub max_connections: usize,

@@ -7,6 +7,7 @@ use tidegate_event::{Control, ControlError, Message, QoS, Tenant, TopicFilter};
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::broker::Shared;
+use crate::codec::Ack;
 use crate::session::outbox::CommandRefused;
 
 /// How many module publishes may lie behind a message (loop guard).
@@ -22,6 +23,22 @@ pub(crate) enum Command {
     Unsubscribe(ByteString),
     /// End the connection.
     Disconnect,
+    /// The client sent a QoS 2 message again that an earlier connection of it had taken: this is the answer.
+    Answer(Ack),
+    /// The same, when the answer is to close the connection.
+    Close,
+}
+
+impl Command {
+    /// Whether it goes through the client's pipeline, so that it needs room there.
+    pub(crate) fn is_enqueued(&self) -> bool {
+        matches!(self, Self::Subscribe(..) | Self::Unsubscribe(_))
+    }
+
+    /// Whether it is taken although many commands wait.
+    pub(crate) fn is_urgent(&self) -> bool {
+        matches!(self, Self::Disconnect | Self::Answer(_) | Self::Close)
+    }
 }
 
 /// The broker's [`Control`].

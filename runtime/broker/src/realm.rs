@@ -44,8 +44,10 @@ impl Realm {
 
     /// Ends `session` and publishes the will that was waiting for that.
     pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>) {
+        // Its end is recorded before another session can have its name.
+        let will = session.end(self);
         self.registry.remove(session);
-        if let Some(will) = session.end(self) {
+        if let Some(will) = will {
             self.publish_later(will);
         }
     }

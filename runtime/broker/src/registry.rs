@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::pipeline::Unfinished;
 use crate::realm::Realm;
 use crate::session::{Seat, Seated, Session};
 
@@ -22,6 +23,8 @@ pub(crate) struct Handover {
     pub(crate) quiet: oneshot::Receiver<()>,
     /// Ready when its last message has been routed.
     pub(crate) done: oneshot::Receiver<()>,
+    /// How much it, and those before it, still hold.
+    pub(crate) unfinished: Arc<Unfinished>,
 }
 
 #[derive(Default)]
@@ -94,6 +97,20 @@ impl Registry {
         if state.leaving.get(client_id).is_some_and(|handover| handover.connection == connection) {
             state.leaving.remove(client_id);
         }
+    }
+
+    /// The connection that got `attached` is refused after all: everything is as if it had come and gone.
+    pub(crate) fn decline(&self, realm: &Arc<Realm>, client_id: &ByteString, attached: Attached) {
+        let Attached { session, seat, resumed, handover } = attached;
+        if let Some(handover) = handover {
+            self.0.lock().leaving.insert(client_id.clone(), handover);
+        }
+        if resumed {
+            realm.start_expiry(&session);
+        } else {
+            realm.end_session(&session);
+        }
+        drop(seat);
     }
 
     fn claim(

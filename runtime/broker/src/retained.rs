@@ -19,7 +19,7 @@ struct Node {
 struct Store {
     root: Node,
     messages: usize,
-    /// Topics and payloads.
+    /// Of messages and of the levels of their topics.
     bytes: usize,
     /// How many have an expiry.
     expiring: usize,
@@ -40,8 +40,15 @@ pub(crate) enum Set {
 #[derive(Default)]
 pub(crate) struct Retained(RwLock<Store>);
 
+/// What a level takes besides its name: its place among its siblings and its own table.
+const LEVEL: usize = 256;
+
 fn size(message: &Message) -> usize {
-    message.topic.as_str().len() + message.payload.len()
+    size_of::<Message>() + message.size()
+}
+
+fn level_size(name: &str) -> usize {
+    LEVEL + name.len()
 }
 
 fn is_expired(message: &Message, now_ms: u64) -> bool {
@@ -68,7 +75,8 @@ impl Retained {
     pub(crate) fn set(&self, message: Arc<Message>, max_bytes: usize) -> Set {
         let mut store = self.0.write();
         let replaced = find(&store.root, &message.topic).map_or(0, |old| size(old));
-        if store.bytes - replaced + size(&message) > max_bytes {
+        let levels = missing_levels(&store.root, &message.topic);
+        if store.bytes - replaced + levels + size(&message) > max_bytes {
             return Set::Full;
         }
         let mut node = &mut store.root;
@@ -80,6 +88,7 @@ impl Retained {
             node = child;
         }
         let old = node.message.replace(Arc::clone(&message));
+        store.bytes += levels;
         store.count_in(&message);
         match old {
             None => Set::New,
@@ -96,7 +105,9 @@ impl Retained {
             return false;
         }
         let mut store = self.0.write();
-        let Some(old) = remove(&mut store.root, &mut topic.levels()) else { return false };
+        let mut levels = 0;
+        let Some(old) = remove(&mut store.root, &mut topic.levels(), &mut levels) else { return false };
+        store.bytes -= levels;
         store.count_out(&old);
         true
     }
@@ -129,7 +140,9 @@ impl Retained {
             return expired;
         }
         let mut store = self.0.write();
-        sweep(&mut store.root, now_ms(), &mut expired);
+        let mut levels = 0;
+        sweep(&mut store.root, now_ms(), &mut expired, &mut levels);
+        store.bytes -= levels;
         for message in &expired {
             store.count_out(message);
         }
@@ -145,12 +158,30 @@ fn find<'a>(root: &'a Node, topic: &TopicName) -> Option<&'a Arc<Message>> {
     node.message.as_ref()
 }
 
-fn remove<'a>(node: &mut Node, levels: &mut impl Iterator<Item = &'a str>) -> Option<Arc<Message>> {
+/// Bytes of the levels of `topic` that are not there yet.
+fn missing_levels(root: &Node, topic: &TopicName) -> usize {
+    let (mut node, mut missing) = (Some(root), 0);
+    for level in topic.levels() {
+        node = node.and_then(|node| node.children.get(level));
+        if node.is_none() {
+            missing += level_size(level);
+        }
+    }
+    missing
+}
+
+/// Takes the message out; adds the bytes of the levels that go with it to `gone`.
+fn remove<'a>(
+    node: &mut Node,
+    levels: &mut impl Iterator<Item = &'a str>,
+    gone: &mut usize,
+) -> Option<Arc<Message>> {
     let Some(level) = levels.next() else { return node.message.take() };
     let child = node.children.get_mut(level)?;
-    let message = remove(child, levels)?;
+    let message = remove(child, levels, gone)?;
     if child.message.is_none() && child.children.is_empty() {
         node.children.remove(level);
+        *gone += level_size(level);
     }
     Some(message)
 }
@@ -179,13 +210,17 @@ fn collect(node: &Node, levels: &[&str], first: bool, found: &mut Vec<Arc<Messag
     }
 }
 
-fn sweep(node: &mut Node, now_ms: u64, expired: &mut Vec<Arc<Message>>) {
+fn sweep(node: &mut Node, now_ms: u64, expired: &mut Vec<Arc<Message>>, gone: &mut usize) {
     if node.message.as_ref().is_some_and(|message| is_expired(message, now_ms)) {
         expired.extend(node.message.take());
     }
-    node.children.retain(|_, child| {
-        sweep(child, now_ms, expired);
-        child.message.is_some() || !child.children.is_empty()
+    node.children.retain(|name, child| {
+        sweep(child, now_ms, expired, gone);
+        let kept = child.message.is_some() || !child.children.is_empty();
+        if !kept {
+            *gone += level_size(name);
+        }
+        kept
     });
 }
 
@@ -221,7 +256,7 @@ mod tests {
         let retained = Retained::default();
         let all = ["a", "a/b", "a/b/c", "/", "é/x", "$SYS/x", "b"];
         for topic in all {
-            assert_eq!(retained.set(message(topic, b"x", None), 1_000), Set::New);
+            assert_eq!(retained.set(message(topic, b"x", None), 100_000), Set::New);
         }
         for filter in ["#", "+", "a/#", "a/+", "+/b", "+/+", "$SYS/#", "a/b", "é/+", "nothing/#"] {
             let parsed: TopicFilter = filter.parse().unwrap();
@@ -244,20 +279,39 @@ mod tests {
     #[test]
     fn the_store_is_bounded_in_bytes() {
         let retained = Retained::default();
-        assert_eq!(retained.set(message("t", b"12345", None), 10), Set::New);
-        assert_eq!(retained.set(message("u", b"12345", None), 10), Set::Full);
-        assert_eq!(retained.set(message("t", b"123456789", None), 10), Set::Replaced, "it counts once");
+        let room = size(&message("t", b"123456789", None)) + level_size("t");
+        assert_eq!(retained.set(message("t", b"12345", None), room), Set::New);
+        assert_eq!(retained.set(message("u", b"12345", None), room), Set::Full);
+        assert_eq!(retained.set(message("t", b"123456789", None), room), Set::Replaced, "it counts once");
         assert_eq!(retained.len(), 1);
+    }
+
+    /// Only topics and payloads were counted: deep topics, and properties, were free.
+    #[test]
+    fn levels_and_properties_count_too() {
+        let retained = Retained::default();
+        let deep = "a/".repeat(100) + "a";
+        assert_eq!(retained.set(message(&deep, b"x", None), 10_000), Set::Full);
+        assert_eq!(retained.set(message(&deep, b"x", None), 100_000), Set::New);
+        let shared = retained.0.read().bytes;
+        assert_eq!(retained.set(message(&(deep + "/b"), b"x", None), 100_000), Set::New);
+        assert!(retained.0.read().bytes < shared + 2_000, "levels count once");
+        let mut wordy = Message::clone(&message("t", b"x", None));
+        let user = vec![("k".into(), "v".repeat(5_000).into()); 10];
+        wordy.properties = Some(Box::new(PublishProperties { user, ..Default::default() }));
+        assert_eq!(retained.set(Arc::new(wordy), shared + 40_000), Set::Full);
     }
 
     #[test]
     fn expired_messages_are_not_found_and_are_swept() {
         let retained = Retained::default();
-        retained.set(message("old", b"x", Some((now_ms() - 5_000, 1))), 1_000);
-        retained.set(message("new", b"x", Some((now_ms(), 3_600))), 1_000);
+        retained.set(message("old/deep", b"x", Some((now_ms() - 5_000, 1))), 10_000);
+        retained.set(message("new", b"x", Some((now_ms(), 3_600))), 10_000);
         assert_eq!(topics(&retained, "#"), ["new"]);
         assert_eq!(retained.len(), 2);
         assert_eq!(retained.sweep().len(), 1);
         assert_eq!(retained.len(), 1);
+        assert!(retained.clear(&"new".parse().unwrap()));
+        assert_eq!(retained.0.read().bytes, 0);
     }
 }

@@ -105,7 +105,18 @@ impl IdSource {
 
     /// The next id: now, or just after the last one when the clock has not moved (or went back).
     pub fn next_id(&self) -> MsgId {
-        let now = micros_now().saturating_sub(BASE_MICROS) << SEQUENCE_BITS;
+        self.next_id_at(micros_now())
+    }
+
+    /// The time, for [`IdSource::next_id_at`]: microseconds since the epoch.
+    pub fn now() -> u64 {
+        micros_now()
+    }
+
+    /// The next id for something that happened at `micros`. Reading the clock costs more than the rest; what
+    /// arrives together can share one reading.
+    pub fn next_id_at(&self, micros: u64) -> MsgId {
+        let now = micros.saturating_sub(BASE_MICROS) << SEQUENCE_BITS;
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
             let next = now.max(last + 1);

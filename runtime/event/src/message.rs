@@ -59,6 +59,23 @@ pub struct PublishProperties {
     pub user: Vec<(ByteString, ByteString)>,
 }
 
+/// What a user property takes besides its text.
+const USER_PROPERTY: usize = 64;
+
+impl PublishProperties {
+    /// About how many bytes of memory they take.
+    pub fn size(&self) -> usize {
+        let text = |text: &Option<ByteString>| text.as_ref().map_or(0, |text| text.len());
+        let user: usize =
+            self.user.iter().map(|(name, value)| USER_PROPERTY + name.len() + value.len()).sum();
+        size_of::<Self>()
+            + text(&self.content_type)
+            + text(&self.response_topic)
+            + self.correlation_data.as_ref().map_or(0, Bytes::len)
+            + user
+    }
+}
+
 /// How a message came to be on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Origin {
@@ -109,6 +126,13 @@ impl Message {
     pub fn expires_at_ms(&self) -> Option<u64> {
         let seconds = self.properties.as_ref()?.message_expiry?;
         Some(self.timestamp_ms + u64::from(seconds) * 1_000)
+    }
+
+    /// About how many bytes of memory its content takes: topic, payload and properties.
+    pub fn size(&self) -> usize {
+        self.topic.as_str().len()
+            + self.payload.len()
+            + self.properties.as_deref().map_or(0, PublishProperties::size)
     }
 
     /// The JSON text of `${message}`: `{"id","from","qos","topic","retain","payload","ts"}`, `ts` in

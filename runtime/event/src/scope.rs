@@ -30,12 +30,17 @@ pub struct Effects {
     /// Retained messages found by a store. `Some` also when none was found: the broker's own retained
     /// store then stays silent for this subscription (on_retain_lookup).
     pub retained: Option<Vec<Arc<Message>>>,
+    /// Retained messages of stores that have more of them than fit into one answer.
+    pub retained_rest: Vec<Box<dyn Backlog>>,
 }
 
 impl Effects {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.subscriptions.is_empty() && self.backlogs.is_empty() && self.retained.is_none()
+        self.subscriptions.is_empty()
+            && self.backlogs.is_empty()
+            && self.retained.is_none()
+            && self.retained_rest.is_empty()
     }
 }
 
@@ -45,6 +50,7 @@ impl std::fmt::Debug for Effects {
             .field("subscriptions", &self.subscriptions)
             .field("backlogs", &self.backlogs.len())
             .field("retained", &self.retained.as_ref().map(Vec::len))
+            .field("retained_rest", &self.retained_rest.len())
             .finish()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tidegate_event::{Client, DisconnectReason, QoS, Raised};
+use tidegate_event::{Client, DisconnectReason, Raised};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 
@@ -16,7 +16,6 @@ use crate::codec::{Disconnect, Outgoing};
 use crate::pipeline::{Inbound, Job};
 use crate::registry::Handover;
 use crate::session::Seat;
-use crate::session::delivery::{Delivery, Source};
 use crate::will;
 
 impl<S> Connection<S>
@@ -48,7 +47,8 @@ where
         }
         let (quiet_sender, quiet) = oneshot::channel();
         let (done_sender, done) = oneshot::channel();
-        let handover = Handover { connection: self.client.connection, quiet, done };
+        let unfinished = self.pipeline.leave();
+        let handover = Handover { connection: self.client.connection, quiet, done, unfinished };
         let rest = self.let_go(end.reason, handover);
 
         let Self { stream, shared, realm, client, mut pipeline, output, count, seat, .. } = *self;
@@ -107,10 +107,13 @@ where
         let Deliveries { mut batch, running, acked, .. } = deliveries;
         let handlers = match running {
             Some(Running::Deliver(delivery, handlers)) => {
-                batch.push_front(delivery);
+                // A stored message goes back to where it was read to, so that it keeps its place.
+                if let Some(delivery) = self.feed_put_back(delivery) {
+                    batch.push_front(delivery);
+                }
                 Some(handlers)
             }
-            Some(Running::Acked(handlers)) => Some(handlers),
+            Some(Running::Acked(_, handlers)) => Some(handlers),
             None => None,
         };
         let ending = self.session.expiry() == 0;
@@ -120,25 +123,12 @@ where
             // Publishers may know the session for a while yet.
             *self.seat = Seat::default();
         } else {
-            self.keep(batch);
+            self.session.disconnect(batch.into_iter());
             if reason != DisconnectReason::TakenOver {
                 self.realm.start_expiry(&self.session);
             }
         }
         Rest { handlers, acked }
-    }
-
-    /// The session waits for its client; what was taken out of its queue goes back.
-    fn keep(&mut self, unsent: VecDeque<Delivery>) {
-        let lost: Vec<Source> = unsent
-            .iter()
-            .filter(|delivery| delivery.qos == QoS::AtMostOnce)
-            .map(|delivery| delivery.source)
-            .collect();
-        for source in lost {
-            self.feed_finished(source);
-        }
-        self.session.disconnect(unsent.into_iter());
     }
 }
 

@@ -27,7 +27,8 @@ const BATCH: usize = 256;
 /// An event of the outbound direction whose handlers run.
 pub(super) enum Running {
     Deliver(Delivery, BoxFuture<'static, Admitted>),
-    Acked(BoxFuture<'static, Admitted>),
+    /// With the id of the message.
+    Acked(MsgId, BoxFuture<'static, Admitted>),
 }
 
 /// A message.acked event to be raised.
@@ -88,6 +89,15 @@ impl Deliveries {
         self.batch.is_empty() && self.running.is_none() && self.acked.is_empty()
     }
 
+    /// Ids of what the client has acknowledged and no handler of message.acked knows yet.
+    pub(super) fn acked_ids(&self) -> impl Iterator<Item = MsgId> {
+        let running = match &self.running {
+            Some(Running::Acked(id, _)) => Some(*id),
+            _ => None,
+        };
+        self.acked.iter().map(|acked| acked.message.id).chain(running)
+    }
+
     /// Ids of what was taken out of the outbox and is not sent.
     pub(super) fn ids(&self) -> impl Iterator<Item = MsgId> {
         let running = match &self.running {
@@ -119,6 +129,7 @@ where
 {
     /// Looks up which hooks of this direction have handlers.
     pub(super) fn refresh_hooks(&mut self) {
+        self.pipeline.refresh_hooks();
         let hooks = &self.shared.hooks;
         self.deliveries.deliver_bound = hooks.is_bound(&self.realm.tenant, Hook::MessageDeliver);
         self.deliveries.acked_bound = hooks.is_bound(&self.realm.tenant, Hook::MessageAcked);
@@ -126,7 +137,7 @@ where
             self.seat.positions = None;
         } else if self.seat.positions.is_none() {
             let mut positions = Positions::default();
-            for sent in self.seat.inflight.iter().filter(|sent| sent.delivery.is_positional()) {
+            for sent in self.seat.inflight.iter().filter(|sent| sent.delivery.source.is_positional()) {
                 let message = sent.acked_message();
                 positions.sent(&message.topic, message.id);
             }
@@ -145,9 +156,9 @@ where
         loop {
             match self.deliveries.running.take() {
                 None => {}
-                Some(Running::Acked(mut handlers)) => {
+                Some(Running::Acked(id, mut handlers)) => {
                     if handlers.as_mut().poll(cx).is_pending() {
-                        self.deliveries.running = Some(Running::Acked(handlers));
+                        self.deliveries.running = Some(Running::Acked(id, handlers));
                         return moved;
                     }
                     moved = true;
@@ -188,6 +199,7 @@ where
     /// Sends the next message that was in flight when the last connection ended, if there is one and the window
     /// has room (MQTT 5 clause 4.4).
     fn resend_next(&mut self) -> bool {
+        let before = self.output.len();
         match self.seat.inflight.next_resend(self.deliveries.window) {
             None => return false,
             Some(Resend::Publish(packet_id, delivery)) => {
@@ -199,7 +211,16 @@ where
                     ..codec::Delivery::new(&delivery.message, delivery.qos, packet_id)
                 };
                 encode_publish(&packet, self.protocol, &mut self.output);
-                self.tally.sent(delivery.qos);
+                let (bytes, qos) = (self.output.len() - before, delivery.qos);
+                if bytes == 0 || bytes > self.deliveries.max_packet {
+                    // The client takes smaller packets than on its last connection (clause 3.1.2.11.4).
+                    self.output.truncate(before);
+                    if let Some(Sent { delivery, original, .. }) = self.seat.inflight.withdraw(packet_id) {
+                        self.discard(delivery, original, Drop::TooLarge);
+                    }
+                    return true;
+                }
+                self.tally.sent(qos);
             }
             Some(Resend::Release(packet_id)) => {
                 let ack = Ack { packet_id, reason: tidegate_event::ReasonCode::SUCCESS };
@@ -218,19 +239,24 @@ where
         if self.deliveries.batch.is_empty() {
             let mut outbox = self.session.outbox();
             outbox.take(&mut self.deliveries.batch, BATCH);
-            let relieved = outbox.relieved();
+            let (relieved, losses) = (outbox.relieved(), outbox.take_losses());
             drop(outbox);
+            // Before anything that was queued after the loss can be acknowledged.
+            if let (Some(losses), Some(positions)) = (losses, &mut self.seat.positions) {
+                positions.lost(*losses);
+            }
             for publisher in relieved {
                 self.pipeline.fanout.wake(publisher);
             }
         }
         let room = self.seat.inflight.has_room(self.deliveries.window);
-        let sendable = |delivery: &Delivery| room || delivery.qos == QoS::AtMostOnce;
+        let qos_fits = |qos: QoS| room || qos == QoS::AtMostOnce;
+        let sendable = |delivery: &Delivery| qos_fits(delivery.qos);
         if !self.seat.joins.is_empty() {
             self.deliveries.feeds_turn = !self.deliveries.feeds_turn;
             if self.deliveries.feeds_turn || !self.deliveries.batch.front().is_some_and(sendable) {
                 while let Some(join) =
-                    self.seat.joins.iter_mut().find(|join| join.front().is_some_and(sendable))
+                    self.seat.joins.iter_mut().find(|join| join.next_qos().is_some_and(qos_fits))
                 {
                     match join.pop() {
                         Some((delivery, true)) => self.skip_copy(&delivery),
@@ -253,17 +279,17 @@ where
         let message = &delivery.message;
         if self.seat.inflight.adopt(message.id, delivery.source) {
             if let Some(positions) = &mut self.seat.positions {
-                positions.sent(&message.topic, message.id);
+                positions.sent_from_store(&message.topic, message.id);
             }
             return;
         }
         self.feed_finished(delivery.source);
-        self.acked_implicitly(delivery);
+        self.acked_implicitly(message, delivery.source);
     }
 
     fn deliver(&mut self, delivery: Delivery) {
         if is_expired(&delivery.message) {
-            self.discard(&delivery, Drop::Expired);
+            self.discard(delivery, None, Drop::Expired);
             return;
         }
         if self.deliveries.deliver_bound {
@@ -281,7 +307,9 @@ where
     /// The handlers of message.deliver have run.
     fn decided(&mut self, mut delivery: Delivery, verdict: Verdict) {
         match verdict {
-            Verdict::Drop | Verdict::Reject(_) | Verdict::Fail(_) => self.discard(&delivery, Drop::Handler),
+            Verdict::Drop | Verdict::Reject(_) | Verdict::Fail(_) => {
+                self.discard(delivery, None, Drop::Handler);
+            }
             Verdict::Replace(other) => {
                 delivery.qos = delivery.qos.min(other.qos);
                 let original = std::mem::replace(&mut delivery.message, other);
@@ -311,23 +339,25 @@ where
         // Nothing is appended for a message that no packet can carry.
         if bytes == 0 || bytes > self.deliveries.max_packet {
             self.output.truncate(before);
-            self.discard(&delivery, Drop::TooLarge);
+            self.discard(delivery, original, Drop::TooLarge);
             return;
         }
         self.tally.sent(delivery.qos);
         if delivery.qos == QoS::AtMostOnce {
-            if self.deliveries.acked_bound || delivery.source != Source::Live {
+            let remembers = !self.seat.joins.is_empty() || self.pipeline.is_subscribing();
+            if self.deliveries.acked_bound || remembers || delivery.source != Source::Live {
                 self.feed_finished(delivery.source);
-                let about = original.unwrap_or_else(|| Arc::clone(&delivery.message));
-                self.acked_implicitly(&Delivery { message: about, ..delivery });
+                self.acked_implicitly(original.as_ref().unwrap_or(&delivery.message), delivery.source);
             }
             return;
         }
         let about = original.as_ref().unwrap_or(&delivery.message);
-        if let Some(positions) = &mut self.seat.positions
-            && delivery.is_positional()
-        {
-            positions.sent(&about.topic, about.id);
+        if let Some(positions) = &mut self.seat.positions {
+            match delivery.source {
+                Source::Backlog(_) => positions.sent_from_store(&about.topic, about.id),
+                source if source.is_positional() => positions.sent(&about.topic, about.id),
+                _ => {}
+            }
         }
         let (recorded, id) = (delivery.recorded, about.id);
         let packet_id = self.seat.inflight.push(delivery, original);
@@ -336,12 +366,14 @@ where
         }
     }
 
-    /// Drops `delivery`: it takes no place in the window and counts as acknowledged.
-    fn discard(&mut self, delivery: &Delivery, why: Drop) {
+    /// Drops `delivery`, which may have been sent in place of `original`: it takes no place in the window and
+    /// counts as acknowledged.
+    fn discard(&mut self, delivery: Delivery, original: Option<Arc<Message>>, why: Drop) {
         self.shared.metrics.dropped(why);
+        let about = original.unwrap_or(delivery.message);
         self.feed_finished(delivery.source);
-        self.finish_record(delivery.recorded, delivery.message.id);
-        self.acked_implicitly(delivery);
+        self.finish_record(delivery.recorded, about.id);
+        self.acked_implicitly(&about, delivery.source);
     }
 
     fn finish_record(&self, recorded: bool, message: MsgId) {
@@ -351,13 +383,30 @@ where
     }
 
     /// A message that the client does not acknowledge itself: only its position moves.
-    fn acked_implicitly(&mut self, delivery: &Delivery) {
-        let Some(positions) = &mut self.seat.positions else { return };
-        if delivery.is_positional() {
-            let message = Arc::clone(&delivery.message);
-            let through = positions.acked(&message.topic, message.id);
-            self.deliveries.acked.push_back(Acked { message, through, explicit: false });
+    fn acked_implicitly(&mut self, message: &Arc<Message>, source: Source) {
+        if source.is_positional() && self.seat.positions.is_some() {
+            let through = self.advance_position(message, source);
+            self.deliveries.acked.push_back(Acked { message: Arc::clone(message), through, explicit: false });
+        } else {
+            self.remember_given(message.id, false);
         }
+    }
+
+    /// The client has got `message`: how far its position in the topic moves, if at all.
+    fn advance_position(&mut self, message: &Message, source: Source) -> Option<MsgId> {
+        let positions = self.seat.positions.as_mut().filter(|_| source.is_positional());
+        let (through, held_back) = match positions {
+            Some(positions) => {
+                if source.is_from_store() {
+                    positions.sent_from_store(&message.topic, message.id);
+                }
+                let held_back = positions.is_held_back(&message.topic, message.id);
+                (positions.acked(&message.topic, message.id), held_back)
+            }
+            None => (None, false),
+        };
+        self.remember_given(message.id, held_back);
+        through
     }
 
     /// PUBACK or PUBCOMP of `sent` arrived.
@@ -366,21 +415,17 @@ where
         self.feed_finished(sent.delivery.source);
         let message = sent.acked_message();
         self.finish_record(sent.delivery.recorded, message.id);
-        if let Some(positions) = &mut self.seat.positions {
-            let through = if sent.delivery.is_positional() {
-                positions.acked(&message.topic, message.id)
-            } else {
-                None
-            };
-            let message = Arc::clone(message);
-            self.deliveries.acked.push_back(Acked { message, through, explicit: true });
+        let through = self.advance_position(message, sent.delivery.source);
+        if self.seat.positions.is_some() {
+            self.deliveries.acked.push_back(Acked { message: Arc::clone(message), through, explicit: true });
         }
     }
 
     fn raise_acked(&mut self) {
         let Some(acked) = self.deliveries.acked.pop_front() else { return };
+        let id = acked.message.id;
         if let Raised::Running(handlers) = self.shared.hooks.raise(acked.into_event(&self.client)) {
-            self.deliveries.running = Some(Running::Acked(handlers));
+            self.deliveries.running = Some(Running::Acked(id, handlers));
         }
     }
 }

@@ -1,30 +1,54 @@
 //! Stored messages on their way to the client: drives the joins of its subscriptions.
 
 use std::collections::HashSet;
-
-use foldhash::fast::RandomState;
 use std::sync::Arc;
 use std::task::Context;
-use tidegate_event::{Change, Message, MsgId};
+
+use tidegate_event::{MsgId, TopicFilter};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Connection;
+use crate::session::Seat;
 use crate::session::delivery::{Delivery, Source};
-use crate::session::join::{Advance, Join};
+use crate::session::join::{Advance, Arrived, Ids, Join, RetainedFrom};
+
+/// Joins that go on at once, oldest first; the others wait for their turn.
+const ACTIVE: usize = 16;
+/// Joins of one client from which on a SUBSCRIBE waits.
+const JOINS: usize = 64;
+/// What the joins may do before other parts of the connection have their turn.
+const STEPS: usize = 4 * ACTIVE;
 
 impl<S> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    /// Whether more subscriptions may be made: what the last ones brought has mostly been taken by the client.
+    pub(super) fn may_join(&self) -> bool {
+        self.seat.joins.len() < JOINS && self.undelivered() <= self.shared.config.queue_limit()
+    }
+
+    fn undelivered(&self) -> usize {
+        self.seat.joins.iter().map(Join::undelivered).sum()
+    }
+
     /// Moves every join as far as it can go. Gives whether any moved.
     pub(super) fn poll_feeds(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        let mut index = 0;
-        while let Some(join) = self.seat.joins.get_mut(index) {
+        let (mut index, mut steps) = (0, 0);
+        while index < ACTIVE && steps < STEPS {
+            let Some(join) = self.seat.joins.get_mut(index) else { break };
             match join.advance(cx) {
                 Advance::Wait => {
                     index += 1;
                     continue;
+                }
+                Advance::LookUp => {
+                    // All retained messages of one wildcard at a time: there may be millions.
+                    if index > 0 && self.undelivered() > self.shared.config.queue_limit() {
+                        index += 1;
+                        continue;
+                    }
+                    self.look_up_retained(index);
                 }
                 Advance::Again => {}
                 Advance::Page(page) => self.page(index, page),
@@ -41,21 +65,62 @@ where
                 }
                 Advance::Exhausted => self.exhausted(index),
             }
-            moved = true;
+            steps += 1;
         }
-        moved
+        steps > 0
     }
 
-    fn page(&mut self, index: usize, page: Vec<Arc<Message>>) {
+    /// Begins to send what a new subscription brings. A join of the same filter that is still going on gives way.
+    pub(super) fn begin_join(&mut self, mut join: Join, brings_retained: bool) {
+        let same = self.seat.joins.iter().position(|known| known.filter == join.filter);
+        if let Some(index) = same
+            && let Some(known) = self.seat.joins.get_mut(index)
+        {
+            if join.has_stored() || (brings_retained && !known.has_stored()) {
+                if !brings_retained {
+                    join.give_retained(known.take_retained());
+                }
+                self.end_join(index, |_| true);
+            } else if brings_retained {
+                let ids: Ids = known.take_retained().iter().map(|message| message.id).collect();
+                self.session.outbox().not_given(&ids);
+            }
+        }
+        self.seat.joins.push_back(join);
+    }
+
+    /// The client no longer subscribes to `filter`: nothing more is read for it.
+    pub(super) fn stop_joins(&mut self, filter: &TopicFilter) {
+        while let Some(index) = self.seat.joins.iter().position(|join| join.filter == *filter) {
+            let session = Arc::clone(&self.session);
+            self.end_join(index, |delivery| session.wants(&delivery.message.topic));
+        }
+    }
+
+    /// Ends a join before its time; held messages that are `wanted` go on.
+    fn end_join(&mut self, index: usize, wanted: impl Fn(&Delivery) -> bool) {
+        let Some(join) = self.seat.joins.remove(index) else { return };
+        self.session.outbox().not_given(&join.unsent());
+        self.session.release(&self.realm, join.number, wanted);
+    }
+
+    fn look_up_retained(&mut self, index: usize) {
+        let Some(join) = self.seat.joins.get_mut(index) else { return };
+        let retained = self.realm.retained.matches(&join.filter);
+        // A live copy of what was retained just now is on its way too.
+        self.session.outbox().deliver_once(retained.iter().map(|message| message.id));
+        join.give_retained(retained);
+    }
+
+    fn page(&mut self, index: usize, page: Arrived) {
         self.shared.metrics.backlog_pages.increment(1);
-        let mut known: HashSet<MsgId, RandomState> = HashSet::default();
+        let mut known: Ids = HashSet::default();
         known.extend(self.seat.inflight.iter().map(|sent| sent.acked_message().id));
         known.extend(self.deliveries.ids());
-        let session = Arc::clone(&self.session);
-        let mut outbox = session.outbox();
-        outbox.known_ids(&mut known);
+        let mut outbox = self.session.outbox();
+        known.extend(outbox.waiting_ids());
         if let Some(join) = self.seat.joins.get_mut(index) {
-            let ids = join.accept(page, &known);
+            let ids = join.accept(page, |id| known.contains(&id) || outbox.was_given(id));
             outbox.deliver_once(ids.into_iter());
         }
     }
@@ -64,26 +129,40 @@ where
     /// may have; else live ones follow.
     fn exhausted(&mut self, index: usize) {
         let Some(join) = self.seat.joins.get_mut(index) else { return };
-        let (overflowed, delivered) = {
-            let mut outbox = self.session.outbox();
-            let lost = outbox.take_overflow(join.number);
-            (lost.is_some(), lost.unwrap_or_default())
-        };
-        self.forget(delivered);
-        let Some(join) = self.seat.joins.get_mut(index) else { return };
-        if overflowed && join.again() {
-            return;
+        let lost = self.session.outbox().take_overflow(join.number);
+        if let Some(delivered) = lost {
+            self.session.forget(&self.realm, delivered.iter());
+            if join.again() {
+                return;
+            }
         }
-        let Join { number, .. } = self.seat.joins.remove(index);
-        let delivered = self.session.outbox().release(number);
-        self.forget(delivered);
+        if join.read_to_the_end() {
+            // Messages that the queue lost were among those read.
+            self.take_losses();
+            let Seat { joins, positions, .. } = &mut *self.seat;
+            if let (Some(join), Some(positions)) = (joins.get(index), positions) {
+                positions.read_to_the_end(&join.filter);
+            }
+        }
+        if let Some(join) = self.seat.joins.remove(index) {
+            self.session.release(&self.realm, join.number, |_| true);
+        }
     }
 
-    /// Live messages that the client got out of a store.
-    fn forget(&self, delivered: Vec<Delivery>) {
-        for delivery in delivered.iter().filter(|delivery| delivery.recorded) {
-            let change = Change::Finished { client: &self.client.id, message: delivery.message.id };
-            self.realm.record(change);
+    /// Takes over what was lost on its way to this client: no position may pass it.
+    pub(super) fn take_losses(&mut self) {
+        if let Some(losses) = self.session.outbox().take_losses()
+            && let Some(positions) = &mut self.seat.positions
+        {
+            positions.lost(*losses);
+        }
+    }
+
+    /// The client has got message `id`, which a store may give it again: while one is read, and when it will be
+    /// read from before this message on.
+    pub(super) fn remember_given(&mut self, id: MsgId, held_back: bool) {
+        if held_back || !self.seat.joins.is_empty() || self.pipeline.is_subscribing() {
+            self.session.outbox().already_given(std::iter::once(id));
         }
     }
 
@@ -94,5 +173,32 @@ where
         {
             join.finished_one();
         }
+    }
+
+    /// Puts back a message of a join that was taken and not sent. Gives it back when there is no such join.
+    pub(super) fn feed_put_back(&mut self, delivery: Delivery) -> Option<Delivery> {
+        if let Source::Backlog(number) = delivery.source
+            && let Some(join) = self.seat.joins.iter_mut().find(|join| join.number == number)
+        {
+            join.put_back(delivery);
+            return None;
+        }
+        Some(delivery)
+    }
+}
+
+/// Where the retained messages of a new subscription come from.
+pub(super) fn retained_from(
+    wanted: bool,
+    stored: Option<Vec<Arc<tidegate_event::Message>>>,
+    rest: Vec<Box<dyn tidegate_event::Backlog>>,
+    held: bool,
+) -> RetainedFrom {
+    match stored {
+        _ if !wanted => RetainedFrom::Nowhere,
+        Some(first) => RetainedFrom::Store(first, rest),
+        // Without a hold there was nothing retained when the subscription was made, and all since came live.
+        None if held => RetainedFrom::Broker,
+        None => RetainedFrom::Nowhere,
     }
 }

@@ -20,6 +20,9 @@ use crate::session::delivery::detached_text;
 /// Bytes read at first: CONNECT is small.
 const FIRST_READ: usize = 512;
 
+/// How many times the read-ahead the ended connections of a client may hold before it is refused a new one.
+const ENDED_BYTES: usize = 2;
+
 /// Why a connection ended before its client was connected.
 enum Refused {
     /// Nothing, or not enough, came in time.
@@ -172,6 +175,19 @@ where
         tracing::debug!(client = %client.id, %peer, "taken over before CONNACK");
         return None;
     };
+    let unfinished = handover.as_ref().map_or(0, |handover| handover.unfinished.bytes());
+    if unfinished >= ENDED_BYTES * shared.config.read_ahead() {
+        tracing::warn!(
+            client = %client.id, %peer, unfinished,
+            "refused: too much of what the client has sent before waits for its handlers"
+        );
+        // A new session is known to nobody yet.
+        let attached = Attached { session, seat, resumed, handover };
+        realm.registry.decline(&realm, &client.id, attached);
+        shared.metrics.connect_refused(reason::SERVER_BUSY);
+        farewell(shared, stream, &refusal(reason::SERVER_BUSY), protocol).await;
+        return None;
+    }
     if resumed {
         session.change_expiry(&realm, expiry);
     } else if expiry > 0 {

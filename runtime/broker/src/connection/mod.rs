@@ -105,6 +105,9 @@ pub(crate) struct Connection<S> {
     aliases: Vec<Option<TopicName>>,
     /// QoS 1 and 2 PUBLISH of this connection without PUBACK or PUBCOMP (clause 4.9).
     unacked: usize,
+    /// When the packets that are being taken arrived, microseconds: the clock is read once for all that are
+    /// decoded together.
+    clock: Option<u64>,
     tally: Tally,
     count: Counted,
 }
@@ -140,10 +143,11 @@ where
             replies: VecDeque::new(),
             deliveries: Deliveries::new(&shared.config, connect),
             keep_alive: KeepAlive::new(client.keep_alive),
-            pause: Pause::new(),
+            pause: Pause::new(client.connection),
             will: connect.will.clone(),
             aliases: Vec::new(),
             unacked: 0,
+            clock: None,
             tally: Tally::default(),
             count,
             shared,
@@ -284,6 +288,7 @@ where
     /// Takes the packets that are whole, as many as may be taken now.
     fn decode(&mut self) -> Result<bool, End> {
         let mut taken = 0;
+        self.clock = None;
         while self.may_read() {
             // Without an allowance to pause, go on for a while, so that the rest is not paid for every packet.
             if self.pipeline.fanout.crowded.is_some()
@@ -312,6 +317,12 @@ where
     }
 
     fn poll_pipeline(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.pipeline.is_about_to_subscribe() {
+            // What is not sent yet may have to wait behind stored messages.
+            self.session.outbox().put_back(self.deliveries.batch.drain(..));
+            let allowed = self.may_join();
+            self.pipeline.allow_joins(allowed);
+        }
         let mut moved = self.pipeline.poll(cx, &mut self.replies);
         while let Some(reply) = self.replies.pop_front() {
             moved = true;
@@ -352,13 +363,14 @@ where
         let can_deliver = self.seat.inflight.is_resent() && self.may_deliver();
         let wants_messages =
             can_deliver && self.deliveries.wants_messages() && self.output.len() < OUTPUT_ENOUGH;
-        let may_command = self.pipeline.waiting_bytes() < self.shared.config.read_ahead();
+        let may_enqueue = self.may_enqueue();
         let mut outbox = self.session.outbox();
-        if (wants_messages && outbox.len() > 0) || (may_command && outbox.has_commands()) {
+        if (wants_messages && outbox.len() > 0) || outbox.has_commands(may_enqueue) {
             return Ok(Turn::Moved);
         }
         outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len());
         drop(outbox);
+        self.pipeline.await_earlier(cx.waker());
         // A claim or a change of phase before the waker was there has woken nobody.
         self.check_claims()?;
         if self.input.is_empty() && self.input.capacity() > 0 {

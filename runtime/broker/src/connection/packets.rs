@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tidegate_event::{Change, DisconnectReason, Message, Origin, QoS, ReasonCode, SharedFilter, TopicName};
+use tidegate_event::{
+    Change, DisconnectReason, IdSource, Message, Origin, QoS, ReasonCode, SharedFilter, TopicName,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, End};
@@ -69,16 +71,18 @@ where
         self.tally.received(qos);
         let topic = self.topic(topic, alias)?;
         let mut journal = None;
+        let arrived = *self.clock.get_or_insert_with(IdSource::now);
         let id = match qos {
-            QoS::AtMostOnce => self.shared.ids.next_id(),
+            QoS::AtMostOnce => self.shared.ids.next_id_at(arrived),
             QoS::AtLeastOnce => {
                 self.check_quota(false)?;
-                self.shared.ids.next_id()
+                self.shared.ids.next_id_at(arrived)
             }
             QoS::ExactlyOnce => {
                 let known = self.session.received().contains(packet_id);
                 self.check_quota(known)?;
-                let arrival = self.session.received().arrive(packet_id, || self.shared.ids.next_id());
+                let arrival =
+                    self.session.received().arrive(packet_id, || self.shared.ids.next_id_at(arrived));
                 match arrival {
                     Arrival::InPipeline => return Ok(()),
                     Arrival::Answered => {
@@ -221,6 +225,10 @@ where
                 return Err(self.protocol_error(reason::PROTOCOL_ERROR, what));
             }
             wanted.push_back(Wanted { text, filter, options });
+        }
+        // What is acknowledged, and not known to the stores yet, is not to be read from them.
+        if self.deliveries.acked_ids().next().is_some() {
+            self.session.outbox().already_given(self.deliveries.acked_ids());
         }
         self.pipeline.push(Job::Subscribe(Subscribing::new(Some(subscribe.packet_id), wanted)));
         Ok(())

@@ -4,7 +4,8 @@
 //! for the processor. So when a queue is half full, the publisher's connection takes no more packets until the
 //! queue is down to a quarter. A subscriber that gets there within [`FREE`] sets the pace. For slower ones there
 //! is an allowance that grows by a tenth of the time that passes, up to [`MOST`]: they cannot delay a publisher,
-//! and with it its other subscribers, by more than that.
+//! and with it its other subscribers, by more than that. One that takes nothing at all for [`STEP`] is stuck: it
+//! is not waited for again until it has taken something.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,11 +22,41 @@ const MOST: Duration = Duration::from_millis(50);
 const FREE: Duration = Duration::from_millis(1);
 /// The allowance grows by this part of the time.
 const PART: u32 = 10;
+/// A subscriber that has taken nothing for so long is stuck.
+const STEP: Duration = Duration::from_millis(5);
+
+/// A subscriber and how many messages it had taken when it was last looked at.
+struct Seen {
+    session: Arc<Session>,
+    progress: u64,
+}
+
+impl Seen {
+    fn new(session: Arc<Session>) -> Self {
+        let progress = session.outbox().progress();
+        Self { session, progress }
+    }
+
+    /// Whether it has taken anything since the last look.
+    fn has_moved(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.progress, self.session.outbox().progress());
+        self.progress != before
+    }
+}
+
+struct Wait {
+    subscriber: Seen,
+    since: Instant,
+    until: Instant,
+}
 
 /// A publisher's pauses.
 pub(super) struct Pause {
-    /// Whom it waits for, since when.
-    waiting: Option<(Arc<Session>, Instant)>,
+    /// Number of the publisher's connection.
+    connection: u64,
+    wait: Option<Wait>,
+    /// The last subscriber that was stuck.
+    stuck: Option<Seen>,
     allowance: Duration,
     /// When the allowance was as much.
     counted: Instant,
@@ -34,13 +65,13 @@ pub(super) struct Pause {
 }
 
 impl Pause {
-    pub(super) fn new() -> Self {
-        Self { waiting: None, allowance: MOST, counted: Instant::now(), timer: None }
+    pub(super) fn new(connection: u64) -> Self {
+        Self { connection, wait: None, stuck: None, allowance: MOST, counted: Instant::now(), timer: None }
     }
 
     /// Whether the publisher waits.
     pub(super) fn is_active(&self) -> bool {
-        self.waiting.is_some()
+        self.wait.is_some()
     }
 
     /// Whether it could wait now.
@@ -48,7 +79,7 @@ impl Pause {
         self.allowance >= FREE
     }
 
-    /// Waits for `session`. `false`: it has waited too much lately.
+    /// Waits for `session`. `false`: it has waited too much lately, or the session's client is stuck.
     pub(super) fn begin(&mut self, session: Arc<Session>) -> bool {
         let now = Instant::now();
         self.allowance = MOST.min(self.allowance + now.duration_since(self.counted) / PART);
@@ -56,27 +87,136 @@ impl Pause {
         if !self.is_allowed() {
             return false;
         }
-        let until = now + FREE + self.allowance;
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().reset(until),
-            None => self.timer = Some(Box::pin(tokio::time::sleep_until(until))),
+        if let Some(stuck) = &mut self.stuck
+            && Arc::ptr_eq(&stuck.session, &session)
+        {
+            if !stuck.has_moved() {
+                return false;
+            }
+            self.stuck = None;
         }
-        self.waiting = Some((session, now));
+        let until = now + FREE + self.allowance;
+        self.sleep_until(until.min(now + STEP));
+        self.wait = Some(Wait { subscriber: Seen::new(session), since: now, until });
         true
+    }
+
+    fn sleep_until(&mut self, at: Instant) {
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(at),
+            None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
+        }
     }
 
     /// Looks whether the wait is over, in a queue of `limit` messages. Gives whether it has just ended.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, limit: usize) -> bool {
-        let Some((session, since)) = &self.waiting else { return false };
-        let over = session.outbox().await_room(cx.waker(), limit / 4)
-            || self.timer.as_mut().is_none_or(|timer| timer.as_mut().poll(cx) != Poll::Pending);
-        if over {
-            let now = Instant::now();
-            let beyond = now.duration_since(*since).saturating_sub(FREE);
-            self.allowance = self.allowance.saturating_sub(beyond);
-            self.counted = now;
-            self.waiting = None;
+        loop {
+            let Some(wait) = &mut self.wait else { return false };
+            let has_room =
+                wait.subscriber.session.outbox().await_room(self.connection, cx.waker(), limit / 4);
+            if has_room {
+                self.end();
+                return true;
+            }
+            let timer = self.timer.as_mut();
+            if timer.is_some_and(|timer| timer.as_mut().poll(cx) == Poll::Pending) {
+                return false;
+            }
+            let (now, until) = (Instant::now(), wait.until);
+            let is_stuck = !wait.subscriber.has_moved();
+            if is_stuck || now >= until {
+                if let Some(wait) = self.end()
+                    && is_stuck
+                {
+                    self.stuck = Some(wait.subscriber);
+                }
+                return true;
+            }
+            self.sleep_until(until.min(now + STEP));
         }
-        over
+    }
+
+    fn end(&mut self) -> Option<Wait> {
+        let wait = self.wait.take()?;
+        wait.subscriber.session.outbox().forget_publisher(self.connection);
+        let now = Instant::now();
+        let beyond = now.duration_since(wait.since).saturating_sub(FREE);
+        self.allowance = self.allowance.saturating_sub(beyond);
+        self.counted = now;
+        Some(wait)
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::future::poll_fn;
+
+    use tidegate_event::QoS;
+
+    use super::*;
+    use crate::session::delivery::{Delivery, Source};
+    use crate::session::test_message;
+
+    /// A session whose queue has 100 messages.
+    fn crowded() -> Arc<Session> {
+        let session = Arc::new(Session::new(1, "slow".into(), 1, 0));
+        let mut outbox = session.outbox();
+        outbox.connect();
+        for id in 0..100 {
+            outbox.push(Delivery {
+                message: test_message("t", QoS::AtMostOnce, id),
+                subscription_ids: None,
+                qos: QoS::AtMostOnce,
+                retain: false,
+                recorded: false,
+                source: Source::Live,
+            });
+        }
+        drop(outbox);
+        session
+    }
+
+    /// A publisher waited up to 52 ms now and then for a subscriber that took nothing at all, and each publisher
+    /// that had waited left its task behind in that subscriber's queue.
+    #[tokio::test]
+    async fn a_stuck_subscriber_is_waited_for_once_and_remembers_nobody() {
+        let session = crowded();
+        let mut pause = Pause::new(7);
+        let begun = Instant::now();
+        assert!(pause.begin(Arc::clone(&session)));
+        poll_fn(|cx| if pause.poll(cx, 100) { Poll::Ready(()) } else { Poll::Pending }).await;
+        assert!(begun.elapsed() >= STEP);
+        assert!(pause.allowance >= MOST - 4 * STEP, "it cost {:?}", MOST - pause.allowance);
+        assert!(!pause.begin(Arc::clone(&session)), "still stuck");
+        assert!(session.outbox().relieved_after_taking().is_empty());
+        assert!(pause.begin(session), "it has taken something");
+    }
+
+    #[tokio::test]
+    async fn a_publisher_that_goes_away_while_it_waits_is_forgotten() {
+        let session = crowded();
+        let mut pause = Pause::new(7);
+        assert!(pause.begin(Arc::clone(&session)));
+        poll_fn(|cx| {
+            assert!(!pause.poll(cx, 100));
+            Poll::Ready(())
+        })
+        .await;
+        drop(pause);
+        assert!(session.outbox().relieved_after_taking().is_empty());
+    }
+
+    impl crate::session::outbox::Outbox {
+        fn relieved_after_taking(&mut self) -> Vec<std::task::Waker> {
+            self.take(&mut VecDeque::new(), usize::MAX);
+            self.relieved()
+        }
     }
 }

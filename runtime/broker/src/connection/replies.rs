@@ -1,18 +1,18 @@
 //! What the pipeline answers, and what handlers and modules want of the connection.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidegate_event::{DisconnectReason, Message, QoS, ReasonCode, SharedFilter, SubscriptionOptions};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::feed::retained_from;
 use super::{Connection, End};
 use crate::codec::{Outgoing, SubAck};
 use crate::control::Command;
 use crate::pipeline::{Granted, Job, Reply, Subscribing, Unsubscribing, Wanted};
 use crate::reason;
 use crate::session::delivery::{Delivery, Source};
-use crate::session::join::Join;
+use crate::session::join::{Join, RetainedFrom};
 
 impl<S> Connection<S>
 where
@@ -25,7 +25,7 @@ where
                 self.exchange_ended();
                 self.send(&Outgoing::PubAck(ack));
             }
-            Reply::PubRec(ack) => {
+            Reply::PubRec { ack, .. } => {
                 if reason::is_error(ack.reason) {
                     self.exchange_ended();
                 }
@@ -39,19 +39,25 @@ where
                     self.join(granted);
                 }
             }
-            Reply::Unsubscribed { packet_id, reasons } => {
+            Reply::Unsubscribed { packet_id, reasons, removed } => {
                 if let Some(packet_id) = packet_id {
                     self.send(&Outgoing::UnsubAck(SubAck { packet_id, reasons }));
                 }
+                for filter in &removed {
+                    self.stop_joins(filter);
+                }
             }
-            Reply::Close => {
-                let (client, peer) = (&self.client.id, self.client.peer);
-                tracing::info!(%client, %peer, "closed: a message could not be handled and is to be sent again");
-                let code = Some(ReasonCode::UNSPECIFIED);
-                return Err(End::new(DisconnectReason::Kicked, code));
-            }
+            Reply::Close { .. } => return Err(self.not_handled()),
         }
         Ok(())
+    }
+
+    /// A message could not be handled and the client's version has no way to say so: it sends it again when the
+    /// connection was closed.
+    fn not_handled(&self) -> End {
+        let (client, peer) = (&self.client.id, self.client.peer);
+        tracing::info!(%client, %peer, "closed: a message could not be handled and is to be sent again");
+        End::new(DisconnectReason::Kicked, Some(ReasonCode::UNSPECIFIED))
     }
 
     /// A subscription is granted: retained and stored messages come before live ones.
@@ -66,44 +72,32 @@ where
             1 => !existed,
             _ => false,
         };
-        let retained = match effects.retained {
-            _ if !wants_retained => Vec::new(),
-            Some(stored) => stored,
-            None => self.realm.retained.matches(&filter),
-        };
-        let subscription_ids: Option<Arc<[u32]>> = (options.id != 0).then(|| Arc::from([options.id]));
-        let retained: VecDeque<Delivery> = retained
-            .into_iter()
-            .map(|message| Delivery {
-                qos: options.qos.min(message.qos),
-                message,
-                subscription_ids: subscription_ids.clone(),
-                retain: true,
-                recorded: false,
-                source: Source::Retained,
-            })
-            .collect();
-        let mut outbox = self.session.outbox();
-        if retained.is_empty() && effects.backlogs.is_empty() {
+        let retained = retained_from(wants_retained, effects.retained, effects.retained_rest, hold.is_some());
+        let brings_retained = !matches!(retained, RetainedFrom::Nowhere);
+        if !brings_retained && effects.backlogs.is_empty() {
             if let Some(number) = hold {
-                // Nothing was delivered meanwhile, so nothing is held twice.
-                outbox.release(number);
+                self.session.release(&self.realm, number, |_| true);
             }
             return;
         }
+        let mut outbox = self.session.outbox();
         let number = hold.unwrap_or_else(|| outbox.hold(filter.clone()));
-        // A live copy of what was retained just now is on its way too.
-        outbox.deliver_once(retained.iter().map(|delivery| delivery.message.id));
+        if let RetainedFrom::Store(first, _) = &retained {
+            // A live copy of what was retained just now is on its way too.
+            outbox.deliver_once(first.iter().map(|message| message.id));
+        }
         drop(outbox);
-        let join = Join::new(number, filter, options.qos, subscription_ids, retained, effects.backlogs);
-        self.seat.joins.push(join);
+        let ids: Option<Arc<[u32]>> = (options.id != 0).then(|| Arc::from([options.id]));
+        let join = Join::new(number, filter, options.qos, ids, retained, effects.backlogs);
+        self.begin_join(join, brings_retained);
     }
 
     /// Does what handlers and modules want of this client.
     pub(super) fn poll_commands(&mut self) -> Result<bool, End> {
         let mut moved = false;
-        while self.pipeline.waiting_bytes() < self.shared.config.read_ahead() {
-            let Some(command) = self.session.outbox().next_command() else { break };
+        loop {
+            let enqueue = self.may_enqueue();
+            let Some(command) = self.session.outbox().next_command(enqueue) else { break };
             moved = true;
             match command {
                 Command::Deliver(message) => self.deliver_direct(message),
@@ -120,9 +114,16 @@ where
                     let code = Some(reason::ADMINISTRATIVE_ACTION);
                     return Err(End::new(DisconnectReason::Kicked, code));
                 }
+                Command::Answer(ack) => self.send(&Outgoing::PubRec(ack)),
+                Command::Close => return Err(self.not_handled()),
             }
         }
         Ok(moved)
+    }
+
+    /// Whether the pipeline has room for what a command would put into it.
+    pub(super) fn may_enqueue(&self) -> bool {
+        self.pipeline.waiting_bytes() < self.shared.config.read_ahead()
     }
 
     fn deliver_direct(&mut self, message: Arc<Message>) {

@@ -58,6 +58,7 @@ fn turn(
             return Poll::Ready(());
         }
         if !moved {
+            pipeline.rest();
             return Poll::Pending;
         }
     }

@@ -1,10 +1,12 @@
 //! What goes through a pipeline, and what comes out of it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytestring::ByteString;
 use tidegate_event::{
     AckJoin, DisconnectReason, Effects, Message, QoS, ReasonCode, Scope, SharedFilter, SubscriptionOptions,
+    TopicFilter,
 };
 
 use crate::codec::Ack;
@@ -26,18 +28,16 @@ pub(crate) enum Job {
 }
 
 /// What a job weighs against the read-ahead besides its payload: roughly what it takes in memory.
-const OVERHEAD: usize = 512;
+pub(super) const OVERHEAD: usize = 512;
 
 impl Job {
-    /// Bytes of read-ahead it takes while it waits.
+    /// Bytes of read-ahead it takes: a PUBLISH while it waits, the others until they are answered.
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Publish(inbound) => inbound.weight(),
-            Self::Subscribe(request) => {
-                request.wanted.iter().map(|wanted| OVERHEAD + wanted.text.len()).sum()
-            }
-            Self::Unsubscribe(request) => request.filters.iter().map(|text| OVERHEAD + text.len()).sum(),
-            Self::Connected | Self::Created | Self::Disconnected(_) => 0,
+            Self::Subscribe(request) => request.weight,
+            Self::Unsubscribe(request) => request.weight,
+            Self::Connected | Self::Created | Self::Disconnected(_) => OVERHEAD,
         }
     }
 }
@@ -63,8 +63,8 @@ impl Inbound {
         (self.packet_id != 0).then_some(self.message.qos)
     }
 
-    fn weight(&self) -> usize {
-        OVERHEAD + self.message.topic.as_str().len() + self.message.payload.len()
+    pub(super) fn weight(&self) -> usize {
+        OVERHEAD + self.message.size()
     }
 }
 
@@ -83,24 +83,36 @@ pub(crate) struct Subscribing {
     /// Packet id to answer; `None`: a handler wants it.
     pub(crate) packet_id: Option<u16>,
     /// Still to do.
-    pub(crate) wanted: std::collections::VecDeque<Wanted>,
+    pub(crate) wanted: VecDeque<Wanted>,
+    pub(super) weight: usize,
     pub(super) reasons: Vec<ReasonCode>,
     pub(super) granted: Vec<Granted>,
     /// Of the events raised so far, with the index in `granted` they are about.
     pub(super) scopes: Vec<(usize, Scope)>,
     pub(super) durable: Vec<AckJoin>,
+    /// Memory of the retained messages that stores gave for its filters so far, bytes.
+    pub(super) brought: usize,
 }
 
 impl Subscribing {
     pub(crate) fn new(packet_id: Option<u16>, wanted: impl IntoIterator<Item = Wanted>) -> Self {
+        let wanted: VecDeque<Wanted> = wanted.into_iter().collect();
         Self {
             packet_id,
-            wanted: wanted.into_iter().collect(),
+            weight: wanted.iter().map(|wanted| OVERHEAD + wanted.text.len()).sum(),
+            wanted,
             reasons: Vec::new(),
             granted: Vec::new(),
             scopes: Vec::new(),
             durable: Vec::new(),
+            brought: 0,
         }
+    }
+
+    /// Counts what the handlers of one filter gave.
+    pub(super) fn count_brought(&mut self, scope: &Scope) {
+        let effects = scope.effects.lock();
+        self.brought += effects.retained.iter().flatten().map(|message| message.size()).sum::<usize>();
     }
 }
 
@@ -120,14 +132,25 @@ pub(crate) struct Unsubscribing {
     /// Packet id to answer; `None`: a handler wants it.
     pub(crate) packet_id: Option<u16>,
     /// Still to do.
-    pub(crate) filters: std::collections::VecDeque<ByteString>,
+    pub(crate) filters: VecDeque<ByteString>,
+    pub(super) weight: usize,
     pub(super) reasons: Vec<ReasonCode>,
+    /// Filters that the client no longer subscribes to, shared ones not among them.
+    pub(super) removed: Vec<TopicFilter>,
     pub(super) scopes: Vec<Scope>,
 }
 
 impl Unsubscribing {
     pub(crate) fn new(packet_id: Option<u16>, filters: impl IntoIterator<Item = ByteString>) -> Self {
-        Self { packet_id, filters: filters.into_iter().collect(), reasons: Vec::new(), scopes: Vec::new() }
+        let filters: VecDeque<ByteString> = filters.into_iter().collect();
+        Self {
+            packet_id,
+            weight: filters.iter().map(|text| OVERHEAD + text.len()).sum(),
+            filters,
+            reasons: Vec::new(),
+            removed: Vec::new(),
+            scopes: Vec::new(),
+        }
     }
 }
 
@@ -135,12 +158,12 @@ impl Unsubscribing {
 pub(crate) enum Reply {
     /// Send PUBACK.
     PubAck(Ack),
-    /// Send PUBREC.
-    PubRec(Ack),
+    /// Send PUBREC. `resent`: the client has sent the message again meanwhile, maybe on a later connection.
+    PubRec { ack: Ack, resent: bool },
     /// Send SUBACK, then what the new subscriptions bring.
     Subscribed { packet_id: Option<u16>, reasons: Vec<ReasonCode>, granted: Vec<Granted> },
     /// Send UNSUBACK.
-    Unsubscribed { packet_id: Option<u16>, reasons: Vec<ReasonCode> },
-    /// End the connection without an answer: the client sends the message again.
-    Close,
+    Unsubscribed { packet_id: Option<u16>, reasons: Vec<ReasonCode>, removed: Vec<TopicFilter> },
+    /// End the connection without an answer: the client sends the message again. `resent`: it has done so already.
+    Close { resent: bool },
 }

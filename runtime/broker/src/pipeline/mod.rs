@@ -13,30 +13,34 @@
 //! A job without handlers and without durable subscribers passes all three at once. The pipeline is polled by
 //! the client's connection; when that ends, [`finish`](Pipeline::finish) completes what was accepted.
 
+mod complete;
+mod finish;
 pub(crate) mod inject;
 mod job;
 mod publish;
 mod subscribe;
+mod unfinished;
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use smallvec::SmallVec;
-use tidegate_event::{
-    AckError, AckJoin, Admitted, BoxFuture, Client, Event, Hook, Raised, Scope, SharedFilter,
-    SubscriptionOptions, Verdict,
-};
+use tidegate_event::{AckError, AckJoin, Admitted, BoxFuture, Client, Event, Hook, Raised, Scope, Verdict};
 use tokio::sync::oneshot;
 
 pub(crate) use self::job::{Granted, Inbound, Job, Reply, Subscribing, Unsubscribing, Wanted};
 use self::publish::Unsynced;
+use self::unfinished::Part;
+pub(crate) use self::unfinished::Unfinished;
 use crate::realm::Realm;
 use crate::registry::Handover;
 use crate::route::{Fanout, RouteCache};
 use crate::session::Session;
+
+/// SUBSCRIBE that may be in the last two stages.
+const SUBSCRIBES: usize = 16;
 
 /// A job in the first stage.
 enum Raising {
@@ -69,21 +73,34 @@ pub(crate) struct Pipeline {
     session: Option<Arc<Session>>,
     client: Option<Arc<Client>>,
     waiting: VecDeque<Job>,
+    /// Of the jobs that wait, and of SUBSCRIBE and UNSUBSCRIBE until they are answered.
     waiting_bytes: usize,
     raising: Option<Raising>,
     joining: VecDeque<Joining>,
     syncing: VecDeque<Syncing>,
     /// PUBLISH in the three stages.
     publishes: usize,
+    /// Bytes of those in the first two.
+    window_bytes: usize,
     window: usize,
+    /// SUBSCRIBE that are not answered, and how many of them have subscriptions still to be made.
+    subscribing: usize,
+    ungranted: usize,
+    /// Whether more subscriptions may be made now.
+    may_join: bool,
     /// How many of client.connected and session.created are still to be raised.
     opening: usize,
     /// The client's last connection has not raised all its events.
     quiet: Option<oneshot::Receiver<()>>,
     /// The client's last connection has not routed all its messages.
     done: Option<oneshot::Receiver<()>>,
+    /// Whether message.publish has handlers.
+    publish_bound: bool,
     /// The connection has ended.
     finishing: bool,
+    /// What earlier connections of the client hold, when there are any; and this one, when it has ended.
+    earlier: Option<Arc<Unfinished>>,
+    part: Option<Part>,
     cache: RouteCache,
     pub(crate) fanout: Fanout,
 }
@@ -99,9 +116,10 @@ impl Pipeline {
         let mut pipeline = Self::without_client(realm);
         pipeline.session = Some(session);
         pipeline.client = Some(client);
-        if let Some(Handover { quiet, done, .. }) = handover {
+        if let Some(Handover { quiet, done, unfinished, .. }) = handover {
             pipeline.quiet = Some(quiet);
             pipeline.done = Some(done);
+            pipeline.earlier = Some(unfinished);
         }
         pipeline
     }
@@ -119,19 +137,50 @@ impl Pipeline {
             joining: VecDeque::new(),
             syncing: VecDeque::new(),
             publishes: 0,
+            window_bytes: 0,
             window,
+            subscribing: 0,
+            ungranted: 0,
+            may_join: true,
             opening: 0,
             quiet: None,
             done: None,
+            publish_bound: false,
             finishing: false,
+            earlier: None,
+            part: None,
             cache: RouteCache::default(),
             fanout: Fanout::default(),
         }
     }
 
-    /// Bytes of packets that wait for their turn.
+    /// Bytes of packets that wait for their turn, those that earlier connections of the client have left included.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        self.waiting_bytes
+        self.waiting_bytes + self.earlier.as_ref().map_or(0, |earlier| earlier.bytes())
+    }
+
+    /// Wakes `waker` when earlier connections of the client have less to do.
+    pub(crate) fn await_earlier(&self, waker: &Waker) {
+        if let Some(earlier) = &self.earlier
+            && earlier.bytes() > 0
+        {
+            earlier.wake_later(waker);
+        }
+    }
+
+    /// Whether a SUBSCRIBE is on its way: what stores have for the client is being looked up.
+    pub(crate) fn is_subscribing(&self) -> bool {
+        self.subscribing > 0
+    }
+
+    /// Whether subscriptions are about to be made.
+    pub(crate) fn is_about_to_subscribe(&self) -> bool {
+        self.ungranted > 0
+    }
+
+    /// Whether more subscriptions may be made. While they may not, a SUBSCRIBE waits, and all after it.
+    pub(crate) fn allow_joins(&mut self, allowed: bool) {
+        self.may_join = allowed;
     }
 
     /// Whether client.connected and session.created have been raised, and all events of the client's earlier
@@ -160,11 +209,19 @@ impl Pipeline {
         if matches!(job, Job::Connected | Job::Created) {
             self.opening += 1;
         }
-        self.waiting_bytes += job.weight();
+        self.count_in(&job);
         self.waiting.push_back(job);
     }
 
-    /// Wakes the subscribers reached since the last call; forgets whom it no longer reaches.
+    fn count_in(&mut self, job: &Job) {
+        self.waiting_bytes += job.weight();
+        if matches!(job, Job::Subscribe(_)) {
+            self.subscribing += 1;
+            self.ungranted += 1;
+        }
+    }
+
+    /// Wakes the subscribers reached since the last call.
     pub(crate) fn flush(&mut self) {
         self.fanout.flush();
     }
@@ -180,56 +237,11 @@ impl Pipeline {
     /// Moves every job as far as it can go. Gives whether any moved.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, replies: &mut VecDeque<Reply>) -> bool {
         let mut moved = false;
+        self.refresh_hooks();
         while self.poll_raising(cx) | self.poll_joining(cx, replies) | self.poll_syncing(cx, replies) {
             moved = true;
         }
         moved
-    }
-
-    /// Raises every event that was accepted, when there is no connection to answer any more.
-    pub(crate) async fn finish_raising(&mut self) {
-        self.finishing = true;
-        let mut replies = VecDeque::new();
-        poll_fn(|cx| {
-            self.poll(cx, &mut replies);
-            self.flush();
-            self.unanswered(&mut replies);
-            if self.is_raised() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-
-    /// Nobody is there to be answered, nor to be sent stored messages before live ones.
-    fn unanswered(&self, replies: &mut VecDeque<Reply>) {
-        for reply in replies.drain(..) {
-            if let (Reply::Subscribed { granted, .. }, Some(session)) = (reply, &self.session) {
-                for hold in granted.iter().filter_map(|granted| granted.hold) {
-                    session.outbox().release(hold);
-                }
-                // The client's next connection may sleep while messages were held.
-                session.nudge();
-            }
-        }
-    }
-
-    /// Completes what was accepted when there is no connection to answer any more. `quiet` is told when the
-    /// last event has been raised.
-    pub(crate) async fn finish(&mut self, quiet: oneshot::Sender<()>) {
-        let mut quiet = Some(quiet);
-        let mut replies = VecDeque::new();
-        poll_fn(|cx| {
-            self.poll(cx, &mut replies);
-            self.flush();
-            self.unanswered(&mut replies);
-            if self.is_raised()
-                && let Some(quiet) = quiet.take()
-            {
-                // The client may not have come back.
-                quiet.send(()).ok();
-            }
-            if self.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
     }
 
     // Stage 1.
@@ -268,11 +280,22 @@ impl Pipeline {
         if self.waiting.is_empty() || !arrived(&mut self.quiet, cx) {
             return false;
         }
-        if self.publishes >= self.window && matches!(self.waiting.front(), Some(Job::Publish(_))) {
-            return false;
+        match self.waiting.front() {
+            Some(Job::Publish(_)) if self.publishes >= self.window => return false,
+            Some(Job::Subscribe(_)) if !self.may_subscribe() && !self.finishing => {
+                if self.waiting_bytes < self.realm.broker.config.read_ahead() {
+                    return false;
+                }
+                // Nothing is read any more, not even the acknowledgements it waits for.
+                self.refuse_subscribe();
+                return true;
+            }
+            _ => {}
         }
         let Some(job) = self.waiting.pop_front() else { return false };
-        self.waiting_bytes = self.waiting_bytes.saturating_sub(job.weight());
+        if !matches!(job, Job::Subscribe(_) | Job::Unsubscribe(_)) {
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(job.weight());
+        }
         match job {
             Job::Publish(inbound) => self.begin_publish(inbound),
             Job::Subscribe(request) => self.raise_subscribe(request),
@@ -298,9 +321,19 @@ impl Pipeline {
         true
     }
 
+    /// Whether the next SUBSCRIBE may have its turn: each brings something that the client has to take.
+    fn may_subscribe(&self) -> bool {
+        self.may_join && self.subscribing - self.ungranted < SUBSCRIBES
+    }
+
     /// Raises `event` if any handler is bound to its hook.
     fn raise(&self, event: Event) -> Raised {
         if self.is_bound(event.hook()) { self.realm.broker.hooks.raise(event) } else { Raised::Nothing }
+    }
+
+    /// Looks up whether message.publish has handlers: once a turn, not once a message.
+    pub(crate) fn refresh_hooks(&mut self) {
+        self.publish_bound = self.is_bound(Hook::MessagePublish);
     }
 
     fn is_bound(&self, hook: Hook) -> bool {
@@ -323,6 +356,7 @@ impl Pipeline {
             }
             Job::Subscribe(mut request) => {
                 if let (Some(admitted), Some(last)) = (admitted, request.granted.len().checked_sub(1)) {
+                    request.count_brought(&admitted.scope);
                     request.scopes.push((last, admitted.scope));
                 }
                 self.raise_subscribe(request);
@@ -335,105 +369,6 @@ impl Pipeline {
                 self.joining.extend(admitted.map(|admitted| Joining::Disconnected(admitted.scope)));
             }
         }
-    }
-
-    // Stage 2.
-
-    fn poll_joining(&mut self, cx: &mut Context<'_>, replies: &mut VecDeque<Reply>) -> bool {
-        if self.joining.is_empty() || !arrived(&mut self.done, cx) {
-            return false;
-        }
-        let outcome = match self.joining.front_mut() {
-            None | Some(Joining::Publish(_, _, None)) => Poll::Ready(Ok(())),
-            Some(
-                Joining::Publish(_, _, Some(scope)) | Joining::Opening(scope) | Joining::Disconnected(scope),
-            ) => Pin::new(&mut scope.acks).poll(cx),
-            Some(Joining::Subscribe(request)) => request.poll_acks(cx),
-            Some(Joining::Unsubscribe(request)) => request.poll_acks(cx),
-        };
-        let Poll::Ready(outcome) = outcome else { return false };
-        match self.joining.pop_front() {
-            None => {}
-            Some(Joining::Publish(inbound, verdict, _)) => {
-                if let Some(reply) = self.complete_publish(inbound, verdict, outcome) {
-                    replies.push_back(reply);
-                }
-            }
-            Some(Joining::Opening(scope)) => {
-                self.log_failure(&scope, outcome);
-                // A client that has gone gets them when it is back.
-                if !self.finishing {
-                    self.apply_opening(&scope);
-                }
-            }
-            Some(Joining::Subscribe(request)) => {
-                let reply = self.complete_subscribe(request);
-                replies.extend(reply);
-            }
-            Some(Joining::Unsubscribe(request)) => {
-                let reply = Unsynced::Unsubscribed { packet_id: request.packet_id, reasons: request.reasons };
-                replies.extend(self.sync(SmallVec::new(), reply));
-            }
-            Some(Joining::Disconnected(scope)) => self.log_failure(&scope, outcome),
-        }
-        true
-    }
-
-    /// Subscribes the client to what the handlers of client.connected or session.created want: before anything
-    /// that it asks for itself, but after session.created, which comes before every delivery.
-    fn apply_opening(&mut self, scope: &Scope) {
-        let wanted: Vec<Wanted> = scope
-            .take_effects()
-            .subscriptions
-            .into_iter()
-            .map(|(filter, qos)| {
-                let text = filter.as_byte_string().clone();
-                let filter = SharedFilter::parse(&text).unwrap_or(SharedFilter { group: None, filter });
-                let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
-                Wanted { text, filter: Ok(filter), options }
-            })
-            .collect();
-        if !wanted.is_empty() {
-            let job = Job::Subscribe(Subscribing::new(None, wanted));
-            self.waiting_bytes += job.weight();
-            let opening = self.waiting.iter().take_while(|job| matches!(job, Job::Created)).count();
-            self.waiting.insert(opening, job);
-        }
-    }
-
-    /// An event that nobody awaits an answer for was not stored: the store has logged why, and for which
-    /// message; here it is said for which client.
-    fn log_failure(&self, scope: &Scope, outcome: Result<(), AckError>) {
-        if let Err(error) = outcome {
-            let client = self.client.as_ref().map_or("", |client| &client.id);
-            tracing::warn!(client, hook = scope.event.hook().name(), %error, "an event was not stored");
-        }
-    }
-
-    // Stage 3.
-
-    /// Gives the reply when nothing is to be waited for, else keeps it in order.
-    fn sync(&mut self, joins: SmallVec<[AckJoin; 2]>, reply: Unsynced) -> Option<Reply> {
-        if joins.is_empty() && self.syncing.is_empty() {
-            return self.reply(reply, None);
-        }
-        self.syncing.push_back(Syncing { joins, failed: None, reply });
-        None
-    }
-
-    fn poll_syncing(&mut self, cx: &mut Context<'_>, replies: &mut VecDeque<Reply>) -> bool {
-        let Some(front) = self.syncing.front_mut() else { return false };
-        while let Some(join) = front.joins.last_mut() {
-            let Poll::Ready(outcome) = Pin::new(join).poll(cx) else { return false };
-            if let Err(error) = outcome {
-                front.failed = Some(error);
-            }
-            front.joins.pop();
-        }
-        if let Some(Syncing { failed, reply, .. }) = self.syncing.pop_front() {
-            replies.extend(self.reply(reply, failed));
-        }
-        true
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 use std::sync::Arc;
-use tidegate_event::{AckError, Change, Event, Hook, Message, QoS, Raised, ReasonCode, Verdict};
+use tidegate_event::{AckError, Change, Event, Message, QoS, Raised, ReasonCode, TopicFilter, Verdict};
 
 use super::{Granted, Inbound, Job, Joining, Pipeline, Raising, Reply};
 use crate::codec::Ack;
@@ -26,9 +26,12 @@ pub(super) enum Unsynced {
     Unsubscribed {
         packet_id: Option<u16>,
         reasons: Vec<ReasonCode>,
+        removed: Vec<TopicFilter>,
     },
-    /// Nothing is answered; the connection is closed.
-    Close,
+    /// Nothing is answered; the connection is closed. `resent`: the client has sent the message again.
+    Close {
+        resent: bool,
+    },
 }
 
 /// How a PUBLISH is answered.
@@ -59,8 +62,13 @@ impl Pipeline {
             return;
         }
         self.publishes += 1;
+        self.window_bytes += inbound.weight();
         match self.raise_message(&inbound.message) {
-            Raised::Nothing => replies.extend(self.complete_publish(inbound, Verdict::Pass, Ok(()))),
+            Raised::Nothing => {
+                if let Some(reply) = self.complete_publish(inbound, Verdict::Pass, Ok(())) {
+                    replies.push_back(reply);
+                }
+            }
             Raised::Running(handlers) => {
                 self.raising = Some(Raising::Handlers(Job::Publish(inbound), handlers));
             }
@@ -68,10 +76,22 @@ impl Pipeline {
     }
 
     pub(super) fn begin_publish(&mut self, mut inbound: Inbound) {
+        self.renew_id(&mut inbound);
         self.publishes += 1;
+        self.window_bytes += inbound.weight();
         match inbound.journal.take() {
             Some(journal) => self.raising = Some(Raising::Journal(inbound, journal)),
             None => self.raise_publish(inbound),
+        }
+    }
+
+    /// A message that had to wait gets its id when its turn comes: ids are to follow the order in which messages
+    /// reach the stores. That of a QoS 2 message is recorded and stays.
+    fn renew_id(&self, inbound: &mut Inbound) {
+        if inbound.message.qos != QoS::ExactlyOnce
+            && let Some(message) = Arc::get_mut(&mut inbound.message)
+        {
+            message.id = self.realm.broker.ids.next_id();
         }
     }
 
@@ -85,7 +105,7 @@ impl Pipeline {
     }
 
     fn raise_message(&self, message: &Arc<Message>) -> Raised {
-        if !self.is_bound(Hook::MessagePublish) {
+        if !self.publish_bound {
             return Raised::Nothing;
         }
         let tenant = self.realm.tenant.clone();
@@ -107,6 +127,7 @@ impl Pipeline {
         verdict: Verdict,
         stored: Result<(), AckError>,
     ) -> Option<Reply> {
+        self.window_bytes = self.window_bytes.saturating_sub(inbound.weight());
         let answer = Answer { qos: inbound.answer(), packet_id: inbound.packet_id };
         let code = match self.decide(inbound.message, verdict, stored) {
             Outcome::Route(messages) => {
@@ -121,8 +142,8 @@ impl Pipeline {
             Outcome::Fail(code) if self.speaks_v5() => code,
             Outcome::Fail(_) => {
                 if answer.qos.is_some() {
-                    self.forget(answer);
-                    return self.sync(SmallVec::new(), Unsynced::Close);
+                    let resent = self.forget(answer);
+                    return self.sync(SmallVec::new(), Unsynced::Close { resent });
                 }
                 ReasonCode::SUCCESS
             }
@@ -179,16 +200,19 @@ impl Pipeline {
                 if self.speaks_v5() {
                     return self.answer(inbound, ReasonCode::UNSPECIFIED);
                 }
-                self.forget(inbound);
-                inbound.qos.map(|_| Reply::Close)
+                let resent = self.forget(inbound);
+                inbound.qos.map(|_| Reply::Close { resent })
             }
             Unsynced::Subscribed { packet_id, reasons, granted } => {
+                self.subscribing -= 1;
                 Some(Reply::Subscribed { packet_id, reasons, granted })
             }
-            Unsynced::Unsubscribed { packet_id, reasons } => Some(Reply::Unsubscribed { packet_id, reasons }),
-            Unsynced::Close => {
+            Unsynced::Unsubscribed { packet_id, reasons, removed } => {
+                Some(Reply::Unsubscribed { packet_id, reasons, removed })
+            }
+            Unsynced::Close { resent } => {
                 self.publishes -= 1;
-                Some(Reply::Close)
+                Some(Reply::Close { resent })
             }
         }
     }
@@ -199,26 +223,30 @@ impl Pipeline {
             QoS::AtMostOnce => None,
             QoS::AtLeastOnce => Some(Reply::PubAck(ack)),
             QoS::ExactlyOnce => {
-                if reason::is_error(code) {
+                let resent = if reason::is_error(code) {
                     // PUBREC with an error ends the exchange: the packet id is free (MQTT 5 clause 4.3.3).
-                    self.forget(answer);
-                } else if let Some(session) = &self.session {
-                    session.received().answered(answer.packet_id);
-                }
-                Some(Reply::PubRec(ack))
+                    self.forget(answer)
+                } else {
+                    let session = self.session.as_ref();
+                    session.is_some_and(|session| session.received().answered(answer.packet_id))
+                };
+                Some(Reply::PubRec { ack, resent })
             }
         }
     }
 
-    /// The packet id of a QoS 2 message that is not acknowledged is free again.
-    fn forget(&self, answer: Answer) {
+    /// The packet id of a QoS 2 message that is not acknowledged is free again. Gives whether the client has sent
+    /// it again meanwhile.
+    fn forget(&self, answer: Answer) -> bool {
+        let mut resent = false;
         if let (Some(QoS::ExactlyOnce), Some(session)) = (answer.qos, &self.session) {
-            session.received().forget(answer.packet_id);
+            resent = session.received().forget(answer.packet_id);
             if session.is_durable() {
                 let change = Change::Released { client: &session.client_id, packet_id: answer.packet_id };
                 self.realm.record(change);
             }
         }
+        resent
     }
 
     fn speaks_v5(&self) -> bool {

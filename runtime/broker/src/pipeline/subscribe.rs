@@ -45,6 +45,8 @@ fn poll_scopes<'a>(
 /// Filters that one SUBSCRIBE may hold. Each brings retained and stored messages of its own: what one packet can
 /// start must be bounded.
 const MAX_FILTERS: usize = 256;
+/// Bytes of retained messages out of stores from which on one SUBSCRIBE gets no more subscriptions.
+const MAX_BROUGHT: usize = 64 * 1024 * 1024;
 
 impl Pipeline {
     /// Subscribes filter after filter, until the handlers of one run or all are done.
@@ -56,6 +58,16 @@ impl Pipeline {
                 return;
             }
         }
+        self.ungranted -= 1;
+        self.joining.push_back(Joining::Subscribe(request));
+    }
+
+    /// Refuses the SUBSCRIBE whose turn it is: the client has not taken what its subscriptions brought so far.
+    pub(super) fn refuse_subscribe(&mut self) {
+        let Some(Job::Subscribe(mut request)) = self.waiting.pop_front() else { return };
+        tracing::info!(client = self.client_id(), "a SUBSCRIBE was refused: too many stored messages wait");
+        request.reasons.extend(request.wanted.drain(..).map(|_| ReasonCode::QUOTA_EXCEEDED));
+        self.ungranted -= 1;
         self.joining.push_back(Joining::Subscribe(request));
     }
 
@@ -64,7 +76,9 @@ impl Pipeline {
         let Wanted { text, filter, options } = wanted;
         let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
         let too_deep = |levels: usize| levels > self.realm.broker.config.max_topic_levels;
-        if request.packet_id.is_some() && request.reasons.len() >= MAX_FILTERS {
+        if request.packet_id.is_some()
+            && (request.reasons.len() >= MAX_FILTERS || request.brought >= MAX_BROUGHT)
+        {
             request.reasons.push(ReasonCode::QUOTA_EXCEEDED);
             return None;
         }
@@ -120,6 +134,9 @@ impl Pipeline {
                 continue;
             };
             request.reasons.push(ReasonCode::SUCCESS);
+            if removed.group.is_none() {
+                request.removed.push(removed.filter.clone());
+            }
             let event = Event::SessionUnsubscribed {
                 client: Arc::clone(client),
                 shared: removed.group.is_some(),

@@ -36,11 +36,16 @@ pub(crate) struct Delivery {
     pub(crate) source: Source,
 }
 
-impl Delivery {
-    /// Whether its acknowledgement moves the client's position. A retained copy, or a message that a handler
+impl Source {
+    /// Whether an acknowledgement moves the client's position. A retained copy, or a message that a handler
     /// made, may be newer than stored messages that are still to come, so it moves nothing.
-    pub(crate) fn is_positional(&self) -> bool {
-        !matches!(self.source, Source::Retained | Source::Direct)
+    pub(crate) fn is_positional(self) -> bool {
+        !matches!(self, Self::Retained | Self::Direct)
+    }
+
+    /// Whether everything older that the store has for the subscription was sent before.
+    pub(crate) fn is_from_store(self) -> bool {
+        matches!(self, Self::Backlog(_))
     }
 }
 

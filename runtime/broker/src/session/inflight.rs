@@ -193,6 +193,14 @@ impl Inflight {
         copy.map(|sent| sent.delivery.source = source).is_some()
     }
 
+    /// The message under `packet_id` is not sent again after all.
+    pub(crate) fn withdraw(&mut self, packet_id: u16) -> Option<Sent> {
+        match self.settle(packet_id, |_| true) {
+            Settled::Done(sent) => Some(sent),
+            Settled::Unknown | Settled::Wrong => None,
+        }
+    }
+
     fn settle(&mut self, packet_id: u16, fits: impl FnOnce(&Sent) -> bool) -> Settled {
         let Some(index) = self.index_of(packet_id) else { return Settled::Unknown };
         let Some(slot) = self.sent.get_mut(index) else { return Settled::Unknown };

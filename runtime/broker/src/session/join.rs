@@ -11,13 +11,33 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use tidegate_event::{Backlog, Message, MsgId, Origin, QoS, StorageError, TopicFilter};
+use tidegate_event::{Backlog, Message, MsgId, QoS, StorageError, TopicFilter};
 use tokio::sync::oneshot;
 
 use super::delivery::{Delivery, Source};
 
 /// A backlog and the page it gave.
-type Page = (Box<dyn Backlog>, Result<Vec<Arc<Message>>, StorageError>);
+type Page = (Reading, Result<Vec<Arc<Message>>, StorageError>);
+
+/// Ids of messages.
+pub(crate) type Ids = HashSet<MsgId, RandomState>;
+
+/// Where a join's retained messages come from.
+pub(crate) enum RetainedFrom {
+    /// There are none to be sent (retain handling, MQTT 5 clause 3.8.3.1).
+    Nowhere,
+    /// The broker's own, looked up when it is the join's turn.
+    Broker,
+    /// Found by a store, which may have more.
+    Store(Vec<Arc<Message>>, Vec<Box<dyn Backlog>>),
+}
+
+/// A backlog that is read.
+struct Reading {
+    backlog: Box<dyn Backlog>,
+    /// Whether it has retained messages.
+    retained: bool,
+}
 
 /// What is joined to the live messages of one subscription.
 pub(crate) struct Join {
@@ -27,19 +47,33 @@ pub(crate) struct Join {
     pub(crate) filter: TopicFilter,
     qos: QoS,
     subscription_ids: Option<Arc<[u32]>>,
-    /// To be sent next.
+    /// The broker's retained messages are still to be looked up.
+    looks_up: bool,
+    /// Retained messages to be sent before the list. Of a great store there are millions: no deliveries yet.
+    retained: VecDeque<Arc<Message>>,
+    /// Ids of those, when stored copies of them may follow.
+    copies: Ids,
+    /// Stored messages to be sent next.
     list: VecDeque<Delivery>,
-    /// Retained messages among the list, before the first page.
-    retained: HashSet<MsgId, RandomState>,
     /// Those not yet read to their end.
-    backlogs: VecDeque<Box<dyn Backlog>>,
+    backlogs: VecDeque<Reading>,
     /// Those read to their end, to be asked again when held messages were lost meanwhile.
-    exhausted: Vec<Box<dyn Backlog>>,
+    exhausted: Vec<Reading>,
     fetch: Option<oneshot::Receiver<Page>>,
     /// Reads that failed since the last one that did not.
     failures: u32,
+    /// Whether a backlog of stored messages is, or could never be, read to its end.
+    stored: bool,
+    failed: bool,
     /// Messages of the page that are sent and not acknowledged.
     outstanding: usize,
+}
+
+/// A page that has arrived.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    messages: Vec<Arc<Message>>,
+    retained: bool,
 }
 
 /// What a join can do now.
@@ -47,8 +81,10 @@ pub(crate) struct Join {
 pub(crate) enum Advance {
     /// Nothing, until something is acknowledged or a page arrives.
     Wait,
+    /// The broker's retained messages are wanted: [`Join::give_retained`].
+    LookUp,
     /// A page arrived: [`Join::accept`] it.
-    Page(Vec<Arc<Message>>),
+    Page(Arrived),
     /// A backlog could not be read now. It is tried again, and live messages go on waiting: an ack of one would
     /// move the client's position beyond what it has not been given.
     Retry(StorageError),
@@ -61,33 +97,43 @@ pub(crate) enum Advance {
 }
 
 impl Join {
-    /// A join that gives the `retained` messages (as deliveries), then the `backlogs`.
+    /// A join that gives the retained messages, then the `backlogs`.
     pub(crate) fn new(
         number: u32,
         filter: TopicFilter,
         qos: QoS,
         subscription_ids: Option<Arc<[u32]>>,
-        retained: VecDeque<Delivery>,
+        retained: RetainedFrom,
         backlogs: Vec<Box<dyn Backlog>>,
     ) -> Self {
-        let ids = if backlogs.is_empty() {
-            HashSet::default()
-        } else {
-            retained.iter().map(|delivery| delivery.message.id).collect()
-        };
-        Self {
+        let stored = !backlogs.is_empty();
+        let mut join = Self {
             number,
             filter,
             qos,
             subscription_ids,
-            list: retained,
-            retained: ids,
-            backlogs: backlogs.into(),
+            looks_up: false,
+            retained: VecDeque::new(),
+            copies: HashSet::default(),
+            list: VecDeque::new(),
+            backlogs: VecDeque::new(),
             exhausted: Vec::new(),
             fetch: None,
             failures: 0,
+            stored,
+            failed: false,
             outstanding: 0,
+        };
+        match retained {
+            RetainedFrom::Nowhere => {}
+            RetainedFrom::Broker => join.looks_up = true,
+            RetainedFrom::Store(first, rest) => {
+                join.backlogs.extend(rest.into_iter().map(|backlog| Reading { backlog, retained: true }));
+                join.give_retained(first);
+            }
         }
+        join.backlogs.extend(backlogs.into_iter().map(|backlog| Reading { backlog, retained: false }));
+        join
     }
 
     /// Goes on: asks for the next page when the last one is done, looks whether it has come.
@@ -95,55 +141,79 @@ impl Join {
         if let Some(fetch) = &mut self.fetch {
             let Poll::Ready(answer) = Pin::new(fetch).poll(cx) else { return Advance::Wait };
             self.fetch = None;
-            return match answer {
-                Ok((backlog, Ok(page))) if page.is_empty() => {
-                    self.failures = 0;
-                    self.exhausted.push(backlog);
-                    Advance::Again
-                }
-                Ok((backlog, Ok(page))) => {
-                    self.failures = 0;
-                    self.backlogs.push_front(backlog);
-                    Advance::Page(page)
-                }
-                Ok((backlog, Err(error))) if error.is_retryable() => {
-                    self.failures = self.failures.saturating_add(1);
-                    self.backlogs.push_front(backlog);
-                    Advance::Retry(error)
-                }
-                Ok((_, Err(error))) => Advance::Failed(Some(error)),
-                Err(_) => Advance::Failed(None),
-            };
+            return self.answered(answer);
         }
-        if !self.list.is_empty() || self.outstanding > 0 {
+        if self.looks_up {
+            return Advance::LookUp;
+        }
+        if self.undelivered() > 0 || self.outstanding > 0 {
             return Advance::Wait;
         }
         match self.backlogs.pop_front() {
-            Some(backlog) => {
-                self.fetch = Some(fetch(backlog, pause(self.failures)));
+            Some(reading) => {
+                self.fetch = Some(fetch(reading, pause(self.failures)));
                 Advance::Again
             }
             None => Advance::Exhausted,
         }
     }
 
-    /// Takes a page over, except messages in `known`: those the client was or will be given already. Gives the
-    /// ids of the page's messages.
-    pub(crate) fn accept(
-        &mut self,
-        page: Vec<Arc<Message>>,
-        known: &HashSet<MsgId, RandomState>,
-    ) -> Vec<MsgId> {
-        let mut ids = Vec::with_capacity(page.len());
-        for message in page {
-            let id = message.id;
-            ids.push(id);
-            if known.contains(&id) && !self.retained.contains(&id) {
+    fn answered(&mut self, answer: Result<Page, oneshot::error::RecvError>) -> Advance {
+        let Ok((reading, page)) = answer else {
+            self.failed = true;
+            return Advance::Failed(None);
+        };
+        let retained = reading.retained;
+        match page {
+            Ok(messages) if messages.is_empty() => {
+                self.failures = 0;
+                if !retained {
+                    self.exhausted.push(reading);
+                }
+                Advance::Again
+            }
+            Ok(messages) => {
+                self.failures = 0;
+                self.backlogs.push_front(reading);
+                Advance::Page(Arrived { messages, retained })
+            }
+            Err(error) if error.is_retryable() => {
+                self.failures = self.failures.saturating_add(1);
+                self.backlogs.push_front(reading);
+                Advance::Retry(error)
+            }
+            Err(error) => {
+                self.failed = true;
+                Advance::Failed(Some(error))
+            }
+        }
+    }
+
+    /// Takes retained messages over.
+    pub(crate) fn give_retained(&mut self, messages: Vec<Arc<Message>>) {
+        self.looks_up = false;
+        if self.stored {
+            self.copies.extend(messages.iter().map(|message| message.id));
+        }
+        self.retained.extend(messages);
+    }
+
+    /// Takes a page over, except stored messages that are `known`: those the client was or will be given already.
+    /// Gives the ids of the page's messages.
+    pub(crate) fn accept(&mut self, page: Arrived, known: impl Fn(MsgId) -> bool) -> Vec<MsgId> {
+        let Arrived { messages, retained } = page;
+        let ids = messages.iter().map(|message| message.id).collect();
+        if retained {
+            self.give_retained(messages);
+            return ids;
+        }
+        for message in messages {
+            if known(message.id) && !self.copies.contains(&message.id) {
                 continue;
             }
             self.list.push_back(Delivery {
                 qos: self.qos.min(message.qos),
-                retain: message.origin == Origin::RetainedStore,
+                retain: false,
                 subscription_ids: self.subscription_ids.clone(),
                 recorded: false,
                 source: Source::Backlog(self.number),
@@ -160,39 +230,82 @@ impl Join {
         !self.backlogs.is_empty()
     }
 
-    /// The next message to send.
-    pub(crate) fn front(&self) -> Option<&Delivery> {
-        self.list.front()
+    /// Whether everything that stores have for the filter was sent.
+    pub(crate) fn read_to_the_end(&self) -> bool {
+        self.stored && !self.failed
+    }
+
+    /// How many messages are to be sent.
+    pub(crate) fn undelivered(&self) -> usize {
+        self.retained.len() + self.list.len()
+    }
+
+    /// Whether there are stored messages in it besides retained ones.
+    pub(crate) fn has_stored(&self) -> bool {
+        self.stored
+    }
+
+    /// The QoS of the next message to send.
+    pub(crate) fn next_qos(&self) -> Option<QoS> {
+        match self.retained.front() {
+            Some(message) => Some(self.qos.min(message.qos)),
+            None => self.list.front().map(|delivery| delivery.qos),
+        }
     }
 
     /// Takes the next message to send. `true`: the client has its retained copy already.
     pub(crate) fn pop(&mut self) -> Option<(Delivery, bool)> {
-        let delivery = self.list.pop_front()?;
-        if delivery.source == Source::Retained {
+        if let Some(message) = self.retained.pop_front() {
+            let delivery = Delivery {
+                qos: self.qos.min(message.qos),
+                message,
+                subscription_ids: self.subscription_ids.clone(),
+                retain: true,
+                recorded: false,
+                source: Source::Retained,
+            };
             return Some((delivery, false));
         }
+        let delivery = self.list.pop_front()?;
         self.outstanding += 1;
-        let copied = self.retained.contains(&delivery.message.id);
+        let copied = self.copies.contains(&delivery.message.id);
         Some((delivery, copied))
+    }
+
+    /// Puts back what [`Join::pop`] gave and was not sent.
+    pub(crate) fn put_back(&mut self, delivery: Delivery) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.list.push_front(delivery);
     }
 
     /// A message of the page is acknowledged, written at QoS 0 or dropped.
     pub(crate) fn finished_one(&mut self) {
         self.outstanding = self.outstanding.saturating_sub(1);
     }
+
+    /// Ids of what was not sent.
+    pub(crate) fn unsent(&self) -> Ids {
+        let retained = self.retained.iter().map(|message| message.id);
+        retained.chain(self.list.iter().map(|delivery| delivery.message.id)).collect()
+    }
+
+    /// Takes out the retained messages that were not sent.
+    pub(crate) fn take_retained(&mut self) -> Vec<Arc<Message>> {
+        std::mem::take(&mut self.retained).into()
+    }
 }
 
 /// Reads in a task of its own: a page that is half read holds a connection of the store, and the client it is
 /// for may go away meanwhile.
-fn fetch(mut backlog: Box<dyn Backlog>, pause: Option<Duration>) -> oneshot::Receiver<Page> {
+fn fetch(mut reading: Reading, pause: Option<Duration>) -> oneshot::Receiver<Page> {
     let (answer, page) = oneshot::channel();
     tokio::spawn(async move {
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
         }
-        let page = backlog.next_page().await;
+        let page = reading.backlog.next_page().await;
         // Nobody waits any more when the session has ended.
-        answer.send((backlog, page)).ok();
+        answer.send((reading, page)).ok();
     });
     page
 }

@@ -5,20 +5,24 @@
 //! lives: a take-over waits for the seat, and waits in order when several come at once.
 
 pub(crate) mod delivery;
+mod hold;
 pub(crate) mod inflight;
 pub(crate) mod join;
+pub(crate) mod loss;
 pub(crate) mod outbox;
 pub(crate) mod positions;
+mod queue;
 pub(crate) mod received;
 mod recent;
 mod subscriptions;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bytestring::ByteString;
 use parking_lot::Mutex;
-use tidegate_event::{Change, Message, QoS};
+use tidegate_event::{Change, Hook, Message, QoS};
 use tokio::sync::OwnedMutexGuard;
 
 use self::delivery::Delivery;
@@ -39,7 +43,8 @@ pub(crate) struct Seat {
     pub(crate) inflight: Inflight,
     /// `None` until message.acked has a handler for the first time.
     pub(crate) positions: Option<Positions>,
-    pub(crate) joins: Vec<Join>,
+    /// Oldest first.
+    pub(crate) joins: VecDeque<Join>,
 }
 
 /// A [`Seat`], held.
@@ -150,15 +155,7 @@ impl Session {
         match outbox.make_room(&delivery, limit) {
             Room::Free => {}
             Room::Displaced => realm.broker.metrics.dropped(Drop::QueueFull),
-            Room::Full => {
-                realm.broker.metrics.dropped(Drop::QueueFull);
-                return self.is_connected();
-            }
-            Room::HoldFull => {
-                realm.broker.metrics.dropped(Drop::HoldFull);
-                return false;
-            }
-            Room::Unwanted | Room::Closed => return false,
+            refused => return self.not_queued(realm, &mut outbox, &delivery, refused),
         }
         if delivery.qos != QoS::AtMostOnce && self.is_durable() {
             let change =
@@ -180,6 +177,46 @@ impl Session {
         crowded && self.is_connected()
     }
 
+    /// `delivery` found no place in the queue. Gives whether its publisher should slow down.
+    fn not_queued(&self, realm: &Realm, outbox: &mut Outbox, delivery: &Delivery, why: Room) -> bool {
+        let cause = match why {
+            Room::Full => Some(Drop::QueueFull),
+            Room::HoldFull => Some(Drop::HoldFull),
+            // MQTT keeps no QoS 0 messages for a client that is away; a store may have it all the same.
+            Room::Away => None,
+            Room::Free | Room::Displaced | Room::Unwanted | Room::Closed => return false,
+        };
+        cause.inspect(|&cause| realm.broker.metrics.dropped(cause));
+        if delivery.message.qos != QoS::AtMostOnce
+            && self.is_durable_or_connected()
+            && realm.broker.hooks.is_bound(&realm.tenant, Hook::MessageAcked)
+        {
+            outbox.note_loss(delivery);
+        }
+        why == Room::Full && self.is_connected()
+    }
+
+    fn is_durable_or_connected(&self) -> bool {
+        self.is_durable() || self.is_connected()
+    }
+
+    /// Ends the hold `number`: what it held, and `wanted` is true of, is delivered now, unless the client was
+    /// given it meanwhile.
+    pub(crate) fn release(&self, realm: &Realm, number: u32, wanted: impl Fn(&Delivery) -> bool) {
+        let unwanted = self.outbox.lock().release(number, wanted);
+        self.forget(realm, unwanted.iter());
+        // Its connection may sleep, or a later one may.
+        self.nudge();
+    }
+
+    /// Live messages that the client is not sent, because it got them out of a store or does not want them any
+    /// more: they leave the durable queue.
+    pub(crate) fn forget<'a>(&self, realm: &Realm, unwanted: impl Iterator<Item = &'a Delivery>) {
+        for delivery in unwanted.filter(|delivery| delivery.recorded) {
+            realm.record(Change::Finished { client: &self.client_id, message: delivery.message.id });
+        }
+    }
+
     /// A connection has taken the seat: the client is there.
     pub(crate) fn connect(&self, realm: &Realm) {
         self.outbox.lock().connect();
@@ -196,7 +233,9 @@ impl Session {
         self.connected.store(false, Ordering::Relaxed);
         let mut outbox = self.outbox.lock();
         outbox.put_back(unsent);
-        outbox.disconnect();
+        let publishers = outbox.disconnect();
+        drop(outbox);
+        publishers.into_iter().for_each(std::task::Waker::wake);
     }
 
     /// Keeps `timer` until the client returns.

@@ -9,7 +9,10 @@ use std::task::Waker;
 use foldhash::fast::RandomState;
 use tidegate_event::{MsgId, QoS, TopicFilter, now_ms};
 
-use super::delivery::{Delivery, Source, detached};
+use super::delivery::{Delivery, Source};
+use super::hold::Holds;
+use super::loss::Losses;
+use super::queue::{Place, Queue};
 use super::recent::Recent;
 use crate::control::Command;
 
@@ -27,81 +30,35 @@ pub(crate) enum Room {
     Full,
     /// Too many live messages wait for stored ones. Those that a store has come from there.
     HoldFull,
-    /// QoS 0 to a client that is not connected, or a copy of what it was just given: not kept, no loss.
+    /// QoS 0 to a client that is not connected: not kept.
+    Away,
+    /// A copy of what the client was just given: not kept, no loss.
     Unwanted,
     /// The session has ended.
     Closed,
 }
 
-/// Live messages that match a subscription whose stored messages come first.
-#[derive(Debug)]
-struct Hold {
-    number: u32,
-    filter: TopicFilter,
-    held: Bounded,
-    overflowed: bool,
-}
-
-/// A queue of which QoS 0 messages are dropped first.
-#[derive(Debug, Default)]
-struct Bounded {
-    queue: VecDeque<Delivery>,
-    /// How many of them are QoS 0.
-    dispensable: usize,
-}
-
-impl Bounded {
-    /// Makes room for one more if `limit` allows.
-    fn make_room(&mut self, limit: usize) -> Room {
-        if self.queue.len() < limit {
-            return Room::Free;
-        }
-        if self.dispensable == 0 {
-            return Room::Full;
-        }
-        // Only a queue that is full pays for the search, and one of QoS 0 alone finds it at once.
-        match self.queue.iter().position(|delivery| delivery.qos == QoS::AtMostOnce) {
-            Some(oldest) => {
-                self.queue.remove(oldest);
-                self.dispensable -= 1;
-                Room::Displaced
-            }
-            None => Room::Full,
-        }
-    }
-
-    fn push(&mut self, delivery: Delivery) {
-        self.dispensable += usize::from(delivery.qos == QoS::AtMostOnce);
-        self.queue.push_back(delivery);
-    }
-
-    fn push_front(&mut self, delivery: Delivery) {
-        self.dispensable += usize::from(delivery.qos == QoS::AtMostOnce);
-        self.queue.push_front(delivery);
-    }
-
-    /// Prepares for a long wait: without QoS 0, and without the read buffers of the publishers.
-    fn settle_down(&mut self) {
-        self.queue.retain(|delivery| delivery.qos != QoS::AtMostOnce);
-        self.dispensable = 0;
-        for delivery in &mut self.queue {
-            delivery.message = detached(&delivery.message);
-        }
-    }
+/// A publisher that waits for room.
+struct Waiting {
+    /// Number of its connection.
+    connection: u64,
+    waker: Waker,
 }
 
 /// What waits for one client.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    waiting: Bounded,
+    waiting: Queue,
     /// How many the connection has taken and cannot send yet: they still count.
     taken: usize,
-    holds: Vec<Hold>,
-    next_hold: u32,
+    /// How many the connection has taken in its life.
+    progress: u64,
+    holds: Holds,
+    losses: Option<Box<Losses>>,
     recent: Option<Box<Recent>>,
     commands: VecDeque<Command>,
     /// Publishers that wait for room, and how few messages they wait for.
-    publishers: Vec<Waker>,
+    publishers: Vec<Waiting>,
     room_at: usize,
     /// The connection's task, while it sleeps.
     waker: Option<Waker>,
@@ -119,7 +76,7 @@ impl Outbox {
             return Room::Closed;
         }
         if !self.connected && delivery.qos == QoS::AtMostOnce {
-            return Room::Unwanted;
+            return Room::Away;
         }
         if let Some(recent) = &self.recent
             && delivery.source == Source::Live
@@ -131,24 +88,22 @@ impl Outbox {
                 self.recent = None;
             }
         }
-        match self.hold_for(delivery) {
-            None => {
-                let limit = limit.saturating_sub(self.taken);
-                self.waiting.make_room(limit)
-            }
-            Some(hold) => {
-                let room = hold.held.make_room(limit);
-                hold.overflowed |= matches!(room, Room::Full | Room::Displaced);
-                if room == Room::Full { Room::HoldFull } else { room }
-            }
+        let (place, full) = match self.holds.of(delivery) {
+            None => (self.waiting.make_room(limit.saturating_sub(self.taken)), Room::Full),
+            Some(hold) => (hold.make_room(limit), Room::HoldFull),
+        };
+        match place {
+            Place::Free => Room::Free,
+            Place::Displaced => Room::Displaced,
+            Place::None => full,
         }
     }
 
     /// Puts `delivery` where it belongs. Gives the task to wake, if it sleeps and waits for messages.
     pub(crate) fn push(&mut self, delivery: Delivery) -> Option<Waker> {
-        match self.hold_for(&delivery) {
+        match self.holds.of(&delivery) {
             Some(hold) => {
-                hold.held.push(delivery);
+                hold.push(delivery);
                 None
             }
             None => {
@@ -158,53 +113,60 @@ impl Outbox {
         }
     }
 
-    fn hold_for(&mut self, delivery: &Delivery) -> Option<&mut Hold> {
-        if delivery.source != Source::Live {
-            return None;
-        }
-        self.holds.iter_mut().find(|hold| hold.filter.matches(&delivery.message.topic))
+    /// `delivery` is lost to the client, unless it reads it from its store.
+    pub(crate) fn note_loss(&mut self, delivery: &Delivery) {
+        let message = &delivery.message;
+        self.losses.get_or_insert_default().note(&message.topic, message.id);
+    }
+
+    /// What was noted since the last call.
+    pub(crate) fn take_losses(&mut self) -> Option<Box<Losses>> {
+        self.losses.take()
     }
 
     /// How many messages wait, held ones not counted.
     pub(crate) fn len(&self) -> usize {
-        self.waiting.queue.len()
+        self.waiting.len()
     }
 
     /// Moves up to `most` messages to `batch`.
     pub(crate) fn take(&mut self, batch: &mut VecDeque<Delivery>, most: usize) {
+        let before = self.waiting.len();
         self.taken = 0;
-        let queue = &mut self.waiting.queue;
-        if queue.len() <= most && batch.is_empty() {
-            // The whole queue: swap the buffers instead of moving what is in them.
-            std::mem::swap(batch, queue);
-            self.waiting.dispensable = 0;
-            return;
-        }
-        for _ in 0..most {
-            let Some(delivery) = queue.pop_front() else { break };
-            self.waiting.dispensable -= usize::from(delivery.qos == QoS::AtMostOnce);
-            batch.push_back(delivery);
-        }
+        self.waiting.take(batch, most);
+        self.progress += (before - self.waiting.len()) as u64;
     }
 
-    /// Whether at most `few` messages wait; else `waker` is woken when that is so.
-    pub(crate) fn await_room(&mut self, waker: &Waker, few: usize) -> bool {
-        if self.waiting.queue.len() <= few || !self.connected {
+    /// Whether at most `few` messages wait; else the publisher of this `connection` is woken by `waker` when that
+    /// is so.
+    pub(crate) fn await_room(&mut self, connection: u64, waker: &Waker, few: usize) -> bool {
+        if self.waiting.len() <= few || !self.connected {
             return true;
         }
         self.room_at = few;
-        if !self.publishers.iter().any(|known| known.will_wake(waker)) {
-            self.publishers.push(waker.clone());
+        match self.publishers.iter_mut().find(|known| known.connection == connection) {
+            Some(known) => known.waker.clone_from(waker),
+            None => self.publishers.push(Waiting { connection, waker: waker.clone() }),
         }
         false
     }
 
+    /// The publisher of this `connection` waits no longer.
+    pub(crate) fn forget_publisher(&mut self, connection: u64) {
+        self.publishers.retain(|known| known.connection != connection);
+    }
+
+    /// How many messages the client's connections have taken so far: a client that is stuck takes none.
+    pub(crate) fn progress(&self) -> u64 {
+        self.progress
+    }
+
     /// The publishers to wake because there is room.
     pub(crate) fn relieved(&mut self) -> Vec<Waker> {
-        if self.publishers.is_empty() || self.waiting.queue.len() > self.room_at {
+        if self.publishers.is_empty() || self.waiting.len() > self.room_at {
             return Vec::new();
         }
-        std::mem::take(&mut self.publishers)
+        std::mem::take(&mut self.publishers).into_iter().map(|known| known.waker).collect()
     }
 
     /// Puts back what was taken and not sent, before everything else.
@@ -214,69 +176,82 @@ impl Outbox {
         }
     }
 
-    /// Holds live messages that match `filter` back until [`Outbox::release`] of the number it gives.
+    /// Holds live messages that match `filter` back until [`Outbox::release`] of the number it gives: those that
+    /// wait already too, because what is stored may be older.
     pub(crate) fn hold(&mut self, filter: TopicFilter) -> u32 {
-        let number = self.next_hold;
-        self.next_hold = self.next_hold.wrapping_add(1);
-        self.holds.push(Hold { number, filter, held: Bounded::default(), overflowed: false });
-        number
+        let held = self
+            .waiting
+            .extract(|delivery| delivery.source == Source::Live && filter.matches(&delivery.message.topic));
+        self.holds.begin(filter, held)
     }
 
     /// Whether live messages of a hold were lost to its bound since it was last asked; those that stores have
-    /// can be read from there. Also forgets what the stores have delivered by now.
-    pub(crate) fn take_overflow(&mut self, number: u32) -> Option<Vec<Delivery>> {
-        let hold = self.holds.iter_mut().find(|hold| hold.number == number)?;
-        if !std::mem::take(&mut hold.overflowed) {
+    /// can be read from there. Gives those that the stores have delivered by now, which are held no longer.
+    pub(crate) fn take_overflow(&mut self, number: u32) -> Option<VecDeque<Delivery>> {
+        if !self.holds.take_overflow(number) {
             return None;
         }
-        let Some(recent) = &self.recent else { return Some(Vec::new()) };
-        let held = std::mem::take(&mut hold.held);
-        let (delivered, kept): (Vec<_>, Vec<_>) =
-            held.queue.into_iter().partition(|delivery| recent.contains(delivery.message.id));
-        hold.held.queue = kept.into();
-        hold.held.dispensable =
-            hold.held.queue.iter().filter(|delivery| delivery.qos == QoS::AtMostOnce).count();
-        Some(delivered)
+        let Some(recent) = &self.recent else { return Some(VecDeque::new()) };
+        let delivered = self.holds.extract(number, |delivery| recent.contains(delivery.message.id));
+        Some(delivered.into_deliveries())
     }
 
-    /// Ends a hold: its messages follow those that wait, except the ones the client was given meanwhile, which
-    /// are returned.
-    pub(crate) fn release(&mut self, number: u32) -> Vec<Delivery> {
-        let Some(index) = self.holds.iter().position(|hold| hold.number == number) else {
-            return Vec::new();
-        };
-        let hold = self.holds.remove(index);
-        let mut delivered = Vec::new();
-        for delivery in hold.held.queue {
-            if self.recent.as_ref().is_some_and(|recent| recent.contains(delivery.message.id)) {
-                delivered.push(delivery);
-            } else {
-                // It may match another subscription that still waits for its stored messages.
-                match self.hold_for(&delivery) {
-                    Some(other) => other.held.push(delivery),
-                    None => self.waiting.push(delivery),
-                }
+    /// Ends a hold: what `wanted` is true of follows the messages that wait. Gives the others, and those that
+    /// the client was given meanwhile.
+    pub(crate) fn release(&mut self, number: u32, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
+        let mut unwanted = Vec::new();
+        for delivery in self.holds.end(number).into_deliveries() {
+            let given = self.recent.as_ref().is_some_and(|recent| recent.contains(delivery.message.id));
+            if given || !wanted(&delivery) {
+                unwanted.push(delivery);
+                continue;
+            }
+            // It may match another subscription that still waits for its stored messages.
+            match self.holds.of(&delivery) {
+                Some(other) => other.push(delivery),
+                None => self.waiting.push(delivery),
             }
         }
-        delivered
+        unwanted
+    }
+
+    fn recent(&mut self) -> &mut Recent {
+        self.recent.get_or_insert_with(|| Box::new(Recent::new()))
     }
 
     /// The client is given `ids` out of a store: live copies of them are not wanted.
     pub(crate) fn deliver_once(&mut self, ids: impl Iterator<Item = MsgId>) {
         let now = now_ms();
-        let recent = self.recent.get_or_insert_with(|| Box::new(Recent::new()));
+        let recent = self.recent();
         ids.for_each(|id| recent.insert(id, now));
     }
 
-    /// Ids of everything that waits or was given to the client out of a store lately.
-    pub(crate) fn known_ids(&self, ids: &mut HashSet<MsgId, RandomState>) {
-        ids.extend(self.waiting.queue.iter().map(|delivery| delivery.message.id));
-        if let Some(recent) = &self.recent {
-            ids.extend(recent.iter());
+    /// The client has got `ids`, however old they are: a store that is being read need not give them.
+    pub(crate) fn already_given(&mut self, ids: impl Iterator<Item = MsgId>) {
+        let recent = self.recent();
+        ids.for_each(|id| recent.insert_of_any_age(id));
+    }
+
+    /// The client is not given `ids` after all.
+    pub(crate) fn not_given(&mut self, ids: &HashSet<MsgId, RandomState>) {
+        if let Some(recent) = &mut self.recent
+            && !ids.is_empty()
+        {
+            recent.remove(ids);
         }
     }
 
-    /// Queues a command for the connection. `Err`: it is full, or nobody is connected (`closed` in the error).
+    /// Whether the client was given message `id` out of a store, or while one was read, lately.
+    pub(crate) fn was_given(&self, id: MsgId) -> bool {
+        self.recent.as_ref().is_some_and(|recent| recent.contains(id))
+    }
+
+    /// Ids of everything that waits.
+    pub(crate) fn waiting_ids(&self) -> impl Iterator<Item = MsgId> {
+        self.waiting.iter().map(|delivery| delivery.message.id)
+    }
+
+    /// Queues a command for the connection. Gives the connection's task, if it sleeps.
     pub(crate) fn command(
         &mut self,
         command: Command,
@@ -285,8 +260,8 @@ impl Outbox {
         if !self.connected {
             return Err(CommandRefused::NotConnected);
         }
-        // A client that floods its own queue can still be disconnected.
-        if self.commands.len() >= limit && !matches!(command, Command::Disconnect) {
+        // A client that floods its own queue can still be disconnected, and gets its answers.
+        if self.commands.len() >= limit && !command.is_urgent() {
             return Err(CommandRefused::Full);
         }
         if matches!((&command, self.commands.back()), (Command::Disconnect, Some(Command::Disconnect))) {
@@ -296,14 +271,18 @@ impl Outbox {
         Ok(self.waker.take())
     }
 
-    /// The next command.
-    pub(crate) fn next_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
+    /// The next command; without `enqueue` one that the pipeline need not take.
+    pub(crate) fn next_command(&mut self, enqueue: bool) -> Option<Command> {
+        if enqueue {
+            return self.commands.pop_front();
+        }
+        let index = self.commands.iter().position(|command| !command.is_enqueued())?;
+        self.commands.remove(index)
     }
 
-    /// Whether commands wait.
-    pub(crate) fn has_commands(&self) -> bool {
-        !self.commands.is_empty()
+    /// Whether [`Outbox::next_command`] would give one.
+    pub(crate) fn has_commands(&self, enqueue: bool) -> bool {
+        self.commands.iter().any(|command| enqueue || !command.is_enqueued())
     }
 
     /// The connection goes to sleep with `taken` messages that it cannot send yet: `waker` wakes it for commands,
@@ -311,9 +290,7 @@ impl Outbox {
     pub(crate) fn sleep(&mut self, waker: &Waker, wants_messages: bool, taken: usize) {
         self.wants_messages = wants_messages;
         self.taken = taken;
-        if self.waiting.queue.is_empty() && self.waiting.queue.capacity() > IDLE_CAPACITY {
-            self.waiting.queue = VecDeque::new();
-        }
+        self.waiting.shrink(IDLE_CAPACITY);
         match &mut self.waker {
             Some(known) if known.will_wake(waker) => {}
             other => *other = Some(waker.clone()),
@@ -330,17 +307,16 @@ impl Outbox {
         self.connected = true;
     }
 
-    /// The connection is gone. QoS 0 messages are not kept for it.
-    pub(crate) fn disconnect(&mut self) {
+    /// The connection is gone. QoS 0 messages are not kept for it. Gives the publishers that waited.
+    pub(crate) fn disconnect(&mut self) -> Vec<Waker> {
         self.connected = false;
         self.taken = 0;
         self.wants_messages = false;
         self.waker = None;
         self.commands = VecDeque::new();
         self.waiting.settle_down();
-        for hold in &mut self.holds {
-            hold.held.settle_down();
-        }
+        self.holds.settle_down();
+        std::mem::take(&mut self.publishers).into_iter().map(|known| known.waker).collect()
     }
 
     /// The session ends: nothing waits any more and nothing comes.
@@ -408,7 +384,7 @@ mod tests {
         offer(&mut outbox, delivery("t", QoS::AtMostOnce, 1), 10);
         offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 2), 10);
         outbox.disconnect();
-        assert_eq!(offer(&mut outbox, delivery("t", QoS::AtMostOnce, 3), 10), Room::Unwanted);
+        assert_eq!(offer(&mut outbox, delivery("t", QoS::AtMostOnce, 3), 10), Room::Away);
         assert_eq!(offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 4), 10), Room::Free);
         assert_eq!(drain(&mut outbox), [2, 4]);
     }
@@ -425,10 +401,10 @@ mod tests {
         assert_eq!(drain(&mut outbox), [id(2)]);
         let recent = outbox.recent.insert(Box::new(Recent::new()));
         recent.insert(MsgId::from_bits(id(3)), 0);
-        let dropped = outbox.release(first);
+        let dropped = outbox.release(first, |_| true);
         assert_eq!(dropped.len(), 1);
         assert_eq!(drain(&mut outbox), [id(4)], "a/b still waits for the other join");
-        outbox.release(second);
+        outbox.release(second, |_| true);
         assert_eq!(drain(&mut outbox), [id(1)]);
         assert_eq!(offer(&mut outbox, delivery("q", QoS::AtLeastOnce, id(3)), 10), Room::Unwanted);
     }
@@ -445,7 +421,7 @@ mod tests {
         let delivered = outbox.take_overflow(number).unwrap();
         assert_eq!(delivered.len(), 1);
         assert!(outbox.take_overflow(number).is_none(), "asked once");
-        outbox.release(number);
+        outbox.release(number, |_| true);
         assert_eq!(drain(&mut outbox), [2 << 64]);
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
-use tidegate_event::{MsgId, TopicName};
+use tidegate_event::{MsgId, TopicFilter, TopicName};
 
 use super::delivery::detached_topic;
+use super::loss::Losses;
 
 #[derive(Clone, Copy, Debug)]
 struct Mark {
@@ -13,32 +14,87 @@ struct Mark {
     acked: bool,
 }
 
-/// The messages a client was sent, by topic, as far as they still matter for its positions.
+/// A topic's marks.
 ///
-/// Per topic the marks are sorted by id; the first is unacknowledged, and of neighbouring acknowledged marks
-/// only the greatest is kept. So there are never more than twice as many marks as messages in flight.
+/// Sorted by id; the first is unacknowledged, and of neighbouring acknowledged marks only the greatest is kept. So
+/// there are never more than about twice as many marks as messages in flight.
+#[derive(Debug, Default)]
+struct Marks {
+    marks: Vec<Mark>,
+    /// From this id on there may be stored messages that the client was never sent.
+    floor: Option<MsgId>,
+}
+
+/// The messages a client was sent, by topic, as far as they still matter for its positions.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
-    topics: HashMap<TopicName, Vec<Mark>, RandomState>,
+    topics: HashMap<TopicName, Marks, RandomState>,
+    /// The floor of topics without one.
+    floor: Option<MsgId>,
 }
 
 impl Positions {
+    /// Stored messages were lost on their way to the client: no position passes them until they are read.
+    pub(crate) fn lost(&mut self, losses: Losses) {
+        for (topic, first) in losses.topics {
+            let marks = self.topics.entry(topic).or_default();
+            marks.floor = Some(marks.floor.map_or(first, |floor| floor.min(first)));
+        }
+        if let Some(first) = losses.elsewhere {
+            self.floor = Some(self.floor.map_or(first, |floor| floor.min(first)));
+        }
+    }
+
+    /// Whether the client's position in `topic` may not reach `id` now.
+    pub(crate) fn is_held_back(&self, topic: &TopicName, id: MsgId) -> bool {
+        let floor = self.topics.get(topic).and_then(|marks| marks.floor).or(self.floor);
+        floor.is_some_and(|floor| floor <= id)
+    }
+
     /// `id` of `topic` is being sent.
     pub(crate) fn sent(&mut self, topic: &TopicName, id: MsgId) {
         if !self.topics.contains_key(topic) {
-            self.topics.insert(detached_topic(topic), Vec::new());
+            self.topics.insert(detached_topic(topic), Marks::default());
         }
-        if let Some(marks) = self.topics.get_mut(topic)
+        if let Some(Marks { marks, .. }) = self.topics.get_mut(topic)
             && let Err(place) = marks.binary_search_by_key(&id, |mark| mark.id)
         {
             marks.insert(place, Mark { id, acked: false });
         }
     }
 
+    /// `id` of `topic` is being sent out of a store, and everything older that the store has was sent before.
+    pub(crate) fn sent_from_store(&mut self, topic: &TopicName, id: MsgId) {
+        self.sent(topic, id);
+        let common = self.floor;
+        if let Some(marks) = self.topics.get_mut(topic)
+            && let Some(floor) = marks.floor.or(common)
+        {
+            marks.floor = Some(floor.max(MsgId::from_bits(id.bits().saturating_add(1))));
+        }
+    }
+
+    /// All that stores have for `filter` was sent.
+    pub(crate) fn read_to_the_end(&mut self, filter: &TopicFilter) {
+        if filter.as_str() == "#" {
+            self.floor = None;
+        }
+        self.topics.retain(|topic, marks| {
+            if marks.floor.is_some() && filter.matches(topic) {
+                marks.floor = None;
+            }
+            !marks.marks.is_empty() || marks.floor.is_some()
+        });
+    }
+
     /// `id` of `topic` is acknowledged. Gives the greatest id up to which all sent of the topic now are;
     /// `None` when an older one is still outstanding.
     pub(crate) fn acked(&mut self, topic: &TopicName, id: MsgId) -> Option<MsgId> {
-        let Some(marks) = self.topics.get_mut(topic) else { return Some(id) };
+        let common = self.floor;
+        let Some(Marks { marks, floor }) = self.topics.get_mut(topic) else {
+            return if common.is_some_and(|floor| floor <= id) { None } else { Some(id) };
+        };
+        let limit = floor.or(common);
         match marks.binary_search_by_key(&id, |mark| mark.id) {
             Ok(place) => {
                 if let Some(mark) = marks.get_mut(place) {
@@ -47,18 +103,20 @@ impl Positions {
             }
             Err(place) => marks.insert(place, Mark { id, acked: true }),
         }
+        let may_be_reached = |id: MsgId| limit.is_none_or(|limit| id < limit);
         marks.dedup_by(|later, earlier| {
             let both = later.acked && earlier.acked;
-            if both {
+            let same = both && may_be_reached(later.id) == may_be_reached(earlier.id);
+            if same {
                 earlier.id = later.id;
             }
-            both
+            same
         });
-        let through = marks.first().filter(|mark| mark.acked).map(|mark| mark.id);
+        let through = marks.first().filter(|mark| mark.acked && may_be_reached(mark.id)).map(|mark| mark.id);
         if through.is_some() {
             marks.remove(0);
         }
-        if marks.is_empty() {
+        if marks.is_empty() && floor.is_none() {
             self.topics.remove(topic);
         }
         through
@@ -117,7 +175,50 @@ mod tests {
             positions.sent(&t, id(n));
             assert_eq!(positions.acked(&t, id(n)), None);
         }
-        assert!(positions.topics.get(&t).unwrap().len() <= 2);
+        assert!(positions.topics.get(&t).unwrap().marks.len() <= 2);
         assert_eq!(positions.acked(&t, id(0)), Some(id(9_999)));
+    }
+
+    fn loss(topic: &TopicName, number: u128) -> Losses {
+        let mut losses = Losses::default();
+        losses.note(topic, id(number));
+        losses
+    }
+
+    #[test]
+    fn no_position_passes_a_loss_until_the_store_is_read() {
+        let (mut positions, t) = (Positions::default(), topic("t"));
+        for n in [1, 2, 3, 5, 7] {
+            positions.sent(&t, id(n));
+        }
+        positions.lost(loss(&t, 4));
+        assert_eq!(positions.acked(&t, id(2)), None);
+        assert_eq!(positions.acked(&t, id(5)), None);
+        assert_eq!(positions.acked(&t, id(7)), None);
+        assert_eq!(positions.acked(&t, id(3)), None);
+        assert_eq!(positions.acked(&t, id(1)), Some(id(3)), "below the loss it moves");
+        assert!(positions.is_held_back(&t, id(7)) && !positions.is_held_back(&t, id(3)));
+        // 6 is lost too; the store gives 4, then 6.
+        positions.sent_from_store(&t, id(4));
+        assert_eq!(positions.acked(&t, id(4)), Some(id(4)));
+        positions.sent_from_store(&t, id(6));
+        positions.read_to_the_end(&"+".parse().unwrap());
+        assert_eq!(positions.acked(&t, id(6)), Some(id(7)));
+        assert!(positions.topics.is_empty());
+    }
+
+    #[test]
+    fn losses_beyond_counting_hold_every_topic_back() {
+        let (mut positions, t) = (Positions::default(), topic("t"));
+        positions.lost(Losses { elsewhere: Some(id(5)), ..Losses::default() });
+        assert_eq!(positions.acked(&t, id(4)), Some(id(4)));
+        assert_eq!(positions.acked(&t, id(6)), None);
+        positions.sent(&t, id(8));
+        assert_eq!(positions.acked(&t, id(8)), None);
+        positions.sent_from_store(&t, id(5));
+        assert_eq!(positions.acked(&t, id(5)), Some(id(5)));
+        positions.read_to_the_end(&"#".parse().unwrap());
+        positions.sent(&t, id(9));
+        assert_eq!(positions.acked(&t, id(9)), Some(id(9)));
     }
 }

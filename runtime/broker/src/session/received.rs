@@ -9,6 +9,8 @@ use tidegate_event::MsgId;
 enum State {
     /// The message is in the pipeline: PUBREC follows.
     InPipeline,
+    /// The same, and the client has sent it again: on a later connection, if the first has ended.
+    Resent,
     /// PUBREC was sent.
     Answered,
     /// Read back after a restart: whether it was handled is not known, so a resend is handled again, under
@@ -49,7 +51,10 @@ impl Received {
                 *state = State::InPipeline;
                 Arrival::New(*id, false)
             }
-            Some((_, State::InPipeline)) => Arrival::InPipeline,
+            Some((_, state @ (State::InPipeline | State::Resent))) => {
+                *state = State::Resent;
+                Arrival::InPipeline
+            }
             Some((_, State::Answered)) => Arrival::Answered,
         }
     }
@@ -59,22 +64,22 @@ impl Received {
         self.0.contains_key(&packet_id)
     }
 
-    /// PUBREC with success is being sent.
-    pub(crate) fn answered(&mut self, packet_id: u16) {
-        if let Some((_, state)) = self.0.get_mut(&packet_id) {
-            *state = State::Answered;
-        }
+    /// PUBREC with success is being sent. Gives whether the message came again while it was handled.
+    pub(crate) fn answered(&mut self, packet_id: u16) -> bool {
+        let Some((_, state)) = self.0.get_mut(&packet_id) else { return false };
+        std::mem::replace(state, State::Answered) == State::Resent
     }
 
-    /// The message was refused: the packet id is free and a resend is a new message.
-    pub(crate) fn forget(&mut self, packet_id: u16) {
-        self.0.remove(&packet_id);
+    /// The message was refused: the packet id is free and a resend is a new message. Gives whether it came again
+    /// while it was handled.
+    pub(crate) fn forget(&mut self, packet_id: u16) -> bool {
+        self.0.remove(&packet_id).is_some_and(|(_, state)| state == State::Resent)
     }
 
     /// PUBREL arrived. `false`: no answered message has this packet id.
     pub(crate) fn release(&mut self, packet_id: u16) -> bool {
         match self.0.get(&packet_id) {
-            Some((_, State::InPipeline)) | None => false,
+            Some((_, State::InPipeline | State::Resent)) | None => false,
             Some(_) => self.0.remove(&packet_id).is_some(),
         }
     }
@@ -92,7 +97,8 @@ mod tests {
         assert_eq!(received.arrive(1, || ID), Arrival::New(ID, true));
         assert_eq!(received.arrive(1, || ID), Arrival::InPipeline);
         assert!(!received.release(1), "nothing to release before PUBREC");
-        received.answered(1);
+        assert!(received.answered(1), "it came again meanwhile");
+        assert!(!received.answered(1));
         assert_eq!(received.arrive(1, || ID), Arrival::Answered);
         assert!(received.release(1));
         assert!(!received.release(1));

@@ -1,4 +1,4 @@
-//! Which messages a client was just given from a store, so that their live copies are not delivered as well.
+//! Which messages a client was given lately, out of a store or while one is read: it is not given them again.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ const KEPT: Duration = Duration::from_secs(600);
 /// An id takes about 40 bytes: at most 2.6 MB, while a backlog of new messages is read.
 const GREATEST: usize = 65_536;
 
-/// Ids delivered out of stores lately.
+/// Ids given to a client lately.
 #[derive(Debug)]
 pub(crate) struct Recent {
     ids: HashSet<MsgId, RandomState>,
@@ -26,9 +26,16 @@ impl Recent {
 
     /// Remembers `id`, unless it is so old that no live copy can follow.
     pub(crate) fn insert(&mut self, id: MsgId, now_ms: u64) {
-        self.used = Instant::now();
         let age_ms = now_ms.saturating_sub(id.micros() / 1_000);
-        if u128::from(age_ms) > KEPT.as_millis() || !self.ids.insert(id) {
+        if u128::from(age_ms) <= KEPT.as_millis() {
+            self.insert_of_any_age(id);
+        }
+    }
+
+    /// Remembers `id` however old it is: a store that is being read may give it.
+    pub(crate) fn insert_of_any_age(&mut self, id: MsgId) {
+        self.used = Instant::now();
+        if !self.ids.insert(id) {
             return;
         }
         self.order.push_back(id);
@@ -39,12 +46,14 @@ impl Recent {
         }
     }
 
-    pub(crate) fn contains(&self, id: MsgId) -> bool {
-        self.ids.contains(&id)
+    /// The client was not given `ids` after all.
+    pub(crate) fn remove(&mut self, ids: &HashSet<MsgId, RandomState>) {
+        self.ids.retain(|id| !ids.contains(id));
+        self.order.retain(|id| !ids.contains(id));
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = MsgId> {
-        self.order.iter().copied()
+    pub(crate) fn contains(&self, id: MsgId) -> bool {
+        self.ids.contains(&id)
     }
 
     /// Whether no live copy of anything in it can still come.
@@ -67,9 +76,13 @@ mod tests {
         let now = 1_000_000_000_000;
         recent.insert(made_at(now - 1_000), now);
         recent.insert(made_at(now - 3_600_000), now);
+        recent.insert_of_any_age(made_at(5));
         assert!(recent.contains(made_at(now - 1_000)));
         assert!(!recent.contains(made_at(now - 3_600_000)));
+        assert!(recent.contains(made_at(5)));
         assert!(!recent.is_stale());
+        recent.remove(&HashSet::from_iter([made_at(5)]));
+        assert!(!recent.contains(made_at(5)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
-use tidegate_event::{AckJoin, Change, SharedFilter, SubscriptionOptions};
+use tidegate_event::{AckJoin, Change, SharedFilter, SubscriptionOptions, TopicName};
 
 use super::Session;
 use super::delivery::detached_text;
@@ -75,6 +75,15 @@ impl Session {
             realm.record(Change::Unsubscribed { client: &self.client_id, filter: &written });
         }
         Some(shared)
+    }
+
+    /// Whether a subscription that is not shared matches `topic`.
+    pub(crate) fn wants(&self, topic: &TopicName) -> bool {
+        let subscriptions = self.subscriptions.lock();
+        subscriptions
+            .filters
+            .values()
+            .any(|(shared, _)| shared.group.is_none() && shared.filter.matches(topic))
     }
 
     /// Removes every subscription and lets no more come. `false`: that had happened before.

@@ -199,6 +199,7 @@ async fn a_resend_while_the_message_is_being_handled_is_ignored() {
     client.ping().await;
     withheld.part("x").done();
     assert_eq!(subscriber.take().await.payload, "x");
+    assert_eq!(client.expect(PUBREC).await.reason(), 0);
     client.publish_as(Publish { qos: 2, id: 3, dup: true, ..client.draft("t", "x") }).await;
     assert_eq!(client.expect(PUBREC).await.reason(), 0);
     client.send(&ack(PUBREL, 3)).await;

@@ -6,6 +6,7 @@
 pub(crate) mod client;
 pub(crate) mod packet;
 pub(crate) mod script;
+pub(crate) mod shelf;
 pub(crate) mod store;
 
 use std::net::SocketAddr;

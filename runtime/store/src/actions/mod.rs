@@ -137,7 +137,7 @@ pub(crate) async fn run_function(
                 found.map(|(first, rest)| {
                     let mut effects = scope.effects.lock();
                     effects.retained.get_or_insert_default().extend(first);
-                    effects.backlogs.extend(rest);
+                    effects.retained_rest.extend(rest);
                 }),
             );
         }

@@ -1,0 +1,116 @@
+//! The second and the third stage of a job: its handlers' writes are waited for, then what routing it made durable.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use smallvec::SmallVec;
+use tidegate_event::{AckError, AckJoin, Scope, SharedFilter, SubscriptionOptions};
+
+use super::publish::Unsynced;
+use super::{Job, Joining, Pipeline, Reply, Subscribing, Syncing, Unsubscribing, Wanted, arrived};
+
+impl Pipeline {
+    // Stage 2.
+
+    pub(super) fn poll_joining(&mut self, cx: &mut Context<'_>, replies: &mut VecDeque<Reply>) -> bool {
+        if self.joining.is_empty() || !arrived(&mut self.done, cx) {
+            return false;
+        }
+        let outcome = match self.joining.front_mut() {
+            None | Some(Joining::Publish(_, _, None)) => Poll::Ready(Ok(())),
+            Some(
+                Joining::Publish(_, _, Some(scope)) | Joining::Opening(scope) | Joining::Disconnected(scope),
+            ) => Pin::new(&mut scope.acks).poll(cx),
+            Some(Joining::Subscribe(request)) => request.poll_acks(cx),
+            Some(Joining::Unsubscribe(request)) => request.poll_acks(cx),
+        };
+        let Poll::Ready(outcome) = outcome else { return false };
+        match self.joining.pop_front() {
+            None => {}
+            Some(Joining::Publish(inbound, verdict, _)) => {
+                if let Some(reply) = self.complete_publish(inbound, verdict, outcome) {
+                    replies.push_back(reply);
+                }
+            }
+            Some(Joining::Opening(scope)) => {
+                self.log_failure(&scope, outcome);
+                // A client that has gone gets them when it is back.
+                if !self.finishing {
+                    self.apply_opening(&scope);
+                }
+            }
+            Some(Joining::Subscribe(request)) => {
+                self.waiting_bytes = self.waiting_bytes.saturating_sub(request.weight);
+                let reply = self.complete_subscribe(request);
+                replies.extend(reply);
+            }
+            Some(Joining::Unsubscribe(request)) => {
+                let Unsubscribing { packet_id, reasons, removed, weight, .. } = request;
+                self.waiting_bytes = self.waiting_bytes.saturating_sub(weight);
+                let reply = Unsynced::Unsubscribed { packet_id, reasons, removed };
+                replies.extend(self.sync(SmallVec::new(), reply));
+            }
+            Some(Joining::Disconnected(scope)) => self.log_failure(&scope, outcome),
+        }
+        true
+    }
+
+    /// Subscribes the client to what the handlers of client.connected or session.created want: before anything
+    /// that it asks for itself, but after session.created, which comes before every delivery.
+    fn apply_opening(&mut self, scope: &Scope) {
+        let wanted: Vec<Wanted> = scope
+            .take_effects()
+            .subscriptions
+            .into_iter()
+            .map(|(filter, qos)| {
+                let text = filter.as_byte_string().clone();
+                let filter = SharedFilter::parse(&text).unwrap_or(SharedFilter { group: None, filter });
+                let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+                Wanted { text, filter: Ok(filter), options }
+            })
+            .collect();
+        if !wanted.is_empty() {
+            let job = Job::Subscribe(Subscribing::new(None, wanted));
+            self.count_in(&job);
+            let opening = self.waiting.iter().take_while(|job| matches!(job, Job::Created)).count();
+            self.waiting.insert(opening, job);
+        }
+    }
+
+    /// An event that nobody awaits an answer for was not stored: the store has logged why, and for which
+    /// message; here it is said for which client.
+    fn log_failure(&self, scope: &Scope, outcome: Result<(), AckError>) {
+        if let Err(error) = outcome {
+            let client = self.client.as_ref().map_or("", |client| &client.id);
+            tracing::warn!(client, hook = scope.event.hook().name(), %error, "an event was not stored");
+        }
+    }
+
+    // Stage 3.
+
+    /// Gives the reply when nothing is to be waited for, else keeps it in order.
+    pub(super) fn sync(&mut self, joins: SmallVec<[AckJoin; 2]>, reply: Unsynced) -> Option<Reply> {
+        if joins.is_empty() && self.syncing.is_empty() {
+            return self.reply(reply, None);
+        }
+        self.syncing.push_back(Syncing { joins, failed: None, reply });
+        None
+    }
+
+    pub(super) fn poll_syncing(&mut self, cx: &mut Context<'_>, replies: &mut VecDeque<Reply>) -> bool {
+        let Some(front) = self.syncing.front_mut() else { return false };
+        while let Some(join) = front.joins.last_mut() {
+            let Poll::Ready(outcome) = Pin::new(join).poll(cx) else { return false };
+            if let Err(error) = outcome {
+                front.failed = Some(error);
+            }
+            front.joins.pop();
+        }
+        let done = self.syncing.pop_front();
+        if let Some(reply) = done.and_then(|done| self.reply(done.reply, done.failed)) {
+            replies.push_back(reply);
+        }
+        true
+    }
+}

@@ -1,0 +1,101 @@
+//! The end of a pipeline: its connection is gone, what was accepted is completed.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::sync::oneshot;
+
+use super::job::OVERHEAD;
+use super::unfinished::Part;
+use super::{Pipeline, Reply, Unfinished};
+use crate::control::Command;
+use crate::session::Session;
+
+/// What an ended connection that has something to complete takes besides it, in units of [`OVERHEAD`].
+const ENDED: usize = 8;
+
+impl Pipeline {
+    /// The connection ends: what it holds counts as its client's next connection's from now on.
+    pub(crate) fn leave(&mut self) -> Arc<Unfinished> {
+        let unfinished = Arc::clone(self.earlier.get_or_insert_default());
+        self.part = Some(Part::new(Arc::clone(&unfinished)));
+        self.account();
+        unfinished
+    }
+
+    /// Says how much an ended connection still holds.
+    fn account(&mut self) {
+        if let Some(part) = &mut self.part {
+            part.set(OVERHEAD * ENDED + self.waiting_bytes + self.window_bytes);
+        }
+    }
+
+    /// Raises every event that was accepted, when there is no connection to answer any more.
+    pub(crate) async fn finish_raising(&mut self) {
+        self.finishing = true;
+        let mut replies = VecDeque::new();
+        poll_fn(|cx| {
+            self.poll(cx, &mut replies);
+            self.flush();
+            self.unanswered(&mut replies);
+            self.account();
+            if self.is_raised() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Nobody is there to be answered, nor to be sent stored messages before live ones.
+    fn unanswered(&self, replies: &mut VecDeque<Reply>) {
+        let Some(session) = &self.session else {
+            replies.clear();
+            return;
+        };
+        for reply in replies.drain(..) {
+            match reply {
+                Reply::Subscribed { granted, .. } => {
+                    for hold in granted.iter().filter_map(|granted| granted.hold) {
+                        session.release(&self.realm, hold, |_| true);
+                    }
+                }
+                // The client's next connection was told nothing when the message came again.
+                Reply::PubRec { ack, resent: true } => self.answer_later(session, Command::Answer(ack)),
+                Reply::Close { resent: true } => self.answer_later(session, Command::Close),
+                Reply::PubAck(_)
+                | Reply::PubRec { .. }
+                | Reply::Close { .. }
+                | Reply::Unsubscribed { .. } => {}
+            }
+        }
+    }
+
+    /// Has the client's present connection give an answer; without one the client asks again.
+    fn answer_later(&self, session: &Session, command: Command) {
+        let queued = session.outbox().command(command, self.realm.broker.config.max_commands);
+        if let Ok(Some(waker)) = queued {
+            waker.wake();
+        }
+    }
+
+    /// Completes what was accepted when there is no connection to answer any more. `quiet` is told when the
+    /// last event has been raised.
+    pub(crate) async fn finish(&mut self, quiet: oneshot::Sender<()>) {
+        let mut quiet = Some(quiet);
+        let mut replies = VecDeque::new();
+        poll_fn(|cx| {
+            self.poll(cx, &mut replies);
+            self.flush();
+            self.unanswered(&mut replies);
+            self.account();
+            if self.is_raised()
+                && let Some(quiet) = quiet.take()
+            {
+                // The client may not have come back.
+                quiet.send(()).ok();
+            }
+            if self.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}

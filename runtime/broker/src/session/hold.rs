@@ -1,0 +1,82 @@
+//! Live messages that wait behind stored ones: one hold for each subscription whose stored messages are still
+//! being delivered.
+
+use std::collections::VecDeque;
+
+use tidegate_event::TopicFilter;
+
+use super::delivery::{Delivery, Source};
+use super::queue::{Place, Queue};
+
+/// Live messages that match a subscription whose stored messages come first.
+#[derive(Debug)]
+pub(super) struct Hold {
+    number: u32,
+    filter: TopicFilter,
+    held: Queue,
+    overflowed: bool,
+}
+
+impl Hold {
+    /// Makes room for one more if `limit` allows; what is lost is remembered.
+    pub(super) fn make_room(&mut self, limit: usize) -> Place {
+        let place = self.held.make_room(limit);
+        self.overflowed |= place != Place::Free;
+        place
+    }
+
+    pub(super) fn push(&mut self, delivery: Delivery) {
+        self.held.push(delivery);
+    }
+}
+
+/// The holds of one session, oldest first. Few at a time: a SUBSCRIBE waits while there are many.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    holds: VecDeque<Hold>,
+    next: u32,
+}
+
+impl Holds {
+    /// Begins a hold with `held`. Gives its number.
+    pub(super) fn begin(&mut self, filter: TopicFilter, held: Queue) -> u32 {
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.holds.push_back(Hold { number, filter, held, overflowed: false });
+        number
+    }
+
+    /// The hold that keeps `delivery` back.
+    pub(super) fn of(&mut self, delivery: &Delivery) -> Option<&mut Hold> {
+        if delivery.source != Source::Live {
+            return None;
+        }
+        self.holds.iter_mut().find(|hold| hold.filter.matches(&delivery.message.topic))
+    }
+
+    /// Whether messages of hold `number` were lost to its bound since it was last asked.
+    pub(super) fn take_overflow(&mut self, number: u32) -> bool {
+        let hold = self.holds.iter_mut().find(|hold| hold.number == number);
+        hold.is_some_and(|hold| std::mem::take(&mut hold.overflowed))
+    }
+
+    /// Takes out of hold `number` what `unwanted` is true of.
+    pub(super) fn extract(&mut self, number: u32, unwanted: impl Fn(&Delivery) -> bool) -> Queue {
+        let hold = self.holds.iter_mut().find(|hold| hold.number == number);
+        hold.map(|hold| hold.held.extract(unwanted)).unwrap_or_default()
+    }
+
+    /// Ends hold `number`. Gives what it held.
+    pub(super) fn end(&mut self, number: u32) -> Queue {
+        // Holds end about in the order in which they began: it is found near the front.
+        let index = self.holds.iter().position(|hold| hold.number == number);
+        index.and_then(|index| self.holds.remove(index)).map(|hold| hold.held).unwrap_or_default()
+    }
+
+    /// The client is gone: prepares for a long wait.
+    pub(super) fn settle_down(&mut self) {
+        for hold in &mut self.holds {
+            hold.held.settle_down();
+        }
+    }
+}
