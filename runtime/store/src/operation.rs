@@ -59,7 +59,7 @@ pub enum Operation {
         /// The message.
         message: Arc<Message>,
     },
-    /// Move the client's position in the topic to the newest stored message not after `through`; never back.
+    /// Move the client's position in the topic up to the first stored message after `through`; never back.
     AdvancePosition {
         /// Client id.
         client: ByteString,

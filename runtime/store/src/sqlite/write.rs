@@ -61,16 +61,24 @@ static DELETE_OLDER: RowStatement = RowStatement::new(
        CROSS JOIN mqtt_msg older ON older.topic = v.topic AND older.id < newest.id)",
     2,
 );
-// `through` may not be stored itself (QoS 0 beside on_message_publish): then the newest stored message before it
-// counts, looked for among the next thousand after the position. A message of foreign form is known by its row.
+// Positions are row numbers, `through` is an id, and rows of several publishers need not be in the order of their
+// ids: the position is the last row before the first one, beyond the position so far, that `through` does not cover.
+// `through` itself may not be stored (QoS 0 beside on_message_publish). A message whose id is of foreign form is known
+// by its row.
 static ADVANCE: RowStatement = RowStatement::new(
     "WITH v (clientid, topic, msgid, row) AS (VALUES ",
     "(?,?,?,?)",
-    "), p AS MATERIALIZED (SELECT v.clientid, v.topic, coalesce(v.row, \
-         (SELECT id FROM mqtt_msg WHERE msgid = v.msgid AND topic = v.topic), \
-         (SELECT max(id) FROM (SELECT id, msgid FROM mqtt_msg WHERE topic = v.topic AND id > coalesce( \
-             (SELECT mid FROM mqtt_acked a WHERE a.clientid = v.clientid AND a.topic = v.topic), 0) \
-           ORDER BY id LIMIT 1000) WHERE msgid <= v.msgid)) AS mid FROM v) \
+    "), w AS MATERIALIZED (SELECT v.*, coalesce( \
+         (SELECT mid FROM mqtt_acked a WHERE a.clientid = v.clientid AND a.topic = v.topic), 0) AS mid FROM v), \
+     e AS MATERIALIZED (SELECT w.*, coalesce((SELECT id FROM mqtt_msg m WHERE m.topic = w.topic AND m.id > w.mid \
+         AND CASE WHEN length(m.msgid) = 32 AND m.msgid NOT GLOB '*[^0-9A-Fa-f]*' THEN upper(m.msgid) > w.msgid \
+             ELSE m.id > w.row END \
+         ORDER BY id LIMIT 1), 9223372036854775807) AS until FROM w), \
+     p AS MATERIALIZED (SELECT e.clientid, e.topic, (SELECT id FROM mqtt_msg m WHERE m.topic = e.topic \
+         AND m.id > e.mid AND m.id < e.until \
+         AND CASE WHEN length(m.msgid) = 32 AND m.msgid NOT GLOB '*[^0-9A-Fa-f]*' THEN upper(m.msgid) <= e.msgid \
+             ELSE m.id <= e.row END \
+         ORDER BY id DESC LIMIT 1) AS mid FROM e) \
      INSERT INTO mqtt_acked (clientid, topic, mid, created) \
        SELECT clientid, topic, mid, CURRENT_TIMESTAMP FROM p WHERE mid IS NOT NULL \
      ON CONFLICT (clientid, topic) DO UPDATE SET mid = excluded.mid \

@@ -107,6 +107,26 @@ pub(crate) async fn a_position_never_goes_back(factory: &dyn Factory) {
     assert_eq!(bench.rows("select created from mqtt_acked").await, before, "an update keeps it");
 }
 
+/// Messages of several publishers may be stored in another order than that of their ids.
+pub(crate) async fn a_position_passes_no_older_row_of_a_newer_message(factory: &dyn Factory) {
+    let bench = Bench::new(factory, &[PUBLISH, FETCH, ACKED]).await;
+    let client = bench.client("c");
+    let drafts = ["1", "2", "3", "4"].map(|text| bench.message("t", text, 1));
+    let [one, two, three, four] = drafts;
+    let two = bench.publish(two).await;
+    let one = bench.publish(one).await;
+    let four = bench.publish(four).await;
+    let three = bench.publish(three).await;
+    bench.ack(&client, &one, Some(one.id)).await;
+    assert_eq!(bench.fetch_texts(&client, "t").await, ["2", "1", "4", "3"], "2 is not acknowledged");
+    bench.ack(&client, &two, Some(two.id)).await;
+    assert_eq!(bench.fetch_texts(&client, "t").await, ["4", "3"]);
+    bench.ack(&client, &three, Some(three.id)).await;
+    assert_eq!(bench.fetch_texts(&client, "t").await, ["4", "3"]);
+    bench.ack(&client, &four, Some(four.id)).await;
+    assert_eq!(bench.fetch_texts(&client, "t").await, Vec::<String>::new());
+}
+
 pub(crate) async fn an_ack_of_an_unstored_message_moves_to_the_newest_stored_one(factory: &dyn Factory) {
     let bench = Bench::new(factory, &[PUBLISH, FETCH, ACKED]).await;
     let client = bench.client("c");
