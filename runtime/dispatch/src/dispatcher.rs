@@ -51,12 +51,7 @@ impl Hooks for Dispatcher {
             return Raised::Nothing;
         }
         self.metrics.event(event.hook());
-        let (table, metrics) = (table.clone(), self.metrics.clone());
         let scope = Scope::new(event, self.node.clone());
-        Raised::Running(Box::pin(async move {
-            let admitted = run::run(&table, matches, scope).await;
-            metrics.verdict(&admitted.verdict);
-            admitted
-        }))
+        Raised::Running(Box::pin(run::run(table.clone(), self.metrics.clone(), matches, scope)))
     }
 }

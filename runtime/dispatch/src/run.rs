@@ -1,18 +1,25 @@
 //! Takes one event through its handlers: modules in order, each on what the previous one left of the message,
 //! then the actions on every message that is left.
+//!
+//! Most events have one course from beginning to end: one message, perhaps replaced. That case makes nothing on
+//! the heap here; a scope of its own is made for a replaced message only when another handler is to see it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
+use smallvec::{SmallVec, smallvec};
 use tidegate_event::{Admitted, Event, Hook, Message, QoS, ReasonCode, Scope, TopicFilter, Verdict};
 use tidegate_module::{CallError, ErrorPolicy, Module};
 
 use crate::filter_tree::Matches;
+use crate::metrics::Metrics;
 use crate::table::{Handler, HookTable};
 
 /// A message on its way through the handlers of an event, and the handlers still before it.
 struct Course {
-    scope: Scope,
+    /// What modules made of the message; `None`: nothing yet.
+    message: Option<Arc<Message>>,
+    /// The event about `message`, once a handler has to see it.
+    scope: Option<Scope>,
     handlers: Matches,
     /// How many of `handlers` have run.
     done: usize,
@@ -22,6 +29,36 @@ impl Course {
     fn next(&self) -> Option<u32> {
         self.handlers.get(self.done).copied()
     }
+
+    /// What a handler is shown: `whole`, the scope of the event, unless the message is another by now.
+    fn scope<'a>(&'a mut self, whole: &'a Scope) -> &'a Scope {
+        match &self.message {
+            None => whole,
+            Some(message) => self.scope.get_or_insert_with(|| Scope {
+                event: whole.event.with_message(message.clone()),
+                node: whole.node.clone(),
+                acks: whole.acks.clone(),
+                effects: whole.effects.clone(),
+            }),
+        }
+    }
+
+    /// The message as it is now.
+    fn message<'a>(&'a self, whole: &'a Scope) -> Option<&'a Arc<Message>> {
+        self.message.as_ref().or_else(|| whole.event.message())
+    }
+
+    /// Goes on with `message`, which the handler at `position` made. When the topic changed, the handlers after
+    /// it are found anew.
+    fn replace(&mut self, table: &HookTable, whole: &Scope, position: u32, message: Arc<Message>) {
+        if self.message(whole).is_none_or(|old| old.topic != message.topic) {
+            self.handlers = table.matching_topic(whole.event.hook(), &message.topic);
+            self.handlers.retain(|other| *other > position);
+            self.done = 0;
+        }
+        self.message = Some(message);
+        self.scope = None;
+    }
 }
 
 /// What a handler's answer means for the course it ran on.
@@ -30,28 +67,47 @@ pub(crate) enum Step {
     Go,
     /// No further handler: drop, reject or fail.
     Stop(Verdict),
+    /// On with this message instead.
+    Replace(Arc<Message>),
     /// On with these messages instead.
     Split(Vec<Arc<Message>>),
 }
 
 /// Runs the handlers at `matches` on the event of `scope`. Ends when modules have run and actions are enqueued.
-pub(crate) async fn run(table: &HookTable, matches: Matches, scope: Scope) -> Admitted {
+///
+/// Owns what it needs, so that its future can be boxed as it is: a future around it would be moved into it.
+pub(crate) async fn run(
+    table: Arc<HookTable>,
+    metrics: Arc<Metrics>,
+    matches: Matches,
+    scope: Scope,
+) -> Admitted {
     let hook = scope.event.hook();
     let implicit = matches!(scope.event, Event::MessageAcked { explicit: false, .. });
     let mut changed = false;
-    let mut ready: Vec<Course> = Vec::new();
-    let mut courses = VecDeque::from([Course { scope: scope.clone(), handlers: matches, done: 0 }]);
+    let mut ready: SmallVec<[Course; 1]> = SmallVec::new();
+    // The next one is the last. A course that a module splits goes on with its parts in its place: order is kept.
+    let mut courses: SmallVec<[Course; 1]> =
+        smallvec![Course { message: None, scope: None, handlers: matches, done: 0 }];
 
-    // Modules first, on every message, so that nothing is enqueued for an event that is refused in the end. A
-    // course that a module splits goes on with its parts in its place: order is kept.
-    'courses: while let Some(mut course) = courses.pop_front() {
+    // Modules first, on every message, so that nothing is enqueued for an event that is refused in the end.
+    'courses: while let Some(mut course) = courses.pop() {
         while let Some(position) = course.next() {
             let step = match table.handler(hook, position) {
                 Some(Handler::Module(_)) if implicit => Step::Go,
-                Some(Handler::Module(module)) => call(module, hook, &course.scope).await,
+                Some(Handler::Module(module)) => {
+                    let shown = course.scope(&scope);
+                    match module.call(shown).await {
+                        Ok(answer) => {
+                            add_subscriptions(shown, answer.subscriptions);
+                            answer.verdict.into()
+                        }
+                        Err(error) => on_error(module, hook, shown, &error),
+                    }
+                }
                 #[cfg(test)]
                 Some(Handler::Scripted(scripted)) if scripted.is_module() => {
-                    scripted.call(&course.scope).await
+                    scripted.call(course.scope(&scope)).await
                 }
                 _ => break,
             };
@@ -63,12 +119,26 @@ pub(crate) async fn run(table: &HookTable, matches: Matches, scope: Scope) -> Ad
                     continue 'courses;
                 }
                 // A refusal is of the event as a whole: parts of a split have one publisher and one answer.
-                Step::Stop(verdict) => return Admitted { verdict, scope },
+                Step::Stop(verdict) => {
+                    metrics.verdict(&verdict);
+                    return Admitted { verdict, scope };
+                }
+                Step::Replace(message) => {
+                    changed = true;
+                    course.replace(&table, &scope, position, message);
+                }
                 Step::Split(messages) => {
                     changed = true;
-                    for message in messages.into_iter().rev() {
-                        courses.push_front(course.with_message(table, position, message));
-                    }
+                    courses.extend(messages.into_iter().rev().map(|message| {
+                        let mut part = Course {
+                            message: course.message.clone(),
+                            scope: None,
+                            handlers: course.handlers.clone(),
+                            done: course.done,
+                        };
+                        part.replace(&table, &scope, position, message);
+                        part
+                    }));
                     continue 'courses;
                 }
             }
@@ -76,53 +146,35 @@ pub(crate) async fn run(table: &HookTable, matches: Matches, scope: Scope) -> Ad
         ready.push(course);
     }
 
-    for course in &ready {
-        for position in &course.handlers[course.done..] {
-            match table.handler(hook, *position) {
+    for course in &mut ready {
+        while let Some(position) = course.next() {
+            course.done += 1;
+            match table.handler(hook, position) {
                 Some(Handler::Action(action)) if implicit && action.is_custom() => {}
-                Some(Handler::Action(action)) => action.run(&course.scope).await,
+                Some(Handler::Action(action)) => action.run(course.scope(&scope)).await,
                 #[cfg(test)]
-                Some(Handler::Scripted(scripted)) => scripted.run(&course.scope).await,
+                Some(Handler::Scripted(scripted)) => scripted.run(course.scope(&scope)).await,
                 _ => {}
             }
         }
     }
-    let verdict = if changed { verdict(ready) } else { Verdict::Pass };
+    let verdict = if changed { verdict(ready, &scope) } else { Verdict::Pass };
+    metrics.verdict(&verdict);
     Admitted { verdict, scope }
 }
 
-impl Course {
-    /// The course of `message`, which the handler at `position` made of this one's. When the topic changed,
-    /// the handlers after it are found anew.
-    fn with_message(&self, table: &HookTable, position: u32, message: Arc<Message>) -> Self {
-        let same_topic = self.scope.event.message().is_some_and(|old| old.topic == message.topic);
-        let scope = self.scope.with_message(message);
-        if same_topic {
-            return Self { scope, handlers: self.handlers.clone(), done: self.done };
-        }
-        let mut handlers = table.matching(&scope.event);
-        handlers.retain(|other| *other > position);
-        Self { scope, handlers, done: 0 }
-    }
-}
-
-fn verdict(ready: Vec<Course>) -> Verdict {
-    let mut messages: Vec<Arc<Message>> =
-        ready.iter().filter_map(|course| course.scope.event.message().cloned()).collect();
-    match messages.len() {
+/// The verdict on an event whose message was changed, of what is left of it.
+fn verdict(mut ready: SmallVec<[Course; 1]>, whole: &Scope) -> Verdict {
+    let original = || whole.event.message().cloned();
+    match ready.len() {
         0 => Verdict::Drop,
-        1 => messages.pop().map_or(Verdict::Drop, Verdict::Replace),
-        _ => Verdict::FanOut(messages),
-    }
-}
-
-async fn call(module: &Module, hook: Hook, scope: &Scope) -> Step {
-    match module.call(scope).await {
-        Ok(answer) => {
-            add_subscriptions(scope, answer.subscriptions);
-            answer.verdict.into()
+        1 => ready
+            .pop()
+            .and_then(|course| course.message.or_else(original))
+            .map_or(Verdict::Drop, Verdict::Replace),
+        _ => {
+            Verdict::FanOut(ready.into_iter().filter_map(|course| course.message.or_else(original)).collect())
         }
-        Err(error) => on_error(module, hook, scope, &error),
     }
 }
 
@@ -130,7 +182,7 @@ impl From<Verdict> for Step {
     fn from(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Pass => Self::Go,
-            Verdict::Replace(message) => Self::Split(vec![message]),
+            Verdict::Replace(message) => Self::Replace(message),
             Verdict::FanOut(messages) => Self::Split(messages),
             other => Self::Stop(other),
         }
@@ -175,18 +227,19 @@ mod tests {
     use futures_util::FutureExt as _;
     use tidegate_event::{AckError, Node};
 
-    fn table(handlers: &[(&[&str], &Arc<Scripted>)]) -> HookTable {
+    fn table(handlers: &[(&[&str], &Arc<Scripted>)]) -> Arc<HookTable> {
         let mut table = HookTable::default();
         for (filters, handler) in handlers {
             let filters: Vec<_> = filters.iter().map(|f| f.parse().unwrap()).collect();
             table.add(Hook::MessagePublish, &filters, Handler::Scripted((*handler).clone()));
         }
-        table
+        Arc::new(table)
     }
 
-    fn run_now(table: &HookTable, event: Event) -> Admitted {
+    fn run_now(table: &Arc<HookTable>, event: Event) -> Admitted {
         let matches = table.matching(&event);
-        run(table, matches, Scope::new(event, Arc::new(Node::default()))).now_or_never().unwrap()
+        let scope = Scope::new(event, Arc::new(Node::default()));
+        run(table.clone(), Arc::new(Metrics::register()), matches, scope).now_or_never().unwrap()
     }
 
     fn topics(scripted: &Scripted) -> Vec<String> {

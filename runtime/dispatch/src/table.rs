@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate_event::hook::TopicOf;
-use tidegate_event::{Event, Hook, TopicFilter};
+use tidegate_event::{Event, Hook, TopicFilter, TopicName};
 use tidegate_module::Module;
 use tidegate_store::Action;
 
@@ -85,6 +85,11 @@ impl HookTable {
             }
             _ => Matches::from_slice(row.tree.all()),
         }
+    }
+
+    /// The positions of the handlers of `hook` that a message on `topic` concerns, in running order.
+    pub(crate) fn matching_topic(&self, hook: Hook, topic: &TopicName) -> Matches {
+        self.rows[hook as usize].tree.matching(topic)
     }
 
     /// The handler at a position that [`matching`](Self::matching) gave for the same hook.
