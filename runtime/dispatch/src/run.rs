@@ -4,6 +4,7 @@
 //! Most events have one course from beginning to end: one message, perhaps replaced. That case makes nothing on
 //! the heap here; a scope of its own is made for a replaced message only when another handler is to see it.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
@@ -97,7 +98,8 @@ pub(crate) async fn run(
                 Some(Handler::Module(_)) if implicit => Step::Go,
                 Some(Handler::Module(module)) => {
                     let shown = course.scope(&scope);
-                    match module.call(shown).await {
+                    // Pinned where it is made: see `Module::call`.
+                    match pin!(module.call(shown)).await {
                         Ok(answer) => {
                             add_subscriptions(shown, answer.subscriptions);
                             answer.verdict.into()

@@ -1,6 +1,7 @@
 //! One loaded version of a module, as dispatch sees it.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -160,22 +161,33 @@ impl Module {
     /// [`CallError`] of the last attempt: apply [`Self::policy`].
     pub async fn call(&self, scope: &Scope) -> Result<Answer, CallError> {
         let started = Instant::now();
-        let (mut attempt, mut attempt_started) = (0, started);
-        let outcome = loop {
-            let outcome = self.pool.call(scope, attempt_started).await;
-            match &outcome {
-                Err(error) if attempt < self.on_error.retries && error.is_retryable() => {
-                    self.pool.shared().meters.retries.increment(1);
-                    tokio::time::sleep(self.backoff(attempt)).await;
-                    attempt += 1;
-                    attempt_started = Instant::now();
-                }
-                _ => break outcome,
-            }
-        };
+        // Pinned where they are made, here and below: awaiting a future by value moves it once more, and this one
+        // holds the guest's arguments and results.
+        let mut outcome = pin!(self.pool.call(scope, started)).await;
+        if self.on_error.retries > 0 && outcome.as_ref().is_err_and(CallError::is_retryable) {
+            // On the heap, so that calls which succeed do not carry its state.
+            outcome = Box::pin(self.retry(scope, outcome)).await;
+        }
         self.count(started.elapsed());
         if let Err(error) = &outcome {
             self.report(scope, error);
+        }
+        outcome
+    }
+
+    /// Tries again after `outcome`, as often as the manifest says.
+    async fn retry(
+        &self,
+        scope: &Scope,
+        mut outcome: Result<Answer, CallError>,
+    ) -> Result<Answer, CallError> {
+        for attempt in 0..self.on_error.retries {
+            if !outcome.as_ref().is_err_and(CallError::is_retryable) {
+                break;
+            }
+            self.pool.shared().meters.retries.increment(1);
+            tokio::time::sleep(self.backoff(attempt)).await;
+            outcome = self.pool.call(scope, Instant::now()).await;
         }
         outcome
     }

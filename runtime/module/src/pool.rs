@@ -1,5 +1,6 @@
 //! The instances of one module version: kept warm between events, bounded, replaced when they are worn out.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -92,11 +93,15 @@ impl Pool {
     /// # Errors
     /// [`CallError`].
     pub(crate) async fn call(&self, scope: &Scope, started: Instant) -> Result<Answer, CallError> {
-        let mut lease = self.checkout(started).await?;
+        let mut lease = match self.warm() {
+            Some(lease) => lease,
+            // On the heap: making an instance has a large state, and few calls need it.
+            None => Box::pin(self.checkout(started)).await?,
+        };
         let Some(instance) = lease.instance.as_deref_mut() else {
             return Err(CallError::Instantiate("it was taken twice".into()));
         };
-        let outcome = instance.call(scope, started).await;
+        let outcome = pin!(instance.call(scope, started)).await;
         if matches!(
             outcome,
             Ok(_) | Err(CallError::Guest(_) | CallError::Answer(_) | CallError::NotHandled(_))
@@ -104,6 +109,16 @@ impl Pool {
             lease.give_back();
         }
         outcome
+    }
+
+    /// A warm instance, when there is one and nobody waits before us.
+    fn warm(&self) -> Option<Lease<'_>> {
+        if self.policy.mode == Mode::Fresh {
+            return None;
+        }
+        let permit = self.permits.try_acquire().ok()?;
+        let instance = self.take_idle()?;
+        Some(Lease { pool: self, instance: Some(instance), _permit: permit })
     }
 
     async fn checkout(&self, started: Instant) -> Result<Lease<'_>, CallError> {
