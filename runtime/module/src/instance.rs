@@ -16,7 +16,7 @@ use crate::error::{CallError, GuestFailure, Limit, LoadError};
 use crate::exports::{Exports, Functions};
 use crate::module::Answer;
 use crate::state::{Shared, State};
-use crate::translate::{self, ClientOut, MessageOut, qos_in, qos_out};
+use crate::translate::{self, Texts, qos_in, qos_out};
 
 /// Computing time for making an instance and for its init: run-times of managed languages start here.
 const START_CPU: Duration = Duration::from_secs(5);
@@ -38,6 +38,7 @@ pub(crate) struct Instance {
     store: Store<State>,
     functions: Functions,
     budget: Arc<Budget>,
+    texts: Texts,
     /// The number of the last event; never one that this process has given before.
     number: u64,
     calls: u64,
@@ -98,7 +99,16 @@ impl Instance {
             }
         }
         let baseline = store.data().limiter.memory();
-        Ok(Self { store, functions, budget, number: serial << 32, calls: 0, baseline, _slot: slot })
+        Ok(Self {
+            store,
+            functions,
+            budget,
+            texts: Texts::new(),
+            number: serial << 32,
+            calls: 0,
+            baseline,
+            _slot: slot,
+        })
     }
 
     /// Calls since the instance was made.
@@ -130,7 +140,8 @@ impl Instance {
         // The epoch went on while the instance was idle.
         self.store.set_epoch_deadline(1);
         let outcome = {
-            let guest = pin!(dispatch(&mut self.store, &self.functions, self.number, &scope.event));
+            let (store, texts) = (&mut self.store, &mut self.texts);
+            let guest = pin!(dispatch(store, &self.functions, texts, self.number, &scope.event));
             match self.budget.run(started, cpu, timeout, guest).await {
                 Ok(outcome) => outcome,
                 Err(TimedOut) => return Err(CallError::Timeout(timeout)),
@@ -177,65 +188,62 @@ impl Reply {
 async fn dispatch(
     store: &mut Store<State>,
     functions: &Functions,
+    texts: &mut Texts,
     number: u64,
     event: &Event,
 ) -> wasmtime::Result<Reply> {
     match event {
         Event::MessagePublish { message, .. } => {
             let Some(hook) = &functions.message_publish else { return Ok(Reply::NotHandled) };
-            let (client, sent) = (message.publisher.as_deref().map(ClientOut::new), MessageOut::new(message));
-            let client = client.as_ref().map(ClientOut::lower);
-            let answer = hook.call_on_message_publish(&mut *store, number, client, sent.lower()).await?;
+            let user = translate::user_properties(message);
+            let (client, sent) = texts.publish(message, &user);
+            let answer = pin!(hook.call_on_message_publish(&mut *store, number, client, sent)).await?;
             Ok(Reply::decided(answer, |verdict| {
                 translate::verdict(verdict, message, &store.data().shared.services.ids)
             }))
         }
         Event::MessageDeliver { client, message } => {
             let Some(hook) = &functions.message_deliver else { return Ok(Reply::NotHandled) };
-            let (client, sent) = (ClientOut::new(client), MessageOut::new(message));
-            let answer = hook.call_on_message_deliver(store, number, client.lower(), sent.lower()).await?;
+            let user = translate::user_properties(message);
+            let (client, sent) = texts.client_and_message(client, message, &user);
+            let answer = pin!(hook.call_on_message_deliver(store, number, client, sent)).await?;
             Ok(Reply::decided(answer, |delivery| translate::delivery(delivery, message)))
         }
         Event::MessageAcked { client, message, .. } => {
             let Some(hook) = &functions.message_acked else { return Ok(Reply::NotHandled) };
-            let (client, sent) = (ClientOut::new(client), MessageOut::new(message));
-            Ok(Reply::observed(
-                hook.call_on_message_acked(store, number, client.lower(), sent.lower()).await?,
-            ))
+            let user = translate::user_properties(message);
+            let (client, sent) = texts.client_and_message(client, message, &user);
+            Ok(Reply::observed(pin!(hook.call_on_message_acked(store, number, client, sent)).await?))
         }
         Event::ClientConnected { client } => {
             let Some(hook) = &functions.client_connected else { return Ok(Reply::NotHandled) };
-            let client = ClientOut::new(client);
-            match hook.call_on_client_connected(store, number, client.lower()).await? {
+            let client = texts.client(client);
+            match hook.call_on_client_connected(store, number, client).await? {
                 Err(error) => Ok(Reply::Refused(error)),
                 Ok(wanted) => Ok(subscriptions(wanted)),
             }
         }
         Event::ClientDisconnected { client, reason } => {
             let Some(hook) = &functions.client_disconnected else { return Ok(Reply::NotHandled) };
-            let client = ClientOut::new(client);
-            Ok(Reply::observed(
-                hook.call_on_client_disconnected(store, number, client.lower(), reason.name()).await?,
-            ))
+            let client = texts.client(client);
+            Ok(Reply::observed(hook.call_on_client_disconnected(store, number, client, reason.name()).await?))
         }
         Event::SessionCreated { client } => {
             let Some(hook) = &functions.session_created else { return Ok(Reply::NotHandled) };
-            let client = ClientOut::new(client);
-            Ok(Reply::observed(hook.call_on_session_created(store, number, client.lower()).await?))
+            let client = texts.client(client);
+            Ok(Reply::observed(hook.call_on_session_created(store, number, client).await?))
         }
         Event::SessionSubscribed { client, filter, qos, .. } => {
             let Some(hook) = &functions.session_subscribed else { return Ok(Reply::NotHandled) };
-            let client = ClientOut::new(client);
+            let client = texts.client(client);
             let (filter, qos) = (filter.as_str(), qos_out(*qos));
-            Ok(Reply::observed(
-                hook.call_on_session_subscribed(store, number, client.lower(), filter, qos).await?,
-            ))
+            Ok(Reply::observed(hook.call_on_session_subscribed(store, number, client, filter, qos).await?))
         }
         Event::SessionUnsubscribed { client, filter, .. } => {
             let Some(hook) = &functions.session_unsubscribed else { return Ok(Reply::NotHandled) };
-            let client = ClientOut::new(client);
+            let client = texts.client(client);
             Ok(Reply::observed(
-                hook.call_on_session_unsubscribed(store, number, client.lower(), filter.as_str()).await?,
+                hook.call_on_session_unsubscribed(store, number, client, filter.as_str()).await?,
             ))
         }
     }

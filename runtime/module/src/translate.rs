@@ -1,11 +1,11 @@
 //! Between the runtime's words and the contract's: events on their way to a guest, messages on their way back.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use smallvec::SmallVec;
 use tidegate_event::{
     Client, IdSource, Message, MsgId, Origin, PublishProperties, QoS, TopicName, Verdict, now_ms,
 };
@@ -16,31 +16,83 @@ use crate::bindings::tidegate::hooks::types::{Delivery, Verdict as GuestVerdict}
 /// The longest text a user property can carry (MQTT 5 clause 1.5.4).
 const MAX_STRING_BYTES: usize = 65_535;
 
-/// Text built on the stack.
-#[derive(Default)]
-pub(crate) struct Text(SmallVec<[u8; 64]>);
+/// The longest text of a socket address: `[`, 39 characters of address, `%` and ten digits of scope, `]`, `:` and
+/// five digits of port.
+const MAX_PEER_BYTES: usize = 58;
 
-impl Text {
-    fn of(value: impl std::fmt::Display) -> Self {
-        let mut text = Self::default();
-        // Writing to a buffer that grows cannot fail.
-        write!(text, "{value}").unwrap_or_default();
-        text
+/// Where texts are written that an event does not carry as texts: an instance has one and uses it for every
+/// event. They are no part of the future of a call, and are made without the formatter, which costs more than
+/// handing the rest of the message over (row `call` of the bench).
+pub(crate) struct Texts {
+    id: [u8; 32],
+    peer: [u8; MAX_PEER_BYTES],
+}
+
+impl Texts {
+    pub(crate) const fn new() -> Self {
+        Self { id: [0; 32], peer: [0; MAX_PEER_BYTES] }
     }
 
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
+    /// A client on its way to a guest.
+    pub(crate) fn client<'a>(&'a mut self, client: &'a Client) -> wit::ClientParam<'a> {
+        lower_client(client, &mut self.peer)
+    }
+
+    /// The client of a message, and the message with the pairs that [`user_properties`] gave.
+    pub(crate) fn client_and_message<'a>(
+        &'a mut self,
+        client: &'a Client,
+        message: &'a Message,
+        user_properties: &'a [(&'a str, &'a str)],
+    ) -> (wit::ClientParam<'a>, wit::MessageParam<'a>) {
+        let client = lower_client(client, &mut self.peer);
+        (client, lower_message(message, user_properties, &mut self.id))
+    }
+
+    /// The publisher of a message, if it has one, and the message.
+    pub(crate) fn publish<'a>(
+        &'a mut self,
+        message: &'a Message,
+        user_properties: &'a [(&'a str, &'a str)],
+    ) -> (Option<wit::ClientParam<'a>>, wit::MessageParam<'a>) {
+        let client = message.publisher.as_deref().map(|client| lower_client(client, &mut self.peer));
+        (client, lower_message(message, user_properties, &mut self.id))
     }
 }
 
-impl std::fmt::Write for Text {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
+fn lower_client<'a>(client: &'a Client, peer: &'a mut [u8; MAX_PEER_BYTES]) -> wit::ClientParam<'a> {
+    wit::ClientParam {
+        id: &client.id,
+        username: client.username.as_deref(),
+        peer: write_peer(client.peer, peer),
+        protocol: client.protocol.level(),
     }
 }
 
-/// The text form of an id, as its `Display` writes it, without the formatter: every message has one.
+fn lower_message<'a>(
+    message: &'a Message,
+    user_properties: &'a [(&'a str, &'a str)],
+    id: &'a mut [u8; 32],
+) -> wit::MessageParam<'a> {
+    *id = hex(message.id);
+    wit::MessageParam {
+        id: std::str::from_utf8(id).unwrap_or_default(),
+        topic: message.topic.as_str(),
+        payload: &message.payload,
+        qos: qos_out(message.qos),
+        retain: message.retain,
+        dup: message.dup,
+        timestamp_ms: message.timestamp_ms,
+        user_properties,
+    }
+}
+
+/// The user properties of a message as a guest takes them. Most messages have none: then nothing is allocated.
+pub(crate) fn user_properties(message: &Message) -> Vec<(&str, &str)> {
+    message.properties.iter().flat_map(|p| &p.user).map(|(k, v)| (&**k, &**v)).collect()
+}
+
+/// The text form of an id, as its `Display` writes it.
 fn hex(id: MsgId) -> [u8; 32] {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut text = [0; 32];
@@ -50,25 +102,41 @@ fn hex(id: MsgId) -> [u8; 32] {
     text
 }
 
-/// A client on its way to a guest.
-pub(crate) struct ClientOut<'a> {
-    client: &'a Client,
-    peer: Text,
+/// The text form of an address, as its `Display` writes it, in `text`.
+fn write_peer(peer: SocketAddr, text: &mut [u8; MAX_PEER_BYTES]) -> &str {
+    let length = match peer {
+        SocketAddr::V4(peer) => {
+            let mut at = 0;
+            for (octet, after) in peer.ip().octets().into_iter().zip(*b"...:") {
+                at = write_number(octet.into(), at, text);
+                text[at] = after;
+                at += 1;
+            }
+            write_number(peer.port(), at, text)
+        }
+        SocketAddr::V6(peer) => {
+            let mut rest = &mut text[..];
+            // It fits: the buffer has the length of the longest.
+            write!(rest, "{peer}").unwrap_or_default();
+            MAX_PEER_BYTES - rest.len()
+        }
+    };
+    std::str::from_utf8(&text[..length]).unwrap_or_default()
 }
 
-impl<'a> ClientOut<'a> {
-    pub(crate) fn new(client: &'a Client) -> Self {
-        Self { client, peer: Text::of(client.peer) }
+/// Writes the digits of `number` from `at` on; gives where they end.
+fn write_number(number: u16, mut at: usize, text: &mut [u8; MAX_PEER_BYTES]) -> usize {
+    let mut unit = 10_000;
+    while unit > 1 && number < unit {
+        unit /= 10;
     }
-
-    pub(crate) fn lower(&self) -> wit::ClientParam<'_> {
-        wit::ClientParam {
-            id: &self.client.id,
-            username: self.client.username.as_deref(),
-            peer: self.peer.as_str(),
-            protocol: self.client.protocol.level(),
-        }
+    while unit > 0 {
+        // One digit: at most 9.
+        text[at] = b'0' + (number / unit % 10) as u8;
+        at += 1;
+        unit /= 10;
     }
+    at
 }
 
 /// A client as a result of an import.
@@ -78,34 +146,6 @@ pub(crate) fn client_result(client: &Client) -> wit::ClientResult {
         username: client.username.as_ref().map(ToString::to_string),
         peer: client.peer.to_string(),
         protocol: client.protocol.level(),
-    }
-}
-
-/// A message on its way to a guest.
-pub(crate) struct MessageOut<'a> {
-    message: &'a Message,
-    id: [u8; 32],
-    user: SmallVec<[(&'a str, &'a str); 4]>,
-}
-
-impl<'a> MessageOut<'a> {
-    pub(crate) fn new(message: &'a Message) -> Self {
-        let user = message.properties.iter().flat_map(|p| &p.user).map(|(k, v)| (&**k, &**v)).collect();
-        Self { message, id: hex(message.id), user }
-    }
-
-    pub(crate) fn lower(&self) -> wit::MessageParam<'_> {
-        let message = self.message;
-        wit::MessageParam {
-            id: std::str::from_utf8(&self.id).unwrap_or_default(),
-            topic: message.topic.as_str(),
-            payload: &message.payload,
-            qos: qos_out(message.qos),
-            retain: message.retain,
-            dup: message.dup,
-            timestamp_ms: message.timestamp_ms,
-            user_properties: &self.user,
-        }
     }
 }
 
@@ -140,10 +180,25 @@ impl MessageIn {
     ///
     /// # Errors
     /// What is wrong, for the guest or the log.
-    pub(crate) fn check(message: wit::MessageResult) -> Result<Self, String> {
-        let topic = ByteString::from(message.topic);
+    pub(crate) fn check(mut message: wit::MessageResult) -> Result<Self, String> {
+        let topic = ByteString::from(std::mem::take(&mut message.topic));
         let topic =
             TopicName::new(topic.clone()).map_err(|error| format!("topic {}: {error}", brief(&topic)))?;
+        Self::check_rest(message, topic)
+    }
+
+    /// Checks a message made of `original`. Most guests leave the topic as it is: then it is not made anew.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    fn check_made_of(message: wit::MessageResult, original: &Message) -> Result<Self, String> {
+        if message.topic == original.topic.as_str() {
+            return Self::check_rest(message, original.topic.clone());
+        }
+        Self::check(message)
+    }
+
+    fn check_rest(message: wit::MessageResult, topic: TopicName) -> Result<Self, String> {
         for (name, value) in &message.user_properties {
             if [name, value].iter().any(|text| text.len() > MAX_STRING_BYTES || text.contains('\0')) {
                 return Err(format!(
@@ -227,7 +282,15 @@ fn properties(
     match original {
         None if user.is_empty() => None,
         None => Some(Box::new(PublishProperties { user, ..PublishProperties::default() })),
-        Some(original) => Some(Box::new(PublishProperties { user, ..original.clone() })),
+        // Field by field: a copy of the whole would copy the old user properties first.
+        Some(original) => Some(Box::new(PublishProperties {
+            payload_format: original.payload_format,
+            message_expiry: original.message_expiry,
+            content_type: original.content_type.clone(),
+            response_topic: original.response_topic.clone(),
+            correlation_data: original.correlation_data.clone(),
+            user,
+        })),
     }
 }
 
@@ -251,12 +314,14 @@ pub(crate) fn verdict(answer: GuestVerdict, original: &Message, ids: &IdSource) 
         GuestVerdict::Drop => Verdict::Drop,
         GuestVerdict::Reject(code) => Verdict::Reject(tidegate_event::ReasonCode(reason(code)?)),
         GuestVerdict::Replace(message) => {
-            Verdict::Replace(Arc::new(MessageIn::check(message)?.replace(original)))
+            Verdict::Replace(Arc::new(MessageIn::check_made_of(message, original)?.replace(original)))
         }
         GuestVerdict::FanOut(messages) => Verdict::FanOut(
             messages
                 .into_iter()
-                .map(|message| Ok(Arc::new(MessageIn::check(message)?.derive(original, ids))))
+                .map(|message| {
+                    Ok(Arc::new(MessageIn::check_made_of(message, original)?.derive(original, ids)))
+                })
                 .collect::<Result<_, String>>()?,
         ),
     })
@@ -283,7 +348,7 @@ pub(crate) fn delivery(answer: Delivery, original: &Message) -> Result<Verdict, 
         Delivery::Pass => Verdict::Pass,
         Delivery::Drop => Verdict::Drop,
         Delivery::Replace(message) => {
-            Verdict::Replace(Arc::new(MessageIn::check(message)?.redeliver(original)))
+            Verdict::Replace(Arc::new(MessageIn::check_made_of(message, original)?.redeliver(original)))
         }
     })
 }
@@ -335,6 +400,39 @@ mod tests {
             let id = MsgId::from_bits(bits);
             assert_eq!(hex(id), *id.to_string().as_bytes());
         }
+    }
+
+    #[test]
+    fn addresses_are_written_as_everywhere() {
+        let longest = "[1111:2222:3333:4444:5555:6666:7777:8888%4294967295]:65535";
+        assert_eq!(longest.len(), MAX_PEER_BYTES);
+        let mut text = [b'?'; MAX_PEER_BYTES];
+        for peer in [
+            longest,
+            "0.0.0.0:0",
+            "1.10.100.255:1",
+            "9.99.109.200:10",
+            "255.255.255.255:65535",
+            "127.0.0.1:1883",
+            "192.168.0.10:100",
+            "[::]:0",
+            "[::1]:9999",
+            "[::ffff:10.0.0.1]:10000",
+            "[fe80::1%3]:1",
+        ] {
+            let address: SocketAddr = peer.parse().unwrap();
+            assert_eq!(write_peer(address, &mut text), address.to_string());
+        }
+    }
+
+    #[test]
+    fn a_topic_left_as_it_is_is_not_made_anew() {
+        let original = original();
+        let made = MessageIn::check_made_of(guest("a/b"), &original).unwrap();
+        assert_eq!(made.topic.as_str().as_ptr(), original.topic.as_str().as_ptr());
+        let made = MessageIn::check_made_of(guest("a/c"), &original).unwrap();
+        assert_eq!(made.topic.as_str(), "a/c");
+        assert!(MessageIn::check_made_of(guest("a/#"), &original).is_err());
     }
 
     #[test]

@@ -26,6 +26,17 @@ async fn a_guest_sees_the_whole_message() {
     assert!(crate::guests::said(module.call(&scope(event)).await).ends_with("[] from None"));
 }
 
+/// An event's future holds the one of its call, and is copied into its box: what only few calls need (making an
+/// instance, trying again) is not in it. Of the bound, 928 bytes are wasmtime's own.
+#[tokio::test]
+async fn the_future_of_a_call_is_small() {
+    let bench = Bench::new();
+    let module = bench.probe("").await;
+    let scope = publish("pass", b"hello");
+    let size = size_of_val(&module.call(&scope));
+    assert!(size <= 1_536, "{size} bytes");
+}
+
 #[tokio::test]
 async fn every_verdict_comes_back() {
     let bench = Bench::new();
