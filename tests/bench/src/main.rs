@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use tidegate_bench::peer::{self, Peer};
 use tidegate_bench::report::Report;
@@ -29,6 +28,9 @@ struct Arguments {
     /// Rounds of every case.
     #[arg(long)]
     rounds: Option<usize>,
+    /// Only cases whose name contains this: "QoS 0", "open loop", "1 -> 100".
+    #[arg(long, value_name = "TEXT")]
+    case: Option<String>,
     /// Only these peers: tidegate, rumqttd, mosquitto.
     #[arg(long, value_delimiter = ',', value_name = "PEER,..")]
     peers: Vec<String>,
@@ -95,14 +97,17 @@ async fn bench(arguments: Arguments) -> anyhow::Result<()> {
         span: Bench::span(arguments.quick),
         quick: arguments.quick,
         profile: arguments.profile,
+        case: arguments.case,
         report,
     };
     let rows = if arguments.rows.is_empty() { Row::ALL.to_vec() } else { arguments.rows };
-    for row in rows {
-        bench.run(row).await.with_context(|| format!("row {row:?}"))?;
+    for (number, row) in (1_usize..).zip(&rows) {
+        bench.report.progress(&format!("row {number} of {}: {}", rows.len(), row.name()));
+        if let Err(error) = bench.run(*row).await {
+            bench.report.failed(row.name(), &error);
+        }
     }
-    bench.report.finish();
-    Ok(())
+    bench.report.finish()
 }
 
 /// What the numbers were measured on, and whether anything else was running.

@@ -47,6 +47,9 @@ pub mod kind {
 /// Bytes of a sequence number at the start of a payload.
 pub const SEQUENCE_BYTES: usize = 8;
 
+/// The length of the sequence number in numbered payloads.
+pub const SEQUENCE_DIGITS: usize = 16;
+
 fn push_varint(out: &mut Vec<u8>, mut value: usize) {
     loop {
         let low = (value % 128) as u8;
@@ -115,8 +118,37 @@ pub fn acknowledge(out: &mut Vec<u8>, packet: u8, packet_id: u16) {
 pub enum Payload {
     /// This many bytes (at least [`SEQUENCE_BYTES`]); each message begins with its sequence number.
     Sequenced(usize),
+    /// These bytes; each message has its sequence number as [`SEQUENCE_DIGITS`] hexadecimal digits at this place,
+    /// where a guest that changes what comes after it leaves it.
+    Numbered(Vec<u8>, usize),
     /// The same bytes in every message.
     Fixed(Vec<u8>),
+}
+
+impl Payload {
+    /// The sequence number in `received`: `u64::MAX` when it is not there, `None` when this kind has none.
+    #[inline]
+    pub fn sequence_of(&self, received: &[u8]) -> Option<u64> {
+        let found = match self {
+            Self::Fixed(_) => return None,
+            Self::Sequenced(_) => received.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)),
+            Self::Numbered(_, at) => received.get(*at..at + SEQUENCE_DIGITS).and_then(digits),
+        };
+        Some(found.unwrap_or(u64::MAX))
+    }
+}
+
+/// Reads hexadecimal digits.
+fn digits(text: &[u8]) -> Option<u64> {
+    text.iter()
+        .try_fold(0, |number: u64, digit| Some(number << 4 | u64::from(char::from(*digit).to_digit(16)?)))
+}
+
+/// Where a frame has its sequence number, and how it is written.
+#[derive(Clone, Copy, Debug)]
+enum SequenceAt {
+    Bytes(usize),
+    Digits(usize),
 }
 
 /// A PUBLISH encoded once, copied many times.
@@ -124,7 +156,7 @@ pub enum Payload {
 pub struct PublishTemplate {
     frame: Vec<u8>,
     packet_id_at: Option<usize>,
-    sequence_at: Option<usize>,
+    sequence_at: Option<SequenceAt>,
 }
 
 impl PublishTemplate {
@@ -140,22 +172,22 @@ impl PublishTemplate {
             body.push(0);
         }
         let payload_in_body = body.len();
-        let sequenced = match payload {
+        match payload {
             Payload::Sequenced(bytes) => {
                 body.resize(payload_in_body + (*bytes).max(SEQUENCE_BYTES), b'x');
-                true
             }
-            Payload::Fixed(bytes) => {
-                body.extend_from_slice(bytes);
-                false
-            }
-        };
+            Payload::Numbered(bytes, _) | Payload::Fixed(bytes) => body.extend_from_slice(bytes),
+        }
         let mut frame = Vec::with_capacity(body.len() + 5);
         push_packet(&mut frame, 0x30 | (qos << 1), &body);
         let header = frame.len() - body.len();
         Self {
             packet_id_at: packet_id_in_body.map(|at| at + header),
-            sequence_at: sequenced.then_some(payload_in_body + header),
+            sequence_at: match payload {
+                Payload::Sequenced(_) => Some(SequenceAt::Bytes(payload_in_body + header)),
+                Payload::Numbered(_, at) => Some(SequenceAt::Digits(payload_in_body + header + at)),
+                Payload::Fixed(_) => None,
+            },
             frame,
         }
     }
@@ -175,10 +207,19 @@ impl PublishTemplate {
         {
             place.copy_from_slice(&packet_id.to_be_bytes());
         }
-        if let Some(at) = self.sequence_at
-            && let Some(place) = out.get_mut(start + at..start + at + SEQUENCE_BYTES)
-        {
-            place.copy_from_slice(&sequence.to_be_bytes());
+        match self.sequence_at {
+            Some(SequenceAt::Bytes(at)) => {
+                if let Some(place) = out.get_mut(start + at..start + at + SEQUENCE_BYTES) {
+                    place.copy_from_slice(&sequence.to_be_bytes());
+                }
+            }
+            Some(SequenceAt::Digits(at)) => {
+                let places = out.get_mut(start + at..start + at + SEQUENCE_DIGITS).unwrap_or_default();
+                for (place, shift) in places.iter_mut().rev().zip((0..).step_by(4)) {
+                    *place = b"0123456789abcdef"[(sequence >> shift & 15) as usize];
+                }
+            }
+            None => {}
         }
     }
 }
@@ -204,13 +245,6 @@ pub struct Publish<'a> {
     pub packet_id: u16,
     /// Payload.
     pub payload: &'a [u8],
-}
-
-impl Publish<'_> {
-    /// The sequence number at the start of the payload, when it is long enough to hold one.
-    pub fn sequence(&self) -> Option<u64> {
-        self.payload.first_chunk::<SEQUENCE_BYTES>().map(|bytes| u64::from_be_bytes(*bytes))
-    }
 }
 
 impl<'a> Frame<'a> {
@@ -299,7 +333,8 @@ mod tests {
     fn a_publish_reads_back_in_both_versions_and_every_qos() {
         for version in [Version::V311, Version::V5] {
             for qos in 0..3 {
-                let template = PublishTemplate::new(version, "a/b", qos, &Payload::Sequenced(200));
+                let payload = Payload::Sequenced(200);
+                let template = PublishTemplate::new(version, "a/b", qos, &payload);
                 let mut bytes = Vec::new();
                 template.append(&mut bytes, 7, 1_234_567);
                 template.append(&mut bytes, 8, 1_234_568);
@@ -310,15 +345,27 @@ mod tests {
                 assert_eq!(publish.qos, qos);
                 assert_eq!(publish.packet_id, if qos == 0 { 0 } else { 7 });
                 assert_eq!(publish.payload.len(), 200);
-                assert_eq!(publish.sequence(), Some(1_234_567));
+                assert_eq!(payload.sequence_of(publish.payload), Some(1_234_567));
                 let (second, _) = next_frame(bytes.get(used..).unwrap()).unwrap().unwrap();
-                assert_eq!(second.publish(version).unwrap().sequence(), Some(1_234_568));
+                let second = second.publish(version).unwrap();
+                assert_eq!(payload.sequence_of(second.payload), Some(1_234_568));
             }
         }
     }
 
     #[test]
     fn a_fixed_payload_is_left_alone() {
+        let numbered = Payload::Numbered(b"{\"n\":\"................\",\"c\":1}".to_vec(), 6);
+        for sequence in [0, 0x1234_5678_9abc_def0, u64::MAX - 1] {
+            let mut bytes = Vec::new();
+            PublishTemplate::new(Version::V5, "t", 1, &numbered).append(&mut bytes, 1, sequence);
+            let (frame, _) = next_frame(&bytes).unwrap().unwrap();
+            let publish = frame.publish(Version::V5).unwrap();
+            assert_eq!(numbered.sequence_of(publish.payload), Some(sequence));
+            assert!(publish.payload.ends_with(b"\",\"c\":1}"));
+        }
+        assert_eq!(numbered.sequence_of(b"{}"), Some(u64::MAX));
+
         let payload = Payload::Fixed(b"{\"celsius\":1}".to_vec());
         let mut bytes = Vec::new();
         PublishTemplate::new(Version::V5, "t", 1, &payload).append(&mut bytes, 1, u64::MAX);

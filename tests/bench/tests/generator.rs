@@ -103,9 +103,9 @@ async fn every_lost_message_is_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_loop_takes_the_time_of_every_measured_message() {
     for qos in [0, 1] {
-        let paced = Paced { qos, payload: vec![b'x'; 100], topic: "t".into(), rate: 2_000 };
+        let paced = Paced { qos, payload: Payload::Sequenced(100), topic: "t".into(), rate: 2_000 };
         let latency = paced.run(relay(None).await, SPAN).await.unwrap();
-        assert_eq!(latency.lost, 0);
+        assert_eq!((latency.lost, latency.misordered), (0, 0));
         assert_eq!(latency.histogram.len(), 200, "a tenth of a second at 2,000 a second");
         assert!(latency.percentile_us(50.0) > 0.0);
     }
@@ -113,9 +113,10 @@ async fn an_open_loop_takes_the_time_of_every_measured_message() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_loop_counts_what_is_lost() {
-    let paced = Paced { qos: 0, payload: vec![b'x'; 100], topic: "t".into(), rate: 2_000 };
+    let paced = Paced { qos: 0, payload: Payload::Sequenced(100), topic: "t".into(), rate: 2_000 };
     let latency = paced.run(relay(Some(10)).await, SPAN).await.unwrap();
     assert_eq!(latency.lost, 24, "240 messages, every tenth lost");
+    assert_eq!(latency.misordered, 23, "each gap shows at the message after it; the last one has none");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::process::{Result, run, workspace_cargo};
-use crate::{paths, tools};
+use crate::{paths, screen, tools};
 
 /// Link-time optimisation: only benches pay for it.
 const PROFILE: &str = "bench-lto";
@@ -12,11 +12,17 @@ const PROFILE: &str = "bench-lto";
 /// generator: names of benches, `--quick`, `--help`.
 ///
 /// # Errors
-/// Something does not build, a peer is missing, or a bench fails.
+/// Something does not build, a row does not come to its end, or Tidegate lost or reordered a message.
 pub(crate) fn main(arguments: &[&str]) -> Result<()> {
-    tools::for_tests()?;
+    screen::heading("Tools");
+    tools::for_benches();
     tools::wasm_target()?;
-    run(workspace_cargo()?.args(["build", "--profile", PROFILE, "-p", "tidegate", "-p", "tidegate-bench"]))?;
+    screen::heading("Build (link-time optimisation: the first time takes many minutes)");
+    // One after the other: a fault in the runtime is told before the load generator's dependencies are compiled.
+    for package in ["tidegate", "tidegate-bench"] {
+        run(workspace_cargo()?.args(["build", "--profile", PROFILE, "-p", package]))?;
+    }
+    screen::heading("Measure");
     let built = paths::target()?.join(PROFILE);
     run(Command::new(built.join("tidegate-bench"))
         .args(arguments)

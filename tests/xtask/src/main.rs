@@ -27,7 +27,8 @@ cargo xtask COMMAND
                        only tests whose name contains TEXT (and no fuzz target), --long repeats the kill and
                        reload tests ten times as often.
   fuzz                 Only the fuzz targets.
-  bench [NAME..]       Measure against peers; without names every bench. --help lists names and flags.
+  bench [NAME..]       Measure against peers; without names every bench. --help lists names and flags. Fails
+                       when Tidegate loses or reorders a message; a missed target is only shown.
   ci                   What .ci/run does.
   help                 This text.
 

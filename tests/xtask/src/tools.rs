@@ -56,6 +56,16 @@ pub(crate) fn for_tests() -> Result<PathBuf> {
     python()
 }
 
+/// Installs the peer of the benches that is no crate. Without it the benches run, and say that it is missing.
+pub(crate) fn for_benches() {
+    let (program, package) = PROGRAMS[0];
+    if on_path(program) {
+        println!("  all there");
+    } else if let Err(error) = install(&[package]) {
+        println!("  {program} is not measured: {error}");
+    }
+}
+
 fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Debian keeps servers where an ordinary user's PATH does not look.

@@ -8,6 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
+use crate::wire::Payload;
+
 /// A guest in this repository.
 #[derive(Clone, Copy, Debug)]
 pub struct Guest {
@@ -68,9 +70,16 @@ fn cache_dir() -> anyhow::Result<PathBuf> {
     Ok(base.join("tidegate"))
 }
 
-/// A reading of a sensor as JSON, exactly `bytes` long (at least 64).
+const HEAD: &str = r#"{"device":"sensor-0001","celsius":21.5,"note":""#;
+
+/// Readings of [`reading`], each with its sequence number in its note.
+pub fn numbered(bytes: usize) -> Payload {
+    Payload::Numbered(reading(bytes), HEAD.len())
+}
+
+/// A reading of a sensor as JSON, exactly `bytes` long (at least 80).
 pub fn reading(bytes: usize) -> Vec<u8> {
-    let (head, tail) = (r#"{"device":"sensor-0001","celsius":21.5,"note":""#, r#""}"#);
+    let (head, tail) = (HEAD, r#""}"#);
     let padding = "x".repeat(bytes.saturating_sub(head.len() + tail.len()));
     format!("{head}{padding}{tail}").into_bytes()
 }

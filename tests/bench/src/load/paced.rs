@@ -21,8 +21,8 @@ use crate::wire::{self, Payload, PublishTemplate, Version, kind};
 pub struct Paced {
     /// QoS of both, 0 or 1.
     pub qos: u8,
-    /// The payload of every message.
-    pub payload: Vec<u8>,
+    /// Payloads.
+    pub payload: Payload,
     /// The topic.
     pub topic: String,
     /// Messages a second.
@@ -38,6 +38,8 @@ pub struct Latency {
     pub server_us: f64,
     /// Messages that never came. Latencies of a run that lost some are of the wrong messages.
     pub lost: u64,
+    /// Messages that were not the next one.
+    pub misordered: u64,
 }
 
 impl Latency {
@@ -64,18 +66,17 @@ impl Paced {
         let publisher = Connection::open(server.address, Version::V311, "paced-pub").await?;
         let (subscriber, publisher) = (subscriber.into_std()?, publisher.into_std()?);
         let schedule = Schedule::new(self.rate, span);
-        let template =
-            PublishTemplate::new(Version::V311, &self.topic, self.qos, &Payload::Fixed(self.payload.clone()));
-        let (qos, pid) = (self.qos, server.pid);
+        let template = PublishTemplate::new(Version::V311, &self.topic, self.qos, &self.payload);
+        let (qos, pid, payload) = (self.qos, server.pid, self.payload.clone());
         tokio::task::spawn_blocking(move || {
             std::thread::scope(|scope| {
-                let receiving = scope.spawn(|| receive(subscriber, &schedule));
+                let receiving = scope.spawn(|| receive(subscriber, &schedule, &payload));
                 let cpu = send(publisher, &schedule, &template, qos, pid)?;
                 let received =
                     receiving.join().map_err(|_| anyhow::anyhow!("the subscriber's thread panicked"))?;
-                let (histogram, lost) = received.context("the subscriber")?;
+                let received = received.context("the subscriber")?;
                 let server_us = cpu.as_secs_f64() * 1e6 / schedule.measured() as f64;
-                Ok(Latency { histogram, server_us, lost })
+                Ok(Latency { server_us, ..received })
             })
         })
         .await?
@@ -201,13 +202,15 @@ impl Acks {
     }
 }
 
-/// Takes the time of every message; gives the latencies of the measured ones and how many were lost.
-fn receive(mut socket: TcpStream, schedule: &Schedule) -> anyhow::Result<(Histogram<u64>, u64)> {
+/// Takes the time of every message; gives the latencies of the measured ones, how many were lost and how many
+/// were not the next one.
+fn receive(mut socket: TcpStream, schedule: &Schedule, payload: &Payload) -> anyhow::Result<Latency> {
     let mut histogram = Histogram::new(3)?;
     let patience = schedule.moment(0).saturating_duration_since(Instant::now()) + QUIET;
     socket.set_read_timeout(Some(patience))?;
     let mut space = vec![0; 64 * 1024];
     let (mut filled, mut sequence) = (0, 0_u64);
+    let (mut next, mut misordered) = (0_u64, 0);
     let mut acks = Vec::new();
     while sequence < schedule.total {
         match socket.read(space.get_mut(filled..).unwrap_or_default()) {
@@ -225,6 +228,10 @@ fn receive(mut socket: TcpStream, schedule: &Schedule) -> anyhow::Result<(Histog
                 bail!("the subscriber was sent packet type {}", frame.kind());
             }
             let publish = frame.publish(Version::V311)?;
+            if let Some(found) = payload.sequence_of(publish.payload) {
+                misordered += u64::from(found != next);
+                next = found.wrapping_add(1);
+            }
             if publish.qos > 0 {
                 wire::acknowledge(&mut acks, kind::PUBACK, publish.packet_id);
             }
@@ -238,5 +245,5 @@ fn receive(mut socket: TcpStream, schedule: &Schedule) -> anyhow::Result<(Histog
         filled -= at;
         socket.write_all(&acks)?;
     }
-    Ok((histogram, schedule.total - sequence))
+    Ok(Latency { histogram, server_us: f64::NAN, lost: schedule.total - sequence, misordered })
 }

@@ -18,7 +18,6 @@ pub(super) async fn receive(
     payload: Payload,
 ) -> anyhow::Result<Infallible> {
     let version = connection.version();
-    let sequenced = matches!(payload, Payload::Sequenced(_));
     let mut next = 0_u64;
     loop {
         std::future::poll_fn(|cx| connection.poll_progress(cx)).await?;
@@ -28,8 +27,7 @@ pub(super) async fn receive(
                 kind::PUBLISH => {
                     let publish = frame.publish(version)?;
                     received += 1;
-                    if sequenced {
-                        let sequence = publish.sequence().unwrap_or(u64::MAX);
+                    if let Some(sequence) = payload.sequence_of(publish.payload) {
                         misordered += u64::from(sequence != next);
                         next = sequence.wrapping_add(1);
                     }

@@ -56,13 +56,14 @@ struct Samples {
 /// When a guest does not build or load.
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut components = Vec::new();
-    for kind in KINDS {
+    for kind in KINDS.into_iter().filter(|kind| bench.wants(kind.name)) {
         components.push((kind, kind.guest.build()?, Samples::default()));
     }
     bench.report.heading(&format!("{ROW}: warm guests, a message of {MESSAGE_BYTES} B"));
     let time = bench.span.measure / 3;
     let mut empty = Vec::new();
-    for _ in 0..bench.rounds {
+    for round in 0..bench.rounds {
+        bench.progress("guests", round, "every kind of call");
         empty.push(empty_call(time).await?);
         for (kind, component, samples) in &mut components {
             samples.bare.push(bare_call(*kind, component, time).await?);

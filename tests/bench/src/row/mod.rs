@@ -28,6 +28,16 @@ pub enum Row {
 impl Row {
     /// Every row, in the order they run.
     pub const ALL: [Self; 4] = [Self::Broker, Self::Transform, Self::Call, Self::Store];
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+            Self::Transform => "transform",
+            Self::Call => "call",
+            Self::Store => "store",
+        }
+    }
 }
 
 /// What every row is run with.
@@ -43,6 +53,8 @@ pub struct Bench {
     pub span: Span,
     /// A few seconds a row: fewer cases, so that every path is walked and no number means much.
     pub quick: bool,
+    /// Only cases whose name contains this.
+    pub case: Option<String>,
     /// Take a profile of our server.
     pub profile: bool,
     /// Where results go.
@@ -57,6 +69,16 @@ impl Bench {
         } else {
             Span { warm_up: Duration::from_millis(500), measure: Duration::from_secs(3) }
         }
+    }
+
+    /// Whether the case called `name` is to run.
+    pub fn wants(&self, name: &str) -> bool {
+        self.case.as_ref().is_none_or(|part| name.contains(part.as_str()))
+    }
+
+    /// Says which round of a case begins, and with whom.
+    pub fn progress(&self, case: &str, round: usize, who: &str) {
+        self.report.progress(&format!("    {case}: round {} of {}, {who}", round + 1, self.rounds));
     }
 
     /// Runs `row`.

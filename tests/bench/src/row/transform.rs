@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::Bench;
 use crate::guest::bare::{self, Bare};
-use crate::guest::timing::time_calls;
+use crate::guest::timing::{time_calls, time_calls_apart};
 use crate::guest::{self, FAHRENHEIT};
 use crate::load::paced::{Latency, Paced};
 use crate::load::{Connection, Load, Throughput};
@@ -28,6 +28,7 @@ const MESSAGE_BYTES: usize = 200;
 /// What the module is bound to: its manifest names `sensors/#`.
 const TOPIC: &str = "sensors/bench";
 const RATE: u32 = 10_000;
+const INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / RATE as u64);
 /// Processor time that the runtime may add to the bare call, microseconds.
 const ALLOWANCE_US: f64 = 2.0;
 
@@ -44,7 +45,11 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let with = Setup { modules: vec![component.clone()], ..Setup::default() };
     let pair = Pair { binary: &binary, without: Setup::default(), with };
     for qos in [0, 1] {
-        throughput(bench, &pair, &component, qos).await?;
+        let case = format!("closed loop, QoS {qos}");
+        if !bench.wants(&case) {
+            continue;
+        }
+        throughput(bench, &pair, &component, qos, &case).await?;
         if bench.profile {
             let server = pair.start(true).await?;
             profile::of_load(&mut bench.report, "transform, closed loop", &load(qos), &server, bench.span)
@@ -53,7 +58,10 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         }
     }
     for qos in [0, 1] {
-        latency(bench, &pair, &component, qos).await?;
+        let case = format!("open loop, QoS {qos}");
+        if bench.wants(&case) {
+            latency(bench, &pair, &component, qos, &case).await?;
+        }
     }
     Ok(())
 }
@@ -79,6 +87,22 @@ impl Pair<'_> {
 }
 
 async fn bare_us(component: &Path, time: Duration) -> anyhow::Result<f64> {
+    let (make, call) = bare_call(component);
+    Ok(time_calls(time, make, call).await?.us)
+}
+
+async fn bare_us_at_rate(component: &Path, time: Duration) -> anyhow::Result<f64> {
+    let (make, call) = bare_call(component);
+    time_calls_apart(time, INTERVAL, make, call).await
+}
+
+/// How to load the component with nothing around it, and how to call it.
+fn bare_call(
+    component: &Path,
+) -> (
+    impl AsyncFnOnce() -> anyhow::Result<Bare> + Send + 'static,
+    impl AsyncFnMut(&mut Bare) -> anyhow::Result<()> + Send + 'static,
+) {
     let component: PathBuf = component.to_owned();
     let make = async move || Bare::load(&component).await.map_err(bare::told);
     let payload = guest::reading(MESSAGE_BYTES);
@@ -87,21 +111,27 @@ async fn bare_us(component: &Path, time: Duration) -> anyhow::Result<f64> {
         ensure!(replaced, "the guest did not transform the message");
         Ok(())
     };
-    Ok(time_calls(time, make, call).await?.us)
+    (make, call)
 }
 
 fn load(qos: u8) -> Load {
-    let payload = Payload::Fixed(guest::reading(MESSAGE_BYTES));
+    let payload = guest::numbered(MESSAGE_BYTES);
     Load { qos, payload, topic: TOPIC.into(), ..Load::default() }
 }
 
-async fn throughput(bench: &mut Bench, pair: &Pair<'_>, component: &Path, qos: u8) -> anyhow::Result<()> {
-    let case = format!("closed loop, QoS {qos}");
+async fn throughput(
+    bench: &mut Bench,
+    pair: &Pair<'_>,
+    component: &Path,
+    qos: u8,
+    case: &str,
+) -> anyhow::Result<()> {
     bench.report.heading(&format!("{ROW}: {case}, {MESSAGE_BYTES} B JSON, 1 -> 1, module `fahrenheit`"));
     let load = load(qos);
     let (mut without, mut with, mut bare) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..bench.rounds {
+    for round in 0..bench.rounds {
         for (module, samples) in [(false, &mut without), (true, &mut with)] {
+            bench.progress(case, round, with_or_without(module));
             let server = pair.start(module).await?;
             samples.push(load.run(server.endpoint(), bench.span).await?);
             if module {
@@ -121,10 +151,13 @@ async fn throughput(bench: &mut Bench, pair: &Pair<'_>, component: &Path, qos: u
             Summary::of(samples.iter().map(|s| s.server_us)).median,
             samples.iter().map(|s| s.lost).sum::<u64>(),
         ));
-        bench.report.record(ROW, &case, json!({"module": name, "per_second": rate, "rounds": samples}))?;
+        bench.report.record(ROW, case, json!({"module": name, "per_second": rate, "rounds": samples}))?;
     }
+    let all = || without.iter().chain(&with);
+    let (lost, misordered) = (all().map(|s| s.lost).sum(), all().map(|s| s.misordered).sum());
+    bench.report.kept(ROW, case, lost, misordered)?;
     let added = added(&without, &with, |s| s.server_us);
-    added_processor_time(bench, &case, added, Summary::of(bare).median)
+    added_processor_time(bench, case, added, Summary::of(bare).median)
 }
 
 fn added<T>(without: &[T], with: &[T], of: impl Fn(&T) -> f64) -> f64 {
@@ -137,15 +170,21 @@ fn added_processor_time(bench: &mut Bench, case: &str, added: f64, bare: f64) ->
     bench.report.check(ROW, case, "processor time added a message", added, "us", target)
 }
 
-async fn latency(bench: &mut Bench, pair: &Pair<'_>, component: &Path, qos: u8) -> anyhow::Result<()> {
-    let case = format!("open loop, QoS {qos}");
+async fn latency(
+    bench: &mut Bench,
+    pair: &Pair<'_>,
+    component: &Path,
+    qos: u8,
+    case: &str,
+) -> anyhow::Result<()> {
     bench
         .report
         .heading(&format!("{ROW}: {case}, {} messages/s, from the intended time", grouped(RATE.into())));
-    let paced = Paced { qos, payload: guest::reading(MESSAGE_BYTES), topic: TOPIC.into(), rate: RATE };
+    let paced = Paced { qos, payload: guest::numbered(MESSAGE_BYTES), topic: TOPIC.into(), rate: RATE };
     let (mut without, mut with) = (Vec::new(), Vec::new());
-    for _ in 0..bench.rounds {
+    for round in 0..bench.rounds {
         for (module, samples) in [(false, &mut without), (true, &mut with)] {
+            bench.progress(case, round, with_or_without(module));
             let server = pair.start(module).await?;
             samples.push(paced.run(server.endpoint(), bench.span).await?);
             server.stop().await?;
@@ -167,18 +206,29 @@ async fn latency(bench: &mut Bench, pair: &Pair<'_>, component: &Path, qos: u8) 
         ));
         bench.report.record(
             ROW,
-            &case,
+            case,
             json!({"module": name, "p50_us": p50, "p99_us": p99, "p99_us_rounds": spread, "p99.9_us": p999, "max_us": max,
                    "server_us": server, "lost": lost}),
         )?;
     }
+    let all = || without.iter().chain(&with);
+    let (lost, misordered) = (all().map(|s| s.lost).sum(), all().map(|s| s.misordered).sum());
+    bench.report.kept(ROW, case, lost, misordered)?;
     for (percent, bound) in [(50.0, 20.0), (99.0, 200.0)] {
         let added = added(&without, &with, |latency| latency.percentile_us(percent));
-        bench.report.check(ROW, &case, &format!("p{percent} added"), added, "us", Target::AtMost(bound))?;
+        bench.report.check(ROW, case, &format!("p{percent} added"), added, "us", Target::AtMost(bound))?;
     }
     let added = added(&without, &with, |latency| latency.server_us);
     let bare = bare_us(component, bench.span.measure / 3).await?;
-    added_processor_time(bench, &case, added, bare)
+    // In a loop everything is in the caches; at this rate the processor does other things in between.
+    let apart = bare_us_at_rate(component, bench.span.measure / 3).await?;
+    let what = format!("the same, one each {:?} (median)", INTERVAL);
+    bench.report.line(&format!("    {what:<44} {apart:>9.2}us"));
+    added_processor_time(bench, case, added, bare)
+}
+
+const fn with_or_without(module: bool) -> &'static str {
+    if module { "with the module" } else { "without" }
 }
 
 /// Publishes until a message comes back transformed: the module serves.

@@ -34,6 +34,9 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         bench.report.heading(&format!("{ROW}: skipped, there is no tidegate binary"));
         return Ok(());
     };
+    if !bench.wants(CASE) {
+        return Ok(());
+    }
     bench.report.heading(&format!("{ROW}: {CASE}, window {WINDOW}: publish -> stored -> PUBACK"));
     let conf = format!(
         "backend.sqlite.pool1.path = {DATABASE}\nbackend.sqlite.hook.message.publish.1 = \
@@ -50,7 +53,8 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         ..Load::default()
     };
     let (mut stored, mut batches, mut inserted) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..bench.rounds {
+    for round in 0..bench.rounds {
+        bench.progress(CASE, round, "stored, then bare inserts");
         let server = peer::start_tidegate(&binary, &setup).await?;
         let result = load.run(server.endpoint(), bench.span).await;
         let result = result.with_context(|| format!("the server printed: {}", server.log()))?;
