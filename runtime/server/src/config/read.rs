@@ -1,6 +1,6 @@
 //! Reads the text of `tidegate.toml` against the table of keys, and reports everything that is wrong with it.
 
-use tidegate_store::config::{Diagnostic, Place};
+use tidegate_store::config::{Diagnostic, Lines, Place};
 use toml::de::{DeTable, DeValue};
 
 use super::Config;
@@ -15,7 +15,7 @@ const BACKEND: &str = "backend";
 /// Every problem of the file, in its order: syntax errors, unknown tables and keys (with the nearest that
 /// exists) and values that cannot be. `config` is then half changed.
 pub(crate) fn read(file: &str, text: &str, config: &mut Config) -> Result<(), Vec<Diagnostic>> {
-    let mut problems = Problems { file, text, list: Vec::new() };
+    let mut problems = Problems { file, lines: Lines::new(text), list: Vec::new() };
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         // The parser's message of a duplicate key and the like does not name the place; the span does.
@@ -76,24 +76,17 @@ fn unknown(what: &str, name: &str, known: impl Iterator<Item = &'static str>, el
 /// Collects problems and turns byte offsets into lines and columns.
 struct Problems<'a> {
     file: &'a str,
-    text: &'a str,
+    lines: Lines,
     list: Vec<Diagnostic>,
 }
 
 impl Problems<'_> {
     fn add(&mut self, offset: Option<usize>, key: &str, message: String) {
-        let (line, column) = offset.map_or((0, 0), |offset| line_and_column(self.text, offset));
-        let place = Place { file: self.file.to_owned(), line, column, key: key.to_owned() };
+        let at = offset.map(|offset| self.lines.position(offset)).unwrap_or_default();
+        let place =
+            Place { file: self.file.to_owned(), line: at.line, column: at.column, key: key.to_owned() };
         self.list.push(place.error(message));
     }
-}
-
-/// Line and column, both from 1, columns in characters.
-fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let column = before.get(start..).map_or(0, |line| line.chars().count());
-    (before.matches('\n').count() + 1, column + 1)
 }
 
 #[cfg(test)]
@@ -204,10 +197,5 @@ mod tests {
     fn a_table_written_as_something_else_is_refused() {
         assert_eq!(problems("broker = 1"), ["tidegate.toml:1:1: broker: expected the table [broker]"]);
         assert_eq!(problems("[[log]]\nlevel = \"info\"").len(), 1);
-    }
-
-    #[test]
-    fn columns_count_characters() {
-        assert_eq!(line_and_column("é = 1\nü = é", "é = 1\nü = ".len()), (2, 5));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::diagnostic::{Diagnostic, Place, Position};
+use super::diagnostic::{Diagnostic, Place};
 use super::node;
 
 /// A `key = value` line. Blanks around the key, the `=` and the value do not count.
@@ -69,7 +69,7 @@ fn parse_line(file: &str, number: usize, line: &str) -> Result<Option<Entry>, Di
     }
     let column = |part: &str| {
         let offset = part.as_ptr() as usize - line.as_ptr() as usize;
-        Position::of_offset(line, offset).column
+        line.get(..offset).map_or(0, |before| before.chars().count()) + 1
     };
     let mut here = Place { file: file.to_owned(), line: number, column: column(content), key: String::new() };
     let Some((key, value)) = content.split_once('=') else {

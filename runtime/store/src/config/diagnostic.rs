@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::lines::Position;
+
 /// Whether the configuration can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -88,25 +90,6 @@ impl Place {
     }
 }
 
-/// A line and a column, both counted from 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub(crate) line: usize,
-    pub(crate) column: usize,
-}
-
-impl Position {
-    /// Where byte `offset` of `text` is.
-    pub(crate) fn of_offset(text: &str, offset: usize) -> Self {
-        let before = text.get(..offset).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        Self {
-            line: before.bytes().filter(|b| *b == b'\n').count() + 1,
-            column: before.get(line_start..).map_or(0, |s| s.chars().count()) + 1,
-        }
-    }
-}
-
 /// `; did you mean "x"?` for the candidate nearest to `wrong`, or the list of all when none is near.
 pub(crate) fn suggestion<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     let mut all: Vec<&str> = candidates.into_iter().collect();
@@ -139,11 +122,5 @@ mod tests {
     fn the_nearest_spelling_is_suggested() {
         assert_eq!(suggestion("pth", ["path", "pool_size"]), "; did you mean \"path\"?");
         assert_eq!(suggestion("zzzzzz", ["b", "a"]), "; expected one of a, b");
-    }
-
-    #[test]
-    fn positions_count_characters_not_bytes() {
-        let text = "é = 1\nüb = x";
-        assert_eq!(Position::of_offset(text, text.find('x').unwrap_or(0)), Position { line: 2, column: 6 });
     }
 }

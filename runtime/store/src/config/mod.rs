@@ -7,6 +7,7 @@ pub mod conf;
 mod diagnostic;
 mod duration;
 mod hook_line;
+mod lines;
 mod model;
 mod node;
 mod resolve;
@@ -15,6 +16,7 @@ mod source;
 
 pub(crate) use diagnostic::suggestion;
 pub use diagnostic::{Diagnostic, Place, Severity};
+pub use lines::{Lines, Position};
 pub use model::{HookLine, LineAction, Loaded, OptionValue, PoolConfig, StoreConfig};
 pub use secret::Secret;
 

@@ -25,12 +25,15 @@ pub(super) fn resolve(sources: Sources) -> Result<Loaded, Vec<Diagnostic>> {
             add_option(&mut pools, kind, source, &mut findings);
         }
     }
+    let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for pool in &pools {
+        names.entry(pool.kind.name).or_default().push(&pool.name);
+    }
     let mut lines: Vec<HookLine> = Vec::new();
     for source in &hooks {
         if let Some(kind) = kinds.find(&source.kind, &source.place, &mut findings) {
-            let names: Vec<&str> =
-                pools.iter().filter(|p| std::ptr::eq(p.kind, kind)).map(|p| p.name.as_str()).collect();
-            lines.extend(hook_line::read(source, kind, &names, &mut findings));
+            let names = names.get(kind.name).map_or(&[][..], Vec::as_slice);
+            lines.extend(hook_line::read(source, kind, names, &mut findings));
         }
     }
     // Stable: lines of equal number keep the order of their files.
@@ -156,17 +159,23 @@ fn read_value(wanted: OptionKind, value: &Kind) -> Result<Option<OptionValue>, S
 
 /// The documents warn of it: with both lines a QoS 1 or 2 message would be stored twice. It is stored once here.
 fn warn_of_double_stores(lines: &[HookLine], findings: &mut Vec<Diagnostic>) {
-    let is = |line: &HookLine, builtin| matches!(line.action, LineAction::Function(function) if function.builtin == builtin);
-    for publish in lines.iter().filter(|line| is(line, Builtin::MessagePublish)) {
-        for store in lines.iter().filter(|line| is(line, Builtin::MessageStore)) {
+    let all = |builtin| {
+        let is = move |line: &&HookLine| matches!(line.action, LineAction::Function(function) if function.builtin == builtin);
+        lines.iter().filter(is).collect::<Vec<_>>()
+    };
+    let publishes = all(Builtin::MessagePublish);
+    for store in all(Builtin::MessageStore) {
+        let same = publishes.iter().find(|publish| {
             let same_pool = std::ptr::eq(publish.kind, store.kind) && publish.pool == store.pool;
-            if same_pool && overlaps(publish.topic.as_ref(), store.topic.as_ref()) {
-                findings.push(store.place.warning(format!(
-                    "on_message_store and the on_message_publish of {} line {} match the same topics of pool {:?}: \
-                     such a message is stored once",
-                    publish.place.file, publish.place.line, store.pool
-                )));
-            }
+            same_pool && overlaps(publish.topic.as_ref(), store.topic.as_ref())
+        });
+        // One is enough: thousands of lines on one topic would be millions of pairs.
+        if let Some(publish) = same {
+            findings.push(store.place.warning(format!(
+                "on_message_store and the on_message_publish of {} line {} match the same topics of pool {:?}: \
+                 such a message is stored once",
+                publish.place.file, publish.place.line, store.pool
+            )));
         }
     }
 }

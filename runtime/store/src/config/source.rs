@@ -1,12 +1,14 @@
 //! The two front ends' common form: settings of pools and hook lines, with places, before anything is checked
 //! against the back ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
 use super::conf;
-use super::diagnostic::{Diagnostic, Place, Position};
+use super::diagnostic::{Diagnostic, Place};
+use super::lines::{Lines, Position};
 use super::node::{self, Kind, Node};
 
 /// All settings of all files.
@@ -36,20 +38,28 @@ pub(crate) struct HookSource {
     pub(crate) n: u32,
     pub(crate) value: Node,
     pub(crate) place: Place,
-    /// The text that offsets of `value` count in: one line of a `.conf` file, or a whole TOML file.
-    pub(crate) text: String,
+    within: Within,
+}
+
+/// What offsets of a hook line's value count in.
+enum Within {
+    /// The value itself, on one line of a `.conf` file.
+    Value(String),
+    /// A whole TOML file, which all its lines share: a copy each would make reading quadratic.
+    File(Arc<Lines>),
 }
 
 impl HookSource {
     /// The place of a part of the value; `key` is its name within the line (`action.function`).
     pub(crate) fn place_of(&self, key: &str, offset: usize) -> Place {
-        let position = Position::of_offset(&self.text, offset);
         let base = &self.place;
-        let mut place = if self.is_toml() {
-            base.at(position)
-        } else {
-            base.at(Position { line: base.line, column: base.column + position.column - 1 })
-        };
+        let mut place = base.at(match &self.within {
+            Within::File(lines) => lines.position(offset),
+            Within::Value(text) => {
+                let before = text.get(..offset).unwrap_or(text);
+                Position { line: base.line, column: base.column + before.chars().count() }
+            }
+        });
         if !key.is_empty() {
             place.key = format!("{}: {key}", place.key);
         }
@@ -57,7 +67,7 @@ impl HookSource {
     }
 
     fn is_toml(&self) -> bool {
-        self.place.key.ends_with(']')
+        matches!(self.within, Within::File(_))
     }
 }
 
@@ -91,7 +101,7 @@ impl Sources {
                             n,
                             value,
                             place,
-                            text: entry.value,
+                            within: Within::Value(entry.value),
                         }),
                         Err(wrong) => self.findings.push(place.error(wrong.message)),
                     }
@@ -109,8 +119,9 @@ impl Sources {
 
     /// Adds the table `backend` of a TOML file.
     pub(crate) fn add_toml(&mut self, file: &str, text: &str) {
+        let lines = Arc::new(Lines::new(text));
         let at = |offset: usize, key: String| {
-            let position = Position::of_offset(text, offset);
+            let position = lines.position(offset);
             Place { file: file.to_owned(), line: position.line, column: position.column, key }
         };
         let (document, errors) = DeTable::parse_recoverable(text);
@@ -135,10 +146,10 @@ impl Sources {
             for (pool, value) in pools {
                 let key = format!("{kind_key}.{}", pool.get_ref());
                 match (&**pool.get_ref(), value.get_ref()) {
-                    ("hook", DeValue::Array(lines)) => {
-                        for (index, line) in lines.iter().enumerate() {
+                    ("hook", DeValue::Array(list)) => {
+                        for (index, line) in list.iter().enumerate() {
                             let place = at(line.span().start, format!("{key}[{index}]"));
-                            self.toml_hook(kind.get_ref(), index, node::from_toml(line), place, text);
+                            self.toml_hook(kind.get_ref(), index, node::from_toml(line), place, &lines);
                         }
                     }
                     ("hook", _) => self.findings.push(
@@ -164,7 +175,7 @@ impl Sources {
         }
     }
 
-    fn toml_hook(&mut self, kind: &str, index: usize, line: Node, place: Place, text: &str) {
+    fn toml_hook(&mut self, kind: &str, index: usize, line: Node, place: Place, lines: &Arc<Lines>) {
         let Kind::Table(mut fields) = line.kind else {
             self.findings.push(place.error(format!("expected a table, not {}", line.kind.name())));
             return;
@@ -193,7 +204,8 @@ impl Sources {
             }
         };
         let value = Node { offset: line.offset, kind: Kind::Table(fields) };
-        self.hooks.push(HookSource { kind: kind.to_owned(), hook, n, value, place, text: text.to_owned() });
+        let within = Within::File(Arc::clone(lines));
+        self.hooks.push(HookSource { kind: kind.to_owned(), hook, n, value, place, within });
     }
 
     fn option(&mut self, kind: &str, pool: &str, option: &str, value: Kind, place: Place) {
@@ -216,12 +228,12 @@ impl Sources {
                 self.findings.push(replaces(&later.place, &earlier.place));
             }
         }
+        let dropped: HashSet<usize> = dropped.into_iter().map(|(earlier, _)| earlier).collect();
         let mut index = 0..;
-        self.options
-            .retain(|_| index.next().is_some_and(|at| !dropped.iter().any(|(earlier, _)| *earlier == at)));
+        self.options.retain(|_| index.next().is_some_and(|at| !dropped.contains(&at)));
 
         let mut seen: HashMap<(String, String, u32), usize> = HashMap::new();
-        let mut dropped = Vec::new();
+        let mut dropped = HashSet::new();
         for (index, hook) in self.hooks.iter().enumerate() {
             if hook.is_toml() {
                 continue; // lines of a list have no key of their own
@@ -230,7 +242,7 @@ impl Sources {
                 if let Some(earlier) = self.hooks.get(earlier) {
                     self.findings.push(replaces(&hook.place, &earlier.place));
                 }
-                dropped.push(earlier);
+                dropped.insert(earlier);
             }
         }
         let mut index = 0..;

@@ -297,3 +297,41 @@ fn secrets_are_resolved_and_never_printed() {
     assert_eq!(loaded.config.pools.first().unwrap().text("path"), Some("/very/secret.db"));
     assert!(!format!("{loaded:?}").contains("very/secret"));
 }
+
+/// Every hook line had its own copy of the whole file and found its positions by reading it from the beginning:
+/// 6,000 lines took half a minute.
+#[test]
+fn reading_hook_lines_is_not_quadratic() {
+    let text = |count: usize, separator: &str| {
+        let line = |n: usize| {
+            format!(
+                "{{ hook = \"message.publish\", topic = \"site/{n}/#\", pool = \"p\",{separator}\
+                 action = {{ function = \"on_message_{}\" }} }},{separator}",
+                if n % 2 == 0 { "publish" } else { "retain" }
+            )
+        };
+        let lines: String = (0..count).map(line).collect();
+        format!("[backend.sqlite]\np = {{ path = \"p.db\" }}\nhook = [{separator}{lines}]\n")
+    };
+    let time = |text: &str, count: usize| {
+        let started = std::time::Instant::now();
+        let loaded = load(&[], Some(("t.toml", text))).unwrap();
+        let took = started.elapsed();
+        assert_eq!(loaded.config.hooks.len(), count);
+        took
+    };
+    // The best of three: another process may take the processor away from one.
+    let best = |count, separator| {
+        let text = text(count, separator);
+        (0..3).map(|_| time(&text, count)).min().unwrap()
+    };
+    // All in one line is the harder case: columns are counted from its beginning.
+    for separator in ["\n", ""] {
+        let (few, many) = (best(1_000, separator), best(4_000, separator));
+        assert!(many < few * 8, "4 times the lines took {few:?} -> {many:?}");
+        // Only now: what is quadratic would fill the memory here.
+        let all = best(20_000, separator);
+        println!("lines separated by {separator:?}: 1,000 {few:?}, 4,000 {many:?}, 20,000 {all:?}");
+        assert!(all < std::time::Duration::from_secs(2), "20,000 lines took {all:?}");
+    }
+}
