@@ -13,8 +13,20 @@ use crate::backend::BackendKind;
 use crate::statement::Template;
 
 const KEYS: [&str; 7] = ["topic", "action", "pool", "offline_opts", "expired_time", "payload_format", "ack"];
+/// Keys that only a line in TOML has: elsewhere they are parts of the line's own key.
+const TOML_KEYS: [&str; 2] = ["hook", "n"];
 /// Every word that names statements in some back end.
 const STATEMENT_KEYS: [&str; 3] = ["sql", "cql", "commands"];
+
+/// Whether a line in TOML may have the key.
+pub(super) fn is_key(key: &str) -> bool {
+    toml_keys().any(|known| known == key)
+}
+
+/// Every key of a line in TOML.
+pub(super) fn toml_keys() -> impl Iterator<Item = &'static str> {
+    KEYS.into_iter().chain(TOML_KEYS)
+}
 
 /// Checks `source` as a line of `kind`, whose pools are `pools`. Findings, warnings too, go to `findings`; a line
 /// with an error gives `None`.
@@ -27,12 +39,13 @@ pub(super) fn read(
     let Some(hook) = Hook::from_name(&source.hook) else {
         let names = Hook::all().map(Hook::name);
         let words = format!("unknown hook {:?}{}", source.hook, suggestion(&source.hook, names));
-        findings.push(source.place.error(words));
+        findings.push(source.place_of_hook().error(words));
         return None;
     };
     let mut reader = Reader { source, kind, findings, failed: false };
     let mut line = Parts::default();
-    for (key, value) in reader.fields("", &source.value, &KEYS) {
+    let known: Vec<&str> = if source.is_toml() { toml_keys().collect() } else { KEYS.to_vec() };
+    for (key, value) in reader.fields("", &source.value, &known) {
         let place = source.place_of(&key, value.offset);
         match &*key {
             "topic" => line.topic = reader.topic(&place, &value),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::conf;
-use super::diagnostic::{Diagnostic, Place};
+use super::diagnostic::{Diagnostic, Place, suggestion};
+use super::hook_line;
 use super::lines::{Lines, Position};
 use super::node::{self, Kind, Node};
 
@@ -35,6 +36,8 @@ pub(crate) struct OptionSource {
 pub(crate) struct HookSource {
     pub(crate) kind: String,
     pub(crate) hook: String,
+    /// Offset of the hook's name, where it is a part of the value: in TOML.
+    hook_at: Option<usize>,
     pub(crate) n: u32,
     pub(crate) value: Node,
     pub(crate) place: Place,
@@ -66,7 +69,12 @@ impl HookSource {
         place
     }
 
-    fn is_toml(&self) -> bool {
+    /// The place of the hook's name.
+    pub(crate) fn place_of_hook(&self) -> Place {
+        self.hook_at.map_or_else(|| self.place.clone(), |offset| self.place_of("hook", offset))
+    }
+
+    pub(crate) fn is_toml(&self) -> bool {
         matches!(self.within, Within::File(_))
     }
 }
@@ -98,6 +106,7 @@ impl Sources {
                         Ok(value) => self.hooks.push(HookSource {
                             kind: (*kind).to_owned(),
                             hook: hook.join("."),
+                            hook_at: None,
                             n,
                             value,
                             place,
@@ -180,32 +189,57 @@ impl Sources {
             self.findings.push(place.error(format!("expected a table, not {}", line.kind.name())));
             return;
         };
+        let at = |key: &str, offset: usize| {
+            let mut place = place.at(lines.position(offset));
+            place.key = format!("{}: {key}", place.key);
+            place
+        };
         let mut take = |name: &str| {
             let index = fields.iter().position(|(key, _, _)| key == name)?;
-            Some(fields.remove(index).2.kind)
+            Some(fields.remove(index).2)
         };
-        let hook = match take("hook") {
-            Some(Kind::Text(hook)) => hook,
-            Some(other) => {
-                self.findings.push(place.error(format!("hook: expected a string, not {}", other.name())));
+        let (hook, hook_at) = match take("hook") {
+            Some(Node { kind: Kind::Text(hook), offset }) => (hook, offset),
+            Some(Node { kind, offset }) => {
+                let words = format!("expected a string, not {}", kind.name());
+                self.findings.push(at("hook", offset).error(words));
                 return;
             }
             None => {
-                self.findings.push(place.error("the line has no `hook`, for instance \"message.publish\""));
+                let mut misspelt = false;
+                for (key, offset, _) in fields.iter().filter(|(key, _, _)| !hook_line::is_key(key)) {
+                    let near = suggestion(key, hook_line::toml_keys());
+                    misspelt |= near.contains("\"hook\"");
+                    self.findings.push(at(key, *offset).error(format!("unknown key{near}")));
+                }
+                if !misspelt {
+                    let words = "the line has no `hook`, for instance \"message.publish\"";
+                    self.findings.push(place.error(words));
+                }
                 return;
             }
         };
         let n = match take("n") {
             None => u32::try_from(index + 1).unwrap_or(u32::MAX),
-            Some(Kind::Integer(n)) if u32::try_from(n).is_ok() => u32::try_from(n).unwrap_or_default(),
-            Some(_) => {
-                self.findings.push(place.error("n: expected a number that is not negative"));
+            Some(Node { kind: Kind::Integer(n), .. }) if u32::try_from(n).is_ok() => {
+                u32::try_from(n).unwrap_or_default()
+            }
+            Some(Node { offset, .. }) => {
+                self.findings.push(at("n", offset).error("expected a number that is not negative"));
                 return;
             }
         };
         let value = Node { offset: line.offset, kind: Kind::Table(fields) };
         let within = Within::File(Arc::clone(lines));
-        self.hooks.push(HookSource { kind: kind.to_owned(), hook, n, value, place, within });
+        self.hooks.push(HookSource {
+            kind: kind.to_owned(),
+            hook,
+            hook_at: Some(hook_at),
+            n,
+            value,
+            place,
+            within,
+        });
     }
 
     fn option(&mut self, kind: &str, pool: &str, option: &str, value: Kind, place: Place) {

@@ -335,3 +335,42 @@ fn reading_hook_lines_is_not_quadratic() {
         assert!(all < std::time::Duration::from_secs(2), "20,000 lines took {all:?}");
     }
 }
+
+/// The name was looked for at the header of its table, one line early, and so were `n` and a misspelt `hook`.
+#[test]
+fn a_wrong_hook_name_in_toml_is_reported_where_it_stands() {
+    let table = |first: &str| {
+        format!(
+            "[backend.sqlite.p]\npath = \"p.db\"\n\n[[backend.sqlite.hook]]\n{first}\npool = \"p\"\n\
+             action = {{ function = \"on_message_publish\" }}\n"
+        )
+    };
+    for (first, expected) in [
+        (
+            "hook = \"message.publsh\"",
+            "t.toml:5:8: backend.sqlite.hook[0]: hook: unknown hook \"message.publsh\"; did you mean \"message.publish\"?",
+        ),
+        (
+            "n = 3\n  hook   =   \"message.publsh\"",
+            "t.toml:6:14: backend.sqlite.hook[0]: hook: unknown hook \"message.publsh\"; did you mean \"message.publish\"?",
+        ),
+        ("hook = 5", "t.toml:5:8: backend.sqlite.hook[0]: hook: expected a string, not an integer"),
+        (
+            "hok = \"message.publish\"",
+            "t.toml:5:1: backend.sqlite.hook[0]: hok: unknown key; did you mean \"hook\"?",
+        ),
+        (
+            "# nothing",
+            "t.toml:4:1: backend.sqlite.hook[0]: the line has no `hook`, for instance \"message.publish\"",
+        ),
+        (
+            "n = -1\nhook = \"message.publish\"",
+            "t.toml:5:5: backend.sqlite.hook[0]: n: expected a number that is not negative",
+        ),
+    ] {
+        assert_eq!(errors(load(&[], Some(("t.toml", &table(first))))), [expected], "{first}");
+    }
+    let inline = "backend.sqlite.p.path = \"p.db\"\nbackend.sqlite.hook = [{ pool = \"p\", hook = \"x\" }]\n";
+    let all = errors(load(&[], Some(("t.toml", inline))));
+    assert!(all.len() == 1 && all.iter().all(|e| e.starts_with("t.toml:2:45: ")), "{all:?}");
+}
