@@ -28,11 +28,24 @@ const FIRST_UNREAD: &str = "WITH RECURSIVE t (topic) AS ( \
         (SELECT mid FROM mqtt_acked a WHERE a.clientid = ?3 AND a.topic = t.topic), 0)) \
     FROM t WHERE topic IS NOT NULL";
 
-/// Unread rows of a range of topics in the order of their ids (the unary + keeps SQLite from sorting by topic).
-const PAGE_OF_RANGE: &str = "SELECT m.id, m.msgid, m.topic, m.sender, m.qos, m.retain, m.payload, m.arrived \
+/// Unread rows of a range of topics in the order of their ids, by walking all rows from a position on (the unary +
+/// keeps SQLite from sorting by topic). Good for a range that is a large part of the table.
+const WALK_OF_RANGE: &str = "SELECT m.id, m.msgid, m.topic, m.sender, m.qos, m.retain, m.payload, m.arrived \
     FROM mqtt_msg m LEFT JOIN mqtt_acked a ON a.clientid = ?4 AND a.topic = m.topic \
     WHERE m.id > ?3 AND +m.topic >= ?1 AND +m.topic < ?2 AND m.id > coalesce(a.mid, 0) \
     AND (?5 IS NULL OR m.arrived >= ?5) ORDER BY m.id LIMIT ?6";
+
+/// The same rows, by sorting what the index of topics holds of the range (the unary + keeps SQLite from walking).
+/// Good for a range that is a small part of the table, whose other rows are not read.
+const SORT_OF_RANGE: &str = "SELECT id, msgid, topic, sender, qos, retain, payload, arrived FROM mqtt_msg \
+    WHERE id IN (SELECT m.id FROM mqtt_msg m LEFT JOIN mqtt_acked a ON a.clientid = ?4 AND a.topic = m.topic \
+      WHERE m.topic >= ?1 AND m.topic < ?2 AND +m.id > ?3 AND m.id > coalesce(a.mid, 0) \
+      AND (?5 IS NULL OR m.arrived >= ?5) ORDER BY m.id LIMIT ?6) \
+    ORDER BY id";
+
+/// How many rows a range of topics has, counted no further than ?3.
+const SIZE_OF_RANGE: &str =
+    "SELECT count(*) FROM (SELECT 1 FROM mqtt_msg WHERE topic >= ?1 AND topic < ?2 LIMIT ?3)";
 
 const RETAINED_OF_TOPIC: &str =
     "SELECT id, msgid, topic, sender, qos, 1, payload, arrived FROM mqtt_retain WHERE topic = ?1";
@@ -95,12 +108,17 @@ async fn unread_of_range(
 ) -> Result<Page, Failure> {
     let (low, high) = topic_range(&wanted.filter);
     let mut after = wanted.after;
-    if after == 0 {
-        match first_unread(connection, wanted, &low, &high).await? {
-            Some(first) => after = first - 1,
-            None => return Ok(Page::default()),
+    let statement = if is_small(connection, wanted, &low, &high).await? {
+        SORT_OF_RANGE
+    } else {
+        if after == 0 {
+            match first_unread(connection, wanted, &low, &high).await? {
+                Some(first) => after = first - 1,
+                None => return Ok(Page::default()),
+            }
         }
-    }
+        WALK_OF_RANGE
+    };
     let mut page = Filling::new(wanted.limit, max_bytes);
     loop {
         let mut params = Params::default();
@@ -110,7 +128,7 @@ async fn unread_of_range(
         params.optional_text(wanted.client.as_deref());
         params.optional_text(since);
         params.integer(wanted.limit.into());
-        let mut rows = sqlx::query_with(PAGE_OF_RANGE, params.finish()?).fetch(&mut *connection);
+        let mut rows = sqlx::query_with(statement, params.finish()?).fetch(&mut *connection);
         let mut seen = 0;
         while let Some(row) = rows.try_next().await? {
             seen += 1;
@@ -123,6 +141,37 @@ async fn unread_of_range(
             return Ok(page.messages());
         }
     }
+}
+
+/// Whether a range of topics is better sorted than walked.
+///
+/// Over all its pages, sorting reads (rows of the range)^2 / (rows of a page) entries of the index, walking reads the
+/// rows of the table behind the position once. They are equal at the number that is counted to here, so neither
+/// way reads more than about sqrt(rows of the table / rows of a page) for a message.
+async fn is_small(
+    connection: &mut SqliteConnection,
+    wanted: &Unread,
+    low: &str,
+    high: &str,
+) -> Result<bool, Failure> {
+    if low.is_empty() {
+        return Ok(false); // the range is the whole table
+    }
+    let newest: Option<i64> = sqlx::query("SELECT max(id) FROM mqtt_msg")
+        .fetch_one(&mut *connection)
+        .await?
+        .try_get_unchecked(0)?;
+    let behind = newest.unwrap_or_default().saturating_sub(wanted.after).max(0);
+    let most = behind.saturating_mul(wanted.limit.into()).isqrt();
+    let mut params = Params::default();
+    params.text(low);
+    params.text(high);
+    params.integer(most.saturating_add(1));
+    let size: i64 = sqlx::query_with(SIZE_OF_RANGE, params.finish()?)
+        .fetch_one(connection)
+        .await?
+        .try_get_unchecked(0)?;
+    Ok(size <= most)
 }
 
 /// A page that is being filled.
@@ -309,7 +358,10 @@ fn foreign(row: i64, origin: Origin) -> MsgId {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use sqlx::Connection as _;
 
     #[test]
     fn the_range_of_a_filter_begins_with_its_fixed_levels() {
@@ -334,5 +386,131 @@ mod tests {
         assert!(our_id("0005f65f239f03fef44300000bb40002").is_none(), "would not be found again by its text");
         assert!(our_id("53F98F80F66017005000004A60003").is_none(), "document 003's 29 digits");
         assert!(our_id("00000000000000000000000000000001").is_none(), "looks like a foreign row");
+    }
+
+    /// A database in memory, and how many thousands of SQLite's steps have been made on it.
+    async fn database() -> (SqliteConnection, Arc<AtomicUsize>) {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::raw_sql(include_str!("schema.sql")).execute(&mut connection).await.unwrap();
+        let steps = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&steps);
+        connection.lock_handle().await.unwrap().set_progress_handler(1_000, move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            true
+        });
+        (connection, steps)
+    }
+
+    /// `rows` messages; the n-th has the topic that the SQL expression `topic` gives for `n`.
+    async fn fill(connection: &mut SqliteConnection, rows: u32, topic: &str) {
+        let insert = format!(
+            "WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows}) \
+             INSERT INTO mqtt_msg (topic, qos, retain, payload, arrived) \
+             SELECT {topic}, 1, 0, 'p' || n, CASE WHEN n % 3 THEN '2020-01-01 00:00:00' ELSE '2030-01-01 00:00:00' END FROM c"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(insert)).execute(connection).await.unwrap();
+    }
+
+    async fn plan(connection: &mut SqliteConnection, statement: &str) -> String {
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+        let rows = sqlx::query(explain).fetch_all(connection).await.unwrap();
+        rows.iter().map(|row| row.get::<String, _>("detail")).collect::<Vec<_>>().join("; ")
+    }
+
+    fn wanted(filter: &str, client: Option<&str>, after: i64, limit: u32) -> Unread {
+        Unread {
+            filter: filter.parse().unwrap(),
+            client: client.map(str::to_owned),
+            after,
+            since_ms: None,
+            limit,
+        }
+    }
+
+    /// All pages: payloads and the number of pages.
+    async fn all(connection: &mut SqliteConnection, mut wanted: Unread) -> (Vec<String>, usize) {
+        let (mut found, mut pages) = (Vec::new(), 0);
+        loop {
+            let Ok(page) = unread(connection, &wanted, usize::MAX).await else { panic!("a page") };
+            pages += 1;
+            found.extend(page.messages.iter().map(|m| String::from_utf8_lossy(&m.payload).into_owned()));
+            let Some(next) = page.next else { return (found, pages) };
+            wanted.after = next;
+        }
+    }
+
+    #[tokio::test]
+    async fn ranges_of_topics_are_found_in_the_index_and_walks_follow_the_rows() {
+        let (mut connection, _) = database().await;
+        let sort = plan(&mut connection, SORT_OF_RANGE).await;
+        assert!(sort.contains("SEARCH m USING INDEX mqtt_msg_topic (topic>? AND topic<?)"), "{sort}");
+        assert!(!sort.contains("SCAN m"), "{sort}");
+        let size = plan(&mut connection, SIZE_OF_RANGE).await;
+        assert!(size.contains("USING COVERING INDEX mqtt_msg_topic (topic>? AND topic<?)"), "{size}");
+        let walk = plan(&mut connection, WALK_OF_RANGE).await;
+        assert!(walk.contains("SEARCH m USING INTEGER PRIMARY KEY (rowid>?)"), "{walk}");
+        assert!(!walk.contains("TEMP B-TREE"), "{walk}");
+    }
+
+    /// A wildcard fetch read every row behind the first unread one, whatever its topic.
+    #[tokio::test]
+    async fn a_fetch_of_a_few_topics_does_not_read_all_the_others() {
+        let (mut connection, steps) = database().await;
+        fill(&mut connection, 200_000, "CASE WHEN n % 10000 THEN 'other/' || (n % 100) ELSE 'site/a' END")
+            .await;
+        steps.store(0, Ordering::Relaxed);
+        let (found, pages) = all(&mut connection, wanted("site/#", Some("c"), 0, 1_000)).await;
+        let few = steps.swap(0, Ordering::Relaxed);
+        assert_eq!((found.len(), pages), (20, 1));
+        assert!(few <= 10, "20 messages of 200,000 took {few} thousand steps");
+        // And the other way round: a range that is nearly the table is not sorted for every page of it.
+        let (found, pages) = all(&mut connection, wanted("other/#", Some("c"), 0, 1_000)).await;
+        let many = steps.load(Ordering::Relaxed);
+        assert_eq!((found.len(), pages), (199_980, 200));
+        assert!(many < 60_000, "199,980 messages took {many} thousand steps");
+    }
+
+    /// Both ways to read a range against each other and against the table.
+    #[tokio::test]
+    async fn sorting_and_walking_give_the_same_messages_in_the_same_order() {
+        let (mut connection, _) = database().await;
+        fill(&mut connection, 3_000, "'t/' || (n * 7919 % 13) || '/' || (n * 31 % 5)").await;
+        sqlx::raw_sql(
+            "INSERT INTO mqtt_acked (clientid, topic, mid) VALUES ('c', 't/3/1', 2000), ('c', 't/3/2', 1)",
+        )
+        .execute(&mut connection)
+        .await
+        .unwrap();
+        for (filter, client, since_ms, like) in [
+            ("t/3/#", Some("c"), None, "t/3/%"),
+            ("t/3/#", None, None, "t/3/%"),
+            ("t/3/+", Some("c"), Some(1_800_000_000_000), "t/3/%"),
+            ("t/+/2", Some("c"), None, "t/%/2"),
+            ("t/#", Some("nobody"), Some(1_800_000_000_000), "t/%"),
+        ] {
+            let expected: Vec<String> = sqlx::query_scalar(
+                "SELECT payload FROM mqtt_msg m WHERE topic LIKE ?1 AND (?2 = 0 OR arrived > '2027-01-01') \
+                 AND id > coalesce((SELECT mid FROM mqtt_acked a WHERE a.clientid = ?3 AND a.topic = m.topic), 0) \
+                 ORDER BY id",
+            )
+            .bind(like)
+            .bind(i64::from(since_ms.is_some()))
+            .bind(client)
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+            assert!(expected.len() > 50, "{filter}");
+            // The smaller the pages, the more often a range would be sorted.
+            for (limit, small) in [(1, false), (7, false), (100_000, true)] {
+                let wanted = Unread { since_ms, ..wanted(filter, client, 0, limit) };
+                let (low, high) = topic_range(&wanted.filter);
+                let Ok(is_small) = is_small(&mut connection, &wanted, &low, &high).await else {
+                    panic!("size")
+                };
+                assert_eq!(is_small, small, "{filter} in pages of {limit}");
+                let (found, _) = all(&mut connection, wanted).await;
+                assert_eq!(found, expected, "{filter} in pages of {limit}");
+            }
+        }
     }
 }
