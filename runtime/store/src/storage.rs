@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tidegate_event::{
     AckLevel, ActionOptions, BoxFuture, Rows, Scope, SqlValue, Storage, StorageError, Tenant,
 };
 use tokio::task::JoinSet;
 
 use crate::actions::{self, run_function, run_statements};
-use crate::backend::BackendError;
 use crate::connector::Connector;
 use crate::statement::{Template, check_direct};
 use crate::stores::Stores;
@@ -17,16 +17,17 @@ fn invalid(error: impl ToString) -> StorageError {
     StorageError::InvalidArgument(error.to_string())
 }
 
-/// Makes a direct call in a task of its own. A guest's future may be left without being polled for any time: the call
-/// must not hold a connection, or a place in the queue for one, meanwhile. Dropping the future ends the call.
-async fn detached<T: Send + 'static>(
-    connector: &Arc<Connector>,
-    call: impl Future<Output = Result<T, BackendError>> + Send + 'static,
+/// Makes a call in a task of its own. A guest's future may be left without being polled for any time: the call must not
+/// hold a connection or memory of the budget, or the first place in the queue for one, meanwhile. Dropping the future
+/// ends the call, which then gives back what it has.
+async fn apart<T: Send + 'static>(
+    connector: &Connector,
+    call: BoxFuture<'static, T>,
 ) -> Result<T, StorageError> {
     let mut task = JoinSet::new();
     task.spawn(call);
     match task.join_next().await {
-        Some(Ok(result)) => result.map_err(|error| error.into_storage(&connector.name)),
+        Some(Ok(result)) => Ok(result),
         failed => {
             let message = match failed {
                 Some(Err(error)) if error.is_panic() => "the driver panicked",
@@ -42,6 +43,14 @@ async fn detached<T: Send + 'static>(
     }
 }
 
+/// Enqueues: at once when there is memory, which is nearly always, else [`apart`].
+async fn enqueued(connector: &Connector, mut call: BoxFuture<'static, ()>) -> Result<(), StorageError> {
+    match (&mut call).now_or_never() {
+        Some(()) => Ok(()),
+        None => apart(connector, call).await,
+    }
+}
+
 impl Storage for Stores {
     fn run<'a>(
         &'a self,
@@ -54,8 +63,9 @@ impl Storage for Stores {
         Box::pin(async move {
             let connector = self.connector(connector)?;
             let function = actions::find(function, scope.event.hook()).map_err(invalid)?;
-            run_function(connector, function.builtin, options, scope, level).await;
-            Ok(())
+            let (own, scope, options) = (Arc::clone(connector), scope.clone(), options.clone());
+            let call = async move { run_function(&own, function.builtin, &options, &scope, level).await };
+            enqueued(connector, Box::pin(call)).await
         })
     }
 
@@ -72,10 +82,12 @@ impl Storage for Stores {
             let compiled: Result<Vec<Arc<Template>>, _> =
                 statements.iter().map(|text| self.templates.get(text, hook)).collect();
             let compiled: Arc<[Arc<Template>]> = compiled.map_err(invalid)?.into();
-            if !compiled.is_empty() {
-                run_statements(connector, &compiled, scope, level).await;
+            if compiled.is_empty() {
+                return Ok(());
             }
-            Ok(())
+            let (own, scope) = (Arc::clone(connector), scope.clone());
+            let call = async move { run_statements(&own, &compiled, &scope, level).await };
+            enqueued(connector, Box::pin(call)).await
         })
     }
 
@@ -90,7 +102,9 @@ impl Storage for Stores {
             let connector = self.connector(connector)?;
             check_direct(statement, params.len()).map_err(invalid)?;
             let (backend, statement) = (Arc::clone(&connector.backend), statement.to_owned());
-            detached(connector, async move { backend.query(&statement, params).await }).await
+            let call = async move { backend.query(&statement, params).await };
+            let result = apart(connector, Box::pin(call)).await?;
+            result.map_err(|error| error.into_storage(&connector.name))
         })
     }
 
@@ -107,7 +121,9 @@ impl Storage for Stores {
                 check_direct(statement, list.len()).map_err(invalid)?;
             }
             let (backend, statement) = (Arc::clone(&connector.backend), statement.to_owned());
-            detached(connector, async move { backend.exec(&statement, params).await }).await
+            let call = async move { backend.exec(&statement, params).await };
+            let result = apart(connector, Box::pin(call)).await?;
+            result.map_err(|error| error.into_storage(&connector.name))
         })
     }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tempfile::TempDir;
 use tidegate_event::{
-    Client, DisconnectReason, Event, IdSource, Message, Node, Origin, Protocol, QoS, Scope, Storage as _,
-    Tenant, now_ms,
+    AckLevel, ActionOptions, BoxFuture, Client, DisconnectReason, Event, IdSource, Message, Node, Origin,
+    Protocol, QoS, Scope, Storage as _, StorageError, Tenant, now_ms,
 };
 use tidegate_store::config::{self, PoolConfig, StoreConfig};
 use tidegate_store::{StoreOptions, Stores};
@@ -347,6 +347,101 @@ async fn a_guests_call_and_batches_share_the_writing_connection() {
     }
     assert_eq!(cli(&bench.file(), "select count(*) from mqtt_msg"), "200");
     assert!(cli(&bench.file(), "select count(*) from t").parse::<u32>().unwrap() >= 150);
+}
+
+/// Fills the budget with messages while another process holds the lock. Gives their scopes.
+async fn fill_budget(bench: &Bench) -> Vec<Scope> {
+    let payload = "x".repeat(4_000);
+    let mut scopes = Vec::new();
+    loop {
+        let message = bench.message("t/full", &payload, false);
+        match tokio::time::timeout(Duration::from_millis(100), bench.publish(&message)).await {
+            Ok(scope) => scopes.push(scope),
+            Err(_) => return scopes,
+        }
+        assert!(scopes.len() < 100, "the queue has no bound");
+    }
+}
+
+/// What a guest asks for: it needs the whole budget.
+fn large(bench: &Bench) -> Scope {
+    let message = bench.message("t/large", &"y".repeat(100_000), false);
+    Scope::new(Event::MessagePublish { message, tenant: Tenant::default() }, Arc::new(Node::default()))
+}
+
+/// A guest's `run` or `execute` that waits for memory.
+fn guest_call<'a>(
+    bench: &'a Bench,
+    scope: &'a Scope,
+    run: bool,
+    statements: &'a [String],
+    options: &'a ActionOptions,
+) -> BoxFuture<'a, Result<(), StorageError>> {
+    if run {
+        bench.stores.run(scope, "pool1", "on_message_publish", options, AckLevel::Stored)
+    } else {
+        bench.stores.execute(scope, "pool1", statements, AckLevel::Stored)
+    }
+}
+
+const INSERT: &str =
+    "insert into mqtt_msg (topic, qos, arrived, payload) values (${topic}, 1, ${timestamp}, ${payload})";
+
+/// A guest waited for memory in its own future: when that was not polled, it stood first in the queue, was given the
+/// memory, and everybody behind it waited for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guests_call_that_nobody_polls_does_not_hold_the_budget() {
+    for run in [true, false] {
+        let bench = Bench::open_in(tempfile::tempdir().unwrap(), PUBLISH, 0).await;
+        let locker = Locker::lock(&bench.file());
+        let before = fill_budget(&bench).await;
+        let (scope, statements, options) = (large(&bench), [INSERT.to_owned()], ActionOptions::default());
+        let mut guest = guest_call(&bench, &scope, run, &statements, &options);
+        assert!((&mut guest).now_or_never().is_none(), "it waits");
+        let message = bench.message("t/behind", "z", false);
+        let behind = bench.publish(&message);
+        let mut behind = std::pin::pin!(behind);
+        assert!(behind.as_mut().now_or_never().is_none(), "it waits behind the guest");
+        locker.unlock();
+        let scope_behind =
+            tokio::time::timeout(Duration::from_secs(20), behind).await.expect("the queue moves");
+        assert_eq!(scope_behind.acks.await, Ok(()));
+        assert_eq!(guest.await, Ok(()));
+        assert_eq!(scope.acks.clone().await, Ok(()));
+        assert_eq!(cli(&bench.file(), "select count(*) from mqtt_msg"), (before.len() + 2).to_string());
+    }
+}
+
+/// The guest's own time limit drops its call wherever it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guests_call_that_is_given_up_gives_its_memory_back() {
+    for run in [true, false] {
+        let bench = Bench::open_in(tempfile::tempdir().unwrap(), PUBLISH, 0).await;
+        let locker = Locker::lock(&bench.file());
+        let before = fill_budget(&bench).await;
+        let (statements, options) = ([INSERT.to_owned()], ActionOptions::default());
+        for _ in 0..50 {
+            let scope = large(&bench);
+            let call = guest_call(&bench, &scope, run, &statements, &options);
+            let waited = tokio::time::timeout(Duration::from_millis(2), call).await;
+            assert!(waited.is_err(), "it waits, for no longer than it may");
+            // Not stored: nothing may look as if it were.
+            let acked = tokio::time::timeout(Duration::from_secs(20), scope.acks.clone()).await;
+            assert_eq!(acked.expect("an answer"), Err(tidegate_event::AckError::Abandoned));
+        }
+        locker.unlock();
+        // Each needs the whole budget: one byte that leaked, and the first would wait for ever.
+        for _ in 0..3 {
+            let scope = large(&bench);
+            let call = guest_call(&bench, &scope, run, &statements, &options);
+            let call = tokio::time::timeout(Duration::from_secs(20), call).await;
+            assert_eq!(call.expect("memory"), Ok(()));
+            assert_eq!(scope.acks.clone().await, Ok(()));
+        }
+        let counts = "select count(*) filter (where topic = 't/full'), \
+                      count(*) filter (where topic = 't/large') from mqtt_msg";
+        assert_eq!(cli(&bench.file(), counts), format!("{}|3", before.len()));
+    }
 }
 
 trait IntoValue {

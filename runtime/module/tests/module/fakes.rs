@@ -59,7 +59,7 @@ impl FakeStorage {
     ) -> BoxFuture<'_, Result<(), StorageError>> {
         self.asked.lock().push(format!("{connector} {what} {level:?}"));
         let answer = match connector {
-            "fake:pool" => Ok(()),
+            "fake:pool" | "fake:stuck" => Ok(()),
             "fake:down" => {
                 Err(StorageError::Unavailable { connector: connector.into(), reason: "refused".into() })
             }
@@ -84,9 +84,13 @@ impl FakeStorage {
             if *self.at_once.lock() { part.done() } else { self.parts.lock().push(part) }
         }
         self.called.notify_one();
+        let stuck = connector == "fake:stuck";
         // Queues first, answers after a turn: as a writer with a full queue does.
         Box::pin(async move {
             tokio::task::yield_now().await;
+            if stuck {
+                std::future::pending::<()>().await;
+            }
             answer
         })
     }
@@ -143,7 +147,9 @@ impl Storage for FakeStorage {
 
     fn connectors(&self, _: &Tenant) -> Vec<String> {
         assert!(!self.panics.load(Ordering::Relaxed), "told to panic");
-        ["fake:pool", "fake:down", "fake:slow", "fake:full", "fake:picky"].map(str::to_owned).to_vec()
+        ["fake:pool", "fake:down", "fake:slow", "fake:full", "fake:picky", "fake:stuck"]
+            .map(str::to_owned)
+            .to_vec()
     }
 }
 

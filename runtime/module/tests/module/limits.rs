@@ -68,6 +68,16 @@ async fn waiting_has_its_own_limit() {
     assert!(matches!(error, CallError::Timeout(limit) if limit == Duration::from_millis(50)), "{error}");
 }
 
+/// A writer without memory makes every guest wait that stores something.
+#[tokio::test]
+async fn waiting_for_a_full_store_ends_with_the_same_limit() {
+    let bench = Bench::new();
+    let module = bench.probe("limits = { timeout = \"50ms\" }").await;
+    let error = fails(&module, "run/fake:stuck").await;
+    assert!(matches!(error, CallError::Timeout(limit) if limit == Duration::from_millis(50)), "{error}");
+    assert_eq!(bench.storage.asked(), ["fake:stuck on_message_publish Stored"]);
+}
+
 #[tokio::test]
 async fn memory_is_limited() {
     let bench = Bench::new();
