@@ -173,6 +173,28 @@ mod tests {
         assert_eq!(found, expected.map(|(name, path)| (name.to_owned(), file(path))));
     }
 
+    /// The row said `data/POOL.db`, wherever the data directory was, and for the pool `default` too.
+    #[test]
+    fn the_documented_default_of_path_is_the_file_that_is_used() {
+        let row = tidegate_store::backend::built_in()
+            .iter()
+            .flat_map(|kind| kind.options)
+            .find(|row| row.name == "path")
+            .unwrap();
+        let page = crate::config::reference::page();
+        assert!(page.contains(&format!("| `path` | text | `{}` | {} |", row.default, row.doc)), "{page}");
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path(), Some("[backend.sqlite.other]\n[backend.sqlite.default]\n"));
+        let data = config.data_dir.display().to_string();
+        let mut used: Vec<_> = paths(&load(&config).1.unwrap()).into_iter().map(|(_, path)| path).collect();
+        used.sort();
+        // In the row's own words.
+        let other = row.default.replace("DATA", &data).replace("POOL", "other");
+        let default = "DATA/tidegate.db";
+        assert!(row.doc.contains(&format!("the file of the pool `default` is `{default}`")), "{}", row.doc);
+        assert_eq!(used, [other, default.replace("DATA", &data)]);
+    }
+
     #[test]
     fn every_source_reports_its_errors() {
         let dir = tempfile::tempdir().unwrap();

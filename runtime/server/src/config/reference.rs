@@ -1,4 +1,6 @@
-//! The reference page of `tidegate.toml`, derived from the table of keys.
+//! The reference page of `tidegate.toml`, derived from the table of keys and the back ends' tables of options.
+
+use tidegate_store::backend::{OptionKind, built_in};
 
 use super::Config;
 use super::keys::{KEYS, sections};
@@ -16,12 +18,27 @@ pub fn page() -> String {
         }
     }
     page.push_str(BACKENDS);
+    for kind in built_in() {
+        page += &format!("\n### `[backend.{}.<pool>]`\n\n{}\n", kind.name, kind.doc);
+        page += "\n| key | value | default | |\n| --- | --- | --- | --- |\n";
+        for row in kind.options {
+            let syntax = match row.kind {
+                OptionKind::Integer { min, max } => format!("number from {min} to {max}"),
+                OptionKind::Text | OptionKind::Secret => "text".to_owned(),
+                OptionKind::Inert => {
+                    page += &format!("| `{}` | any | | No effect: {}. |\n", row.name, row.doc);
+                    continue;
+                }
+            };
+            page += &format!("| `{}` | {syntax} | `{}` | {} |\n", row.name, row.default, row.doc);
+        }
+    }
     page
 }
 
 const INTRODUCTION: &str = "# Configuration
 
-<!-- Made from the table of keys: `tidegate config reference > docs/configuration.md`. -->
+<!-- Made from the tables of keys: `tidegate config reference > docs/configuration.md`. -->
 
 `tidegate run` reads `./tidegate.toml` if it is there (or the file that `--config` names). Every key has a
 default, so the file may be absent. Command line flags override the file. An unknown key or a value that cannot

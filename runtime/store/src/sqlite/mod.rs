@@ -34,8 +34,9 @@ pub static KIND: BackendKind = BackendKind {
         OptionRow {
             name: "path",
             kind: OptionKind::Text,
-            default: "data/POOL.db",
-            doc: "The database file, relative to the working directory; made with its directory when missing.",
+            default: "DATA/POOL.db",
+            doc: "The database file, relative to the working directory; made with its directory when missing. DATA is \
+                  the directory of `[data]`; the file of the pool `default` is `DATA/tidegate.db`.",
         },
         OptionRow {
             name: "pool_size",
@@ -86,7 +87,8 @@ async fn open(pool: &PoolConfig, limits: Limits) -> Result<Arc<dyn Backend>, Bac
             return Err(BackendError::Invalid(message));
         }
         Some(path) => PathBuf::from(path),
-        None => PathBuf::from("data").join(format!("{}.db", pool.name)),
+        // The default is in the data directory, which only the caller knows.
+        None => return Err(BackendError::Invalid("path is not set: it names the database file".into())),
     };
     let readers = usize::try_from(pool.integer("pool_size").unwrap_or(8)).unwrap_or(8);
     let (file, connector) = (File { path }, pool.connector());
