@@ -61,8 +61,9 @@ keys! {
     broker.max_packet_bytes: Size => broker.max_packet_bytes;
     /// QoS 1 and 2 messages of one client that may wait for their acknowledgement (MQTT 5 receive maximum).
     broker.receive_maximum: Count<1> => broker.receive_maximum;
-    /// Bytes of packets that are read ahead while that window is full, so that pings, acknowledgements and
-    /// DISCONNECT are still served.
+    /// Memory of packets that are read ahead: PUBLISH while that window is full, SUBSCRIBE until it is answered, and what
+    /// the client's earlier connections have left to be done. Pings, acknowledgements and DISCONNECT are still served.
+    /// Twice as much left by earlier connections, and CONNECT is refused as busy.
     broker.read_ahead_bytes: Size => broker.read_ahead_bytes;
     /// Deliveries in flight to one client; the client's own receive maximum also bounds it.
     broker.max_inflight: Count<1> => broker.max_inflight;
@@ -76,8 +77,8 @@ keys! {
     broker.max_topic_levels: Count<1> => broker.max_topic_levels;
     /// Topic aliases a client may set up (MQTT 5); 0 = none.
     broker.max_topic_alias: Count<0> => broker.max_topic_alias;
-    /// Bytes of topics and payloads of all retained messages of a tenant; what would pass it is delivered, not
-    /// retained, and counted.
+    /// Memory of all retained messages of a tenant: payloads, properties and the levels of their topics; what would pass
+    /// it is delivered, not retained, and counted.
     broker.max_retained_bytes: Size => broker.max_retained_bytes;
     /// Connections of the whole process; one more is closed at once.
     broker.max_connections: Count<1> => broker.max_connections;
