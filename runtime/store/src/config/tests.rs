@@ -307,7 +307,7 @@ fn reading_hook_lines_is_not_quadratic() {
             format!(
                 "{{ hook = \"message.publish\", topic = \"site/{n}/#\", pool = \"p\",{separator}\
                  action = {{ function = \"on_message_{}\" }} }},{separator}",
-                if n % 2 == 0 { "publish" } else { "retain" }
+                if n.is_multiple_of(2) { "publish" } else { "retain" }
             )
         };
         let lines: String = (0..count).map(line).collect();
