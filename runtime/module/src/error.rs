@@ -19,6 +19,14 @@ pub enum HostError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The modules' directory cannot be read, so that a mandatory module in it could be missed.
+    #[error("{path}: {source}: without it nobody knows which modules are mandatory")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// A module whose manifest says `mandatory = true` did not load.
     #[error("mandatory module {path}: {reason}")]
     Mandatory {

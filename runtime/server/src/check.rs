@@ -120,8 +120,9 @@ fn run(overrides: Overrides, report: &mut Report) -> anyhow::Result<()> {
     if files.is_empty() {
         report.ok("no configuration file: the defaults");
     }
+    let missing = matches!(std::fs::metadata(&config.modules_dir), Err(error) if error.kind() == std::io::ErrorKind::NotFound);
     if let Some(stores) = stores
-        && config.modules_dir.exists()
+        && !(missing && config.makes_modules_dir())
     {
         let host = host_config(&config, &scratch);
         for (path, result) in runtime.block_on(load_modules(&config.modules_dir, host, stores))? {

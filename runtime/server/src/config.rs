@@ -147,6 +147,12 @@ impl Config {
         StoreOptions { data_dir, ..self.store.clone() }
     }
 
+    /// Whether the directory of modules is made when it is missing: the default one. One that was asked for must be
+    /// there, or a mandatory module on a disk that is not mounted would be passed over.
+    pub(crate) fn makes_modules_dir(&self) -> bool {
+        self.modules_dir == Self::default().modules_dir
+    }
+
     /// Reads the file (if there is one) over the defaults, then the command line over both.
     ///
     /// The configuration comes back even when the file has problems: `check` goes on with what is right.

@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_broker::Broker;
 use tidegate_dispatch::{Dispatcher, HookTable};
 use tidegate_event::{Hooks, Node, Storage as _, Tenant, VolatileStore};
-use tidegate_module::{Directory, Host, Module};
+use tidegate_module::{Directory, Host, HostError, Module};
 use tidegate_store::Stores;
 use tidegate_store::config::{Diagnostic, Loaded};
 use tokio_util::sync::CancellationToken;
@@ -79,8 +79,10 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
     }
     raise_file_limit();
     let data = DataDir::open(&config.data_dir).map_err(|error| Failed::because(error.to_string()))?;
-    std::fs::create_dir_all(&config.modules_dir)
-        .map_err(|error| Failed::at(&format!("modules.dir: {}", config.modules_dir.display()), &error))?;
+    if config.makes_modules_dir() {
+        std::fs::create_dir_all(&config.modules_dir)
+            .map_err(|error| Failed::at(&format!("modules.dir: {}", config.modules_dir.display()), &error))?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -190,7 +192,10 @@ impl Parts {
         };
         let directory = Directory::open(host, config.modules_dir.clone(), tenant, Arc::new(rebuild))
             .await
-            .map_err(|error| Failed::at("modules", &error))?;
+            .map_err(|error| match error {
+                HostError::Directory { .. } => Failed::at("modules.dir", &error),
+                _ => Failed::at("modules", &error),
+            })?;
         status.set_directory(directory);
 
         for address in &config.listen {

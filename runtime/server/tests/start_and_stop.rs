@@ -106,6 +106,33 @@ fn an_address_that_is_taken_is_named() {
     }
 }
 
+/// It was made, empty: a mandatory module on a disk that is not mounted was passed over.
+#[test]
+fn a_modules_directory_that_was_asked_for_and_cannot_be_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
+    for (name, why) in [("nowhere", "No such file"), ("loop", "Too many levels")] {
+        write(dir.path(), "tidegate.toml", format!("modules.dir = {name:?}\n"));
+        let mut run = tidegate(dir.path(), &["run", "--listen", "127.0.0.1:0", "--api", "off"]);
+        let mut child = run.stderr(Stdio::piped()).spawn().unwrap();
+        let lines = node::Lines::of(child.stderr.take().unwrap());
+        // Refused or ready: one of them is said.
+        let mut before = Vec::new();
+        let last = lines.until_any(&["error: ", "tidegate is ready"], &mut before);
+        if last.contains("is ready") {
+            child.kill().unwrap();
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{before:?} {last}");
+        let errors = last;
+        let place = format!("error: modules.dir: {}: ", dir.path().join(name).display());
+        assert!(errors.contains(&place) && errors.contains(why), "{errors}");
+        let (code, said, _) = finish(tidegate(dir.path(), &["check"]));
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(&format!("error    modules.dir: {name} cannot be read: {why}")), "{said}");
+        assert!(!dir.path().join("nowhere").exists());
+    }
+}
+
 #[test]
 fn a_wrong_configuration_lists_everything_and_touches_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -41,21 +41,14 @@ impl Stamp {
     }
 }
 
-/// The module files in `dir`; none when it does not exist. Hidden files are no modules: editors and copying
-/// programs write them under such names first.
+/// The module files in `dir`. Hidden files are no modules: editors and copying programs write them under such names
+/// first.
 ///
 /// # Errors
-/// The system's error when the directory cannot be read.
+/// The system's error when the directory does not exist or cannot be read.
 pub(super) fn list(dir: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(BTreeMap::new());
-        }
-        Err(error) => return Err(error),
-    };
     let mut found = BTreeMap::new();
-    for entry in entries {
+    for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if is_module(&path) {
             let stamp = Stamp::of(&path);
@@ -66,13 +59,22 @@ pub(super) fn list(dir: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
 }
 
 /// The module files that are missing in `dir` beside their manifests. A link that leads nowhere is missing.
-pub(super) fn without_module(dir: &Path) -> Vec<PathBuf> {
-    let manifests = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    manifests
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .map(|path| path.with_extension("wasm"))
-        .filter(|path| is_module(path) && Look::at(path).is_none())
-        .collect()
+///
+/// # Errors
+/// As [`list`].
+pub(super) fn without_module(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut missing = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let manifest = entry?.path();
+        let module = manifest.with_extension("wasm");
+        if manifest.extension().is_some_and(|extension| extension == "toml")
+            && is_module(&module)
+            && Look::at(&module).is_none()
+        {
+            missing.push(module);
+        }
+    }
+    Ok(missing)
 }
 
 /// Whether the name is one of a module file.
@@ -94,7 +96,7 @@ mod tests {
         }
         let found = list(dir.path()).unwrap();
         assert_eq!(found.keys().collect::<Vec<_>>(), [&dir.path().join("a.wasm")]);
-        assert!(list(&dir.path().join("none")).unwrap().is_empty());
+        assert_eq!(list(&dir.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Loads of different files run side by side (compiling is one at a time, in the host); loads of one file
 //! follow each other, so the last save wins.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +55,8 @@ pub(super) struct Follower {
     watch: Option<Watch>,
     /// Whether it has been said that the directory cannot be watched.
     unwatched: bool,
+    /// Whether it has been said that the directory cannot be read.
+    unreadable: bool,
     /// What the files looked like when they were last read.
     stamps: HashMap<PathBuf, Stamp>,
     loads: JoinSet<Done>,
@@ -79,6 +81,7 @@ impl Follower {
             changes: Arc::default(),
             watch: None,
             unwatched: false,
+            unreadable: false,
             stamps: HashMap::new(),
             loads: JoinSet::new(),
             loading: HashMap::new(),
@@ -87,8 +90,13 @@ impl Follower {
 
     /// Watches the directory, then loads what is in it, so that nothing falls between.
     pub(super) async fn load_all(&mut self) -> Result<(), HostError> {
+        let unreadable = |dir: &Path| {
+            let path = dir.to_owned();
+            move |source| HostError::Directory { path, source }
+        };
         self.keep_watch();
-        self.read_directory(Cause::Start);
+        let found = files::list(&self.dir).map_err(unreadable(&self.dir))?;
+        self.compare(found, Cause::Start);
         while let Some(done) = self.loads.join_next().await {
             if let Ok(done) = done {
                 self.finish(done);
@@ -103,7 +111,7 @@ impl Follower {
                 return Err(HostError::Mandatory { path, reason });
             }
         }
-        for path in files::without_module(&self.dir) {
+        for path in files::without_module(&self.dir).map_err(unreadable(&self.dir))? {
             if Host::is_mandatory(&path).await {
                 let reason = "its manifest is there, the file itself is not".to_owned();
                 return Err(HostError::Mandatory { path, reason });
@@ -138,7 +146,7 @@ impl Follower {
                 }
                 () = tokio::time::sleep_until(rescan) => {
                     self.keep_watch();
-                    self.read_directory(Cause::Rescan);
+                    self.read_directory();
                     for module in self.state.modules() {
                         module.trim();
                     }
@@ -150,7 +158,7 @@ impl Follower {
 
     fn pause(&self) -> Duration {
         let rescan = self.host.config().rescan;
-        if self.watch.is_some() { rescan } else { rescan.min(UNWATCHED) }
+        if self.watch.is_some() && !self.unreadable { rescan } else { rescan.min(UNWATCHED) }
     }
 
     /// Watches the directory, if it exists, and again if it is another than before.
@@ -184,19 +192,36 @@ impl Follower {
         }
         if batch.rescan {
             self.keep_watch();
-            self.read_directory(Cause::Rescan);
+            self.read_directory();
         }
     }
 
-    /// Loads the files that look changed, and those that failed for a reason that may have passed.
-    fn read_directory(&mut self, cause: Cause) {
+    /// Reads the directory again. One that is not there holds nothing; of one that cannot be read nobody knows, so
+    /// what serves goes on.
+    fn read_directory(&mut self) {
         let found = match files::list(&self.dir) {
-            Ok(found) => found,
+            Ok(found) => {
+                self.unreadable = false;
+                found
+            }
             Err(error) => {
-                tracing::warn!(dir = %self.dir.display(), %error, "the modules' directory cannot be read");
-                return;
+                if !std::mem::replace(&mut self.unreadable, true) {
+                    tracing::error!(
+                        dir = %self.dir.display(), %error,
+                        "the modules' directory cannot be read: it is tried again every second"
+                    );
+                }
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    return;
+                }
+                BTreeMap::new()
             }
         };
+        self.compare(found, Cause::Rescan);
+    }
+
+    /// Loads the files that look changed, those that are gone, and those that failed for a reason that may have passed.
+    fn compare(&mut self, found: BTreeMap<PathBuf, Stamp>, cause: Cause) {
         let gone: Vec<_> = self.stamps.keys().filter(|path| !found.contains_key(*path)).cloned().collect();
         for path in gone {
             self.load(path, cause);
@@ -256,7 +281,8 @@ impl Follower {
             Err(error) if is_gone(&error, &path) => self.unload(&path, &name, cause),
             Err(error) => {
                 meters::loaded(&name, "failed", took.as_secs_f64());
-                self.fail(&path, &name, cause, &error);
+                let failure = Failure { reason: error.to_string(), transient: error.is_transient() };
+                self.fail(&path, &name, cause, failure);
             }
         }
         if let Some(cause) = again {
@@ -264,10 +290,21 @@ impl Follower {
         }
     }
 
+    /// Unloads a module whose file is gone, unless it is mandatory: an unmounted directory looks the same as one from
+    /// which the file was deleted, and the events must not go on without the module.
     fn unload(&mut self, path: &Path, name: &str, cause: Cause) {
         self.stamps.remove(path);
+        let mut serving = self.state.serving.lock();
+        if serving.get(path).is_some_and(|module| module.mandatory) {
+            drop(serving);
+            let reason = "the file is gone, and a mandatory module is not unloaded: take `mandatory = true` out of its \
+                          manifest before the file is deleted";
+            self.fail(path, name, cause, Failure { reason: reason.to_owned(), transient: false });
+            return;
+        }
+        let removed = serving.remove(path);
+        drop(serving);
         self.state.failures.lock().remove(path);
-        let removed = self.state.serving.lock().remove(path);
         if removed.is_some() {
             if cause != Cause::Start {
                 self.publish();
@@ -276,9 +313,8 @@ impl Follower {
         }
     }
 
-    fn fail(&self, path: &Path, name: &str, cause: Cause, error: &LoadError) {
-        let reason = error.to_string();
-        let failure = Failure { reason: reason.clone(), transient: error.is_transient() };
+    fn fail(&self, path: &Path, name: &str, cause: Cause, failure: Failure) {
+        let reason = failure.reason.clone();
         let before = self.state.failures.lock().insert(path.to_owned(), failure);
         if cause == Cause::Rescan && before.is_some_and(|before| before.reason == reason) {
             // Tried again in vain: it has been said.

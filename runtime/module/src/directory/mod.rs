@@ -63,10 +63,11 @@ impl std::fmt::Debug for Directory {
 
 impl Directory {
     /// Loads every module in `dir`, calls `on_change` once with those that serve, and follows the directory
-    /// from then on. The directory need not exist yet. Inside a tokio runtime.
+    /// from then on. It may go and come again later; mandatory modules serve on meanwhile. Inside a tokio runtime.
     ///
     /// # Errors
-    /// [`HostError::Mandatory`] when a module whose manifest says `mandatory = true` does not load. Other
+    /// [`HostError::Directory`] when the directory does not exist or cannot be read: it may hold a mandatory
+    /// module. [`HostError::Mandatory`] when a module whose manifest says `mandatory = true` does not load. Other
     /// modules that do not load are logged and listed by [`Self::failures`].
     pub async fn open(
         host: Arc<Host>,

@@ -1,6 +1,7 @@
 //! A directory followed: saves, renames, deletions, broken versions, and calls that go on meanwhile.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -294,18 +295,107 @@ async fn a_burst_of_saves_ends_in_the_last() {
 
 #[tokio::test]
 async fn a_directory_may_come_later_and_come_again() {
-    let bench = Bench::new();
-    fs::remove_dir(bench.dir()).unwrap();
-    let mut followed = Followed::open(bench).await;
-    assert!(followed.names().is_empty());
-    for n in 0..2 {
-        fs::create_dir(followed.bench.dir()).unwrap();
+    let mut followed = Followed::with(&[]).await;
+    for n in 0..3 {
         let wasm = variant(guest("pass"), n);
         fs::write(followed.path("m"), &wasm).unwrap();
         followed.until_serving(&wasm).await;
         fs::remove_dir_all(followed.bench.dir()).unwrap();
         followed.until(Vec::is_empty).await;
+        fs::create_dir(followed.bench.dir()).unwrap();
     }
+}
+
+/// It was taken for an empty one: nothing was mandatory, and everything started without.
+#[tokio::test]
+async fn a_directory_that_cannot_be_read_at_start_is_refused() {
+    let bench = Bench::new();
+    let root = bench.root.path();
+    fs::write(root.join("file"), "").unwrap();
+    // A link to itself cannot be read even by root, for whom no permission is missing.
+    std::os::unix::fs::symlink(root.join("loop"), root.join("loop")).unwrap();
+    let closed = root.join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    let mut names = vec!["none", "file", "loop"];
+    if fs::read_dir(&closed).is_err() {
+        names.push("closed");
+    }
+    for name in names {
+        let opened =
+            Directory::open(bench.host.clone(), root.join(name), Tenant::default(), Arc::new(|_| {})).await;
+        let Err(error @ HostError::Directory { .. }) = opened else { panic!("{name}: {opened:?}") };
+        let said = error.to_string();
+        assert!(said.starts_with(&root.join(name).display().to_string()), "{said}");
+        assert!(said.contains("nobody knows which modules are mandatory"), "{said}");
+    }
+}
+
+/// Its file being gone unloaded it, and events went on without it: an unmounted directory was enough.
+#[tokio::test]
+async fn a_mandatory_module_serves_on_when_its_file_or_directory_is_gone() {
+    let bench = Bench::with(|config: &mut HostConfig| config.rescan = Duration::from_millis(100));
+    bench.write("m", &guest("upper"), "mandatory = true");
+    bench.write("other", &guest("pass"), "");
+    let mut followed = Followed::open(bench).await;
+    let first = followed.until(|now| now.len() == 2).await[0].clone();
+    let (dir, away) = (followed.bench.dir(), followed.bench.root.path().join("away"));
+    fs::rename(&dir, &away).unwrap();
+    let left = followed.until(|now| now.len() < 2).await;
+    assert_eq!(left.iter().map(|module| module.name()).collect::<Vec<_>>(), ["m"]);
+    followed.until_failure("a mandatory module is not unloaded").await;
+    assert_eq!(payload(&followed.directory.modules()[0]).await, b"HELLO");
+    // An empty directory, as a mount point is, and then the module's own again.
+    fs::create_dir(&dir).unwrap();
+    fs::write(followed.path("new"), guest("pass")).unwrap();
+    followed.until(|now| now.len() == 2 && now[1].name() == "new").await;
+    fs::remove_dir_all(&dir).unwrap();
+    fs::rename(&away, &dir).unwrap();
+    let back = followed.until(|now| now.iter().map(|module| module.name()).eq(["m", "other"])).await;
+    assert!(Arc::ptr_eq(&back[0], &first), "the very same version all the time");
+    // No longer mandatory, it goes as any other.
+    fs::write(dir.join("m.toml"), "mandatory = false").unwrap();
+    followed.until(|now| !now[0].is_mandatory()).await;
+    fs::remove_file(followed.path("m")).unwrap();
+    followed.until(|now| now.len() == 1 && now[0].name() == "other").await;
+}
+
+#[tokio::test]
+async fn what_serves_goes_on_while_its_directory_cannot_be_read() {
+    let log = crate::fakes::Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let bench = Bench::with(|config: &mut HostConfig| config.rescan = Duration::from_millis(50));
+    bench.write("m", &guest("upper"), "mandatory = true");
+    bench.write("other", &guest("pass"), "");
+    let root = bench.root.path().to_owned();
+    let link = |target: PathBuf| {
+        std::os::unix::fs::symlink(target, root.join("next")).unwrap();
+        fs::rename(root.join("next"), root.join("link")).unwrap();
+    };
+    link(bench.dir());
+    let directory =
+        Directory::open(bench.host.clone(), root.join("link"), Tenant::default(), Arc::new(|_| {}))
+            .await
+            .unwrap();
+    let before = directory.modules();
+    assert_eq!(before.len(), 2);
+    link(root.join("link")); // leads to itself
+    let mut patience = 3_000;
+    while !log.lines().iter().any(|line| line.contains("directory cannot be read")) {
+        patience -= 1;
+        assert!(patience > 0, "{:#?}", log.lines());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let now = directory.modules();
+    assert!(now.len() == 2 && now.iter().zip(&before).all(|(a, b)| Arc::ptr_eq(a, b)), "{now:?}");
+    link(bench.dir());
+    bench.write("new", &guest("pass"), "");
+    while directory.modules().len() < 3 {
+        patience -= 1;
+        assert!(patience > 0, "{:#?}", log.lines());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    directory.close().await;
 }
 
 /// What the system does not report is found when the directory is read again: a link's target here.

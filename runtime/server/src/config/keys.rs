@@ -89,7 +89,9 @@ keys! {
     broker.flush_timeout: Span => broker.flush_timeout;
 
     /// Directory of WebAssembly modules. Files put there are loaded, replaced and unloaded while the runtime
-    /// runs. `--modules` overrides it.
+    /// runs. The default one is made when it is missing; another must be there, because it may hold mandatory
+    /// modules. A mandatory module whose file goes away while the runtime runs serves on: take `mandatory = true` out
+    /// of its manifest first. `--modules` overrides it.
     modules.dir: Path => modules_dir;
     /// Largest module file.
     modules.max_module_bytes: Size => host.max_module_bytes;

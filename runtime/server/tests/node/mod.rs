@@ -56,13 +56,18 @@ impl Lines {
 
     /// The next line that holds `part`; those before it go to `seen`.
     pub(crate) fn until(&self, part: &str, seen: &mut Vec<String>) -> String {
+        self.until_any(&[part], seen)
+    }
+
+    /// The next line that holds one of `parts`; those before it go to `seen`.
+    pub(crate) fn until_any(&self, parts: &[&str], seen: &mut Vec<String>) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
             match self.0.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(line) if line.contains(part) => return line,
+                Ok(line) if parts.iter().any(|part| line.contains(part)) => return line,
                 Ok(line) => seen.push(line),
-                Err(RecvTimeoutError::Disconnected) => panic!("it ended before {part:?}; it said {seen:#?}"),
-                Err(RecvTimeoutError::Timeout) => panic!("no {part:?} in time; it said {seen:#?}"),
+                Err(RecvTimeoutError::Disconnected) => panic!("it ended before {parts:?}; it said {seen:#?}"),
+                Err(RecvTimeoutError::Timeout) => panic!("no {parts:?} in time; it said {seen:#?}"),
             }
         }
     }
