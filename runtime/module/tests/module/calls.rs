@@ -210,6 +210,30 @@ async fn modes_decide_what_an_instance_remembers() {
     assert_eq!(counts, ["1", "2", "1", "2", "1"]);
 }
 
+#[tokio::test]
+async fn a_fresh_instance_goes_when_its_call_ends() {
+    // One place in the host: an instance that stayed would let no other begin.
+    let bench = Bench::with(|config| config.max_instances = 1);
+    let module = bench.load(&guest("pass"), "instances = { mode = \"fresh\" }").await.unwrap();
+    for call in 1..=1_000 {
+        let answer = module.call(&publish("t", &[b'x'; 200])).await.unwrap();
+        assert!(matches!(answer.verdict, Verdict::Pass), "call {call}");
+        assert_eq!(module.stats().instances, 0, "after call {call}");
+    }
+    assert_eq!((module.stats().calls, module.stats().errors), (1_000, 0));
+}
+
+/// It is a part of every event in flight, of which a client may have a thousand.
+#[tokio::test]
+async fn a_calls_future_is_small() {
+    let bench = Bench::new();
+    let module = bench.load(&guest("pass"), "").await.unwrap();
+    let scope = publish("t", b"");
+    let bytes = size_of_val(&module.call(&scope));
+    println!("a call's future has {bytes} bytes");
+    assert!(bytes <= 4_096, "{bytes}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_instance_handles_one_event_after_the_other() {
     let bench = Bench::new();

@@ -12,7 +12,6 @@
 
 mod cache;
 mod calls;
-mod cost;
 mod fakes;
 mod guests;
 mod imports;
