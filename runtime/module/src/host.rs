@@ -42,7 +42,7 @@ pub struct HostConfig {
     pub max_instances: u32,
     /// The most memory a manifest may grant an instance, in bytes (default 256 MiB).
     pub max_memory_bytes: usize,
-    /// How long a directory's changes are gathered before files are loaded (default 50 ms).
+    /// How long a directory's changes are gathered before files are loaded (default 50 ms); no save serves sooner.
     pub debounce: Duration,
     /// How often a directory is read again in case the system reported no change (default 30 s).
     pub rescan: Duration,

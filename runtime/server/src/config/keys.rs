@@ -99,7 +99,8 @@ keys! {
     modules.max_instances: Count<1> => host.max_instances;
     /// Most memory a manifest may grant an instance.
     modules.max_memory_bytes: Size => host.max_memory_bytes;
-    /// How long changes of the directory are gathered before files are loaded.
+    /// How long changes of the directory are gathered before files are loaded. A saved file serves no sooner: a few
+    /// milliseconds after that when its compiled form is in the cache, else when it is compiled.
     modules.debounce: Span => host.debounce;
     /// How often the directory is read again in case the system reported no change.
     modules.rescan: Span => host.rescan;
