@@ -21,6 +21,7 @@ pub mod hook;
 mod hooks;
 mod id;
 mod message;
+pub mod offline;
 mod scope;
 mod session_store;
 mod storage;

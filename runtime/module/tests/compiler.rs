@@ -14,10 +14,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_event::{
-    AckLevel, ActionOptions, BoxFuture, Control, ControlError, IdSource, Message, Node, QoS, Rows, Scope,
-    SqlValue, Storage, StorageError, Tenant, TopicFilter,
-};
+use tidegate_event::offline::Offline;
+use tidegate_event::{IdSource, Node, Tenant};
 use tidegate_module::{Compiler, Host, HostConfig, LoadError, compile_file};
 
 fn main() -> ExitCode {
@@ -66,7 +64,7 @@ async fn load(wasm: &[u8], program: PathBuf, change: impl FnOnce(&mut HostConfig
     config.max_instances = 4;
     config.compiler = Compiler::Child { program };
     change(&mut config);
-    let host = Host::new(config, node, Arc::new(Nothing), Arc::new(Nothing)).unwrap();
+    let host = Host::new(config, node, Arc::new(Offline), Arc::new(Offline)).unwrap();
     let path = root.path().join("m.wasm");
     std::fs::write(&path, wasm).unwrap();
     let error = host.load(&path, &Tenant::default()).await.expect_err("no hook of the right type");
@@ -113,81 +111,4 @@ async fn a_program_that_is_none() {
     let (error, _) = load(&component(), PathBuf::from("/no/such/program"), |_| {}).await;
     assert!(error.to_string().contains("/no/such/program cannot be started"), "{error}");
     assert!(error.is_transient());
-}
-
-/// Neither stores nor clients.
-struct Nothing;
-
-fn none<'a, T: Send + 'a>(connector: &str) -> BoxFuture<'a, Result<T, StorageError>> {
-    let error = StorageError::NoSuchConnector(connector.to_owned());
-    Box::pin(async move { Err(error) })
-}
-
-impl Storage for Nothing {
-    fn run<'a>(
-        &'a self,
-        _: &'a Scope,
-        connector: &'a str,
-        _: &'a str,
-        _: &'a ActionOptions,
-        _: AckLevel,
-    ) -> BoxFuture<'a, Result<(), StorageError>> {
-        none(connector)
-    }
-
-    fn execute<'a>(
-        &'a self,
-        _: &'a Scope,
-        connector: &'a str,
-        _: &'a [String],
-        _: AckLevel,
-    ) -> BoxFuture<'a, Result<(), StorageError>> {
-        none(connector)
-    }
-
-    fn query<'a>(
-        &'a self,
-        _: &'a Tenant,
-        connector: &'a str,
-        _: &'a str,
-        _: Vec<SqlValue>,
-    ) -> BoxFuture<'a, Result<Rows, StorageError>> {
-        none(connector)
-    }
-
-    fn exec<'a>(
-        &'a self,
-        _: &'a Tenant,
-        connector: &'a str,
-        _: &'a str,
-        _: Vec<Vec<SqlValue>>,
-    ) -> BoxFuture<'a, Result<u64, StorageError>> {
-        none(connector)
-    }
-
-    fn connectors(&self, _: &Tenant) -> Vec<String> {
-        Vec::new()
-    }
-}
-
-impl Control for Nothing {
-    fn publish(&self, _: &Tenant, _: Message) -> Result<(), ControlError> {
-        Err(ControlError::Stopping)
-    }
-
-    fn deliver(&self, _: &Tenant, _: &str, _: Message) -> Result<(), ControlError> {
-        Err(ControlError::Stopping)
-    }
-
-    fn subscribe(&self, _: &Tenant, _: &str, _: TopicFilter, _: QoS) -> Result<(), ControlError> {
-        Err(ControlError::Stopping)
-    }
-
-    fn unsubscribe(&self, _: &Tenant, _: &str, _: TopicFilter) -> Result<(), ControlError> {
-        Err(ControlError::Stopping)
-    }
-
-    fn disconnect(&self, _: &Tenant, _: &str) -> Result<(), ControlError> {
-        Err(ControlError::Stopping)
-    }
 }

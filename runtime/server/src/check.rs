@@ -4,7 +4,6 @@
 //! empty copies of the databases.
 
 mod copies;
-mod offline;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,6 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tempfile::TempDir;
+use tidegate_event::offline::Offline;
 use tidegate_event::{IdSource, Node, Tenant};
 use tidegate_module::{Host, HostConfig, Module};
 use tidegate_store::Stores;
@@ -19,7 +19,6 @@ use tidegate_store::config::{Diagnostic, Severity, StoreConfig};
 
 use crate::backends;
 use crate::config::{Config, Overrides};
-use offline::Offline;
 
 /// Collects findings and prints them as they come.
 #[derive(Default)]
