@@ -316,7 +316,7 @@ async fn a_directory_that_cannot_be_read_at_start_is_refused() {
     std::os::unix::fs::symlink(root.join("loop"), root.join("loop")).unwrap();
     let closed = root.join("closed");
     fs::create_dir(&closed).unwrap();
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let mut names = vec!["none", "file", "loop"];
     if fs::read_dir(&closed).is_err() {
         names.push("closed");
