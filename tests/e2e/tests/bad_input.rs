@@ -132,7 +132,7 @@ fn tidegate_toml_is_checked_the_same_way() {
     refused(&Server::builder().file("tidegate.toml", "[broker\n"), &["tidegate.toml:1"]);
     refused(
         &Server::builder().file("tidegate.toml", "[backend.sqlite.pool1]\npath = \"./data/a.db\"\n\n[[backend.sqlite.hook]]\nhook = \"message.published\"\naction = { function = \"on_message_publish\" }\npool = \"pool1\"\n"),
-        &["tidegate.toml:4", "message.published", "message.publish"],
+        &["tidegate.toml:5:8:", "message.published", "message.publish"],
     );
     refused(
         &Server::builder().file("tidegate.toml", "[broker]\nlisten = [\"nowhere\"]\n"),
