@@ -287,6 +287,24 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_is_split_again_goes_on_in_its_place() {
+        let first = Scripted::module(|_| {
+            Verdict::FanOut(vec![message("p/1", b""), message("p/2", b""), message("p/3", b"")])
+        });
+        let second = Scripted::module(|m| match m.topic.as_str() {
+            "p/2" => Verdict::FanOut(vec![message("q/1", b""), message("q/2", b"")]),
+            _ => Verdict::Pass,
+        });
+        let third = Scripted::module(|m| Verdict::Replace(message(m.topic.as_str(), b"third")));
+        let action = Scripted::action();
+        let table = table(&[(&["a"], &first), (&["p/#"], &second), (&[], &third), (&[], &action)]);
+        let Verdict::FanOut(parts) = run_now(&table, publish("a", b"x")).verdict else { panic!("fan-out") };
+        assert_eq!(parts.iter().map(|m| m.topic.as_str()).collect::<Vec<_>>(), ["p/1", "q/1", "q/2", "p/3"]);
+        assert_eq!(topics(&action), ["p/1", "q/1", "q/2", "p/3"]);
+        assert!(action.seen().iter().all(|m| &m.payload[..] == b"third"));
+    }
+
+    #[test]
     fn a_changed_topic_finds_its_own_later_handlers_and_none_twice() {
         let first = Scripted::module(|_| Verdict::Replace(message("b", b"")));
         let (only_a, only_b) = (Scripted::module(|_| Verdict::Pass), Scripted::module(|_| Verdict::Pass));
