@@ -21,8 +21,7 @@ const MAX_STRING_BYTES: usize = 65_535;
 const MAX_PEER_BYTES: usize = 58;
 
 /// Where texts are written that an event does not carry as texts: an instance has one and uses it for every
-/// event. They are no part of the future of a call, and are made without the formatter, which costs more than
-/// handing the rest of the message over (row `call` of the bench).
+/// event. So they are no part of the future of a call, and nothing is allocated for them.
 pub(crate) struct Texts {
     id: [u8; 32],
     peer: [u8; MAX_PEER_BYTES],

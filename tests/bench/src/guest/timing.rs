@@ -62,7 +62,7 @@ where
 }
 
 /// Runs `call` once each `interval`, asleep in between, for about `time`: the median time of a call from its
-/// beginning to its end, in microseconds. Other than in a loop, the caches do not hold all it needs.
+/// beginning to its end, in microseconds.
 ///
 /// # Errors
 /// Those of `make` and `call`.
