@@ -11,9 +11,9 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use serde_json::json;
 use tidegate_dispatch::{Dispatcher, HookTable};
+use tidegate_event::offline::Offline;
 use tidegate_event::{
-    AckLevel, ActionOptions, BoxFuture, Client, Control, ControlError, Event, Hooks as _, IdSource, Message,
-    Node, Origin, Protocol, QoS, Raised, Rows, Scope, SqlValue, Storage, StorageError, Tenant, TopicFilter,
+    Client, Event, Hooks as _, IdSource, Message, Node, Origin, Protocol, QoS, Raised, Scope, Tenant,
     Verdict, now_ms,
 };
 use tidegate_module::{Host, HostConfig, Module};
@@ -135,7 +135,7 @@ async fn load(component: &Path) -> anyhow::Result<(Arc<Module>, Arc<Node>, tempf
     let cache = tempfile::tempdir()?;
     let node = Arc::new(Node::default());
     let config = HostConfig::new(cache.path().join("artefacts"), Arc::new(IdSource::new(&node)));
-    let host = Host::new(config, node.clone(), Arc::new(Nothing), Arc::new(Nothing))?;
+    let host = Host::new(config, node.clone(), Arc::new(Offline), Arc::new(Offline))?;
     let module = host.load(component, &Tenant::default()).await?;
     Ok((module, node, cache))
 }
@@ -204,81 +204,4 @@ fn publish_event() -> Event {
         hops: 0,
     };
     Event::MessagePublish { message: Arc::new(message), tenant }
-}
-
-/// A store and a broker that are not there: the guest asks for neither.
-struct Nothing;
-
-fn absent<T: Send + 'static>(connector: &str) -> BoxFuture<'static, Result<T, StorageError>> {
-    let error = StorageError::NoSuchConnector(connector.to_owned());
-    Box::pin(std::future::ready(Err(error)))
-}
-
-impl Storage for Nothing {
-    fn run<'a>(
-        &'a self,
-        _: &'a Scope,
-        connector: &'a str,
-        _: &'a str,
-        _: &'a ActionOptions,
-        _: AckLevel,
-    ) -> BoxFuture<'a, Result<(), StorageError>> {
-        absent(connector)
-    }
-
-    fn execute<'a>(
-        &'a self,
-        _: &'a Scope,
-        connector: &'a str,
-        _: &'a [String],
-        _: AckLevel,
-    ) -> BoxFuture<'a, Result<(), StorageError>> {
-        absent(connector)
-    }
-
-    fn query<'a>(
-        &'a self,
-        _: &'a Tenant,
-        connector: &'a str,
-        _: &'a str,
-        _: Vec<SqlValue>,
-    ) -> BoxFuture<'a, Result<Rows, StorageError>> {
-        absent(connector)
-    }
-
-    fn exec<'a>(
-        &'a self,
-        _: &'a Tenant,
-        connector: &'a str,
-        _: &'a str,
-        _: Vec<Vec<SqlValue>>,
-    ) -> BoxFuture<'a, Result<u64, StorageError>> {
-        absent(connector)
-    }
-
-    fn connectors(&self, _: &Tenant) -> Vec<String> {
-        Vec::new()
-    }
-}
-
-impl Control for Nothing {
-    fn publish(&self, _: &Tenant, _: Message) -> Result<(), ControlError> {
-        Err(ControlError::Stopping)
-    }
-
-    fn deliver(&self, _: &Tenant, client_id: &str, _: Message) -> Result<(), ControlError> {
-        Err(ControlError::NoSuchClient(client_id.to_owned()))
-    }
-
-    fn subscribe(&self, _: &Tenant, client_id: &str, _: TopicFilter, _: QoS) -> Result<(), ControlError> {
-        Err(ControlError::NoSuchClient(client_id.to_owned()))
-    }
-
-    fn unsubscribe(&self, _: &Tenant, client_id: &str, _: TopicFilter) -> Result<(), ControlError> {
-        Err(ControlError::NoSuchClient(client_id.to_owned()))
-    }
-
-    fn disconnect(&self, _: &Tenant, client_id: &str) -> Result<(), ControlError> {
-        Err(ControlError::NoSuchClient(client_id.to_owned()))
-    }
 }
