@@ -1,5 +1,6 @@
 //! `tidegate-bench [ROW...]`: runs the rows and prints a table.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -98,6 +99,7 @@ async fn bench(arguments: Arguments) -> anyhow::Result<()> {
         quick: arguments.quick,
         profile: arguments.profile,
         case: arguments.case,
+        any: Cell::new(false),
         report,
     };
     let rows = if arguments.rows.is_empty() { Row::ALL.to_vec() } else { arguments.rows };
@@ -106,6 +108,9 @@ async fn bench(arguments: Arguments) -> anyhow::Result<()> {
         if let Err(error) = bench.run(*row).await {
             bench.report.failed(row.name(), &error);
         }
+    }
+    if let (Some(case), false) = (&bench.case, bench.any.get()) {
+        bench.report.failed("--case", &anyhow::anyhow!("no case of these rows has {case:?} in its name"));
     }
     bench.report.finish()
 }

@@ -36,3 +36,14 @@ fn an_unknown_row_is_named_with_the_known_ones() {
     assert!(!output.status.success());
     assert!(told.contains("brokr") && told.contains("broker"), "{told}");
 }
+
+#[test]
+fn a_case_that_does_not_exist_is_a_failure() {
+    let output = Command::new(env!("CARGO_BIN_EXE_tidegate-bench"))
+        .args(["--quick", "broker", "--peers", "rumqttd", "--case", "QoS 7"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("QoS 7"), "{told}");
+}

@@ -18,10 +18,8 @@ pub(crate) fn main(arguments: &[&str]) -> Result<()> {
     tools::for_benches();
     tools::wasm_target()?;
     screen::heading("Build (link-time optimisation: the first time takes many minutes)");
-    // One after the other: a fault in the runtime is told before the load generator's dependencies are compiled.
-    for package in ["tidegate", "tidegate-bench"] {
-        run(workspace_cargo()?.args(["build", "--profile", PROFILE, "-p", package]))?;
-    }
+    // Together: one after the other they would ask for different features of what both use, and compile it twice.
+    run(workspace_cargo()?.args(["build", "--profile", PROFILE, "-p", "tidegate", "-p", "tidegate-bench"]))?;
     screen::heading("Measure");
     let built = paths::target()?.join(PROFILE);
     run(Command::new(built.join("tidegate-bench"))

@@ -5,6 +5,7 @@ mod call;
 mod store;
 mod transform;
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub struct Bench {
     pub quick: bool,
     /// Only cases whose name contains this.
     pub case: Option<String>,
+    /// Whether a case was wanted so far: a mistyped name would otherwise pass as a run without faults.
+    pub any: Cell<bool>,
     /// Take a profile of our server.
     pub profile: bool,
     /// Where results go.
@@ -73,7 +76,9 @@ impl Bench {
 
     /// Whether the case called `name` is to run.
     pub fn wants(&self, name: &str) -> bool {
-        self.case.as_ref().is_none_or(|part| name.contains(part.as_str()))
+        let wanted = self.case.as_ref().is_none_or(|part| name.contains(part.as_str()));
+        self.any.set(self.any.get() || wanted);
+        wanted
     }
 
     /// Says which round of a case begins, and with whom.
