@@ -32,6 +32,8 @@ struct State {
     sessions: HashMap<ByteString, Arc<Session>, RandomState>,
     /// Client ids whose last connection still has events to raise or messages to route.
     leaving: HashMap<ByteString, Handover, RandomState>,
+    /// What ended connections hold, as long as they hold anything.
+    unfinished: HashMap<ByteString, Arc<Unfinished>, RandomState>,
 }
 
 /// The sessions of one tenant.
@@ -83,6 +85,7 @@ impl Registry {
     /// A connection leaves. `ending`: its session, when that ends with it.
     pub(crate) fn leave(&self, client_id: &ByteString, handover: Handover, ending: Option<&Arc<Session>>) {
         let mut state = self.0.lock();
+        state.unfinished.insert(client_id.clone(), Arc::clone(&handover.unfinished));
         state.leaving.insert(client_id.clone(), handover);
         if let Some(session) = ending
             && state.sessions.get(client_id).is_some_and(|known| Arc::ptr_eq(known, session))
@@ -97,20 +100,14 @@ impl Registry {
         if state.leaving.get(client_id).is_some_and(|handover| handover.connection == connection) {
             state.leaving.remove(client_id);
         }
+        if state.unfinished.get(client_id).is_some_and(|unfinished| unfinished.bytes() == 0) {
+            state.unfinished.remove(client_id);
+        }
     }
 
-    /// The connection that got `attached` is refused after all: everything is as if it had come and gone.
-    pub(crate) fn decline(&self, realm: &Arc<Realm>, client_id: &ByteString, attached: Attached) {
-        let Attached { session, seat, resumed, handover } = attached;
-        if let Some(handover) = handover {
-            self.0.lock().leaving.insert(client_id.clone(), handover);
-        }
-        if resumed {
-            realm.start_expiry(&session);
-        } else {
-            realm.end_session(&session);
-        }
-        drop(seat);
+    /// How much the ended connections of `client_id` still hold, bytes.
+    pub(crate) fn unfinished(&self, client_id: &str) -> usize {
+        self.0.lock().unfinished.get(client_id).map_or(0, |unfinished| unfinished.bytes())
     }
 
     fn claim(

@@ -60,7 +60,7 @@ fn restore(shared: &Arc<Shared>, restored: RestoredSession) {
             }
         }
     }
-    session.disconnect(waiting.into_iter());
+    session.disconnect(&realm, waiting.into_iter());
     realm.registry.restore(Arc::clone(&session));
     shared.metrics.sessions.increment(1.0);
     realm.start_expiry(&session);

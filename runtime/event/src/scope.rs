@@ -11,7 +11,8 @@ use crate::{AckJoin, BoxFuture, Event, Message, Node, QoS, StorageError, TopicFi
 /// The session asks for the next page when the previous one has been acknowledged and starts live delivery
 /// of the subscription after the last one.
 pub trait Backlog: Send {
-    /// The next page; an empty page is the end. The messages carry [`crate::Origin::Fetched`] or
+    /// The next page; an empty page is the end. Asked again after it, the store looks for what has come since. The
+    /// messages carry [`crate::Origin::Fetched`] or
     /// [`crate::Origin::RetainedStore`].
     ///
     /// # Errors

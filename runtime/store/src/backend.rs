@@ -90,8 +90,10 @@ pub struct Unread {
 pub struct Page {
     /// The messages, of origin [`tidegate_event::Origin::Fetched`].
     pub messages: Vec<Arc<Message>>,
-    /// The row to go on after; `None` when nothing follows.
-    pub next: Option<i64>,
+    /// The last row that was looked at, to go on after; 0: none.
+    pub last: i64,
+    /// Whether more may follow now.
+    pub more: bool,
 }
 
 /// A page of retained messages, in the order of their topics.

@@ -123,7 +123,7 @@ where
             // Publishers may know the session for a while yet.
             *self.seat = Seat::default();
         } else {
-            self.session.disconnect(batch.into_iter());
+            self.session.disconnect(&self.realm, batch.into_iter());
             if reason != DisconnectReason::TakenOver {
                 self.realm.start_expiry(&self.session);
             }

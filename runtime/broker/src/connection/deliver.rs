@@ -401,7 +401,9 @@ where
                     positions.sent_from_store(&message.topic, message.id);
                 }
                 let held_back = positions.is_held_back(&message.topic, message.id);
-                (positions.acked(&message.topic, message.id), held_back)
+                let through = positions.acked(&message.topic, message.id);
+                // A store gives what lies beyond the position again.
+                (through, held_back || through.is_none())
             }
             None => (None, false),
         };

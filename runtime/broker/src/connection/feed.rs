@@ -86,6 +86,8 @@ where
                 self.session.outbox().not_given(&ids);
             }
         }
+        // A live copy of what was retained just now is on its way too.
+        self.session.outbox().deliver_once(join.unsent().into_iter());
         self.seat.joins.push_back(join);
     }
 
@@ -93,7 +95,31 @@ where
     pub(super) fn stop_joins(&mut self, filter: &TopicFilter) {
         while let Some(index) = self.seat.joins.iter().position(|join| join.filter == *filter) {
             let session = Arc::clone(&self.session);
-            self.end_join(index, |delivery| session.wants(&delivery.message.topic));
+            let wants = |delivery: &Delivery| session.wants(&delivery.message.topic);
+            if let Some(join) = self.seat.joins.get_mut(index) {
+                // Another subscription's join has passed over what this one was to deliver.
+                let mut outbox = session.outbox();
+                for delivery in join.take_wanted(wants) {
+                    // As if it came by a shared subscription: no later join holds it back or passes over it again.
+                    outbox.push(Delivery { source: Source::Shared, ..delivery });
+                }
+            }
+            self.end_join(index, wants);
+        }
+    }
+
+    /// Stops the joins of filters that an earlier connection has unsubscribed from.
+    pub(super) fn stop_unwanted_joins(&mut self) {
+        let subscribed = self.session.own_filters();
+        let stopped: Vec<TopicFilter> = self
+            .seat
+            .joins
+            .iter()
+            .filter(|join| !subscribed.contains(&join.filter))
+            .map(|join| join.filter.clone())
+            .collect();
+        for filter in &stopped {
+            self.stop_joins(filter);
         }
     }
 
@@ -117,6 +143,9 @@ where
         let mut known: Ids = HashSet::default();
         known.extend(self.seat.inflight.iter().map(|sent| sent.acked_message().id));
         known.extend(self.deliveries.ids());
+        for (_, other) in self.seat.joins.iter().enumerate().filter(|(other, _)| *other != index) {
+            known.extend(other.listed_ids());
+        }
         let mut outbox = self.session.outbox();
         known.extend(outbox.waiting_ids());
         if let Some(join) = self.seat.joins.get_mut(index) {
@@ -141,7 +170,7 @@ where
             self.take_losses();
             let Seat { joins, positions, .. } = &mut *self.seat;
             if let (Some(join), Some(positions)) = (joins.get(index), positions) {
-                positions.read_to_the_end(&join.filter);
+                positions.read_to_the_end(&join.filter, || self.session.own_filters());
             }
         }
         if let Some(join) = self.seat.joins.remove(index) {

@@ -168,6 +168,16 @@ where
         connection: shared.connection_numbers.fetch_add(1, Ordering::Relaxed),
     });
     let realm = shared.realm(&client.tenant);
+    let unfinished = realm.registry.unfinished(&client.id);
+    if unfinished >= ENDED_BYTES * shared.config.read_ahead() {
+        shared.metrics.connect_refused(reason::SERVER_BUSY);
+        tracing::warn!(
+            client = %client.id, %peer, unfinished,
+            "refused: too much of what the client has sent before waits for its handlers"
+        );
+        farewell(shared, stream, &refusal(reason::SERVER_BUSY), protocol).await;
+        return None;
+    }
     let attached =
         realm.registry.attach(&realm, &client.id, client.connection, connect.clean_start, expiry).await;
     let Some(Attached { session, seat, resumed, handover }) = attached else {
@@ -175,19 +185,6 @@ where
         tracing::debug!(client = %client.id, %peer, "taken over before CONNACK");
         return None;
     };
-    let unfinished = handover.as_ref().map_or(0, |handover| handover.unfinished.bytes());
-    if unfinished >= ENDED_BYTES * shared.config.read_ahead() {
-        tracing::warn!(
-            client = %client.id, %peer, unfinished,
-            "refused: too much of what the client has sent before waits for its handlers"
-        );
-        // A new session is known to nobody yet.
-        let attached = Attached { session, seat, resumed, handover };
-        realm.registry.decline(&realm, &client.id, attached);
-        shared.metrics.connect_refused(reason::SERVER_BUSY);
-        farewell(shared, stream, &refusal(reason::SERVER_BUSY), protocol).await;
-        return None;
-    }
     if resumed {
         session.change_expiry(&realm, expiry);
     } else if expiry > 0 {

@@ -95,6 +95,8 @@ pub(crate) struct Connection<S> {
     output: BytesMut,
     /// Room to make before the next read.
     read_size: usize,
+    /// Whether the socket was not looked at because no more packets may be taken.
+    read_blocked: bool,
     pipeline: Pipeline,
     replies: VecDeque<Reply>,
     deliveries: Deliveries,
@@ -139,6 +141,7 @@ where
             input,
             output: BytesMut::new(),
             read_size: READ_LEAST,
+            read_blocked: false,
             pipeline,
             replies: VecDeque::new(),
             deliveries: Deliveries::new(&shared.config, connect),
@@ -210,6 +213,9 @@ where
         self.check_claims()?;
         self.refresh_hooks();
         let mut moved = self.poll_commands()?;
+        if self.session.take_unsubscribed() {
+            self.stop_unwanted_joins();
+        }
         moved |= self.pause.poll(cx, self.shared.config.queue_limit());
         moved |= self.poll_read(cx)?;
         moved |= self.poll_pipeline(cx)?;
@@ -253,7 +259,8 @@ where
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = self.decode()?;
-        if !self.may_read() || self.pipeline.fanout.crowded.is_some() {
+        self.read_blocked = !self.may_read();
+        if self.read_blocked || self.pipeline.fanout.crowded.is_some() {
             return Ok(moved);
         }
         let room = self.decoder.missing(self.input.len()).clamp(self.read_size, READ_MOST);
@@ -363,6 +370,11 @@ where
         let can_deliver = self.seat.inflight.is_resent() && self.may_deliver();
         let wants_messages =
             can_deliver && self.deliveries.wants_messages() && self.output.len() < OUTPUT_ENOUGH;
+        // Earlier connections may have had less to do since the socket was looked at: register, then look again.
+        self.pipeline.await_earlier(cx.waker());
+        if self.read_blocked && self.may_read() {
+            return Ok(Turn::Moved);
+        }
         let may_enqueue = self.may_enqueue();
         let mut outbox = self.session.outbox();
         if (wants_messages && outbox.len() > 0) || outbox.has_commands(may_enqueue) {
@@ -370,7 +382,6 @@ where
         }
         outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len());
         drop(outbox);
-        self.pipeline.await_earlier(cx.waker());
         // A claim or a change of phase before the waker was there has woken nobody.
         self.check_claims()?;
         if self.input.is_empty() && self.input.capacity() > 0 {

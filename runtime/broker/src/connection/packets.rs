@@ -226,12 +226,16 @@ where
             }
             wanted.push_back(Wanted { text, filter, options });
         }
+        self.enqueue_subscribe(Subscribing::new(Some(subscribe.packet_id), wanted));
+        Ok(())
+    }
+
+    pub(super) fn enqueue_subscribe(&mut self, subscribing: Subscribing) {
         // What is acknowledged, and not known to the stores yet, is not to be read from them.
         if self.deliveries.acked_ids().next().is_some() {
             self.session.outbox().already_given(self.deliveries.acked_ids());
         }
-        self.pipeline.push(Job::Subscribe(Subscribing::new(Some(subscribe.packet_id), wanted)));
-        Ok(())
+        self.pipeline.push(Job::Subscribe(subscribing));
     }
 
     fn disconnected(&mut self, disconnect: Disconnect) -> End {

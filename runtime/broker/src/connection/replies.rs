@@ -80,13 +80,7 @@ where
             }
             return;
         }
-        let mut outbox = self.session.outbox();
-        let number = hold.unwrap_or_else(|| outbox.hold(filter.clone()));
-        if let RetainedFrom::Store(first, _) = &retained {
-            // A live copy of what was retained just now is on its way too.
-            outbox.deliver_once(first.iter().map(|message| message.id));
-        }
-        drop(outbox);
+        let number = hold.unwrap_or_else(|| self.session.outbox().hold(filter.clone()));
         let ids: Option<Arc<[u32]>> = (options.id != 0).then(|| Arc::from([options.id]));
         let join = Join::new(number, filter, options.qos, ids, retained, effects.backlogs);
         self.begin_join(join, brings_retained);
@@ -105,7 +99,7 @@ where
                     let filter = SharedFilter::parse(&text).map_err(|_| reason::TOPIC_FILTER_INVALID);
                     let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
                     let wanted = Wanted { text, filter, options };
-                    self.pipeline.push(Job::Subscribe(Subscribing::new(None, [wanted])));
+                    self.enqueue_subscribe(Subscribing::new(None, [wanted]));
                 }
                 Command::Unsubscribe(text) => {
                     self.pipeline.push(Job::Unsubscribe(Unsubscribing::new(None, [text])));

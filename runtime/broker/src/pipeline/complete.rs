@@ -35,10 +35,8 @@ impl Pipeline {
             }
             Some(Joining::Opening(scope)) => {
                 self.log_failure(&scope, outcome);
-                // A client that has gone gets them when it is back.
-                if !self.finishing {
-                    self.apply_opening(&scope);
-                }
+                self.openings -= 1;
+                self.apply_opening(&scope);
             }
             Some(Joining::Subscribe(request)) => {
                 self.waiting_bytes = self.waiting_bytes.saturating_sub(request.weight);
@@ -70,11 +68,24 @@ impl Pipeline {
                 Wanted { text, filter: Ok(filter), options }
             })
             .collect();
-        if !wanted.is_empty() {
+        if self.finishing {
+            // The client has gone. Its session may live on, and has been created only once.
+            self.subscribe_silently(&wanted);
+        } else if !wanted.is_empty() {
             let job = Job::Subscribe(Subscribing::new(None, wanted));
             self.count_in(&job);
             let opening = self.waiting.iter().take_while(|job| matches!(job, Job::Created)).count();
             self.waiting.insert(opening, job);
+        }
+    }
+
+    /// Makes subscriptions of a session whose client has gone: nobody is there to be sent stored messages.
+    fn subscribe_silently(&self, wanted: &[Wanted]) {
+        let Some(session) = self.session.as_ref().filter(|session| session.is_durable()) else { return };
+        for Wanted { text, filter, options } in wanted {
+            if let Ok(filter) = filter {
+                session.subscribe(&self.realm, text, filter, *options);
+            }
         }
     }
 

@@ -62,6 +62,7 @@ impl Pipeline {
                 // The client's next connection was told nothing when the message came again.
                 Reply::PubRec { ack, resent: true } => self.answer_later(session, Command::Answer(ack)),
                 Reply::Close { resent: true } => self.answer_later(session, Command::Close),
+                Reply::Unsubscribed { removed, .. } if !removed.is_empty() => session.unsubscribed(),
                 Reply::PubAck(_)
                 | Reply::PubRec { .. }
                 | Reply::Close { .. }
@@ -97,5 +98,6 @@ impl Pipeline {
             if self.is_empty() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+        self.part = None;
     }
 }

@@ -34,6 +34,7 @@ pub(crate) use self::job::{Granted, Inbound, Job, Reply, Subscribing, Unsubscrib
 use self::publish::Unsynced;
 use self::unfinished::Part;
 pub(crate) use self::unfinished::Unfinished;
+use crate::broker::Phase;
 use crate::realm::Realm;
 use crate::registry::Handover;
 use crate::route::{Fanout, RouteCache};
@@ -86,6 +87,8 @@ pub(crate) struct Pipeline {
     /// SUBSCRIBE that are not answered, and how many of them have subscriptions still to be made.
     subscribing: usize,
     ungranted: usize,
+    /// client.connected and session.created that are not complete: their handlers may name subscriptions.
+    openings: usize,
     /// Whether more subscriptions may be made now.
     may_join: bool,
     /// How many of client.connected and session.created are still to be raised.
@@ -141,6 +144,7 @@ impl Pipeline {
             window,
             subscribing: 0,
             ungranted: 0,
+            openings: 0,
             may_join: true,
             opening: 0,
             quiet: None,
@@ -173,9 +177,9 @@ impl Pipeline {
         self.subscribing > 0
     }
 
-    /// Whether subscriptions are about to be made.
+    /// Whether subscriptions are, or may be, about to be made.
     pub(crate) fn is_about_to_subscribe(&self) -> bool {
-        self.ungranted > 0
+        self.ungranted > 0 || self.openings > 0
     }
 
     /// Whether more subscriptions may be made. While they may not, a SUBSCRIBE waits, and all after it.
@@ -208,6 +212,7 @@ impl Pipeline {
     pub(crate) fn push(&mut self, job: Job) {
         if matches!(job, Job::Connected | Job::Created) {
             self.opening += 1;
+            self.openings += 1;
         }
         self.count_in(&job);
         self.waiting.push_back(job);
@@ -282,8 +287,9 @@ impl Pipeline {
         }
         match self.waiting.front() {
             Some(Job::Publish(_)) if self.publishes >= self.window => return false,
-            Some(Job::Subscribe(_)) if !self.may_subscribe() && !self.finishing => {
-                if self.waiting_bytes < self.realm.broker.config.read_ahead() {
+            Some(Job::Subscribe(request)) if self.must_wait(request) => {
+                let broker = &self.realm.broker;
+                if self.waiting_bytes < broker.config.read_ahead() && broker.phase() == Phase::Running {
                     return false;
                 }
                 // Nothing is read any more, not even the acknowledgements it waits for.
@@ -321,9 +327,10 @@ impl Pipeline {
         true
     }
 
-    /// Whether the next SUBSCRIBE may have its turn: each brings something that the client has to take.
-    fn may_subscribe(&self) -> bool {
-        self.may_join && self.subscribing - self.ungranted < SUBSCRIBES
+    /// Whether a SUBSCRIBE has to wait for its turn: each brings something that the client has to take.
+    fn must_wait(&self, request: &Subscribing) -> bool {
+        let may_subscribe = self.may_join && self.subscribing - self.ungranted < SUBSCRIBES;
+        !may_subscribe && !self.finishing && request.packet_id.is_some()
     }
 
     /// Raises `event` if any handler is bound to its hook.
@@ -345,7 +352,10 @@ impl Pipeline {
         match job {
             Job::Connected | Job::Created => {
                 self.opening -= 1;
-                self.joining.extend(admitted.map(|admitted| Joining::Opening(admitted.scope)));
+                match admitted {
+                    Some(admitted) => self.joining.push_back(Joining::Opening(admitted.scope)),
+                    None => self.openings -= 1,
+                }
             }
             Job::Publish(inbound) => {
                 let (verdict, scope) = match admitted {

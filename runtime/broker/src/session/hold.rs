@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use tidegate_event::TopicFilter;
+use tidegate_event::{TopicFilter, TopicName};
 
 use super::delivery::{Delivery, Source};
 use super::queue::{Place, Queue};
@@ -18,11 +18,9 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Makes room for one more if `limit` allows; what is lost is remembered.
+    /// Makes room for one more if `limit` allows.
     pub(super) fn make_room(&mut self, limit: usize) -> Place {
-        let place = self.held.make_room(limit);
-        self.overflowed |= place != Place::Free;
-        place
+        self.held.make_room(limit)
     }
 
     pub(super) fn push(&mut self, delivery: Delivery) {
@@ -54,6 +52,13 @@ impl Holds {
         self.holds.iter_mut().find(|hold| hold.filter.matches(&delivery.message.topic))
     }
 
+    /// A message of `topic` was lost: every hold that waits for stored messages of the topic has to read them again.
+    pub(super) fn lost(&mut self, topic: &TopicName) {
+        for hold in self.holds.iter_mut().filter(|hold| hold.filter.matches(topic)) {
+            hold.overflowed = true;
+        }
+    }
+
     /// Whether messages of hold `number` were lost to its bound since it was last asked.
     pub(super) fn take_overflow(&mut self, number: u32) -> bool {
         let hold = self.holds.iter_mut().find(|hold| hold.number == number);
@@ -73,10 +78,14 @@ impl Holds {
         index.and_then(|index| self.holds.remove(index)).map(|hold| hold.held).unwrap_or_default()
     }
 
-    /// The client is gone: prepares for a long wait.
-    pub(super) fn settle_down(&mut self) {
+    /// The client is gone: prepares for a long wait. What is dropped is given to `lost`.
+    pub(super) fn settle_down(&mut self, mut lost: impl FnMut(&Delivery)) {
         for hold in &mut self.holds {
-            hold.held.settle_down();
+            let overflowed = &mut hold.overflowed;
+            hold.held.settle_down(|delivery| {
+                *overflowed = true;
+                lost(delivery);
+            });
         }
     }
 }

@@ -283,6 +283,18 @@ impl Join {
         self.outstanding = self.outstanding.saturating_sub(1);
     }
 
+    /// Takes out the stored messages that were not sent and are `wanted`.
+    pub(crate) fn take_wanted(&mut self, wanted: impl Fn(&Delivery) -> bool) -> VecDeque<Delivery> {
+        let (taken, left) = std::mem::take(&mut self.list).into_iter().partition(wanted);
+        self.list = left;
+        taken
+    }
+
+    /// Ids of the stored messages that were not sent.
+    pub(crate) fn listed_ids(&self) -> impl Iterator<Item = MsgId> {
+        self.list.iter().map(|delivery| delivery.message.id)
+    }
+
     /// Ids of what was not sent.
     pub(crate) fn unsent(&self) -> Ids {
         let retained = self.retained.iter().map(|message| message.id);
@@ -298,13 +310,19 @@ impl Join {
 /// Reads in a task of its own: a page that is half read holds a connection of the store, and the client it is
 /// for may go away meanwhile.
 fn fetch(mut reading: Reading, pause: Option<Duration>) -> oneshot::Receiver<Page> {
-    let (answer, page) = oneshot::channel();
+    let (mut answer, page) = oneshot::channel();
     tokio::spawn(async move {
         if let Some(pause) = pause {
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = answer.closed() => return,
+            }
         }
-        let page = reading.backlog.next_page().await;
-        // Nobody waits any more when the session has ended.
+        let page = tokio::select! {
+            page = reading.backlog.next_page() => page,
+            // Nobody waits any more: the session has ended, or another join has taken this one's place.
+            () = answer.closed() => return,
+        };
         answer.send((reading, page)).ok();
     });
     page

@@ -66,6 +66,8 @@ pub(crate) struct Session {
     /// Number of the newest connection that asked for this session: an older one has been taken over.
     claim: AtomicU64,
     connected: AtomicBool,
+    /// An ended connection has unsubscribed: the present one looks which joins it still wants.
+    unsubscribed: AtomicBool,
     /// Seconds the session outlives its connection; 0 = not at all, `u32::MAX` = for ever.
     expiry: AtomicU32,
     outbox: Mutex<Outbox>,
@@ -83,6 +85,7 @@ impl Session {
             client_id,
             claim: AtomicU64::new(claim),
             connected: AtomicBool::new(false),
+            unsubscribed: AtomicBool::new(false),
             expiry: AtomicU32::new(expiry),
             outbox: Mutex::default(),
             received: Mutex::default(),
@@ -106,6 +109,17 @@ impl Session {
     /// Whether no newer connection than `claim` has asked for the session.
     pub(crate) fn is_claimed_by(&self, claim: u64) -> bool {
         self.claim.load(Ordering::Acquire) == claim
+    }
+
+    /// An ended connection of the client has unsubscribed.
+    pub(crate) fn unsubscribed(&self) {
+        self.unsubscribed.store(true, Ordering::Release);
+        self.nudge();
+    }
+
+    /// Whether that has happened since the last call.
+    pub(crate) fn take_unsubscribed(&self) -> bool {
+        self.unsubscribed.load(Ordering::Acquire) && self.unsubscribed.swap(false, Ordering::AcqRel)
     }
 
     /// Wakes the connection, if there is one, to look at what has changed.
@@ -154,8 +168,11 @@ impl Session {
         let mut outbox = self.outbox.lock();
         match outbox.make_room(&delivery, limit) {
             Room::Free => {}
-            Room::Displaced => realm.broker.metrics.dropped(Drop::QueueFull),
-            refused => return self.not_queued(realm, &mut outbox, &delivery, refused),
+            Room::Displaced(older) => {
+                realm.broker.metrics.dropped(Drop::QueueFull);
+                self.lost(realm, &mut outbox, &older);
+            }
+            refused => return self.not_queued(realm, &mut outbox, &delivery, &refused),
         }
         if delivery.qos != QoS::AtMostOnce && self.is_durable() {
             let change =
@@ -178,26 +195,24 @@ impl Session {
     }
 
     /// `delivery` found no place in the queue. Gives whether its publisher should slow down.
-    fn not_queued(&self, realm: &Realm, outbox: &mut Outbox, delivery: &Delivery, why: Room) -> bool {
+    fn not_queued(&self, realm: &Realm, outbox: &mut Outbox, delivery: &Delivery, why: &Room) -> bool {
         let cause = match why {
             Room::Full => Some(Drop::QueueFull),
             Room::HoldFull => Some(Drop::HoldFull),
             // MQTT keeps no QoS 0 messages for a client that is away; a store may have it all the same.
             Room::Away => None,
-            Room::Free | Room::Displaced | Room::Unwanted | Room::Closed => return false,
+            Room::Free | Room::Displaced(_) | Room::Unwanted | Room::Closed => return false,
         };
         cause.inspect(|&cause| realm.broker.metrics.dropped(cause));
-        if delivery.message.qos != QoS::AtMostOnce
-            && self.is_durable_or_connected()
-            && realm.broker.hooks.is_bound(&realm.tenant, Hook::MessageAcked)
-        {
-            outbox.note_loss(delivery);
-        }
-        why == Room::Full && self.is_connected()
+        self.lost(realm, outbox, delivery);
+        matches!(why, Room::Full) && self.is_connected()
     }
 
-    fn is_durable_or_connected(&self) -> bool {
-        self.is_durable() || self.is_connected()
+    /// `delivery` is dropped. A store may have it: no position may pass it.
+    fn lost(&self, realm: &Realm, outbox: &mut Outbox, delivery: &Delivery) {
+        if has_positions(realm) && (self.is_durable() || self.is_connected()) {
+            outbox.note_loss(delivery);
+        }
     }
 
     /// Ends the hold `number`: what it held, and `wanted` is true of, is delivered now, unless the client was
@@ -229,11 +244,11 @@ impl Session {
     }
 
     /// The connection lets go of the session. What it had taken from the queue comes back.
-    pub(crate) fn disconnect(&self, unsent: impl DoubleEndedIterator<Item = Delivery>) {
+    pub(crate) fn disconnect(&self, realm: &Realm, unsent: impl DoubleEndedIterator<Item = Delivery>) {
         self.connected.store(false, Ordering::Relaxed);
         let mut outbox = self.outbox.lock();
         outbox.put_back(unsent);
-        let publishers = outbox.disconnect();
+        let publishers = outbox.disconnect(has_positions(realm));
         drop(outbox);
         publishers.into_iter().for_each(std::task::Waker::wake);
     }
@@ -271,6 +286,11 @@ impl Session {
         }
         absence.will
     }
+}
+
+/// Whether anybody keeps positions of clients.
+fn has_positions(realm: &Realm) -> bool {
+    realm.broker.hooks.is_bound(&realm.tenant, Hook::MessageAcked)
 }
 
 #[cfg(test)]

@@ -20,12 +20,12 @@ use crate::control::Command;
 pub(crate) const IDLE_CAPACITY: usize = 64;
 
 /// How a push ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Room {
     /// There is a place for it.
     Free,
-    /// There is a place, because an older QoS 0 message was dropped.
-    Displaced,
+    /// There is a place, because this older QoS 0 message was dropped.
+    Displaced(Delivery),
     /// The queue is full of messages that must not be dropped.
     Full,
     /// Too many live messages wait for stored ones. Those that a store has come from there.
@@ -70,7 +70,7 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// Whether `delivery` may be pushed; makes room for it. Follow [`Room::Free`] and [`Room::Displaced`] with
-    /// [`Outbox::push`].
+    /// [`Outbox::push`], and what was displaced, or found no room, with [`Outbox::note_loss`].
     pub(crate) fn make_room(&mut self, delivery: &Delivery, limit: usize) -> Room {
         if self.closed {
             return Room::Closed;
@@ -94,7 +94,7 @@ impl Outbox {
         };
         match place {
             Place::Free => Room::Free,
-            Place::Displaced => Room::Displaced,
+            Place::Displaced(older) => Room::Displaced(older),
             Place::None => full,
         }
     }
@@ -116,6 +116,7 @@ impl Outbox {
     /// `delivery` is lost to the client, unless it reads it from its store.
     pub(crate) fn note_loss(&mut self, delivery: &Delivery) {
         let message = &delivery.message;
+        self.holds.lost(&message.topic);
         self.losses.get_or_insert_default().note(&message.topic, message.id);
     }
 
@@ -134,7 +135,7 @@ impl Outbox {
         let before = self.waiting.len();
         self.taken = 0;
         self.waiting.take(batch, most);
-        self.progress += (before - self.waiting.len()) as u64;
+        self.progress = self.progress.wrapping_add((before - self.waiting.len()) as u64);
     }
 
     /// Whether at most `few` messages wait; else the publisher of this `connection` is woken by `waker` when that
@@ -171,7 +172,9 @@ impl Outbox {
 
     /// Puts back what was taken and not sent, before everything else.
     pub(crate) fn put_back(&mut self, batch: impl DoubleEndedIterator<Item = Delivery>) {
+        self.taken = 0;
         for delivery in batch.rev() {
+            self.progress = self.progress.wrapping_sub(1);
             self.waiting.push_front(delivery);
         }
     }
@@ -307,15 +310,25 @@ impl Outbox {
         self.connected = true;
     }
 
-    /// The connection is gone. QoS 0 messages are not kept for it. Gives the publishers that waited.
-    pub(crate) fn disconnect(&mut self) -> Vec<Waker> {
+    /// The connection is gone. QoS 0 messages are not kept for it; `notes`: a store may have them. Gives the
+    /// publishers that waited.
+    pub(crate) fn disconnect(&mut self, notes: bool) -> Vec<Waker> {
         self.connected = false;
         self.taken = 0;
         self.wants_messages = false;
         self.waker = None;
         self.commands = VecDeque::new();
-        self.waiting.settle_down();
-        self.holds.settle_down();
+        let Self { waiting, holds, losses, .. } = self;
+        let mut lost = |delivery: &Delivery| {
+            if notes {
+                losses.get_or_insert_default().note(&delivery.message.topic, delivery.message.id);
+            }
+        };
+        holds.settle_down(&mut lost);
+        waiting.settle_down(|delivery| {
+            lost(delivery);
+            holds.lost(&delivery.message.topic);
+        });
         std::mem::take(&mut self.publishers).into_iter().map(|known| known.waker).collect()
     }
 
@@ -354,7 +367,7 @@ mod tests {
 
     fn offer(outbox: &mut Outbox, delivery: Delivery, limit: usize) -> Room {
         let room = outbox.make_room(&delivery, limit);
-        if matches!(room, Room::Free | Room::Displaced) {
+        if matches!(room, Room::Free | Room::Displaced(_)) {
             outbox.push(delivery);
         }
         room
@@ -369,12 +382,12 @@ mod tests {
     #[test]
     fn a_full_queue_drops_qos_0_first_then_the_new_message() {
         let mut outbox = Outbox { connected: true, ..Outbox::default() };
-        assert_eq!(offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 1), 3), Room::Free);
-        assert_eq!(offer(&mut outbox, delivery("t", QoS::AtMostOnce, 2), 3), Room::Free);
-        assert_eq!(offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 3), 3), Room::Free);
-        assert_eq!(offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 4), 3), Room::Displaced);
-        assert_eq!(offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 5), 3), Room::Full);
-        assert_eq!(offer(&mut outbox, delivery("t", QoS::AtMostOnce, 6), 3), Room::Full);
+        assert!(matches!(offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 1), 3), Room::Free));
+        assert!(matches!(offer(&mut outbox, delivery("t", QoS::AtMostOnce, 2), 3), Room::Free));
+        assert!(matches!(offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 3), 3), Room::Free));
+        assert!(matches!(offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 4), 3), Room::Displaced(_)));
+        assert!(matches!(offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 5), 3), Room::Full));
+        assert!(matches!(offer(&mut outbox, delivery("t", QoS::AtMostOnce, 6), 3), Room::Full));
         assert_eq!(drain(&mut outbox), [1, 3, 4]);
     }
 
@@ -383,9 +396,9 @@ mod tests {
         let mut outbox = Outbox { connected: true, ..Outbox::default() };
         offer(&mut outbox, delivery("t", QoS::AtMostOnce, 1), 10);
         offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 2), 10);
-        outbox.disconnect();
-        assert_eq!(offer(&mut outbox, delivery("t", QoS::AtMostOnce, 3), 10), Room::Away);
-        assert_eq!(offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 4), 10), Room::Free);
+        outbox.disconnect(false);
+        assert!(matches!(offer(&mut outbox, delivery("t", QoS::AtMostOnce, 3), 10), Room::Away));
+        assert!(matches!(offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 4), 10), Room::Free));
         assert_eq!(drain(&mut outbox), [2, 4]);
     }
 
@@ -406,7 +419,7 @@ mod tests {
         assert_eq!(drain(&mut outbox), [id(4)], "a/b still waits for the other join");
         outbox.release(second, |_| true);
         assert_eq!(drain(&mut outbox), [id(1)]);
-        assert_eq!(offer(&mut outbox, delivery("q", QoS::AtLeastOnce, id(3)), 10), Room::Unwanted);
+        assert!(matches!(offer(&mut outbox, delivery("q", QoS::AtLeastOnce, id(3)), 10), Room::Unwanted));
     }
 
     #[test]
@@ -414,7 +427,10 @@ mod tests {
         let mut outbox = Outbox { connected: true, ..Outbox::default() };
         let number = outbox.hold("#".parse().unwrap());
         for id in 1..=3_u128 {
-            offer(&mut outbox, delivery("t", QoS::AtLeastOnce, id << 64), 2);
+            let delivery = delivery("t", QoS::AtLeastOnce, id << 64);
+            if matches!(offer(&mut outbox, delivery.clone(), 2), Room::HoldFull) {
+                outbox.note_loss(&delivery);
+            }
         }
         let recent = outbox.recent.insert(Box::new(Recent::new()));
         recent.insert(MsgId::from_bits(1 << 64), 0);

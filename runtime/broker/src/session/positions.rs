@@ -25,23 +25,34 @@ struct Marks {
     floor: Option<MsgId>,
 }
 
+/// Topics of which a loss has its own floor.
+const TOPICS: usize = 10_000;
+
 /// The messages a client was sent, by topic, as far as they still matter for its positions.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
     topics: HashMap<TopicName, Marks, RandomState>,
     /// The floor of topics without one.
     floor: Option<MsgId>,
+    /// Filters read to their end since the last loss that moved the common floor.
+    read: Vec<TopicFilter>,
 }
 
 impl Positions {
     /// Stored messages were lost on their way to the client: no position passes them until they are read.
     pub(crate) fn lost(&mut self, losses: Losses) {
+        let mut elsewhere = losses.elsewhere;
         for (topic, first) in losses.topics {
+            if self.topics.len() >= TOPICS && !self.topics.contains_key(&topic) {
+                elsewhere = Some(elsewhere.map_or(first, |floor| floor.min(first)));
+                continue;
+            }
             let marks = self.topics.entry(topic).or_default();
             marks.floor = Some(marks.floor.map_or(first, |floor| floor.min(first)));
         }
-        if let Some(first) = losses.elsewhere {
+        if let Some(first) = elsewhere {
             self.floor = Some(self.floor.map_or(first, |floor| floor.min(first)));
+            self.read.clear();
         }
     }
 
@@ -74,10 +85,20 @@ impl Positions {
         }
     }
 
-    /// All that stores have for `filter` was sent.
-    pub(crate) fn read_to_the_end(&mut self, filter: &TopicFilter) {
-        if filter.as_str() == "#" {
-            self.floor = None;
+    /// All that stores have for `filter` was sent. `subscribed`: the client's filters.
+    pub(crate) fn read_to_the_end(
+        &mut self,
+        filter: &TopicFilter,
+        subscribed: impl FnOnce() -> Vec<TopicFilter>,
+    ) {
+        if self.floor.is_some() {
+            self.read.retain(|known| !filter.covers(known));
+            self.read.push(filter.clone());
+            let read = &self.read;
+            if subscribed().iter().all(|wanted| read.iter().any(|known| known.covers(wanted))) {
+                self.floor = None;
+                self.read.clear();
+            }
         }
         self.topics.retain(|topic, marks| {
             if marks.floor.is_some() && filter.matches(topic) {
@@ -202,7 +223,7 @@ mod tests {
         positions.sent_from_store(&t, id(4));
         assert_eq!(positions.acked(&t, id(4)), Some(id(4)));
         positions.sent_from_store(&t, id(6));
-        positions.read_to_the_end(&"+".parse().unwrap());
+        positions.read_to_the_end(&"+".parse().unwrap(), Vec::new);
         assert_eq!(positions.acked(&t, id(6)), Some(id(7)));
         assert!(positions.topics.is_empty());
     }
@@ -217,7 +238,10 @@ mod tests {
         assert_eq!(positions.acked(&t, id(8)), None);
         positions.sent_from_store(&t, id(5));
         assert_eq!(positions.acked(&t, id(5)), Some(id(5)));
-        positions.read_to_the_end(&"#".parse().unwrap());
+        let filters = || vec!["t".parse().unwrap(), "a/#".parse().unwrap()];
+        positions.read_to_the_end(&"a/#".parse().unwrap(), filters);
+        assert!(positions.is_held_back(&t, id(9)), "t was not read");
+        positions.read_to_the_end(&"t".parse().unwrap(), filters);
         positions.sent(&t, id(9));
         assert_eq!(positions.acked(&t, id(9)), Some(id(9)));
     }

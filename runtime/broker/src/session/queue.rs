@@ -7,11 +7,11 @@ use tidegate_event::QoS;
 use super::delivery::{Delivery, detached};
 
 /// Whether there was a place in a [`Queue`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Place {
     Free,
-    /// An older QoS 0 message was dropped for it.
-    Displaced,
+    /// This older QoS 0 message was dropped for it.
+    Displaced(Delivery),
     /// Everything in it must be kept.
     None,
 }
@@ -44,9 +44,8 @@ impl Queue {
         // Only a queue that is full pays for the search, and one of QoS 0 alone finds it at once.
         match self.deliveries.iter().position(|delivery| delivery.qos == QoS::AtMostOnce) {
             Some(oldest) => {
-                self.deliveries.remove(oldest);
                 self.dispensable -= 1;
-                Place::Displaced
+                self.deliveries.remove(oldest).map_or(Place::None, Place::Displaced)
             }
             None => Place::None,
         }
@@ -93,9 +92,16 @@ impl Queue {
         self.deliveries
     }
 
-    /// Prepares for a long wait: without QoS 0, and without the read buffers of the publishers.
-    pub(super) fn settle_down(&mut self) {
-        self.deliveries.retain(|delivery| delivery.qos != QoS::AtMostOnce);
+    /// Prepares for a long wait: without QoS 0, which is given to `lost`, and without the read buffers of the
+    /// publishers.
+    pub(super) fn settle_down(&mut self, mut lost: impl FnMut(&Delivery)) {
+        self.deliveries.retain(|delivery| {
+            let kept = delivery.qos != QoS::AtMostOnce;
+            if !kept {
+                lost(delivery);
+            }
+            kept
+        });
         self.dispensable = 0;
         for delivery in &mut self.deliveries {
             delivery.message = detached(&delivery.message);

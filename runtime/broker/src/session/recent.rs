@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use tidegate_event::MsgId;
 
-/// A message reaches the stores before it is routed; the gap is that of the publisher's pipeline.
-const KEPT: Duration = Duration::from_secs(600);
+/// A message reaches the stores before it is routed; the gap is that of the publisher's pipeline, which waits as long
+/// as a store is down.
+const KEPT: Duration = Duration::from_secs(3_600);
 /// An id takes about 40 bytes: at most 2.6 MB, while a backlog of new messages is read.
 const GREATEST: usize = 65_536;
 
@@ -75,10 +76,10 @@ mod tests {
         let mut recent = Recent::new();
         let now = 1_000_000_000_000;
         recent.insert(made_at(now - 1_000), now);
-        recent.insert(made_at(now - 3_600_000), now);
+        recent.insert(made_at(now - 7_200_000), now);
         recent.insert_of_any_age(made_at(5));
         assert!(recent.contains(made_at(now - 1_000)));
-        assert!(!recent.contains(made_at(now - 3_600_000)));
+        assert!(!recent.contains(made_at(now - 7_200_000)));
         assert!(recent.contains(made_at(5)));
         assert!(!recent.is_stale());
         recent.remove(&HashSet::from_iter([made_at(5)]));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
-use tidegate_event::{AckJoin, Change, SharedFilter, SubscriptionOptions, TopicName};
+use tidegate_event::{AckJoin, Change, SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
 
 use super::Session;
 use super::delivery::detached_text;
@@ -75,6 +75,13 @@ impl Session {
             realm.record(Change::Unsubscribed { client: &self.client_id, filter: &written });
         }
         Some(shared)
+    }
+
+    /// The filters subscribed to, those of shared subscriptions not among them.
+    pub(crate) fn own_filters(&self) -> Vec<TopicFilter> {
+        let subscriptions = self.subscriptions.lock();
+        let own = subscriptions.filters.values().filter(|(shared, _)| shared.group.is_none());
+        own.map(|(shared, _)| shared.filter.clone()).collect()
     }
 
     /// Whether a subscription that is not shared matches `topic`.

@@ -11,7 +11,7 @@ use tidegate_event::{
 use crate::support::client::{Client, PUBACK};
 use crate::support::packet::{Connect, ack, subscribe};
 use crate::support::script::{Gate, Script, pass};
-use crate::support::shelf::Shelf;
+use crate::support::shelf::{Shelf, until_left};
 use crate::support::{start, with_hooks};
 
 fn numbers(range: impl Iterator<Item = u16>) -> Vec<String> {
@@ -37,9 +37,7 @@ async fn no_position_passes_messages_that_a_full_queue_dropped() {
     client.subscribe("t/+", 1).await;
     drop(client);
     let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
-    while server.broker.connections() > 1 {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
+    until_left(&server, 1).await;
     publish(&mut publisher, "t/x", 1..=20).await;
     let mut client = Client::connect(server.address, &connect).await;
     assert_eq!(client.payloads(5).await, numbers(1..=5));
@@ -71,9 +69,7 @@ async fn no_position_passes_messages_that_came_while_a_qos_0_subscriber_was_away
     publish(&mut publisher, "t", 1..=1).await;
     assert_eq!(client.payloads(1).await, numbers(1..=1));
     drop(client);
-    while server.broker.connections() > 1 {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
+    until_left(&server, 1).await;
     publish(&mut publisher, "t", 2..=4).await;
     let mut client = Client::connect(server.address, &connect).await;
     publish(&mut publisher, "t", 5..=5).await;
@@ -105,9 +101,7 @@ async fn a_fetch_after_a_reconnect_doubles_nothing_and_keeps_the_order() {
         assert_eq!(client.message().await.payload, number);
     }
     drop(client);
-    while server.broker.connections() > 1 {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
+    until_left(&server, 1).await;
     // 5 to 12 wait, 13 to 20 find no place.
     publish(&mut publisher, "t", 7..=20).await;
     let mut client = Client::connect(server.address, &connect).await;

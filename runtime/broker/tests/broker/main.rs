@@ -13,6 +13,7 @@ mod handlers;
 mod idle;
 mod joins;
 mod limits;
+mod losses;
 mod positions;
 mod publishing;
 mod reconnects;

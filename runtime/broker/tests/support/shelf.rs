@@ -26,6 +26,13 @@ struct State {
     reads: Mutex<usize>,
 }
 
+/// Waits until the connections of clients that were dropped have ended, so that `left` are left.
+pub(crate) async fn until_left(server: &super::Server, left: usize) {
+    while server.broker.connections() > left {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
 impl Shelf {
     /// A store that gives `page` messages at a time, each page when `gate` lets it.
     pub(crate) fn new(page: usize, gate: Option<Gate>) -> Self {

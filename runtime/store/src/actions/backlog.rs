@@ -15,6 +15,7 @@ const DEFAULT_PAGE: u32 = 1_000;
 pub(super) struct Unfetched {
     connector: Arc<Connector>,
     wanted: Unread,
+    /// The last page was the last one there was: say so, then look again when asked again.
     finished: bool,
 }
 
@@ -42,13 +43,12 @@ impl Backlog for Unfetched {
         Box::pin(async move {
             // What was published before the subscription must be in the database before it is read.
             self.connector.writer.drain_filter(&self.wanted.filter).await;
-            while !self.finished {
+            while !std::mem::take(&mut self.finished) {
                 let page = self.connector.read(|backend| backend.unread(&self.wanted)).await?;
-                match page.next {
-                    Some(row) => self.wanted.after = row,
-                    None => self.finished = true,
-                }
-                if !page.messages.is_empty() {
+                self.wanted.after = self.wanted.after.max(page.last);
+                // An empty page is the end by itself.
+                self.finished = !page.more && !page.messages.is_empty();
+                if !page.messages.is_empty() || !page.more {
                     return Ok(page.messages);
                 }
             }

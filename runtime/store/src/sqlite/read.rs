@@ -97,7 +97,7 @@ pub(super) async fn unread(
     }
     // The limit counts rows, also those that are no messages: more may follow a page that is not full.
     let more = page.is_full() || seen >= wanted.limit;
-    Ok(Page { next: more.then_some(page.last), messages: page.messages })
+    Ok(Page { messages: page.messages, last: page.last, more })
 }
 
 async fn unread_of_range(
@@ -209,8 +209,8 @@ impl Filling {
     }
 
     fn messages(self) -> Page {
-        let next = self.is_full().then_some(self.last);
-        Page { messages: self.messages, next }
+        let more = self.is_full();
+        Page { messages: self.messages, last: self.last, more }
     }
 }
 
@@ -434,8 +434,10 @@ mod tests {
             let Ok(page) = unread(connection, &wanted, usize::MAX).await else { panic!("a page") };
             pages += 1;
             found.extend(page.messages.iter().map(|m| String::from_utf8_lossy(&m.payload).into_owned()));
-            let Some(next) = page.next else { return (found, pages) };
-            wanted.after = next;
+            if !page.more {
+                return (found, pages);
+            }
+            wanted.after = page.last;
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidegate_event::{Event, Message, Origin, QoS, Tenant, now_ms};
 
-use crate::fixture::{Bench, Factory, texts};
+use crate::fixture::{Bench, Factory, pages, texts};
 
 const PUBLISH: &str = r##"message.publish.1 = {"topic": "#", "action": {"function": "on_message_publish"}}"##;
 const STORE: &str = r##"message.publish.4 = {"topic": "#", "action": {"function": "on_message_store"}}"##;
@@ -125,6 +125,47 @@ pub(crate) async fn a_position_passes_no_older_row_of_a_newer_message(factory: &
     assert_eq!(bench.fetch_texts(&client, "t").await, ["4", "3"]);
     bench.ack(&client, &four, Some(four.id)).await;
     assert_eq!(bench.fetch_texts(&client, "t").await, Vec::<String>::new());
+}
+
+/// A backlog whose last page had been given stayed at its end for ever: messages that were lost while the client
+/// took that page were never read.
+pub(crate) async fn a_backlog_asked_again_gives_what_was_stored_since(factory: &dyn Factory) {
+    let bench = Bench::new(factory, &[PUBLISH, FETCH, ACKED]).await;
+    let client = bench.client("c");
+    for (filter, topic) in [("t", "t"), ("u/+", "u/x")] {
+        bench.publish_text(topic, "1").await;
+        let mut effects = bench.subscribe(&client, filter).await;
+        assert_eq!(texts(&pages(&mut effects).await.concat()), ["1"]);
+        assert!(pages(&mut effects).await.is_empty());
+        bench.publish_text(topic, "2").await;
+        assert_eq!(texts(&pages(&mut effects).await.concat()), ["2"]);
+        assert!(pages(&mut effects).await.is_empty());
+    }
+}
+
+/// An id that only looks like one of ours is known by its row, also by the statement that moves positions.
+pub(crate) async fn a_position_passes_rows_of_foreign_form(factory: &dyn Factory) {
+    let bench = Bench::new(factory, &[PUBLISH, FETCH, ACKED]).await;
+    let client = bench.client("c");
+    for (number, id) in
+        ["'9f86d081884c7d659a2feaa0c55ad015'", "'0000000000000000000000000000FFFF'", "'x'", "NULL"]
+            .iter()
+            .enumerate()
+    {
+        bench
+            .exec(&format!(
+                "insert into mqtt_msg(msgid, topic, qos, payload, arrived) \
+                 values ({id}, 't', 1, 'f{number}', '2026-01-01 00:00:00')"
+            ))
+            .await;
+    }
+    bench.publish_text("t", "own").await;
+    let found = bench.fetch(&client, "t").await.concat();
+    assert_eq!(texts(&found), ["f0", "f1", "f2", "f3", "own"]);
+    for (index, message) in found.iter().enumerate() {
+        bench.ack(&client, message, Some(message.id)).await;
+        assert_eq!(bench.fetch(&client, "t").await.concat().len(), 4 - index);
+    }
 }
 
 pub(crate) async fn an_ack_of_an_unstored_message_moves_to_the_newest_stored_one(factory: &dyn Factory) {
