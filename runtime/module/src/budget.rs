@@ -1,7 +1,7 @@
 //! The computing time of one call: what a guest may spend, and what it has spent.
 //!
 //! A guest stops at every tick of the epoch. Each stop charges the time since the guest last went on, but
-//! never more than a tick, so a machine under load does not charge a guest for time it did not get. Time
+//! never more than a tick may last, so a machine under load does not charge a guest for time it did not get. Time
 //! spent waiting in host calls is not charged: a poll that ends without a tick ended in a wait.
 
 use std::future::{Future, poll_fn};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 use wasmtime::UpdateDeadline;
 
-use crate::ticker::{self, TICK};
+use crate::ticker::{self, FIRST_TICK, TICK};
 
 /// The account of one instance. Its store and the future that drives it share it; they run in turns, so
 /// relaxed atomics do.
@@ -27,6 +27,8 @@ pub(crate) struct Budget {
     /// Whether the guest gave up its turn at a tick.
     yielded: AtomicBool,
     exceeded: AtomicBool,
+    /// Whether the call was charged before: the first tick may last longer than the others.
+    stopped: AtomicBool,
 }
 
 /// The call did not end in time.
@@ -51,7 +53,7 @@ impl Budget {
 
     /// The guest reached a tick: it yields its worker, or is interrupted when its time is used up.
     pub(crate) fn tick(&self) -> UpdateDeadline {
-        ticker::touch();
+        ticker::stopped();
         self.charge();
         if self.used.load(Ordering::Relaxed) > self.allowed.load(Ordering::Relaxed) {
             self.exceeded.store(true, Ordering::Relaxed);
@@ -64,7 +66,8 @@ impl Budget {
 
     fn charge(&self) {
         let now = clock(Instant::now());
-        let spent = now.saturating_sub(self.since.swap(now, Ordering::Relaxed)).min(nanos(TICK));
+        let tick = if self.stopped.swap(true, Ordering::Relaxed) { TICK } else { FIRST_TICK };
+        let spent = now.saturating_sub(self.since.swap(now, Ordering::Relaxed)).min(nanos(tick));
         self.used.fetch_add(spent, Ordering::Relaxed);
     }
 
@@ -85,6 +88,7 @@ impl Budget {
         self.since.store(clock(started), Ordering::Relaxed);
         self.yielded.store(false, Ordering::Relaxed);
         self.exceeded.store(false, Ordering::Relaxed);
+        self.stopped.store(false, Ordering::Relaxed);
         let mut again = false;
         // Most calls end in their first poll and need no timer.
         let mut timer: Option<Pin<Box<Sleep>>> = None;
