@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 use wasmtime::UpdateDeadline;
 
-use crate::ticker::{self, FIRST_TICK, TICK};
+use crate::ticker::{self, FIRST_TICK};
 
 /// The account of one instance. Its store and the future that drives it share it; they run in turns, so
 /// relaxed atomics do.
@@ -27,8 +27,6 @@ pub(crate) struct Budget {
     /// Whether the guest gave up its turn at a tick.
     yielded: AtomicBool,
     exceeded: AtomicBool,
-    /// Whether the call was charged before: the first tick may last longer than the others.
-    stopped: AtomicBool,
 }
 
 /// The call did not end in time.
@@ -66,8 +64,7 @@ impl Budget {
 
     fn charge(&self) {
         let now = clock(Instant::now());
-        let tick = if self.stopped.swap(true, Ordering::Relaxed) { TICK } else { FIRST_TICK };
-        let spent = now.saturating_sub(self.since.swap(now, Ordering::Relaxed)).min(nanos(tick));
+        let spent = now.saturating_sub(self.since.swap(now, Ordering::Relaxed)).min(nanos(FIRST_TICK));
         self.used.fetch_add(spent, Ordering::Relaxed);
     }
 
@@ -88,7 +85,6 @@ impl Budget {
         self.since.store(clock(started), Ordering::Relaxed);
         self.yielded.store(false, Ordering::Relaxed);
         self.exceeded.store(false, Ordering::Relaxed);
-        self.stopped.store(false, Ordering::Relaxed);
         let mut again = false;
         // Most calls end in their first poll and need no timer.
         let mut timer: Option<Pin<Box<Sleep>>> = None;
@@ -118,6 +114,7 @@ mod tests {
     use std::pin::pin;
 
     use super::*;
+    use crate::ticker::TICK;
 
     const LONG: Duration = Duration::from_secs(60);
 

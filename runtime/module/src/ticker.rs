@@ -24,8 +24,10 @@ const IDLE_TICKS: u32 = 333;
 
 /// Whether a guest ran since the last tick.
 static BUSY: AtomicBool = AtomicBool::new(false);
-/// Whether the last tick stopped a guest.
+/// Whether a guest was stopped since the last tick.
 static STOPPED: AtomicBool = AtomicBool::new(false);
+/// Whether the thread waits longer than a tick unless it is woken.
+static LONG: AtomicBool = AtomicBool::new(false);
 /// Whether the thread sleeps until it is woken.
 static PARKED: AtomicBool = AtomicBool::new(false);
 static THREAD: OnceLock<Thread> = OnceLock::new();
@@ -47,7 +49,12 @@ pub(crate) fn add(engine: &Engine) -> std::io::Result<()> {
 
 /// A tick has stopped a guest: the next one comes soon.
 pub(crate) fn stopped() {
-    STOPPED.store(true, Ordering::Relaxed);
+    STOPPED.store(true, Ordering::SeqCst);
+    if LONG.load(Ordering::SeqCst)
+        && let Some(thread) = THREAD.get()
+    {
+        thread.unpark();
+    }
     touch();
 }
 
@@ -68,10 +75,22 @@ pub(crate) fn touch() {
     }
 }
 
+/// Waits for the next tick.
+fn wait() {
+    LONG.store(true, Ordering::SeqCst);
+    if !STOPPED.load(Ordering::SeqCst) {
+        thread::park_timeout(FIRST_TICK);
+    }
+    LONG.store(false, Ordering::SeqCst);
+    if STOPPED.swap(false, Ordering::SeqCst) {
+        thread::sleep(TICK);
+    }
+}
+
 fn run() {
     let mut idle = 0;
     loop {
-        thread::sleep(if STOPPED.swap(false, Ordering::Relaxed) { TICK } else { FIRST_TICK });
+        wait();
         ENGINES.lock().retain(|engine| match engine.upgrade() {
             Some(engine) => {
                 engine.increment_epoch();

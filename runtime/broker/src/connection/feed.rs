@@ -96,13 +96,20 @@ where
         while let Some(index) = self.seat.joins.iter().position(|join| join.filter == *filter) {
             let session = Arc::clone(&self.session);
             let wants = |delivery: &Delivery| session.wants(&delivery.message.topic);
-            if let Some(join) = self.seat.joins.get_mut(index) {
-                // Another subscription's join has passed over what this one was to deliver.
-                let mut outbox = session.outbox();
-                for delivery in join.take_wanted(wants) {
-                    // As if it came by a shared subscription: no later join holds it back or passes over it again.
-                    outbox.push(Delivery { source: Source::Shared, ..delivery });
-                }
+            let Some(join) = self.seat.joins.get_mut(index) else { return };
+            // Another subscription's join has passed over what this one was to deliver.
+            let wanted = join.take_wanted(wants);
+            let mut others = self.seat.joins.iter_mut().enumerate();
+            let other = others.find(|(other, join)| {
+                *other != index
+                    && wanted.front().is_some_and(|delivery| join.filter.matches(&delivery.message.topic))
+            });
+            match other {
+                Some((_, other)) => other.send_first(wanted),
+                // As if it came by a shared subscription: no later join holds it back or passes over it again.
+                None => self.session.outbox().put_back(
+                    wanted.into_iter().map(|delivery| Delivery { source: Source::Shared, ..delivery }),
+                ),
             }
             self.end_join(index, wants);
         }
@@ -143,13 +150,22 @@ where
         let mut known: Ids = HashSet::default();
         known.extend(self.seat.inflight.iter().map(|sent| sent.acked_message().id));
         known.extend(self.deliveries.ids());
-        for (_, other) in self.seat.joins.iter().enumerate().filter(|(other, _)| *other != index) {
-            known.extend(other.listed_ids());
+        // What an older join is to send comes by that one, what a younger one is to send comes by this one: a topic's
+        // messages stay in order.
+        let mut here = Ids::default();
+        let ids: Ids = page.ids().collect();
+        for (other, join) in self.seat.joins.iter_mut().enumerate() {
+            if other < index {
+                known.extend(join.listed_ids());
+            } else if other > index {
+                here.extend(join.unlist(&ids));
+            }
         }
         let mut outbox = self.session.outbox();
         known.extend(outbox.waiting_ids());
         if let Some(join) = self.seat.joins.get_mut(index) {
-            let ids = join.accept(page, |id| known.contains(&id) || outbox.was_given(id));
+            let ids =
+                join.accept(page, |id| known.contains(&id) || (outbox.was_given(id) && !here.contains(&id)));
             outbox.deliver_once(ids.into_iter());
         }
     }
@@ -159,13 +175,13 @@ where
     fn exhausted(&mut self, index: usize) {
         let Some(join) = self.seat.joins.get_mut(index) else { return };
         let lost = self.session.outbox().take_overflow(join.number);
-        if let Some(delivered) = lost {
+        if let Some(delivered) = &lost {
             self.session.forget(&self.realm, delivered.iter());
             if join.again() {
                 return;
             }
         }
-        if join.read_to_the_end() {
+        if lost.is_none() && join.read_to_the_end() {
             // Messages that the queue lost were among those read.
             self.take_losses();
             let Seat { joins, positions, .. } = &mut *self.seat;

@@ -97,6 +97,8 @@ pub(crate) struct Connection<S> {
     read_size: usize,
     /// Whether the socket was not looked at because no more packets may be taken.
     read_blocked: bool,
+    /// In which phase the pipeline was polled last.
+    polled_in: Phase,
     pipeline: Pipeline,
     replies: VecDeque<Reply>,
     deliveries: Deliveries,
@@ -142,6 +144,7 @@ where
             output: BytesMut::new(),
             read_size: READ_LEAST,
             read_blocked: false,
+            polled_in: Phase::Running,
             pipeline,
             replies: VecDeque::new(),
             deliveries: Deliveries::new(&shared.config, connect),
@@ -330,6 +333,7 @@ where
             let allowed = self.may_join();
             self.pipeline.allow_joins(allowed);
         }
+        self.polled_in = self.shared.phase();
         let mut moved = self.pipeline.poll(cx, &mut self.replies);
         while let Some(reply) = self.replies.pop_front() {
             moved = true;
@@ -384,6 +388,9 @@ where
         drop(outbox);
         // A claim or a change of phase before the waker was there has woken nobody.
         self.check_claims()?;
+        if self.shared.phase() != self.polled_in {
+            return Ok(Turn::Moved);
+        }
         if self.input.is_empty() && self.input.capacity() > 0 {
             self.input = BytesMut::new();
         }

@@ -70,22 +70,14 @@ impl Pipeline {
             .collect();
         if self.finishing {
             // The client has gone. Its session may live on, and has been created only once.
-            self.subscribe_silently(&wanted);
+            if let Some(session) = &self.session {
+                session.subscribe_later(wanted.into_iter().map(|wanted| (wanted.text, wanted.options.qos)));
+            }
         } else if !wanted.is_empty() {
             let job = Job::Subscribe(Subscribing::new(None, wanted));
             self.count_in(&job);
             let opening = self.waiting.iter().take_while(|job| matches!(job, Job::Created)).count();
             self.waiting.insert(opening, job);
-        }
-    }
-
-    /// Makes subscriptions of a session whose client has gone: nobody is there to be sent stored messages.
-    fn subscribe_silently(&self, wanted: &[Wanted]) {
-        let Some(session) = self.session.as_ref().filter(|session| session.is_durable()) else { return };
-        for Wanted { text, filter, options } in wanted {
-            if let Ok(filter) = filter {
-                session.subscribe(&self.realm, text, filter, *options);
-            }
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::job::OVERHEAD;
 use super::unfinished::Part;
-use super::{Pipeline, Reply, Unfinished};
+use super::{Pipeline, Reply, Unfinished, arrived};
 use crate::control::Command;
 use crate::session::Session;
 
@@ -95,7 +95,8 @@ impl Pipeline {
                 // The client may not have come back.
                 quiet.send(()).ok();
             }
-            if self.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+            // Not before its client's earlier connections: a later one waits for this one alone.
+            if self.is_empty() && arrived(&mut self.done, cx) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
         self.part = None;

@@ -65,6 +65,9 @@ pub(crate) struct Join {
     /// Whether a backlog of stored messages is, or could never be, read to its end.
     stored: bool,
     failed: bool,
+    /// Whether the backlogs were asked again, and gave anything since.
+    read_again: bool,
+    fruitful: bool,
     /// Messages of the page that are sent and not acknowledged.
     outstanding: usize,
 }
@@ -96,6 +99,13 @@ pub(crate) enum Advance {
     Exhausted,
 }
 
+impl Arrived {
+    /// Ids of the messages.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = MsgId> {
+        self.messages.iter().map(|message| message.id)
+    }
+}
+
 impl Join {
     /// A join that gives the retained messages, then the `backlogs`.
     pub(crate) fn new(
@@ -122,6 +132,8 @@ impl Join {
             failures: 0,
             stored,
             failed: false,
+            read_again: false,
+            fruitful: false,
             outstanding: 0,
         };
         match retained {
@@ -203,6 +215,7 @@ impl Join {
     pub(crate) fn accept(&mut self, page: Arrived, known: impl Fn(MsgId) -> bool) -> Vec<MsgId> {
         let Arrived { messages, retained } = page;
         let ids = messages.iter().map(|message| message.id).collect();
+        self.fruitful = true;
         if retained {
             self.give_retained(messages);
             return ids;
@@ -223,9 +236,13 @@ impl Join {
         ids
     }
 
-    /// Asks all backlogs again, because held messages that stores have were lost to the bound. `false`: there
-    /// is none to ask.
+    /// Asks all backlogs again, because held messages that stores may have were lost to the bound. `false`: there
+    /// is none to ask, or they had nothing new when they were asked again: what is lost is in no store.
     pub(crate) fn again(&mut self) -> bool {
+        if std::mem::replace(&mut self.read_again, true) && !std::mem::take(&mut self.fruitful) {
+            return false;
+        }
+        self.fruitful = false;
         self.backlogs.extend(self.exhausted.drain(..));
         !self.backlogs.is_empty()
     }
@@ -293,6 +310,27 @@ impl Join {
     /// Ids of the stored messages that were not sent.
     pub(crate) fn listed_ids(&self) -> impl Iterator<Item = MsgId> {
         self.list.iter().map(|delivery| delivery.message.id)
+    }
+
+    /// Takes those of `ids` out that it was to send. Gives them.
+    pub(crate) fn unlist(&mut self, ids: &Ids) -> Ids {
+        let mut taken = Ids::default();
+        self.list.retain(|delivery| {
+            let id = delivery.message.id;
+            let stays = !ids.contains(&id);
+            if !stays {
+                taken.insert(id);
+            }
+            stays
+        });
+        taken
+    }
+
+    /// Sends `deliveries`, which are older than all it has, first.
+    pub(crate) fn send_first(&mut self, deliveries: VecDeque<Delivery>) {
+        for delivery in deliveries.into_iter().rev() {
+            self.list.push_front(Delivery { source: Source::Backlog(self.number), ..delivery });
+        }
     }
 
     /// Ids of what was not sent.

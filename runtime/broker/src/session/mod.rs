@@ -32,6 +32,7 @@ use self::outbox::{Outbox, Room};
 use self::positions::Positions;
 use self::received::Received;
 use self::subscriptions::Subscriptions;
+use crate::control::Command;
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::route::Fanout;
@@ -56,6 +57,8 @@ struct Absence {
     timers: Vec<Timer>,
     /// A will whose delay has not passed (clause 3.1.3.2.2).
     will: Option<Message>,
+    /// What handlers have subscribed the client to since it went.
+    subscriptions: Vec<(ByteString, QoS)>,
 }
 
 /// What outlives a client's connection.
@@ -194,6 +197,29 @@ impl Session {
         crowded && self.is_connected()
     }
 
+    /// Handlers of an ended connection want these subscriptions: the client's present connection makes them, or its
+    /// next one.
+    pub(crate) fn subscribe_later(&self, wanted: impl Iterator<Item = (ByteString, QoS)>) {
+        if !self.is_durable() {
+            return;
+        }
+        self.absence.lock().subscriptions.extend(wanted);
+        if self.is_connected() {
+            let wanted = std::mem::take(&mut self.absence.lock().subscriptions);
+            self.command_subscriptions(wanted);
+        }
+    }
+
+    fn command_subscriptions(&self, wanted: Vec<(ByteString, QoS)>) {
+        for (text, qos) in wanted {
+            // A connection that has just gone takes them with it: rare, and the client subscribes itself.
+            let queued = self.outbox.lock().command(Command::Subscribe(text, qos), usize::MAX);
+            if let Ok(Some(waker)) = queued {
+                waker.wake();
+            }
+        }
+    }
+
     /// `delivery` found no place in the queue. Gives whether its publisher should slow down.
     fn not_queued(&self, realm: &Realm, outbox: &mut Outbox, delivery: &Delivery, why: &Room) -> bool {
         let cause = match why {
@@ -208,11 +234,12 @@ impl Session {
         matches!(why, Room::Full) && self.is_connected()
     }
 
-    /// `delivery` is dropped. A store may have it: no position may pass it.
+    /// `delivery` is dropped. A store may have it, if it was published at QoS 1 or 2: no position may pass it.
     fn lost(&self, realm: &Realm, outbox: &mut Outbox, delivery: &Delivery) {
-        if has_positions(realm) && (self.is_durable() || self.is_connected()) {
-            outbox.note_loss(delivery);
-        }
+        let positional = delivery.message.qos != QoS::AtMostOnce
+            && (self.is_durable() || self.is_connected())
+            && has_positions(realm);
+        outbox.note_loss(delivery, positional);
     }
 
     /// Ends the hold `number`: what it held, and `wanted` is true of, is delivered now, unless the client was
@@ -241,6 +268,7 @@ impl Session {
         for timer in absence.timers {
             realm.broker.timers.cancel(timer);
         }
+        self.command_subscriptions(absence.subscriptions);
     }
 
     /// The connection lets go of the session. What it had taken from the queue comes back.

@@ -113,11 +113,13 @@ impl Outbox {
         }
     }
 
-    /// `delivery` is lost to the client, unless it reads it from its store.
-    pub(crate) fn note_loss(&mut self, delivery: &Delivery) {
+    /// `delivery` is lost to the client, unless it reads it from its store. `positional`: no position may pass it.
+    pub(crate) fn note_loss(&mut self, delivery: &Delivery, positional: bool) {
         let message = &delivery.message;
         self.holds.lost(&message.topic);
-        self.losses.get_or_insert_default().note(&message.topic, message.id);
+        if positional {
+            self.losses.get_or_insert_default().note(&message.topic, message.id);
+        }
     }
 
     /// What was noted since the last call.
@@ -320,7 +322,7 @@ impl Outbox {
         self.commands = VecDeque::new();
         let Self { waiting, holds, losses, .. } = self;
         let mut lost = |delivery: &Delivery| {
-            if notes {
+            if notes && delivery.message.qos != QoS::AtMostOnce {
                 losses.get_or_insert_default().note(&delivery.message.topic, delivery.message.id);
             }
         };
@@ -429,7 +431,7 @@ mod tests {
         for id in 1..=3_u128 {
             let delivery = delivery("t", QoS::AtLeastOnce, id << 64);
             if matches!(offer(&mut outbox, delivery.clone(), 2), Room::HoldFull) {
-                outbox.note_loss(&delivery);
+                outbox.note_loss(&delivery, true);
             }
         }
         let recent = outbox.recent.insert(Box::new(Recent::new()));

@@ -47,8 +47,9 @@ impl Positions {
                 elsewhere = Some(elsewhere.map_or(first, |floor| floor.min(first)));
                 continue;
             }
+            let common = self.floor;
             let marks = self.topics.entry(topic).or_default();
-            marks.floor = Some(marks.floor.map_or(first, |floor| floor.min(first)));
+            marks.floor = Some(marks.floor.or(common).map_or(first, |floor| floor.min(first)));
         }
         if let Some(first) = elsewhere {
             self.floor = Some(self.floor.map_or(first, |floor| floor.min(first)));
@@ -94,8 +95,10 @@ impl Positions {
         if self.floor.is_some() {
             self.read.retain(|known| !filter.covers(known));
             self.read.push(filter.clone());
+            let subscribed = subscribed();
+            self.read.retain(|known| subscribed.contains(known));
             let read = &self.read;
-            if subscribed().iter().all(|wanted| read.iter().any(|known| known.covers(wanted))) {
+            if subscribed.iter().all(|wanted| read.iter().any(|known| known.covers(wanted))) {
                 self.floor = None;
                 self.read.clear();
             }

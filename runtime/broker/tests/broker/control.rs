@@ -124,7 +124,10 @@ async fn a_filter_with_too_many_levels_is_refused_everywhere() {
     control.subscribe(&tenant(), "c", deep.parse().unwrap(), QoS::AtMostOnce).unwrap();
     let mut retained = message(&deep, "x", QoS::AtMostOnce, 0);
     retained.retain = true;
+    let mut witness = Client::connect(server.address, &Connect::v5("witness")).await;
+    witness.subscribe("#", 0).await;
     control.publish(&tenant(), retained).unwrap();
+    assert_eq!(witness.take().await.payload, "x");
     control.deliver(&tenant(), "c", message("t", "alive", QoS::AtMostOnce, 0)).unwrap();
     assert_eq!(client.take().await.payload, "alive");
     client.subscribe("#", 0).await;

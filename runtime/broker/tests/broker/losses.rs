@@ -285,3 +285,65 @@ async fn a_session_gets_the_subscriptions_of_its_creation_though_its_connection_
     publish(&mut publisher, "created", 1..=1).await;
     assert_eq!(client.payloads(1).await, numbers(1..=1));
 }
+
+/// Live messages that the hold of a join had no place for were read again only where positions are kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overflow_is_read_again_without_positions_too() {
+    let shelf = Shelf::new(3, None);
+    let stored = shelf.clone();
+    let hooks = Script::new(&[Hook::MessagePublish, Hook::SessionSubscribed], move |scope| {
+        stored.handle(scope);
+        Some(Box::pin(async { Verdict::Pass }))
+    });
+    let config = BrokerConfig { max_queued: 4, ..BrokerConfig::default() };
+    let server = start(config, hooks, Arc::new(VolatileStore)).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    publish(&mut publisher, "t", 1..=2).await;
+    let mut client = Client::connect(server.address, &Connect::v4("c")).await;
+    client.subscribe("t", 1).await;
+    let (one, two) = (client.message().await, client.message().await);
+    publish(&mut publisher, "t", 3..=20).await;
+    client.send(&ack(PUBACK, one.id)).await;
+    client.send(&ack(PUBACK, two.id)).await;
+    assert_eq!(client.payloads(18).await, numbers(3..=20));
+    client.ping().await;
+}
+
+/// A flood that no store has kept the stores being read again and again, and everything live held back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_that_is_not_stored_does_not_keep_a_join_going() {
+    let gate = Gate::default();
+    let shelf = Shelf::new(10, Some(gate.clone()));
+    let config = BrokerConfig { max_queued: 4, ..BrokerConfig::default() };
+    let server = start(config, shelf.hooks(), Arc::new(VolatileStore)).await;
+    let mut client = Client::connect(server.address, &Connect::v4("c")).await;
+    client.subscribe("t", 1).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    for reads in 1..=2 {
+        for _ in 0..10 {
+            publisher.publish("t", "flood", 0, 0).await;
+        }
+        publisher.ping().await;
+        while shelf.reads() < reads {
+            tokio::task::yield_now().await;
+        }
+        gate.open();
+    }
+    assert_eq!(client.take().await.payload, "flood");
+    assert_eq!(shelf.reads(), 2);
+}
+
+/// Two joins of overlapping filters: the younger one's page passed over what the older one had still to send, and
+/// sent newer messages first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn overlapping_joins_keep_the_order_of_a_topic() {
+    let shelf = Shelf::new(4, None);
+    let server = with_hooks(shelf.hooks()).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    publish(&mut publisher, "a/b", 1..=10).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").receive_maximum(1)).await;
+    let both = [("a/b", 1), ("a/#", 1)];
+    assert_eq!(client.subscribe_all(&both).await, [1, 1]);
+    assert_eq!(client.payloads(10).await, numbers(1..=10));
+    client.ping().await;
+}

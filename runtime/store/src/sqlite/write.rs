@@ -64,21 +64,21 @@ static DELETE_OLDER: RowStatement = RowStatement::new(
 // Positions are row numbers, `through` is an id, and rows of several publishers need not be in the order of their
 // ids: the position is the last row before the first one, beyond the position so far, that `through` does not cover.
 // `through` itself may not be stored (QoS 0 beside on_message_publish). A message whose id is of foreign form is known
-// by its row. The next thousand rows are looked at.
+// by its row.
 static ADVANCE: RowStatement = RowStatement::new(
     "WITH v (clientid, topic, msgid, row) AS (VALUES ",
     "(?,?,?,?)",
     "), w AS MATERIALIZED (SELECT v.*, coalesce( \
          (SELECT mid FROM mqtt_acked a WHERE a.clientid = v.clientid AND a.topic = v.topic), 0) AS mid FROM v), \
-     n AS MATERIALIZED (SELECT w.clientid, w.topic, w.msgid, w.row, m.id, m.msgid AS mine, \
-         length(m.msgid) = 32 AND m.msgid NOT GLOB '*[^0-9A-F]*' AND m.msgid >= '0000000000000001' AS ours \
-       FROM w JOIN mqtt_msg m ON m.id IN (SELECT id FROM mqtt_msg \
-         WHERE topic = w.topic AND id > w.mid ORDER BY id LIMIT 1000)), \
-     p AS (SELECT clientid, topic, max(id) AS mid FROM n \
-       WHERE CASE WHEN ours THEN mine <= msgid ELSE id <= row END \
-         AND id < coalesce((SELECT min(id) FROM n o WHERE o.clientid = n.clientid AND o.topic = n.topic \
-           AND CASE WHEN ours THEN mine > msgid ELSE id > row END), 9223372036854775807) \
-       GROUP BY clientid, topic) \
+     e AS MATERIALIZED (SELECT w.*, coalesce((SELECT id FROM mqtt_msg m WHERE m.topic = w.topic AND m.id > w.mid \
+         AND CASE WHEN length(m.msgid) = 32 AND m.msgid NOT GLOB '*[^0-9A-F]*' AND m.msgid >= '0000000000000001' \
+             THEN m.msgid > w.msgid ELSE m.id > w.row END \
+         ORDER BY id LIMIT 1), 9223372036854775807) AS until FROM w), \
+     p AS MATERIALIZED (SELECT e.clientid, e.topic, (SELECT id FROM mqtt_msg m WHERE m.topic = e.topic \
+         AND m.id > e.mid AND m.id < e.until \
+         AND CASE WHEN length(m.msgid) = 32 AND m.msgid NOT GLOB '*[^0-9A-F]*' AND m.msgid >= '0000000000000001' \
+             THEN m.msgid <= e.msgid ELSE m.id <= e.row END \
+         ORDER BY id DESC LIMIT 1) AS mid FROM e) \
      INSERT INTO mqtt_acked (clientid, topic, mid, created) \
        SELECT clientid, topic, mid, CURRENT_TIMESTAMP FROM p WHERE mid IS NOT NULL \
      ON CONFLICT (clientid, topic) DO UPDATE SET mid = excluded.mid \

@@ -143,6 +143,24 @@ pub(crate) async fn a_backlog_asked_again_gives_what_was_stored_since(factory: &
     }
 }
 
+/// One late acknowledgement may release many: the position does not stop half-way.
+pub(crate) async fn a_position_moves_over_any_number_of_rows(factory: &dyn Factory) {
+    let bench = Bench::new(factory, &[PUBLISH, FETCH, ACKED]).await;
+    let client = bench.client("c");
+    let values: Vec<String> = (1..=2_500)
+        .map(|n| format!("('{:032X}', 't', 1, '{n}', '2026-01-01 00:00:00')", (1_u128 << 80) + n))
+        .collect();
+    bench
+        .exec(&format!(
+            "insert into mqtt_msg(msgid, topic, qos, payload, arrived) values {}",
+            values.join(",")
+        ))
+        .await;
+    let last = bench.publish_text("t", "last").await;
+    bench.ack(&client, &last, Some(last.id)).await;
+    assert_eq!(bench.fetch_texts(&client, "t").await, Vec::<String>::new());
+}
+
 /// An id that only looks like one of ours is known by its row, also by the statement that moves positions.
 pub(crate) async fn a_position_passes_rows_of_foreign_form(factory: &dyn Factory) {
     let bench = Bench::new(factory, &[PUBLISH, FETCH, ACKED]).await;
