@@ -8,11 +8,10 @@
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::encode;
 use crate::engine::Engines;
 use crate::error::LoadError;
-use crate::lane::Lane;
 use crate::progress::Stage;
+use tidegate_encode::Lane;
 
 const MAGIC: [u8; 8] = *b"TIDEGAT2";
 /// Magic, checksum, lane.
@@ -63,8 +62,8 @@ pub(crate) struct Compiled {
 /// reason.
 pub(crate) fn compile(engines: &Engines, wasm: &[u8], tell: impl Fn(Stage)) -> Result<Vec<u8>, LoadError> {
     tell(Stage::Encoding);
-    let component = encode::component(wasm)?;
-    let lane = Lane::of(&component)?;
+    let component = tidegate_encode::component(wasm)?;
+    let lane = Lane::of(&component);
     tell(Stage::Compiling);
     let payload = engines
         .get(lane)

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit};
+use tidegate_encode::FormError;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{ChildStdout, Command};
 
@@ -189,7 +190,7 @@ async fn follow(steps: Option<ChildStdout>, progress: &Progress) -> io::Result<(
 /// What the child said as the error that it was there.
 fn refusal(text: &str) -> LoadError {
     if let Some((_, reason)) = text.split_once("it cannot be made a component: ") {
-        return LoadError::Encode(reason.to_owned());
+        return FormError::Encode(reason.to_owned()).into();
     }
     LoadError::Compile(text.split_once("it does not compile: ").map_or(text, |(_, reason)| reason).to_owned())
 }

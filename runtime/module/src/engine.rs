@@ -10,10 +10,9 @@ use std::num::NonZeroUsize;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use crate::artefact::Fingerprint;
-use crate::encode;
 use crate::error::HostError;
-use crate::lane::Lane;
 use crate::ticker;
+use tidegate_encode::Lane;
 
 /// The engines of a host.
 #[derive(Clone)]
@@ -61,7 +60,7 @@ impl Engines {
 
     fn of(plain: Engine, concurrent: Engine) -> Self {
         let mut hasher = DefaultHasher::new();
-        encode::VERSION.hash(&mut hasher);
+        tidegate_encode::VERSION.hash(&mut hasher);
         for engine in [&plain, &concurrent] {
             engine.precompile_compatibility_hash().hash(&mut hasher);
         }

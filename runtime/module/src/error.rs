@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tidegate_encode::FormError;
+
 use crate::manifest::ManifestError;
 
 /// Why the host cannot work at all.
@@ -62,29 +64,9 @@ pub enum LoadError {
     /// The file name gives no module name.
     #[error("the file name must be UTF-8 and end in .wasm")]
     Name,
-    /// The file is something else than a WebAssembly component or core module.
-    #[error("found {found}, expected a WebAssembly component or core module: {advice}")]
-    NotWebAssembly {
-        /// What the file holds.
-        found: &'static str,
-        /// What to do.
-        advice: &'static str,
-    },
-    /// A core module without a component type does not export what the world `tidegate:raw/raw` asks for.
-    #[error(
-        "a core module without a component type must export memory, cabi_realloc and handle (wit/raw/raw.wit); \
-         missing: {missing}{}",
-        if *.is_program { "; it is a program with a _start: build a library (a reactor) instead" } else { "" }
-    )]
-    NotRaw {
-        /// The exports that are missing.
-        missing: String,
-        /// Whether it looks like a program.
-        is_program: bool,
-    },
-    /// A core module cannot be made a component.
-    #[error("it cannot be made a component: {0}")]
-    Encode(String),
+    /// The file is no component and no core module that can be made one.
+    #[error(transparent)]
+    Form(#[from] FormError),
     /// The manifest is wrong.
     #[error("{}", join(.0))]
     Manifest(Vec<ManifestError>),

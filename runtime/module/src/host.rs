@@ -12,20 +12,20 @@ use wasmtime::component::Linker;
 use crate::artefact::{Compiled, Key};
 use crate::cache::Cache;
 use crate::compile::{Compiler, CompilerLimits};
-use crate::content;
 use crate::engine::{Engines, PoolSize};
 use crate::error::{HostError, LoadError};
 use crate::exports::Exports;
 use crate::grants;
 use crate::imports;
 use crate::instance::Blueprint;
-use crate::lane::Lane;
 use crate::manifest::{HookEntry, Manifest, ManifestError};
 use crate::meters::Meters;
 use crate::module::{Counts, Loading, Module};
 use crate::pool::Pool;
 use crate::progress::{InProgress, Loads, Progress, Stage};
+use crate::slots::Slots;
 use crate::state::{Services, Shared, State};
+use tidegate_encode::Lane;
 
 /// How often the log tells that a module is still being compiled.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -81,7 +81,7 @@ pub struct Host {
     /// One compilation at a time: the others' processors are for messages.
     compiling: Semaphore,
     loads: Loads,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
 }
 
 impl std::fmt::Debug for Host {
@@ -164,7 +164,7 @@ impl Host {
             cache,
             compiling: Semaphore::new(1),
             loads: Loads::default(),
-            slots: Arc::new(Semaphore::new(slots)),
+            slots: Slots::new(slots),
             config,
         }))
     }
@@ -202,7 +202,7 @@ impl Host {
         if known == Some(version) {
             return Ok(Found::Unchanged);
         }
-        content::kind(&files.wasm)?;
+        tidegate_encode::kind(&files.wasm)?;
         let manifest = match &files.manifest {
             Some(text) => Manifest::parse(&files.manifest_name, text).map_err(LoadError::Manifest)?,
             None => Manifest::default(),

@@ -3,10 +3,10 @@
 //! | stage | file |
 //! | --- | --- |
 //! | a file changes | [`Directory`]: `directory/` |
-//! | it is read, made a component, compiled or found in the cache | `host`, `content`, `encode`, `lane`, `compile`, `artefact`, `cache` |
+//! | it is read, made a component, compiled or found in the cache | `host`, `compile`, `artefact`, `cache`; the crate `tidegate_encode` |
 //! | its manifest says what it may | `manifest/`, `grants` |
 //! | its imports are linked, its exports found | `imports/`, `exports`, `bindings` (from `wit/`) |
-//! | instances are kept warm | `pool`, `instance`, `state` |
+//! | instances are kept warm, and make room for others | `pool`, `slots`, `instance`, `state` |
 //! | an event is handed over and answered | [`Module::call`], `translate`; as JSON: `raw`, `envelope` |
 //! | a guest computes, allocates or writes too much | `budget`, `ticker`, `limiter`, `output` |
 //!
@@ -19,9 +19,7 @@ mod bindings;
 mod budget;
 mod cache;
 mod compile;
-mod content;
 mod directory;
-mod encode;
 mod engine;
 mod envelope;
 mod error;
@@ -30,7 +28,6 @@ mod grants;
 mod host;
 mod imports;
 mod instance;
-mod lane;
 mod limiter;
 mod manifest;
 mod meters;
@@ -39,6 +36,7 @@ mod output;
 mod pool;
 mod progress;
 mod raw;
+mod slots;
 mod state;
 mod ticker;
 mod translate;

@@ -2,17 +2,17 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tidegate_event::{Hook, Scope, TopicFilter};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::{CallError, LoadError};
 use crate::instance::{Blueprint, Instance};
 use crate::manifest::{Instances, Mode};
 use crate::module::Answer;
+use crate::slots::{Shelf, Slots};
 use crate::state::Shared;
 
 /// Counts instances of the process, so that no two events have the same number.
@@ -24,22 +24,9 @@ pub(crate) struct Pool {
     policy: Instances,
     /// Events in flight.
     permits: Semaphore,
-    /// Instances alive in the whole host.
-    slots: Arc<Semaphore>,
-    idle: Mutex<Idle>,
-    live: AtomicUsize,
-}
-
-#[derive(Default)]
-struct Idle {
-    /// The one used last is used next: its memory is in the caches.
-    #[expect(
-        clippy::vec_box,
-        reason = "it moves between here and a lease for every event: a pointer is cheaper"
-    )]
-    stack: Vec<Box<Instance>>,
-    /// The fewest that were idle since the last [`Pool::trim`]: so many nobody needs.
-    spare: usize,
+    /// Places for instances in the whole host.
+    slots: Arc<Slots>,
+    shelf: Arc<Shelf>,
 }
 
 /// An instance taken out for one event. Dropped without [`Lease::give_back`], the instance is gone.
@@ -57,23 +44,23 @@ impl Pool {
     pub(crate) async fn open(
         blueprint: Blueprint,
         policy: Instances,
-        slots: Arc<Semaphore>,
+        slots: Arc<Slots>,
     ) -> Result<Self, LoadError> {
         let in_flight = if policy.mode == Mode::Single { 1 } else { policy.max };
-        let pool = Self {
-            blueprint,
-            policy,
-            permits: Semaphore::new(in_flight),
-            slots,
-            idle: Mutex::default(),
-            live: AtomicUsize::new(0),
-        };
+        let pool =
+            Self { blueprint, policy, permits: Semaphore::new(in_flight), slots, shelf: Arc::default() };
         let timeout = pool.blueprint.shared.limits.timeout;
         let first = pool.make(timeout).await?;
-        if pool.policy.mode != Mode::Fresh {
-            pool.idle.lock().stack.push(first);
-        } else {
-            pool.retire(first);
+        // What the first instance of a single module knows must not make room for others.
+        if pool.policy.mode == Mode::Warm {
+            pool.slots.add(&pool.shelf);
+        }
+        let unwanted = match pool.policy.mode {
+            Mode::Fresh => Some(first),
+            Mode::Warm | Mode::Single => pool.shelf.put(first, pool.most_idle().max(1)),
+        };
+        if let Some(unwanted) = unwanted {
+            pool.shelf.retire(unwanted);
         }
         Ok(pool)
     }
@@ -98,7 +85,7 @@ impl Pool {
 
     /// Instances alive, and how many of them are idle.
     pub(crate) fn count(&self) -> (usize, usize) {
-        (self.live.load(Ordering::Relaxed), self.idle.lock().stack.len())
+        self.shelf.count()
     }
 
     /// Handles the event of `scope`, in a warm instance if there is one.
@@ -130,7 +117,7 @@ impl Pool {
             return None;
         }
         let permit = self.permits.try_acquire().ok()?;
-        let instance = self.take_idle()?;
+        let instance = self.shelf.take()?;
         Some(Lease { pool: self, instance: Some(instance), _permit: permit })
     }
 
@@ -147,7 +134,7 @@ impl Pool {
         };
         let warm = match self.policy.mode {
             Mode::Fresh => None,
-            Mode::Warm | Mode::Single => self.take_idle(),
+            Mode::Warm | Mode::Single => self.shelf.take(),
         };
         let instance = match warm {
             Some(instance) => instance,
@@ -159,35 +146,21 @@ impl Pool {
         Ok(Lease { pool: self, instance: Some(instance), _permit: permit })
     }
 
-    fn take_idle(&self) -> Option<Box<Instance>> {
-        let mut idle = self.idle.lock();
-        let instance = idle.stack.pop();
-        idle.spare = idle.spare.min(idle.stack.len());
-        instance
+    /// How many idle instances are kept.
+    fn most_idle(&self) -> usize {
+        match self.policy.mode {
+            Mode::Fresh => 0,
+            Mode::Single => 1,
+            Mode::Warm => self.policy.idle,
+        }
     }
 
     async fn make(&self, patience: Duration) -> Result<Box<Instance>, LoadError> {
-        let slot = self.slot(patience).await?;
+        let slot = self.slots.take(patience).await?;
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let instance = Instance::new(&self.blueprint, slot, serial).await?;
-        self.live.fetch_add(1, Ordering::Relaxed);
+        self.shelf.born();
         Ok(Box::new(instance))
-    }
-
-    /// Waits for a place among the host's instances rather than failing at its limit.
-    async fn slot(&self, patience: Duration) -> Result<OwnedSemaphorePermit, LoadError> {
-        if let Ok(slot) = self.slots.clone().try_acquire_owned() {
-            return Ok(slot);
-        }
-        match tokio::time::timeout(patience, self.slots.clone().acquire_owned()).await {
-            Ok(Ok(slot)) => Ok(slot),
-            _ => Err(LoadError::Instantiate("the host has as many instances as it may have".into())),
-        }
-    }
-
-    fn retire(&self, instance: Box<Instance>) {
-        drop(instance);
-        self.live.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether an instance has served long enough.
@@ -209,14 +182,8 @@ impl Pool {
         if self.policy.mode != Mode::Warm {
             return;
         }
-        let unneeded: Vec<_> = {
-            let mut idle = self.idle.lock();
-            let spare = idle.spare.min(idle.stack.len());
-            idle.spare = idle.stack.len() - spare;
-            idle.stack.drain(..spare).collect()
-        };
-        for instance in unneeded {
-            self.retire(instance);
+        for instance in self.shelf.take_unneeded() {
+            self.shelf.retire(instance);
         }
     }
 }
@@ -225,22 +192,15 @@ impl Lease<'_> {
     fn give_back(mut self) {
         let Some(instance) = self.instance.take() else { return };
         let pool = self.pool;
-        let refused = if pool.is_worn(&instance) {
+        // When somebody waits for a place, he needs it more.
+        let crowded = pool.policy.mode == Mode::Warm && pool.slots.are_wanted();
+        let refused = if crowded || pool.is_worn(&instance) {
             Some(instance)
         } else {
-            let mut idle = pool.idle.lock();
-            // When the host is full, others need the place more.
-            let crowded = pool.policy.mode == Mode::Warm
-                && (idle.stack.len() >= pool.policy.idle || pool.slots.available_permits() == 0);
-            if crowded {
-                Some(instance)
-            } else {
-                idle.stack.push(instance);
-                None
-            }
+            pool.shelf.put(instance, pool.most_idle())
         };
         if let Some(instance) = refused {
-            pool.retire(instance);
+            pool.shelf.retire(instance);
         }
     }
 }
@@ -248,7 +208,7 @@ impl Lease<'_> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if let Some(instance) = self.instance.take() {
-            self.pool.retire(instance);
+            self.pool.shelf.retire(instance);
         }
     }
 }

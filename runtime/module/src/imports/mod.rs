@@ -13,8 +13,8 @@ use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::bindings::{tidegate, wasi};
-use crate::lane::Lane;
 use crate::state::State;
+use tidegate_encode::Lane;
 
 pub(crate) use offered::{asks_about_events, explain};
 

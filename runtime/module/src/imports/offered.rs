@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::engine::Engines;
     use crate::imports::linker;
-    use crate::lane::Lane;
+    use tidegate_encode::Lane;
 
     /// A function of each interface of `WASI`, in the same order.
     const WASI_FUNCTIONS: [&str; 24] = [

@@ -1,6 +1,6 @@
 //! What a file is, told by its first bytes.
 
-use crate::error::LoadError;
+use crate::FormError;
 
 /// `\0asm`, then version 13 and layer 1.
 const COMPONENT: [u8; 8] = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
@@ -11,18 +11,18 @@ const ELF: [u8; 4] = [0x7f, b'E', b'L', b'F'];
 
 /// What can be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// It is compiled as it is.
     Component,
-    /// It is made a component first: [`crate::encode`].
+    /// It is made a component first: [`crate::component`].
     CoreModule,
 }
 
 /// Tells a component from a core module and refuses everything else.
 ///
 /// # Errors
-/// [`LoadError::NotWebAssembly`] naming what was found and what to do.
-pub(crate) fn kind(bytes: &[u8]) -> Result<Kind, LoadError> {
+/// [`FormError::NotWebAssembly`] naming what was found and what to do.
+pub fn kind(bytes: &[u8]) -> Result<Kind, FormError> {
     let (found, advice) = if bytes.starts_with(&COMPONENT) {
         return Ok(Kind::Component);
     } else if bytes.starts_with(&CORE_MODULE) {
@@ -42,7 +42,7 @@ pub(crate) fn kind(bytes: &[u8]) -> Result<Kind, LoadError> {
     } else {
         ("no WebAssembly", "build for a WebAssembly target (Rust: wasm32-wasip2)")
     };
-    Err(LoadError::NotWebAssembly { found, advice })
+    Err(FormError::NotWebAssembly { found, advice })
 }
 
 fn looks_like_wat(bytes: &[u8]) -> bool {
@@ -56,7 +56,7 @@ mod tests {
 
     fn found(bytes: &[u8]) -> &'static str {
         match kind(bytes) {
-            Err(LoadError::NotWebAssembly { found, .. }) => found,
+            Err(FormError::NotWebAssembly { found, .. }) => found,
             Ok(Kind::Component) => "a component",
             Ok(Kind::CoreModule) => "a core module",
             Err(_) => "another error",

@@ -2,11 +2,9 @@
 
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
-use crate::error::LoadError;
-
 /// An engine with its own settings; code compiled for one does not run on the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
+pub enum Lane {
     /// Components of WASI 0.2: without concurrent tasks a call costs about a third.
     Plain,
     /// Components with asynchronous functions, streams or futures, WASI 0.3 among them.
@@ -18,10 +16,10 @@ const WASI_0_3: &str = "@0.3.";
 
 impl Lane {
     /// Both lanes.
-    pub(crate) const ALL: [Self; 2] = [Self::Plain, Self::Concurrent];
+    pub const ALL: [Self; 2] = [Self::Plain, Self::Concurrent];
 
     /// As artefacts write it.
-    pub(crate) const fn code(self) -> u8 {
+    pub const fn code(self) -> u8 {
         match self {
             Self::Plain => 0,
             Self::Concurrent => 1,
@@ -29,22 +27,17 @@ impl Lane {
     }
 
     /// The lane of [`Self::code`].
-    pub(crate) fn from_code(code: u8) -> Option<Self> {
+    pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|lane| lane.code() == code)
     }
 
     /// The lane that the component in `wasm` needs. A component that is not valid at all is given to the plain lane,
     /// whose compiler says why. Function bodies are not looked at: they decide nothing here.
-    ///
-    /// # Errors
-    /// [`LoadError::Compile`] when the file cannot be read as WebAssembly.
-    pub(crate) fn of(wasm: &[u8]) -> Result<Self, LoadError> {
+    pub fn of(wasm: &[u8]) -> Self {
         let with = WasmFeatures::default() | WasmFeatures::CM_ASYNC;
-        if imports_wasi_0_3(wasm)? || (!is_valid(wasm, with - WasmFeatures::CM_ASYNC) && is_valid(wasm, with))
-        {
-            return Ok(Self::Concurrent);
-        }
-        Ok(Self::Plain)
+        let needs_tasks = imports_wasi_0_3(wasm).unwrap_or(false)
+            || (!is_valid(wasm, with - WasmFeatures::CM_ASYNC) && is_valid(wasm, with));
+        if needs_tasks { Self::Concurrent } else { Self::Plain }
     }
 }
 
@@ -56,16 +49,15 @@ fn is_valid(wasm: &[u8], features: WasmFeatures) -> bool {
 }
 
 /// Whether the component itself, not one inside it, imports an interface of WASI 0.3.
-fn imports_wasi_0_3(wasm: &[u8]) -> Result<bool, LoadError> {
-    let failed = |error: wasmparser::BinaryReaderError| LoadError::Compile(error.to_string());
+fn imports_wasi_0_3(wasm: &[u8]) -> wasmparser::Result<bool> {
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(wasm) {
-        match payload.map_err(failed)? {
+        match payload? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
-                    let name = import.map_err(failed)?.name.name;
+                    let name = import?.name.name;
                     if name.starts_with("wasi:") && name.contains(WASI_0_3) {
                         return Ok(true);
                     }
@@ -83,7 +75,7 @@ mod tests {
     use super::*;
 
     fn lane(text: &str) -> Lane {
-        Lane::of(&wat::parse_str(text).unwrap()).unwrap()
+        Lane::of(&wat::parse_str(text).unwrap())
     }
 
     #[test]

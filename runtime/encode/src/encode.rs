@@ -16,11 +16,11 @@ use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
+use crate::FormError;
 use crate::content::{self, Kind};
-use crate::error::LoadError;
 
-/// Counts changes of what this file makes: artefacts of another number are made anew.
-pub(crate) const VERSION: u64 = 1;
+/// Counts changes of what [`component`] makes: what was compiled of another number is made anew.
+pub const VERSION: u64 = 1;
 
 const RAW_WIT: &str = include_str!("../../../wit/raw/raw.wit");
 const RAW_WORLD: &str = "raw";
@@ -42,8 +42,8 @@ struct Facts {
 /// The component in `wasm`, or made of it.
 ///
 /// # Errors
-/// [`LoadError::NotWebAssembly`], [`LoadError::NotRaw`], [`LoadError::UnknownImport`], [`LoadError::Encode`].
-pub(crate) fn component(wasm: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
+/// [`FormError::NotWebAssembly`], [`FormError::NotRaw`], [`FormError::RawImport`], [`FormError::Encode`].
+pub fn component(wasm: &[u8]) -> Result<Cow<'_, [u8]>, FormError> {
     match content::kind(wasm)? {
         Kind::Component => Ok(Cow::Borrowed(wasm)),
         Kind::CoreModule => {
@@ -53,7 +53,7 @@ pub(crate) fn component(wasm: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
     }
 }
 
-fn encode(wasm: &[u8], facts: &Facts) -> Result<Vec<u8>, LoadError> {
+fn encode(wasm: &[u8], facts: &Facts) -> Result<Vec<u8>, FormError> {
     let mut module = Cow::Borrowed(wasm);
     if !facts.has_type {
         check_raw(facts)?;
@@ -66,7 +66,7 @@ fn encode(wasm: &[u8], facts: &Facts) -> Result<Vec<u8>, LoadError> {
     encoder.encode().map_err(failed)
 }
 
-fn embed_raw(module: &mut Vec<u8>) -> Result<(), LoadError> {
+fn embed_raw(module: &mut Vec<u8>) -> Result<(), FormError> {
     let mut resolve = Resolve::default();
     let package = resolve.push_str("raw.wit", RAW_WIT).map_err(failed)?;
     let world = resolve.select_world(&[package], Some(RAW_WORLD)).map_err(failed)?;
@@ -74,8 +74,8 @@ fn embed_raw(module: &mut Vec<u8>) -> Result<(), LoadError> {
 }
 
 /// The encoder's error with its causes.
-fn failed(error: impl std::fmt::Display) -> LoadError {
-    LoadError::Encode(format!("{error:#}"))
+fn failed(error: impl std::fmt::Display) -> FormError {
+    FormError::Encode(format!("{error:#}"))
 }
 
 fn facts(wasm: &[u8]) -> wasmparser::Result<Facts> {
@@ -103,20 +103,20 @@ fn facts(wasm: &[u8]) -> wasmparser::Result<Facts> {
 }
 
 /// Says what a module of the raw world lacks or wants, before the encoder says it in its own words.
-fn check_raw(facts: &Facts) -> Result<(), LoadError> {
+fn check_raw(facts: &Facts) -> Result<(), FormError> {
     let missing: Vec<_> = RAW_EXPORTS.into_iter().filter(|export| !facts.exports.contains(*export)).collect();
     if !missing.is_empty() {
         let is_program = facts.exports.contains("_start") && !facts.exports.contains("handle");
-        return Err(LoadError::NotRaw { missing: missing.join(", "), is_program });
+        return Err(FormError::NotRaw { missing: missing.join(", "), is_program });
     }
     let offered = |module: &str, name: &str| {
         RAW_IMPORTS.iter().any(|(from, only)| *from == module && only.is_none_or(|only| only == name))
     };
     match facts.imports.iter().find(|(module, name)| !offered(module, name)) {
         None => Ok(()),
-        Some((module, name)) => Err(LoadError::UnknownImport {
+        Some((module, name)) => Err(FormError::RawImport {
             wanted: format!("{module}#{name}"),
-            nearest: (module == "env" || name == "host_call").then(|| "$root#host-call".to_owned()),
+            is_near: module == "env" || name == "host_call",
         }),
     }
 }
@@ -133,7 +133,7 @@ mod tests {
         (func (export "handle") (param i32 i32) (result i32) i32.const 0)
     )"#;
 
-    fn encoded(text: &str) -> Result<Vec<u8>, LoadError> {
+    fn encoded(text: &str) -> Result<Vec<u8>, FormError> {
         component(&wat::parse_str(text).unwrap()).map(Cow::into_owned)
     }
 
@@ -182,6 +182,6 @@ mod tests {
     fn a_broken_module_is_refused() {
         let mut wasm = wat::parse_str(RAW).unwrap();
         wasm.truncate(wasm.len() - 3);
-        assert!(matches!(component(&wasm), Err(LoadError::Encode(_))));
+        assert!(matches!(component(&wasm), Err(FormError::Encode(_))));
     }
 }

@@ -1,0 +1,175 @@
+//! The places of a host's instances: how many may live at once, and whose idle one makes room when all are taken.
+//!
+//! A host has more modules than it needs instances: most are idle most of the time. An event that finds no place takes
+//! that of the instance which has been idle the longest, whatever module it is of, and waits only when none is idle.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::LoadError;
+use crate::instance::Instance;
+use crate::ticker;
+
+/// All places of a host.
+pub(crate) struct Slots {
+    most: usize,
+    free: Arc<Semaphore>,
+    /// The shelves whose instances may make room.
+    shelves: Mutex<Vec<Weak<Shelf>>>,
+    /// Events that wait for a place.
+    waiting: AtomicUsize,
+}
+
+/// The idle instances of one module version.
+#[derive(Default)]
+pub(crate) struct Shelf {
+    idle: Mutex<Idle>,
+    /// Instances alive, those in use included.
+    live: AtomicUsize,
+    /// The tick in which one was last put back.
+    used: AtomicU64,
+}
+
+#[derive(Default)]
+struct Idle {
+    /// The one used last is used next: its memory is in the caches.
+    #[expect(
+        clippy::vec_box,
+        reason = "it moves between here and a lease for every event: a pointer is cheaper"
+    )]
+    stack: Vec<Box<Instance>>,
+    /// The fewest that were idle since the last [`Shelf::take_unneeded`]: so many nobody needs.
+    spare: usize,
+}
+
+impl Slots {
+    /// Places for `most` instances.
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            free: Arc::new(Semaphore::new(most)),
+            shelves: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+        })
+    }
+
+    /// From now on the idle instances of `shelf` make room for others.
+    pub(crate) fn add(&self, shelf: &Arc<Shelf>) {
+        let mut shelves = self.shelves.lock();
+        shelves.retain(|known| known.strong_count() > 0);
+        shelves.push(Arc::downgrade(shelf));
+    }
+
+    /// A place, for which an idle instance may have to go. Waits at most `patience` rather than failing at the limit.
+    ///
+    /// # Errors
+    /// [`LoadError::Instantiate`] when every place was in use all the time.
+    pub(crate) async fn take(&self, patience: Duration) -> Result<OwnedSemaphorePermit, LoadError> {
+        if let Ok(slot) = self.free.clone().try_acquire_owned() {
+            return Ok(slot);
+        }
+        let _waits = Waits::among(&self.waiting);
+        // Its place is given back when it is dropped, to whoever has waited longest.
+        drop(self.longest_idle());
+        match tokio::time::timeout(patience, self.free.clone().acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            _ => Err(LoadError::Instantiate(format!(
+                "all {} instances of the host are in use (modules.max_instances)",
+                self.most
+            ))),
+        }
+    }
+
+    /// Whether somebody waits for a place: then an instance that becomes idle makes room.
+    pub(crate) fn are_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    fn longest_idle(&self) -> Option<Box<Instance>> {
+        let mut shelves: Vec<_> = self.shelves.lock().iter().filter_map(Weak::upgrade).collect();
+        shelves.sort_by_key(|shelf| shelf.used.load(Ordering::Relaxed));
+        let found = shelves.iter().find_map(|shelf| shelf.take_longest_idle());
+        if found.is_some() {
+            metrics::counter!("tidegate_module_instances_reclaimed_total").increment(1);
+        }
+        found
+    }
+}
+
+/// Counts a waiting event while it waits.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn among(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shelf {
+    /// Instances alive, and how many of them are idle.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        (self.live.load(Ordering::Relaxed), self.idle.lock().stack.len())
+    }
+
+    /// A new instance is alive, and in use.
+    pub(crate) fn born(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends an instance that was in use.
+    pub(crate) fn retire(&self, instance: Box<Instance>) {
+        drop(instance);
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The idle instance that was used last.
+    pub(crate) fn take(&self) -> Option<Box<Instance>> {
+        let mut idle = self.idle.lock();
+        let instance = idle.stack.pop();
+        idle.spare = idle.spare.min(idle.stack.len());
+        instance
+    }
+
+    /// Keeps `instance` for the next event, unless there are `most` already: then it is given back.
+    pub(crate) fn put(&self, instance: Box<Instance>, most: usize) -> Option<Box<Instance>> {
+        let mut idle = self.idle.lock();
+        if idle.stack.len() >= most {
+            return Some(instance);
+        }
+        self.used.store(ticker::count(), Ordering::Relaxed);
+        idle.stack.push(instance);
+        None
+    }
+
+    fn take_longest_idle(&self) -> Option<Box<Instance>> {
+        let mut idle = self.idle.lock();
+        if idle.stack.is_empty() {
+            return None;
+        }
+        let instance = idle.stack.remove(0);
+        idle.spare = idle.spare.saturating_sub(1);
+        drop(idle);
+        self.live.fetch_sub(1, Ordering::Relaxed);
+        Some(instance)
+    }
+
+    /// Takes the instances that nobody has needed since the last time.
+    #[expect(clippy::vec_box, reason = "they come out of the stack as they are")]
+    pub(crate) fn take_unneeded(&self) -> Vec<Box<Instance>> {
+        let mut idle = self.idle.lock();
+        let spare = idle.spare.min(idle.stack.len());
+        idle.spare = idle.stack.len() - spare;
+        idle.stack.drain(..spare).collect()
+    }
+}
