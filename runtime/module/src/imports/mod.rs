@@ -14,7 +14,7 @@ use wasmtime::component::{HasSelf, Linker};
 use crate::bindings::{tidegate, wasi};
 use crate::state::State;
 
-pub(crate) use offered::{asks_about_events, explain};
+pub(crate) use offered::{asks_about_events, explain, unknown};
 
 /// The linker with everything a guest may import: the contract and WASI 0.2.
 ///

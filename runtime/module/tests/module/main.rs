@@ -12,6 +12,7 @@
 
 mod cache;
 mod calls;
+mod commands;
 mod fakes;
 mod guests;
 mod imports;
