@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | a file changes | [`Directory`]: `directory/` |
 //! | it is read, made a component, compiled or found in the cache | `host`, `compile`, `artefact`, `cache`; the crate `tidegate_encode` |
-//! | its manifest says what it may | `manifest/`, `grants` |
+//! | it is looked at and nothing more | `inspect` |
+//! | its manifest says what it may | `manifest/`, `grants`, `terms` |
 //! | its imports are linked, its exports found | `imports/`, `exports`, `bindings` (from `wit/`) |
 //! | instances are kept warm, and make room for others | `pool`, `slots`, `instance`, `state` |
 //! | an event is handed over and answered | [`Module::call`], `translate`; as JSON: `raw`, `envelope` |
@@ -27,6 +28,7 @@ mod exports;
 mod grants;
 mod host;
 mod imports;
+mod inspect;
 mod instance;
 mod limiter;
 mod manifest;
@@ -38,13 +40,16 @@ mod progress;
 mod raw;
 mod slots;
 mod state;
+mod terms;
 mod ticker;
 mod translate;
 
 pub use compile::{Compiler, CompilerLimits, compile_file};
-pub use directory::{Directory, OnChange};
+pub use directory::{CommandError, Commands, Directory, OnChange, Outcome};
 pub use error::{CallError, GuestFailure, HostError, Limit, LoadError};
 pub use host::{Host, HostConfig};
+pub use inspect::{Inspection, Kind, Producer};
 pub use manifest::{ErrorPolicy, ManifestError};
 pub use module::{Answer, Loading, Module, ModuleStats};
 pub use progress::{InProgress, Stage};
+pub use terms::{HookTerms, InstanceTerms, LimitTerms, Terms};

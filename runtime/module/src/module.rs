@@ -10,6 +10,7 @@ use tidegate_event::{Hook, QoS, Scope, TopicFilter, Verdict};
 use crate::error::CallError;
 use crate::manifest::{ErrorPolicy, OnError};
 use crate::pool::Pool;
+use crate::terms::Terms;
 
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 const MAX_DOUBLINGS: u32 = 16;
@@ -142,6 +143,16 @@ impl Module {
             instances,
             idle,
         }
+    }
+
+    /// What it was given: hooks, connectors, limits.
+    pub fn terms(&self) -> Terms {
+        Terms::granted(self)
+    }
+
+    /// Bytes of memory of its largest idle instance; `None` when none is kept.
+    pub fn memory(&self) -> Option<usize> {
+        self.pool.memory()
     }
 
     /// What happens to an event of `hook` when [`Self::call`] fails. What a hook cannot decide, no policy

@@ -88,6 +88,16 @@ impl Pool {
         self.shelf.count()
     }
 
+    /// How instances are kept.
+    pub(crate) fn policy(&self) -> &Instances {
+        &self.policy
+    }
+
+    /// Bytes of memory of the largest idle instance.
+    pub(crate) fn memory(&self) -> Option<usize> {
+        self.idle.lock().stack.iter().map(|instance| instance.memory()).max()
+    }
+
     /// Handles the event of `scope`, in a warm instance if there is one.
     ///
     /// # Errors

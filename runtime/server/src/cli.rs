@@ -35,9 +35,17 @@ enum Command {
     /// Takes the same flags as run. Nothing listens and no database is changed. Exit status: 0 when all is well,
     /// 1 when something is not.
     Check(RunArgs),
-    /// Look at modules.
+    /// Look at the modules of a running server and command them.
     #[command(subcommand)]
     Modules(ModulesCommand),
+    /// Run one module without a server: hand it events and print what it does.
+    ///
+    /// Reads the manifest beside the module, makes an instance, runs its init and calls it for each event in order.
+    /// Storage calls are printed and answered with success; nothing is stored, published or sent. An event is JSON:
+    /// {"hook": "message.publish", "client": {"id": "c1"}, "message": {"topic": "a/b", "payload_json": {"x": 1}}}.
+    ///
+    /// Exit status: 0 when every call gave an answer, 1 when one did not or an input is wrong.
+    Test(TestArgs),
     /// Publish messages and wait until the server has acknowledged them.
     ///
     /// Exit status: 0 when every message was accepted, 1 with the reason when one was refused. (Only MQTT 5 has
@@ -120,14 +128,36 @@ impl From<RunArgs> for Overrides {
 enum ModulesCommand {
     /// List the modules of a running server, with their hooks, calls, errors and times.
     List(ListArgs),
+    /// Show what a module is and wants, and what it was granted.
+    ///
+    /// A name is asked from the running server; a file (a name that ends in .wasm) is looked at without one, and
+    /// nothing in it is run. Exit status: 0, also for a file that would be refused (it says why); 1 when there is no
+    /// such module or file.
+    Inspect(InspectArgs),
+    /// Copy a file, and the manifest beside it, into the modules directory; or bring an unloaded module back.
+    ///
+    /// Waits until that very content serves. Exit status: 0 when it does, 1 with the reason when it is refused.
+    Load(LoadArgs),
+    /// Take a module out of service, over restarts: its file is kept as NAME.wasm.disabled.
+    ///
+    /// Events in flight finish. Exit status: 0 when it no longer serves, 1 with the reason.
+    Unload(NamedArgs),
+    /// Load a module again, even when its file has not changed: environment and secrets may have.
+    ///
+    /// Exit status: 0 when the new instance serves, 1 with the reason when it is refused (the old one serves on).
+    Reload(NamedArgs),
+    /// Print the last lines of a module: what it wrote, and what the server said about it.
+    Logs(LogsArgs),
 }
 
 /// Flags of `modules list`.
 #[derive(Clone, Debug, Args)]
 pub struct ListArgs {
-    /// Management API of the running server
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18083", value_parser = address)]
-    pub api: SocketAddr,
+    /// Management API to ask [default: the control socket in --data, else 127.0.0.1:18083]
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
+    pub api: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -137,6 +167,90 @@ pub struct ListArgs {
     /// Directory of modules for --offline
     #[arg(long, value_name = "DIR", default_value = "./modules", requires = "offline")]
     pub modules: PathBuf,
+}
+
+/// Which server is asked.
+#[derive(Clone, Debug, Args)]
+pub struct ServerArgs {
+    /// Data directory of the running server: its control socket is there
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data: PathBuf,
+}
+
+/// Flags of commands about one module.
+#[derive(Clone, Debug, Args)]
+pub struct NamedArgs {
+    /// Name of the module
+    pub name: String,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `modules inspect`.
+#[derive(Clone, Debug, Args)]
+pub struct InspectArgs {
+    /// Name of a module of the running server, or a file
+    #[arg(value_name = "NAME|FILE.wasm")]
+    pub what: String,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `modules load`.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    /// A file, or the name of a module that was unloaded
+    #[arg(value_name = "FILE.wasm|NAME")]
+    pub what: String,
+    /// Put the file in the place of a module of its name
+    #[arg(long)]
+    pub replace: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `modules logs`.
+#[derive(Clone, Debug, Args)]
+pub struct LogsArgs {
+    /// Name of the module
+    pub name: String,
+    /// How many lines
+    #[arg(short = 'n', long, value_name = "LINES", default_value_t = 100)]
+    pub lines: usize,
+    /// Go on with what comes
+    #[arg(long, short)]
+    pub follow: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Print JSON, an object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `test`.
+#[derive(Clone, Debug, Args)]
+pub struct TestArgs {
+    /// WebAssembly file; the manifest lies beside it
+    #[arg(value_name = "MODULE.wasm")]
+    pub module: PathBuf,
+    /// Files with an event or an array of events; - is standard input
+    #[arg(value_name = "EVENT.json", required = true)]
+    pub events: Vec<PathBuf>,
+    /// Rows that every query gives: {"columns": ["a"], "rows": [[1]]}
+    #[arg(long, value_name = "FILE.json")]
+    pub rows: Option<PathBuf>,
+    /// Print JSON, an object an event
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -164,7 +278,8 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => crate::run::main(args.into()),
         Command::Check(args) => crate::check::main(args.into()),
-        Command::Modules(ModulesCommand::List(args)) => crate::modules::list(&args),
+        Command::Modules(command) => modules(&command),
+        Command::Test(args) => crate::try_module::main(&args),
         Command::Pub(command) => crate::client::publish(command.connect, command.args),
         Command::Sub(command) => crate::client::subscribe(command.connect, command.args),
         Command::Config(ConfigCommand::Reference) => {
@@ -186,6 +301,17 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn modules(command: &ModulesCommand) -> ExitCode {
+    match command {
+        ModulesCommand::List(args) => crate::modules::list(args),
+        ModulesCommand::Inspect(args) => crate::modules::inspect(args),
+        ModulesCommand::Load(args) => crate::modules::load(args),
+        ModulesCommand::Unload(args) => crate::modules::unload(args),
+        ModulesCommand::Reload(args) => crate::modules::reload(args),
+        ModulesCommand::Logs(args) => crate::modules::logs(args),
+    }
+}
+
 /// Prints `error` with its causes and gives exit status 1.
 pub(crate) fn fail(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("error: {}", with_causes(error));
@@ -204,6 +330,19 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     line
+}
+
+/// What guests wrote, harmless for a terminal: control characters but ends of lines and tabs are shown as escapes.
+pub(crate) fn printable(text: &str) -> std::borrow::Cow<'_, str> {
+    let harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(harmful) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if harmful(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown.into()
 }
 
 #[cfg(test)]
@@ -260,6 +399,28 @@ mod tests {
         assert_eq!(parse("tidegate pub -t a").err(), Some(ErrorKind::MissingRequiredArgument));
         assert_eq!(parse("tidegate pub -t a -m x -f y").err(), Some(ErrorKind::ArgumentConflict));
         assert_eq!(parse("tidegate sub -t a -c").err(), Some(ErrorKind::MissingRequiredArgument));
+    }
+
+    #[test]
+    fn guests_do_not_command_terminals() {
+        assert_eq!(printable("a\tb\n"), "a\tb\n");
+        assert_eq!(printable("\u{1b}]0;x\u{7}\r\u{9b}"), "\\u{1b}]0;x\\u{7}\\r\\u{9b}");
+    }
+
+    #[test]
+    fn commands_about_modules_take_their_flags() {
+        use clap::error::ErrorKind;
+        let Ok(Command::Modules(ModulesCommand::Logs(args))) =
+            parse("tidegate modules logs m -n 5 --follow --data d")
+        else {
+            panic!("logs")
+        };
+        assert_eq!((&*args.name, args.lines, args.follow), ("m", 5, true));
+        assert_eq!(args.server.data, PathBuf::from("d"));
+        let Ok(Command::Test(args)) = parse("tidegate test m.wasm a.json - --json") else { panic!("test") };
+        assert_eq!((args.events.len(), args.json), (2, true));
+        assert_eq!(parse("tidegate test m.wasm").err(), Some(ErrorKind::MissingRequiredArgument));
+        assert_eq!(parse("tidegate modules reload").err(), Some(ErrorKind::MissingRequiredArgument));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! This is the only crate that knows all stages. It opens them from right to left (stores before modules before
 //! listeners), hands each its seam to the next, and closes them from left to right. [`run`] is that list;
-//! [`check`] looks at the same inputs without opening anything; [`client`] holds the two small MQTT clients.
+//! [`check`] looks at the same inputs without opening anything; [`control`] takes commands while it runs; [`client`]
+//! holds the two small MQTT clients.
 
 pub mod api;
 pub mod backends;
@@ -10,6 +11,7 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod control;
 pub mod data_dir;
 pub mod logging;
 pub mod modules;
@@ -18,3 +20,4 @@ mod signals;
 mod sql;
 pub mod status;
 pub mod telemetry;
+mod try_module;

@@ -1,23 +1,29 @@
 //! Log lines, for people or as JSON, on standard error; and panics, which are logged, counted and survived.
 
+pub mod module_lines;
+
 use std::backtrace::Backtrace;
 use std::panic::PanicHookInfo;
+use std::sync::Arc;
 
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{Log, LogFormat};
+use module_lines::ModuleLines;
 
 /// Counts panics of tasks.
 pub(crate) const PANICS: &str = "tidegate_server_panics_total";
 
-/// Starts logging as `log` says; `RUST_LOG` overrides the level.
+/// Starts logging as `log` says; `RUST_LOG` overrides the level. Gives where the last lines of each module are kept,
+/// whatever the level.
 ///
 /// # Errors
 /// When the process already logs.
-pub fn start(log: &Log) -> Result<(), TryInitError> {
+pub fn start(log: &Log) -> Result<Arc<ModuleLines>, TryInitError> {
     let from_environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let (filter, refused) = match from_environment.map(|text| text.parse::<EnvFilter>()) {
         Some(Ok(filter)) => (filter, None),
@@ -25,21 +31,23 @@ pub fn start(log: &Log) -> Result<(), TryInitError> {
         Some(Err(error)) => (EnvFilter::new(&log.level), Some(error)),
         None => (EnvFilter::new(&log.level), None),
     };
+    let kept = Arc::new(ModuleLines::default());
+    let registry = tracing_subscriber::registry().with(kept.layer(Level::INFO));
     let lines = fmt::layer().with_writer(std::io::stderr);
     match log.format {
         LogFormat::Human => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            tracing_subscriber::registry().with(filter).with(lines.with_ansi(ansi)).try_init()?;
+            registry.with(lines.with_ansi(ansi).with_filter(filter)).try_init()?;
         }
         LogFormat::Json => {
             let lines = lines.json().flatten_event(true).with_current_span(false);
-            tracing_subscriber::registry().with(filter).with(lines).try_init()?;
+            registry.with(lines.with_filter(filter)).try_init()?;
         }
     }
     if let Some(error) = refused {
         tracing::warn!("RUST_LOG is ignored: {error}");
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// From now on a panic is logged with its backtrace and counted. It ends the task it happens in, and only that.

@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::config::{Config, Overrides};
+use crate::control::{ControlSocket, Controls};
 use crate::data_dir::DataDir;
+use crate::logging::module_lines::ModuleLines;
 use crate::signals::Signals;
 use crate::status::{Phase, Status};
 use crate::{backends, cli, logging, telemetry};
@@ -71,7 +73,7 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
     let Some(loaded) = loaded.filter(|_| problems.is_empty()) else {
         return Err(Failed::listed(&problems));
     };
-    logging::start(&config.log).map_err(|error| Failed::at("log", &error))?;
+    let lines = logging::start(&config.log).map_err(|error| Failed::at("log", &error))?;
     let metrics = telemetry::install(&config.node_name).map_err(|error| Failed::at("metrics", &error))?;
     logging::log_panics();
     for warning in &loaded.warnings {
@@ -87,7 +89,7 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
         .enable_all()
         .build()
         .map_err(|error| Failed::at("tokio", &error))?;
-    let result = runtime.block_on(serve(config, loaded, &data, metrics, began));
+    let result = runtime.block_on(serve(config, loaded, &data, metrics, lines, began));
     // Tasks that still wait for something must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
@@ -108,6 +110,7 @@ async fn serve(
     loaded: Loaded,
     data: &DataDir,
     metrics: metrics_exporter_prometheus::PrometheusHandle,
+    lines: Arc<ModuleLines>,
     began: Instant,
 ) -> Result<(), Failed> {
     let mut signals = Signals::listen().map_err(|error| Failed::at("signals", &error))?;
@@ -124,6 +127,9 @@ async fn serve(
         }
         None => None,
     };
+
+    let controls = Arc::new(Controls::new(&config, status.clone(), lines));
+    let control = control_socket(data, controls, &api_stop);
 
     // A stop that is asked for while parts are being opened is a stop, too.
     let parts = tokio::select! {
@@ -150,13 +156,35 @@ async fn serve(
         None => Ok(()),
     };
     api_stop.cancel();
-    if let Some(api) = api {
+    for end in api.into_iter().chain(control) {
         // A client that keeps its connection open must not keep the process.
-        tokio::time::timeout(Duration::from_millis(500), api).await.ok();
+        tokio::time::timeout(Duration::from_millis(500), end).await.ok();
     }
     upkeep.abort();
     tracing::info!("stopped");
     result
+}
+
+/// Opens the control socket. Without it the server serves all the same.
+fn control_socket(
+    data: &DataDir,
+    controls: Arc<Controls>,
+    stop: &CancellationToken,
+) -> Option<tokio::task::JoinHandle<()>> {
+    match ControlSocket::bind(data.path()) {
+        Ok(socket) => {
+            tracing::debug!(path = %socket.path().display(), "control socket");
+            Some(tokio::spawn(socket.serve(controls, stop.clone())))
+        }
+        Err(error) => {
+            let path = data.path().join(crate::control::SOCKET);
+            tracing::warn!(
+                path = %path.display(),
+                "no control socket, so no `tidegate modules` but list: {error}"
+            );
+            None
+        }
+    }
 }
 
 /// The stages of a node, opened.

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tidegate_broker::Broker;
 use tidegate_event::{Storage as _, Tenant};
-use tidegate_module::{Directory, Module};
+use tidegate_module::{Commands, Directory, Module};
 use tidegate_store::Stores;
 
 use crate::api::report::{
@@ -75,6 +75,11 @@ impl Status {
     /// Takes the directory out, to close it.
     pub fn take_directory(&self) -> Option<Directory> {
         self.0.lock().directory.take()
+    }
+
+    /// Where commands about modules go; `None` before they are loaded and from when they are closed.
+    pub fn commands(&self) -> Option<Commands> {
+        self.0.lock().directory.as_ref().map(Directory::commands)
     }
 
     /// A listener is bound.

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tidegate_event::Tenant;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::command::{Command, Pending};
 use super::files::{self, Stamp};
 use super::watch::{Changes, Watch};
 use super::{Failure, OnChange, State};
@@ -62,6 +64,7 @@ pub(super) struct Follower {
     loads: JoinSet<Done>,
     /// Files being loaded, and the cause to load them once more after that.
     loading: HashMap<PathBuf, Option<Cause>>,
+    commands: Pending,
 }
 
 impl Follower {
@@ -85,6 +88,7 @@ impl Follower {
             stamps: HashMap::new(),
             loads: JoinSet::new(),
             loading: HashMap::new(),
+            commands: Pending::default(),
         }
     }
 
@@ -121,7 +125,7 @@ impl Follower {
         Ok(())
     }
 
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    pub(super) async fn run(mut self, stop: CancellationToken, mut queue: mpsc::Receiver<Command>) {
         // When to look at the changes reported so far.
         let mut due: Option<Instant> = None;
         let mut rescan = Instant::now() + self.pause();
@@ -129,6 +133,10 @@ impl Follower {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
+                Some(command) = queue.recv() => {
+                    let path = self.commands.ask(command);
+                    self.load(path, Cause::Change(std::time::Instant::now()));
+                }
                 () = changes.wait() => {
                     due.get_or_insert_with(|| Instant::now() + self.host.config().debounce);
                 }
@@ -247,6 +255,7 @@ impl Follower {
         self.stamps.insert(path.clone(), Stamp::of(&path));
         let (host, tenant) = (self.host.clone(), self.tenant.clone());
         let known = self.state.serving.lock().get(&path).map(|module| module.version);
+        let known = if self.commands.begin(&path) { None } else { known };
         self.loads.spawn(async move {
             let started = std::time::Instant::now();
             // A load that ended without a word would leave its file in `loading` for ever. What a panic leaves
@@ -261,6 +270,7 @@ impl Follower {
     fn finish(&mut self, done: Done) {
         let Done { path, cause, took, result } = done;
         let again = self.loading.remove(&path).flatten();
+        let told = self.commands.end(&path, &result);
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         match result {
             Ok(Found::Loaded(module)) => {
@@ -285,6 +295,7 @@ impl Follower {
                 self.fail(&path, &name, cause, failure);
             }
         }
+        told.tell(&self.state);
         if let Some(cause) = again {
             self.load(path, cause);
         }
@@ -347,6 +358,7 @@ fn announce(module: &Module, cause: Cause, took: Duration) {
         meters::swapped(module.name(), since.as_secs_f64());
     }
     tracing::info!(
+        module = module.name(),
         "module {}: version {} serves after {} ms (compile {} ms, from cache {})",
         module.name(),
         module.short_hash(),

@@ -3,6 +3,7 @@
 //! A file becomes a new version only when every step to a working instance has succeeded; until then, and
 //! for ever when one fails, the version before it serves.
 
+mod command;
 mod files;
 mod follow;
 mod watch;
@@ -20,6 +21,7 @@ use crate::error::HostError;
 use crate::host::Host;
 use crate::module::Module;
 
+pub use command::{CommandError, Commands, Outcome};
 use follow::Follower;
 
 /// Told the full list of serving modules, sorted by priority and then name, after every change of it.
@@ -28,6 +30,7 @@ pub type OnChange = Arc<dyn Fn(&[Arc<Module>]) + Send + Sync>;
 /// A followed directory of modules.
 pub struct Directory {
     state: Arc<State>,
+    commands: Commands,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -78,11 +81,12 @@ impl Directory {
         // The system reports changes with absolute paths.
         let dir = std::path::absolute(&dir).unwrap_or(dir);
         let state = Arc::new(State::default());
+        let (commands, queue) = command::queue(state.clone());
         let mut follower = Follower::new(host, dir, tenant, on_change, state.clone());
         follower.load_all().await?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(follower.run(stop.clone()));
-        Ok(Self { state, stop, task })
+        let task = tokio::spawn(follower.run(stop.clone(), queue));
+        Ok(Self { state, commands, stop, task })
     }
 
     /// The modules that serve, by priority and then name.
@@ -98,6 +102,19 @@ impl Directory {
             .iter()
             .map(|(path, failure)| (path.clone(), failure.reason.clone()))
             .collect()
+    }
+
+    /// As [`Commands::reload`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn reload(&self, name: &str) -> Result<Arc<Module>, CommandError> {
+        self.commands.reload(name).await
+    }
+
+    /// For whoever gives it commands.
+    pub fn commands(&self) -> Commands {
+        self.commands.clone()
     }
 
     /// Stops following. Modules in use live on until their last call ends.

@@ -16,7 +16,7 @@ use crate::bindings::{tidegate, wasi};
 use crate::state::State;
 use tidegate_encode::Lane;
 
-pub(crate) use offered::{asks_about_events, explain};
+pub(crate) use offered::{asks_about_events, explain, unknown};
 
 /// The linker with everything a guest of `lane` may import: the contract, WASI 0.2, and WASI 0.3 where the engine can.
 ///

@@ -90,7 +90,8 @@ pub(crate) fn explain(component: &Component, engine: &Engine, refusal: &wasmtime
     LoadError::ImportType(format!("{refusal:#}"))
 }
 
-fn unknown(interface: &str, functions: &[&str]) -> Option<LoadError> {
+/// Why `interface` with these functions is not offered; `None` when it is.
+pub(crate) fn unknown(interface: &str, functions: &[&str]) -> Option<LoadError> {
     let wanted_base = base(interface);
     if WASI.iter().any(|offered| base(offered) == wanted_base && same_minor(offered, interface)) {
         return None;

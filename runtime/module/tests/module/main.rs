@@ -12,6 +12,7 @@
 
 mod cache;
 mod calls;
+mod commands;
 mod concurrent;
 mod fakes;
 mod guests;

@@ -1,12 +1,14 @@
 //! The list of modules as a table for people.
 
-use crate::api::report::{HookReport, ModuleReport, Modules};
+use crate::api::report::{HookReport, ModuleReport};
+use crate::control::messages::Listing;
 
 /// Titles of the columns.
 const TITLES: [&str; 7] = ["NAME", "VERSION", "CALLS", "ERRORS", "MEAN", "SIZE", "HOOKS"];
 
-/// The table, then the files that did not load.
-pub(super) fn render(list: &Modules) -> String {
+/// The table, then the files that did not load and the modules out of service.
+pub(super) fn render(listing: &Listing) -> String {
+    let list = &listing.modules;
     let mut text = String::new();
     if list.modules.is_empty() {
         text.push_str("no modules\n");
@@ -32,6 +34,9 @@ pub(super) fn render(list: &Modules) -> String {
     }
     for failure in &list.failures {
         text.push_str(&format!("not loaded: {}: {}\n", failure.path, failure.error));
+    }
+    for name in &listing.unloaded {
+        text.push_str(&format!("unloaded: {name}\n"));
     }
     text
 }
@@ -59,7 +64,7 @@ fn hook(hook: &HookReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::report::FailureReport;
+    use crate::api::report::{FailureReport, Modules};
 
     #[test]
     fn columns_are_aligned_and_failures_follow() {
@@ -80,12 +85,13 @@ mod tests {
             failures: vec![FailureReport { path: "m/x.wasm".into(), error: "no component".into() }],
         };
         assert_eq!(
-            render(&list),
+            render(&Listing { modules: list, unloaded: vec!["y".into()] }),
             "NAME    VERSION       CALLS  ERRORS    MEAN   SIZE  HOOKS\n\
              a       0123456789ab      0       0       -  2 KiB  message.publish(a/#)\n\
              longer  0123456789ab  12345       0  2.5 us  2 KiB  message.publish(a/#)\n\
-             not loaded: m/x.wasm: no component\n"
+             not loaded: m/x.wasm: no component\n\
+             unloaded: y\n"
         );
-        assert_eq!(render(&Modules::default()), "no modules\n");
+        assert_eq!(render(&Listing::default()), "no modules\n");
     }
 }

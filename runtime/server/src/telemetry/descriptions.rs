@@ -4,10 +4,13 @@
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
+use crate::control::{MISTAKES, REFUSED};
 use crate::logging::PANICS;
 
 /// Counters with what they count.
 const COUNTERS: &[(&str, &str)] = &[
+    (MISTAKES, "Requests to the control socket that were refused"),
+    (REFUSED, "Connections to the control socket closed because another user made them"),
     (PANICS, "Panics of tasks; each ended its task and nothing else"),
     ("tidegate_broker_accept_errors_total", "Sockets that could not be accepted"),
     ("tidegate_broker_accepted_total", "Connections accepted"),

@@ -1,0 +1,205 @@
+//! Commands to a followed directory. They go through the follower's own queue, so that a command and a save of the
+//! same file follow each other like two saves.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::State;
+use crate::error::LoadError;
+use crate::host::{Found, Host};
+use crate::module::Module;
+
+/// Commands that wait for the follower; further ones wait to be sent.
+const QUEUE: usize = 64;
+
+/// What became of a file that was looked at.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// This version serves. It may be the one that served before, when the file had not changed.
+    Serves(Arc<Module>),
+    /// The file is gone, and nothing serves under its name.
+    Gone,
+}
+
+/// Why a command was not done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommandError {
+    /// No file of that name serves or was refused.
+    #[error("no module {name:?}{}", hint(.nearest))]
+    NoSuchModule {
+        /// The name.
+        name: String,
+        /// The nearest name that there is.
+        nearest: Option<String>,
+    },
+    /// The file does not load; the version that served before, if any, serves on.
+    #[error("{0}")]
+    Refused(String),
+    /// The directory is no longer followed.
+    #[error("the server is stopping")]
+    Stopped,
+}
+
+fn hint(nearest: &Option<String>) -> String {
+    nearest.as_ref().map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
+}
+
+type Answer = oneshot::Sender<Result<Outcome, CommandError>>;
+
+/// A file to look at now.
+pub(super) struct Command {
+    path: PathBuf,
+    /// Whether a file that has not changed is loaded again.
+    again: bool,
+    answer: Answer,
+}
+
+/// Gives commands to a directory. Cheap to clone; outlives the directory and says so then.
+#[derive(Clone)]
+pub struct Commands {
+    queue: mpsc::Sender<Command>,
+    state: Arc<State>,
+}
+
+impl std::fmt::Debug for Commands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Commands").finish_non_exhaustive()
+    }
+}
+
+/// The two ends of a queue.
+pub(super) fn queue(state: Arc<State>) -> (Commands, mpsc::Receiver<Command>) {
+    let (queue, commands) = mpsc::channel(QUEUE);
+    (Commands { queue, state }, commands)
+}
+
+impl Commands {
+    /// Reads, checks and instantiates the module called `name` again, even when its file has not changed, and waits
+    /// until that version serves.
+    ///
+    /// # Errors
+    /// [`CommandError::NoSuchModule`]; [`CommandError::Refused`]: the old version serves on; [`CommandError::Stopped`].
+    pub async fn reload(&self, name: &str) -> Result<Arc<Module>, CommandError> {
+        let path = self.find(name)?;
+        match self.send(path, true).await? {
+            Outcome::Serves(module) => Ok(module),
+            Outcome::Gone => Err(CommandError::Refused("its file is gone: it is unloaded".into())),
+        }
+    }
+
+    /// Looks at the file `path` now, as if its change had just been noticed, and waits for what comes of it.
+    ///
+    /// # Errors
+    /// [`CommandError::Refused`], [`CommandError::Stopped`].
+    pub async fn look(&self, path: PathBuf) -> Result<Outcome, CommandError> {
+        self.send(path, false).await
+    }
+
+    /// The file of the module called `name`: one that serves, or one whose newest version was refused.
+    ///
+    /// # Errors
+    /// [`CommandError::NoSuchModule`] with the nearest name.
+    pub fn find(&self, name: &str) -> Result<PathBuf, CommandError> {
+        let serving = self.state.modules();
+        if let Some(module) = serving.iter().find(|module| module.name() == name) {
+            return Ok(module.path().to_owned());
+        }
+        let refused: Vec<PathBuf> = self.state.failures.lock().keys().cloned().collect();
+        if let Some(path) = refused.iter().find(|path| stem(path).is_some_and(|stem| stem == name)) {
+            return Ok(path.clone());
+        }
+        let names = serving.iter().map(|module| module.name()).chain(refused.iter().filter_map(|p| stem(p)));
+        let nearest = crate::manifest::nearest(name, names).map(str::to_owned);
+        Err(CommandError::NoSuchModule { name: name.to_owned(), nearest })
+    }
+
+    /// The version that serves from the file `path`.
+    pub fn serving(&self, path: &Path) -> Option<Arc<Module>> {
+        self.state.serving.lock().get(path).cloned()
+    }
+
+    /// Why the newest version of the file `path` does not serve.
+    pub fn refusal(&self, path: &Path) -> Option<String> {
+        self.state.failures.lock().get(path).map(|failure| failure.reason.clone())
+    }
+
+    /// Whether the file `path` must not go: the version that serves is mandatory, or its manifest says so now.
+    pub async fn is_mandatory(&self, path: &Path) -> bool {
+        self.serving(path).is_some_and(|module| module.is_mandatory()) || Host::is_mandatory(path).await
+    }
+
+    async fn send(&self, path: PathBuf, again: bool) -> Result<Outcome, CommandError> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.queue.send(Command { path, again, answer }).await;
+        sent.map_err(|_| CommandError::Stopped)?;
+        answered.await.map_err(|_| CommandError::Stopped)?
+    }
+}
+
+fn stem(path: &Path) -> Option<&str> {
+    path.file_stem().and_then(|stem| stem.to_str())
+}
+
+/// The commands whose load has not ended.
+#[derive(Default)]
+pub(super) struct Pending {
+    /// For loads that have not begun.
+    asked: HashMap<PathBuf, Vec<Command>>,
+    /// For loads that have.
+    begun: HashMap<PathBuf, Vec<Command>>,
+}
+
+impl Pending {
+    /// Notes a command; gives the file to load for it.
+    pub(super) fn ask(&mut self, command: Command) -> PathBuf {
+        let path = command.path.clone();
+        self.asked.entry(path.clone()).or_default().push(command);
+        path
+    }
+
+    /// A load of `path` begins, and answers what was asked before. Gives whether it loads what has not changed.
+    pub(super) fn begin(&mut self, path: &Path) -> bool {
+        let Some(commands) = self.asked.remove(path) else { return false };
+        let again = commands.iter().any(|command| command.again);
+        self.begun.entry(path.to_owned()).or_default().extend(commands);
+        again
+    }
+
+    /// A load of `path` has ended; gives those who wait for it.
+    pub(super) fn end(&mut self, path: &Path, result: &Result<Found, LoadError>) -> Told {
+        let waiting = self.begun.remove(path).unwrap_or_default();
+        let refused = match result {
+            Err(error) if !waiting.is_empty() => Some(error.to_string()),
+            _ => None,
+        };
+        Told { waiting, refused }
+    }
+}
+
+/// Those who wait for the end of a load.
+pub(super) struct Told {
+    waiting: Vec<Command>,
+    refused: Option<String>,
+}
+
+impl Told {
+    /// Tells them, once the load has taken effect, what `state` holds then.
+    pub(super) fn tell(self, state: &State) {
+        for command in self.waiting {
+            let failure = state.failures.lock().get(&command.path).map(|failure| failure.reason.clone());
+            let serving = state.serving.lock().get(&command.path).cloned();
+            let outcome = match (failure, &self.refused, serving) {
+                (Some(reason), ..) => Err(CommandError::Refused(reason)),
+                // The file was missing: that is no failure of a file.
+                (None, _, None) => Ok(Outcome::Gone),
+                (None, Some(reason), Some(_)) => Err(CommandError::Refused(reason.clone())),
+                (None, None, Some(module)) => Ok(Outcome::Serves(module)),
+            };
+            // Who no longer waits needs no answer.
+            command.answer.send(outcome).ok();
+        }
+    }
+}
