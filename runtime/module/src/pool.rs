@@ -95,7 +95,7 @@ impl Pool {
 
     /// Bytes of memory of the largest idle instance.
     pub(crate) fn memory(&self) -> Option<usize> {
-        self.idle.lock().stack.iter().map(|instance| instance.memory()).max()
+        self.shelf.most_memory()
     }
 
     /// Handles the event of `scope`, in a warm instance if there is one.

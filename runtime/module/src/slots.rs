@@ -122,6 +122,11 @@ impl Shelf {
         (self.live.load(Ordering::Relaxed), self.idle.lock().stack.len())
     }
 
+    /// Bytes of memory of the largest idle instance.
+    pub(crate) fn most_memory(&self) -> Option<usize> {
+        self.idle.lock().stack.iter().map(|instance| instance.memory()).max()
+    }
+
     /// A new instance is alive, and in use.
     pub(crate) fn born(&self) {
         self.live.fetch_add(1, Ordering::Relaxed);
