@@ -7,7 +7,7 @@
 //! | its manifest says what it may | `manifest/`, `grants` |
 //! | its imports are linked, its exports found | `imports/`, `exports`, `bindings` (from `wit/`) |
 //! | instances are kept warm | `pool`, `instance`, `state` |
-//! | an event is handed over and answered | [`Module::call`], `translate` |
+//! | an event is handed over and answered | [`Module::call`], `translate`, `leave` |
 //! | a guest computes, allocates or writes too much | `budget`, `ticker`, `limiter`, `output` |
 //!
 //! Guests are not trusted: they get no files, no network and no environment, every call is bounded in time,
@@ -28,6 +28,7 @@ mod grants;
 mod host;
 mod imports;
 mod instance;
+mod leave;
 mod limiter;
 mod manifest;
 mod meters;

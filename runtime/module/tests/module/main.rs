@@ -15,6 +15,7 @@ mod calls;
 mod fakes;
 mod guests;
 mod imports;
+mod leave;
 mod limits;
 mod loading;
 mod reload;
