@@ -29,7 +29,7 @@ pub struct BrokerConfig {
     /// Greatest session expiry granted, seconds; also the expiry of persistent 3.1 and 3.1.1 sessions, which
     /// cannot ask for one. `u32::MAX` = for ever. Default: 7 days.
     pub max_session_expiry: u32,
-    /// How long a new connection may take to send CONNECT. Default: 10 s.
+    /// How long a new connection may take to send CONNECT, and handlers to decide about it. Default: 10 s.
     pub connect_timeout: Duration,
     /// Greatest number of levels of a topic name or filter. Default: 128.
     pub max_topic_levels: usize,

@@ -30,6 +30,7 @@ pub mod codec;
 mod config;
 mod connection;
 mod control;
+mod leave;
 mod listener;
 mod metrics;
 mod pipeline;

@@ -1,7 +1,7 @@
 //! What the broker counts. Handles are made once and kept: no name is looked up per message.
 
 use metrics::{Counter, Gauge, counter, gauge};
-use tidegate_event::{DisconnectReason, QoS, ReasonCode};
+use tidegate_event::{DisconnectReason, Hook, QoS, ReasonCode};
 
 /// Why a message did not go on, for `tidegate_broker_dropped_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,21 @@ pub(crate) enum Refusal {
 
 const REFUSALS: [&str; 4] = ["rejected", "handler_failed", "store_refused", "store_abandoned"];
 
+/// Why a client got no leave, for `tidegate_broker_refused_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum NoLeave {
+    /// A handler refused it.
+    Refused,
+    /// A handler failed, and its policy is to refuse.
+    Failed,
+}
+
+/// The hooks that clients need leave from.
+const LEAVE: [Hook; 3] = [Hook::ClientAuthenticate, Hook::ClientAuthorize, Hook::ClientSubscribe];
+
+const NO_LEAVE: [&str; 2] = ["refused", "failed"];
+
 /// The broker's metrics.
 pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
@@ -59,6 +74,8 @@ pub(crate) struct Metrics {
     pub(crate) bytes_sent: Counter,
     drops: [Counter; DROPS.len()],
     refusals: [Counter; REFUSALS.len()],
+    /// Of the hooks that clients need leave from, in the order of [`LEAVE`].
+    no_leave: [[Counter; NO_LEAVE.len()]; LEAVE.len()],
 }
 
 impl Metrics {
@@ -84,6 +101,11 @@ impl Metrics {
             bytes_sent: counter!("tidegate_broker_sent_bytes_total"),
             drops: DROPS.map(|reason| counter!("tidegate_broker_dropped_total", "reason" => reason)),
             refusals: REFUSALS.map(|reason| counter!("tidegate_broker_rejected_total", "reason" => reason)),
+            no_leave: LEAVE.map(|hook| {
+                NO_LEAVE.map(
+                    |why| counter!("tidegate_broker_refused_total", "hook" => hook.name(), "reason" => why),
+                )
+            }),
         }
     }
 
@@ -97,6 +119,14 @@ impl Metrics {
     /// Counts a message that was refused to its publisher.
     pub(crate) fn refused(&self, reason: Refusal) {
         if let Some(counter) = self.refusals.get(reason as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts what a client got no leave to do.
+    pub(crate) fn no_leave(&self, hook: Hook, why: NoLeave) {
+        let counters = LEAVE.iter().zip(&self.no_leave).find(|(asked, _)| **asked == hook);
+        if let Some(counter) = counters.and_then(|(_, counters)| counters.get(why as usize)) {
             counter.increment(1);
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tidegate_event::{Event, Hook, Hooks, Node, Raised, Scope, Tenant};
 
+use crate::decide;
 use crate::metrics::Metrics;
 use crate::run;
 use crate::table::HookTable;
@@ -52,6 +53,14 @@ impl Hooks for Dispatcher {
         }
         self.metrics.event(event.hook());
         let scope = Scope::new(event, self.node.clone());
+        if scope.event.hook().row().decides.is_leave() {
+            return Raised::Running(Box::pin(decide::run(
+                table.clone(),
+                self.metrics.clone(),
+                matches,
+                scope,
+            )));
+        }
         Raised::Running(Box::pin(run::run(table.clone(), self.metrics.clone(), matches, scope)))
     }
 }

@@ -70,6 +70,51 @@ impl FilterTree {
         self.collect(other.as_str())
     }
 
+    /// The handlers whose filter has a topic in common with the subscription filter `other`, ascending, each once.
+    pub(crate) fn overlapping(&self, other: &TopicFilter) -> Matches {
+        let mut found = Matches::from_slice(&self.always);
+        self.overlap(&self.nodes[0], Some(other.as_str()), true, &mut found);
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// `rest` is what is left of the other filter; `None` after its last level. `first`: no level has been compared
+    /// yet, so wildcards on either side leave `$` topics out (clause 4.7.2).
+    fn overlap(&self, node: &Node, rest: Option<&str>, first: bool, found: &mut Matches) {
+        let dollar = first && rest.is_some_and(|rest| rest.starts_with('$'));
+        if !dollar {
+            // `a/#` also has its parent `a`.
+            found.extend_from_slice(&node.rest);
+        }
+        let Some(rest) = rest else {
+            found.extend_from_slice(&node.here);
+            return;
+        };
+        let (level, rest) = match rest.split_once('/') {
+            Some((level, rest)) => (level, Some(rest)),
+            None => (rest, None),
+        };
+        let everything = level == "#";
+        if everything {
+            found.extend_from_slice(&node.here);
+        }
+        if everything || level == "+" {
+            for (literal, next) in &node.literal {
+                if !(first && literal.starts_with('$')) {
+                    let rest = if everything { Some("#") } else { rest };
+                    self.overlap(&self.nodes[*next as usize], rest, false, found);
+                }
+            }
+        } else if let Some(next) = node.literal.get(level) {
+            self.overlap(&self.nodes[*next as usize], rest, false, found);
+        }
+        if !dollar && let Some(next) = node.plus {
+            let rest = if everything { Some("#") } else { rest };
+            self.overlap(&self.nodes[next as usize], rest, false, found);
+        }
+    }
+
     /// The handlers without regard to filters, for hooks that have no topic.
     pub(crate) fn all(&self) -> &[u32] {
         &self.always
@@ -159,6 +204,36 @@ mod tests {
                 (0_u32..).zip(&filters).filter(|(_, f)| f.covers(&other)).map(|(i, _)| i).collect();
             assert_eq!(tree.covering(&other).as_slice(), expected, "{subscription}");
         }
+    }
+
+    /// Whether some topic of up to three levels matches both. That is deep enough for the filters of these tests.
+    fn have_one_in_common(one: &TopicFilter, other: &TopicFilter) -> bool {
+        let words = ["a", "b", "c", "", "x", "$SYS", "é"];
+        let mut topics: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        for depth in 0..2 {
+            let longest = topics.iter().filter(|t| t.matches('/').count() == depth).cloned();
+            let deeper: Vec<_> =
+                longest.flat_map(|t| words.iter().map(move |word| format!("{t}/{word}"))).collect();
+            topics.extend(deeper);
+        }
+        let mut names = topics.iter().filter_map(|topic| topic.parse::<TopicName>().ok());
+        names.any(|name| one.matches(&name) && other.matches(&name))
+    }
+
+    #[test]
+    fn the_walk_finds_what_overlaps_one_by_one() {
+        let (filters, tree) = tree();
+        // The parent of `/#` is the empty topic, which is none: that `+` is found for it as well does no harm.
+        for subscription in SUBSCRIPTIONS.into_iter().filter(|subscription| *subscription != "/#") {
+            let other: TopicFilter = subscription.parse().unwrap();
+            let expected: Vec<u32> = (0_u32..)
+                .zip(&filters)
+                .filter(|(_, f)| have_one_in_common(f, &other))
+                .map(|(i, _)| i)
+                .collect();
+            assert_eq!(tree.overlapping(&other).as_slice(), expected, "{subscription}");
+        }
+        assert_eq!(tree.overlapping(&"b".parse().unwrap()).as_slice(), [0, 1]);
     }
 
     #[test]

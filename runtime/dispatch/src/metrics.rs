@@ -11,6 +11,8 @@ pub(crate) struct Metrics {
     failed: Counter,
     replaced: Counter,
     fanned_out: Counter,
+    allowed: Counter,
+    changed: Counter,
 }
 
 impl Metrics {
@@ -32,6 +34,8 @@ impl Metrics {
             failed: verdict("fail"),
             replaced: verdict("replace"),
             fanned_out: verdict("fan-out"),
+            allowed: verdict("allow"),
+            changed: verdict("change"),
         }
     }
 
@@ -49,6 +53,8 @@ impl Metrics {
             Verdict::Fail(_) => self.failed.increment(1),
             Verdict::Replace(_) => self.replaced.increment(1),
             Verdict::FanOut(_) => self.fanned_out.increment(1),
+            Verdict::Allow => self.allowed.increment(1),
+            Verdict::Change(_) => self.changed.increment(1),
         }
     }
 }

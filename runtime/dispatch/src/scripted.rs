@@ -7,27 +7,49 @@ use parking_lot::Mutex;
 use tidegate_event::{
     AckError, AckPart, Event, IdSource, Message, Node, Origin, QoS, Scope, Tenant, Verdict, now_ms,
 };
+use tidegate_module::ErrorPolicy;
 
 use crate::run::Step;
 
 type Script = Box<dyn Fn(&Message) -> Verdict + Send + Sync>;
+type Opinion = Box<dyn Fn(&Event) -> Result<Verdict, ErrorPolicy> + Send + Sync>;
 
 /// A module with a script, or an action that holds its part until it is told to complete.
 pub(crate) struct Scripted {
     script: Option<Script>,
+    opinion: Option<Opinion>,
     seen: Mutex<Vec<Arc<Message>>>,
+    /// The topics it was asked about.
+    asked: Mutex<Vec<String>>,
     parts: Mutex<Vec<AckPart>>,
 }
 
 impl Scripted {
     /// A module that answers with what `script` makes of the message.
     pub(crate) fn module(script: impl Fn(&Message) -> Verdict + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { script: Some(Box::new(script)), seen: Mutex::default(), parts: Mutex::default() })
+        Self::made(Some(Box::new(script)), None)
+    }
+
+    /// A module that is asked for leave; `Err`: it fails, and that is its policy.
+    pub(crate) fn asked(
+        opinion: impl Fn(&Event) -> Result<Verdict, ErrorPolicy> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Self::made(None, Some(Box::new(opinion)))
     }
 
     /// An action of level `stored`.
     pub(crate) fn action() -> Arc<Self> {
-        Arc::new(Self { script: None, seen: Mutex::default(), parts: Mutex::default() })
+        Self::made(None, None)
+    }
+
+    fn made(script: Option<Script>, opinion: Option<Opinion>) -> Arc<Self> {
+        Arc::new(Self {
+            script,
+            opinion,
+            seen: Mutex::default(),
+            asked: Mutex::default(),
+            parts: Mutex::default(),
+        })
     }
 
     pub(crate) fn is_module(&self) -> bool {
@@ -37,6 +59,16 @@ impl Scripted {
     /// The messages it was called with, in order.
     pub(crate) fn seen(&self) -> Vec<Arc<Message>> {
         self.seen.lock().clone()
+    }
+
+    /// The topics it was asked about, in order.
+    pub(crate) fn questions(&self) -> Vec<String> {
+        self.asked.lock().clone()
+    }
+
+    pub(crate) fn ask(&self, event: &Event) -> Result<Verdict, ErrorPolicy> {
+        self.asked.lock().push(event.topic().unwrap_or_default().to_owned());
+        self.opinion.as_ref().map_or(Ok(Verdict::Pass), |opinion| opinion(event))
     }
 
     /// Completes every part it holds.

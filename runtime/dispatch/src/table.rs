@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate_event::hook::TopicOf;
-use tidegate_event::{Event, Hook, TopicFilter, TopicName};
+use tidegate_event::{Access, Event, Hook, TopicFilter, TopicName};
 use tidegate_module::Module;
 use tidegate_store::Action;
 
@@ -83,6 +83,14 @@ impl HookTable {
             (None, Event::SessionSubscribed { filter, .. } | Event::SessionUnsubscribed { filter, .. }) => {
                 row.tree.covering(filter)
             }
+            (None, Event::ClientAuthorize { access: Access::Publish(message), .. }) => {
+                row.tree.matching(&message.topic)
+            }
+            (
+                None,
+                Event::ClientAuthorize { access: Access::Subscribe(request), .. }
+                | Event::ClientSubscribe { request, .. },
+            ) => row.tree.overlapping(&request.filter.filter),
             _ => Matches::from_slice(row.tree.all()),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::hook::{Field, Hook};
-use crate::{Client, Message, MsgId, Node, QoS, Tenant, TopicFilter, now_ms};
+use crate::{Access, Client, Message, MsgId, Node, Password, QoS, Requested, Tenant, TopicFilter, now_ms};
 
 /// Why a network connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,6 +112,27 @@ pub enum Event {
         /// fire for modules, rules and custom statements.
         explicit: bool,
     },
+    /// [`Hook::ClientAuthenticate`].
+    ClientAuthenticate {
+        /// Who wants to connect.
+        client: Arc<Client>,
+        /// The password of CONNECT. `Debug` does not show it.
+        password: Option<Password>,
+    },
+    /// [`Hook::ClientAuthorize`].
+    ClientAuthorize {
+        /// Who wants it.
+        client: Arc<Client>,
+        /// What it wants.
+        access: Access,
+    },
+    /// [`Hook::ClientSubscribe`].
+    ClientSubscribe {
+        /// Who wants to subscribe.
+        client: Arc<Client>,
+        /// To what, as the handlers so far left it.
+        request: Arc<Requested>,
+    },
 }
 
 /// The value of a [`Field`].
@@ -139,6 +160,9 @@ impl Event {
             Self::MessagePublish { .. } => Hook::MessagePublish,
             Self::MessageDeliver { .. } => Hook::MessageDeliver,
             Self::MessageAcked { .. } => Hook::MessageAcked,
+            Self::ClientAuthenticate { .. } => Hook::ClientAuthenticate,
+            Self::ClientAuthorize { .. } => Hook::ClientAuthorize,
+            Self::ClientSubscribe { .. } => Hook::ClientSubscribe,
         }
     }
 
@@ -151,12 +175,15 @@ impl Event {
             | Self::SessionSubscribed { client, .. }
             | Self::SessionUnsubscribed { client, .. }
             | Self::MessageDeliver { client, .. }
-            | Self::MessageAcked { client, .. } => Some(client),
+            | Self::MessageAcked { client, .. }
+            | Self::ClientAuthenticate { client, .. }
+            | Self::ClientAuthorize { client, .. }
+            | Self::ClientSubscribe { client, .. } => Some(client),
             Self::MessagePublish { message, .. } => message.publisher.as_ref(),
         }
     }
 
-    /// The message, for hooks that have one.
+    /// The message, for hooks that are about one. That a client asks for leave to publish one is not.
     pub const fn message(&self) -> Option<&Arc<Message>> {
         match self {
             Self::MessagePublish { message, .. }
@@ -176,7 +203,22 @@ impl Event {
             | Self::SessionSubscribed { client, .. }
             | Self::SessionUnsubscribed { client, .. }
             | Self::MessageDeliver { client, .. }
-            | Self::MessageAcked { client, .. } => &client.tenant,
+            | Self::MessageAcked { client, .. }
+            | Self::ClientAuthenticate { client, .. }
+            | Self::ClientAuthorize { client, .. }
+            | Self::ClientSubscribe { client, .. } => &client.tenant,
+        }
+    }
+
+    /// The topic name or filter it is about; what a client asks for is as it wrote it, `$share/` included.
+    pub fn topic(&self) -> Option<&str> {
+        match self {
+            Self::SessionSubscribed { filter, .. } | Self::SessionUnsubscribed { filter, .. } => {
+                Some(filter.as_str())
+            }
+            Self::ClientAuthorize { access, .. } => Some(access.topic()),
+            Self::ClientSubscribe { request, .. } => Some(&request.text),
+            _ => self.message().map(|message| message.topic.as_str()),
         }
     }
 
@@ -216,22 +258,20 @@ impl Event {
             Field::Timestamp => {
                 let ms = match self {
                     Self::MessagePublish { message, .. } => message.timestamp_ms,
-                    Self::ClientConnected { client } => client.connected_at_ms,
+                    Self::ClientConnected { client } | Self::ClientAuthenticate { client, .. } => {
+                        client.connected_at_ms
+                    }
                     _ => now_ms(),
                 };
                 Value::Int(i64::try_from(ms).unwrap_or(i64::MAX))
             }
             Field::Tenant => text(self.tenant().name()),
-            Field::Topic => match (self, message) {
-                (_, Some(message)) => text(message.topic.as_str()),
-                (Self::SessionSubscribed { filter, .. } | Self::SessionUnsubscribed { filter, .. }, _) => {
-                    text(filter.as_str())
-                }
-                _ => Value::Null,
-            },
+            Field::Topic => self.topic().map_or(Value::Null, text),
             Field::Qos => match (self, message) {
                 (_, Some(message)) => Value::Int(message.qos.level().into()),
                 (Self::SessionSubscribed { qos, .. }, _) => Value::Int(qos.level().into()),
+                (Self::ClientAuthorize { access, .. }, _) => Value::Int(access.qos().level().into()),
+                (Self::ClientSubscribe { request, .. }, _) => Value::Int(request.qos.level().into()),
                 _ => Value::Null,
             },
             Field::Msgid => message.map_or(Value::Null, |m| Value::Text(Cow::Owned(m.id.to_string()))),
@@ -293,6 +333,30 @@ mod tests {
         }
         assert_eq!(event.value(Field::Qos, &node), Value::Int(1));
         assert_eq!(event.value(Field::Username, &node), Value::Null);
+    }
+
+    #[test]
+    fn what_a_client_asks_for_has_its_topic_and_qos() {
+        let (node, client) = (Node::default(), Arc::new(crate::access::tests::client()));
+        let request = Arc::new(Requested::parse("$share/g/a/+".into(), QoS::ExactlyOnce).unwrap());
+        let Event::MessagePublish { message, .. } = publish(b"x") else { panic!("publish") };
+        for (event, topic, qos) in [
+            (Event::ClientAuthorize { client: client.clone(), access: Access::Publish(message) }, "a/b", 1),
+            (
+                Event::ClientAuthorize { client: client.clone(), access: Access::Subscribe(request.clone()) },
+                "$share/g/a/+",
+                2,
+            ),
+            (Event::ClientSubscribe { client, request }, "$share/g/a/+", 2),
+        ] {
+            assert!(event.message().is_none());
+            assert_eq!(event.value(Field::Topic, &node), Value::Text(topic.into()));
+            assert_eq!(event.value(Field::Qos, &node), Value::Int(qos));
+            for field in event.hook().row().fields {
+                let absent = event.value(*field, &node) == Value::Null;
+                assert_eq!(absent, *field == Field::Username, "{}", field.name());
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Dispatch, statement variables, guest linking, metrics and the reference page are derived from the rows;
 //! a test compares the WIT names with the files under `wit/`.
 
+use crate::ReasonCode;
+
 /// A point in the life of a client, session or message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -23,6 +25,12 @@ pub enum Hook {
     MessageDeliver,
     /// A subscriber's PUBACK or PUBCOMP arrived.
     MessageAcked,
+    /// CONNECT is complete, no session has been touched: may the client connect?
+    ClientAuthenticate,
+    /// May the client publish to a topic, or subscribe to a filter? Before message.publish and client.subscribe.
+    ClientAuthorize,
+    /// A subscription that the client asks for, before it is granted; once per topic filter.
+    ClientSubscribe,
 }
 
 /// A variable that handlers of a hook can read (`spec`: backends, hooks and variables).
@@ -116,6 +124,9 @@ pub enum TopicOf {
     Message,
     /// The subscription's filter: the handler's filter must cover it.
     Subscription,
+    /// The topic name or filter that a client wants to use. A handler's filter must match the name; it must overlap
+    /// the filter: who guards `a/b` is asked about `a/#` too.
+    Access,
 }
 
 /// What the answer of a handler can change.
@@ -129,6 +140,18 @@ pub enum Decides {
     Deliver,
     /// Subscriptions to add.
     Subscriptions,
+    /// Ignore, allow, refuse.
+    Access,
+    /// Ignore, allow, refuse, or another subscription instead.
+    Grant,
+}
+
+impl Decides {
+    /// Whether the client waits for leave: the first handler with an opinion decides, one that fails refuses, and
+    /// no action can stand there.
+    pub const fn is_leave(self) -> bool {
+        matches!(self, Self::Access | Self::Grant)
+    }
 }
 
 /// A row of the catalogue.
@@ -153,7 +176,7 @@ pub struct Row {
 use Field::*;
 
 /// Every hook, in the order of [`Hook`].
-pub const CATALOGUE: [Row; 8] = [
+pub const CATALOGUE: [Row; 11] = [
     Row {
         hook: Hook::ClientConnected,
         name: "client.connected",
@@ -229,6 +252,33 @@ pub const CATALOGUE: [Row; 8] = [
         topic: TopicOf::Message,
         decides: Decides::Nothing,
     },
+    Row {
+        hook: Hook::ClientAuthenticate,
+        name: "client.authenticate",
+        interface: "tidegate:hooks/client-authenticate",
+        function: "on-client-authenticate",
+        fields: &[Clientid, Username, Peerhost, Node, Timestamp, Tenant],
+        topic: TopicOf::None,
+        decides: Decides::Access,
+    },
+    Row {
+        hook: Hook::ClientAuthorize,
+        name: "client.authorize",
+        interface: "tidegate:hooks/client-authorize",
+        function: "on-client-authorize",
+        fields: &[Clientid, Username, Peerhost, Node, Timestamp, Tenant, Topic, Qos],
+        topic: TopicOf::Access,
+        decides: Decides::Access,
+    },
+    Row {
+        hook: Hook::ClientSubscribe,
+        name: "client.subscribe",
+        interface: "tidegate:hooks/client-subscribe",
+        function: "on-client-subscribe",
+        fields: &[Clientid, Username, Peerhost, Node, Timestamp, Tenant, Topic, Qos],
+        topic: TopicOf::Access,
+        decides: Decides::Grant,
+    },
 ];
 
 impl Hook {
@@ -248,6 +298,15 @@ impl Hook {
     /// Its name in configuration.
     pub const fn name(self) -> &'static str {
         self.row().name
+    }
+
+    /// What an MQTT 5 client is told when a handler of the hook failed and its policy is to refuse: something
+    /// that makes a good client try again.
+    pub const fn failure(self) -> ReasonCode {
+        match self {
+            Self::ClientAuthenticate => ReasonCode::SERVER_UNAVAILABLE,
+            _ => ReasonCode::IMPLEMENTATION_SPECIFIC,
+        }
     }
 
     /// The hook called `name`.

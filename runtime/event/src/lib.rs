@@ -13,6 +13,7 @@
 //!
 //! It does no I/O and knows no protocol, guest or database.
 
+mod access;
 pub mod ack;
 mod client;
 mod control;
@@ -29,6 +30,7 @@ mod tenant;
 mod topic;
 mod verdict;
 
+pub use access::{Access, Password, Requested};
 pub use ack::{AckError, AckJoin, AckPart};
 pub use client::{Client, Protocol};
 pub use control::{Control, ControlError};

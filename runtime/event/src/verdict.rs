@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::Message;
+use crate::{Message, Requested};
 
 /// An MQTT 5 reason code (clause 2.4). On 3.1.1, which has none, a refused message is acknowledged and dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,17 +26,22 @@ impl ReasonCode {
 /// The outcome of all handlers of one event.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// Go on with the message as it is (all other hooks always pass).
+    /// Go on with the message as it is; nobody objects to what the client asks for (observers always pass).
     Pass,
+    /// A handler allows what the client asks for: none after it is asked.
+    Allow,
     /// Acknowledge as a success, but do not route.
     Drop,
-    /// Do not route; MQTT 5 publishers get this reason code, others a plain acknowledgement.
+    /// Do not route; MQTT 5 publishers get this reason code, others a plain acknowledgement. Refuse a connection or
+    /// a subscription with this code, or what is nearest to it in the client's version.
     Reject(ReasonCode),
     /// A handler failed and its policy is to refuse: MQTT 5 publishers get this reason code, others are
-    /// disconnected without an acknowledgement, so that they send again.
+    /// disconnected without an acknowledgement, so that they send again. A connection or a subscription is refused.
     Fail(ReasonCode),
     /// Route this message instead.
     Replace(Arc<Message>),
     /// Route these messages instead, in this order.
     FanOut(Vec<Arc<Message>>),
+    /// Grant this subscription instead.
+    Change(Arc<Requested>),
 }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tidegate_event::{Client, Event, Hook, Message, TopicFilter};
+use tidegate_event::{Access, Client, Event, Hook, Message, TopicFilter};
 
 use crate::bindings::tidegate::broker::types as wit;
 use crate::translate;
@@ -24,7 +24,17 @@ struct EventOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     filter: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     qos: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retain: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_base64: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -83,24 +93,51 @@ impl<'a> From<&'a Message> for MessageOut<'a> {
 /// # Errors
 /// The serialiser's, which has no reason to fail on these types.
 pub(crate) fn event(event: &Event) -> serde_json::Result<Vec<u8>> {
-    let (mut reason, mut filter, mut qos) = (None, None, None);
-    match event {
-        Event::ClientDisconnected { reason: why, .. } => reason = Some(why.name()),
-        Event::SessionSubscribed { filter: to, qos: granted, .. } => {
-            filter = Some(to.as_str());
-            qos = Some(granted.level());
-        }
-        Event::SessionUnsubscribed { filter: from, .. } => filter = Some(from.as_str()),
-        _ => {}
-    }
-    serde_json::to_vec(&EventOut {
+    let mut out = EventOut {
         hook: event.hook().name(),
         client: event.client().map(|client| ClientOut::from(&**client)),
         message: event.message().map(|message| MessageOut::from(&**message)),
-        reason,
-        filter,
-        qos,
-    })
+        reason: None,
+        filter: None,
+        topic: None,
+        qos: None,
+        retain: None,
+        access: None,
+        password: None,
+        password_base64: None,
+    };
+    match event {
+        Event::ClientDisconnected { reason, .. } => out.reason = Some(reason.name()),
+        Event::SessionSubscribed { filter, qos, .. } => {
+            out.filter = Some(filter.as_str());
+            out.qos = Some(qos.level());
+        }
+        Event::SessionUnsubscribed { filter, .. } => out.filter = Some(filter.as_str()),
+        Event::ClientAuthenticate { password: Some(password), .. } => {
+            out.password = std::str::from_utf8(password.bytes()).ok();
+            out.password_base64 = out.password.is_none().then(|| BASE64.encode(password.bytes()));
+        }
+        Event::ClientAuthorize { access, .. } => {
+            out.qos = Some(access.qos().level());
+            match access {
+                Access::Publish(message) => {
+                    out.access = Some("publish");
+                    out.topic = Some(access.topic());
+                    out.retain = Some(message.retain);
+                }
+                Access::Subscribe(_) => {
+                    out.access = Some("subscribe");
+                    out.filter = Some(access.topic());
+                }
+            }
+        }
+        Event::ClientSubscribe { request, .. } => {
+            out.filter = Some(&request.text);
+            out.qos = Some(request.qos.level());
+        }
+        _ => {}
+    }
+    serde_json::to_vec(&out)
 }
 
 /// What a guest answers to an event or to `init`.
@@ -112,6 +149,7 @@ pub(crate) struct AnswerIn {
     pub(crate) message: Option<MessageIn>,
     pub(crate) messages: Option<Vec<MessageIn>>,
     pub(crate) subscriptions: Vec<SubscriptionIn>,
+    pub(crate) subscription: Option<SubscriptionIn>,
     pub(crate) error: Option<String>,
     pub(crate) retry: bool,
 }

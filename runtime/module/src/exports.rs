@@ -87,6 +87,9 @@ for_each_hook! {
     MessagePublish => message_publish,
     MessageDeliver => message_deliver,
     MessageAcked => message_acked,
+    ClientAuthenticate => client_authenticate,
+    ClientAuthorize => client_authorize,
+    ClientSubscribe => client_subscribe,
 }
 
 fn find<T>(

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_event::{Event, Hook, Scope, TopicFilter, Verdict};
+use tidegate_event::{Event, Hook, Password, Scope, TopicFilter, Verdict};
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, Trap};
@@ -14,6 +14,7 @@ use crate::bindings::tidegate::hooks::types::{HookError, Subscription};
 use crate::budget::{Budget, TimedOut};
 use crate::error::{CallError, GuestFailure, Limit, LoadError};
 use crate::exports::{Exports, Functions};
+use crate::leave;
 use crate::module::Answer;
 use crate::raw;
 use crate::state::{Shared, State};
@@ -293,6 +294,29 @@ async fn dispatch(
             Ok(Reply::observed(
                 hook.call_on_session_unsubscribed(store, number, client, filter.as_str()).await?,
             ))
+        }
+        Event::ClientAuthenticate { client, password } => {
+            let Some(hook) = &functions.client_authenticate else { return Ok(Reply::NotHandled) };
+            let (client, password) = (texts.client(client), password.as_ref().map(Password::bytes));
+            let call = pin!(hook.call_on_client_authenticate(store, number, client, password));
+            let answer = call.await?;
+            Ok(Reply::decided(answer, |decision| leave::decision(decision, &leave::CONNECT)))
+        }
+        Event::ClientAuthorize { client, access } => {
+            let Some(hook) = &functions.client_authorize else { return Ok(Reply::NotHandled) };
+            let client = texts.client(client);
+            let (kind, retain, refusals) = leave::access(access);
+            let (topic, qos) = (access.topic(), qos_out(access.qos()));
+            let call = pin!(hook.call_on_client_authorize(store, number, client, kind, topic, qos, retain));
+            let answer = call.await?;
+            Ok(Reply::decided(answer, |decision| leave::decision(decision, refusals)))
+        }
+        Event::ClientSubscribe { client, request } => {
+            let Some(hook) = &functions.client_subscribe else { return Ok(Reply::NotHandled) };
+            let (client, qos) = (texts.client(client), qos_out(request.qos));
+            let call = pin!(hook.call_on_client_subscribe(store, number, client, &request.text, qos));
+            let answer = call.await?;
+            Ok(Reply::decided(answer, leave::grant))
         }
     }
 }

@@ -8,7 +8,7 @@
 //! | its manifest says what it may | `manifest/`, `grants`, `terms` |
 //! | its imports are linked, its exports found | `imports/`, `exports`, `bindings` (from `wit/`) |
 //! | instances are kept warm, and make room for others | `pool`, `slots`, `instance`, `state` |
-//! | an event is handed over and answered | [`Module::call`], `translate`; as JSON: `raw`, `envelope` |
+//! | an event is handed over and answered | [`Module::call`], `translate`, `leave`; as JSON: `raw`, `envelope` |
 //! | a guest computes, allocates or writes too much | `budget`, `ticker`, `limiter`, `output` |
 //!
 //! Guests are not trusted: they get no files, no network and no environment, every call is bounded in time,
@@ -30,6 +30,7 @@ mod host;
 mod imports;
 mod inspect;
 mod instance;
+mod leave;
 mod limiter;
 mod manifest;
 mod meters;

@@ -18,7 +18,7 @@ const MAX_DOUBLINGS: u32 = 16;
 /// What a module answered.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// What becomes of the message; [`Verdict::Pass`] for hooks that decide nothing.
+    /// What becomes of the message, or of what a client asks for; [`Verdict::Pass`] for hooks that decide nothing.
     pub verdict: Verdict,
     /// Subscriptions to add (client.connected).
     pub subscriptions: Vec<(TopicFilter, QoS)>,
@@ -156,10 +156,12 @@ impl Module {
     }
 
     /// What happens to an event of `hook` when [`Self::call`] fails. What a hook cannot decide, no policy
-    /// decides: `reject` of a delivery drops it, and observers always pass.
+    /// decides: `reject` of a delivery drops it, and observers always pass. Where a client needs leave, the default
+    /// is to refuse it.
     pub fn policy(&self, hook: Hook) -> ErrorPolicy {
         match (hook, self.on_error.policy) {
             (Hook::MessagePublish, policy) => policy.unwrap_or(ErrorPolicy::Reject),
+            (hook, policy) if hook.row().decides.is_leave() => policy.unwrap_or(ErrorPolicy::Reject),
             (Hook::MessageDeliver, Some(ErrorPolicy::Drop | ErrorPolicy::Reject)) => ErrorPolicy::Drop,
             _ => ErrorPolicy::Pass,
         }
@@ -236,7 +238,7 @@ impl Module {
             version = self.short_hash(),
             hook = event.hook().name(),
             client = event.client().map(|client| &*client.id),
-            topic = message.map(|message| message.topic.as_str()),
+            topic = event.topic(),
             msgid = message.map(|message| tracing::field::display(message.id)),
             unlogged = self.counts.unlogged.swap(0, Ordering::Relaxed),
             "the module failed: {error}"

@@ -6,12 +6,18 @@ use tidegate_event::{Event, Hook, TopicFilter, Verdict};
 use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, Instance, InstancePre, TypedFunc};
 
-use crate::bindings::tidegate::hooks::types::{Delivery, HookError, Subscription, Verdict as GuestVerdict};
+use crate::bindings::tidegate::hooks::types::{
+    Decision, Delivery, Grant, HookError, Subscription, Verdict as GuestVerdict,
+};
 use crate::envelope::{self, AnswerIn, HooksIn, MessageIn};
 use crate::error::LoadError;
 use crate::instance::{Reply, subscriptions};
+use crate::leave;
 use crate::state::State;
 use crate::translate;
+
+/// What a refusal says that gives no reason code (MQTT 5: not authorised).
+const NOT_AUTHORIZED: u8 = 0x87;
 
 /// The function's name, at the root of the component.
 const HANDLE: &str = "handle";
@@ -109,6 +115,12 @@ fn reply(answer: &[u8], event: &Event, state: &State) -> Result<Reply, String> {
                 .map(|wanted| Ok(Subscription { filter: wanted.filter, qos: envelope::qos(wanted.qos)? }));
             return Ok(subscriptions(wanted.collect::<Result<_, String>>()?));
         }
+        Event::ClientAuthenticate { .. } => leave::decision(decision(&answer)?, &leave::CONNECT)?,
+        Event::ClientAuthorize { access, .. } => {
+            let (_, _, refusals) = leave::access(access);
+            leave::decision(decision(&answer)?, refusals)?
+        }
+        Event::ClientSubscribe { .. } => leave::grant(grant(answer)?)?,
         _ => match answer.verdict.as_deref() {
             None | Some("pass") => Verdict::Pass,
             Some(word) => {
@@ -156,5 +168,31 @@ fn delivery(answer: AnswerIn, original: &tidegate_event::Message) -> Result<Deli
                 translate::brief(other)
             ));
         }
+    })
+}
+
+fn decision(answer: &AnswerIn) -> Result<Decision, String> {
+    Ok(match answer.verdict.as_deref() {
+        None | Some("pass" | "ignore") => Decision::Ignore,
+        Some("allow") => Decision::Allow,
+        Some("refuse") => Decision::Refuse(answer.reason_code.unwrap_or(NOT_AUTHORIZED)),
+        Some(other) => {
+            return Err(format!(
+                "unknown verdict {} on what a client asks for; known are ignore, allow, refuse",
+                translate::brief(other)
+            ));
+        }
+    })
+}
+
+fn grant(answer: AnswerIn) -> Result<Grant, String> {
+    if answer.verdict.as_deref() == Some("change") {
+        let other = answer.subscription.ok_or("verdict change needs a subscription")?;
+        return Ok(Grant::Change(Subscription { filter: other.filter, qos: envelope::qos(other.qos)? }));
+    }
+    Ok(match decision(&answer)? {
+        Decision::Ignore => Grant::Ignore,
+        Decision::Allow => Grant::Allow,
+        Decision::Refuse(code) => Grant::Refuse(code),
     })
 }

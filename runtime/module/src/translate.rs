@@ -12,6 +12,7 @@ use tidegate_event::{
 
 use crate::bindings::tidegate::broker::types as wit;
 use crate::bindings::tidegate::hooks::types::{Delivery, Verdict as GuestVerdict};
+use crate::leave;
 
 /// The longest text a user property can carry (MQTT 5 clause 1.5.4).
 const MAX_STRING_BYTES: usize = 65_535;
@@ -326,16 +327,9 @@ pub(crate) fn verdict(answer: GuestVerdict, original: &Message, ids: &IdSource) 
     })
 }
 
-/// A reason code a PUBACK or PUBREC may refuse with (MQTT 5 clause 3.4.2.1).
+/// A reason code a PUBACK or PUBREC may refuse with.
 fn reason(code: u8) -> Result<u8, String> {
-    const REFUSALS: [u8; 7] = [0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
-    if REFUSALS.contains(&code) {
-        return Ok(code);
-    }
-    Err(format!(
-        "reason code {code:#04x} is none a publish can be refused with; those are {}",
-        REFUSALS.map(|code| format!("{code:#04x}")).join(", ")
-    ))
+    leave::PUBLISH.check(code)
 }
 
 /// The verdict on a delivery of `original`.

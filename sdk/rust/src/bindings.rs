@@ -70,4 +70,16 @@ worlds! {
         "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
         "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
     }
+    client_authenticate = "tidegate:sdk/client-authenticate" {
+        "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
+        "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
+    }
+    client_authorize = "tidegate:sdk/client-authorize" {
+        "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
+        "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
+    }
+    client_subscribe = "tidegate:sdk/client-subscribe" {
+        "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
+        "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
+    }
 }

@@ -13,10 +13,14 @@
 /// | `session_created` | `fn(Event, Client)` | `Result<()>` |
 /// | `session_subscribed` | `fn(Event, Client, String, Qos)`, the filter and the granted QoS | `Result<()>` |
 /// | `session_unsubscribed` | `fn(Event, Client, String)`, the filter | `Result<()>` |
+/// | `client_authenticate` | `fn(Event, Client, Option<Vec<u8>>)`, the password | [`Result<Decision>`](crate::Decision) |
+/// | `client_authorize` | `fn(Event, Client, Access, String, Qos, bool)`: to do what, the topic or filter, QoS, RETAIN | [`Result<Decision>`](crate::Decision) |
+/// | `client_subscribe` | `fn(Event, Client, String, Qos)`, the filter and the QoS asked for | [`Result<Grant>`](crate::Grant) |
 /// | `init` | `fn(`[`Config`](crate::config::Config)`)` | `Result<(), String>` |
 ///
 /// The client of `message_publish` is absent for messages that no client sent. For deliver and acked the
-/// client is the subscriber. `init` is no hook: it runs once on every new instance before any event, and an
+/// client is the subscriber. The hooks `client_authenticate`, `client_authorize` and `client_subscribe` are asked for
+/// leave: the first module with an opinion decides, and one that fails refuses. `init` is no hook: it runs once on every new instance before any event, and an
 /// error there keeps the previous version of the module serving.
 ///
 /// ```no_run
@@ -152,13 +156,57 @@ macro_rules! __export_hook {
             { ($crate::Event::from_number(event), client, message) }
         }
     };
+    (client_authenticate, $handler:path) => {
+        $crate::__export_function! {
+            client_authenticate, $handler,
+            $crate::bindings::client_authenticate::exports::tidegate::hooks::client_authenticate::Guest,
+            fn($crate::Event, $crate::Client, ::core::option::Option<::std::vec::Vec<u8>>)
+                -> $crate::Result<$crate::Decision>,
+            fn on_client_authenticate(
+                event: u64,
+                client: $crate::Client,
+                password: ::core::option::Option<::std::vec::Vec<u8>>
+            ) -> ($crate::Result<$crate::Decision>)
+            { ($crate::Event::from_number(event), client, password) }
+        }
+    };
+    (client_authorize, $handler:path) => {
+        $crate::__export_function! {
+            client_authorize, $handler,
+            $crate::bindings::client_authorize::exports::tidegate::hooks::client_authorize::Guest,
+            fn($crate::Event, $crate::Client, $crate::Access, ::std::string::String, $crate::Qos, bool)
+                -> $crate::Result<$crate::Decision>,
+            fn on_client_authorize(
+                event: u64,
+                client: $crate::Client,
+                access: $crate::Access,
+                topic: ::std::string::String,
+                qos: $crate::Qos,
+                retain: bool
+            ) -> ($crate::Result<$crate::Decision>)
+            { ($crate::Event::from_number(event), client, access, topic, qos, retain) }
+        }
+    };
+    (client_subscribe, $handler:path) => {
+        $crate::__export_function! {
+            client_subscribe, $handler,
+            $crate::bindings::client_subscribe::exports::tidegate::hooks::client_subscribe::Guest,
+            fn($crate::Event, $crate::Client, ::std::string::String, $crate::Qos)
+                -> $crate::Result<$crate::Grant>,
+            fn on_client_subscribe(
+                event: u64, client: $crate::Client, filter: ::std::string::String, qos: $crate::Qos
+            ) -> ($crate::Result<$crate::Grant>)
+            { ($crate::Event::from_number(event), client, filter, qos) }
+        }
+    };
     ($other:ident, $handler:path) => {
         ::core::compile_error!(::core::concat!(
             "no hook `",
             ::core::stringify!($other),
             "`: expected init, client_connected, ",
             "client_disconnected, session_created, session_subscribed, session_unsubscribed, ",
-            "message_publish, message_deliver or message_acked"
+            "message_publish, message_deliver, message_acked, client_authenticate, client_authorize or ",
+            "client_subscribe"
         ));
     };
 }

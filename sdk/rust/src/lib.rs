@@ -36,7 +36,8 @@
 //!
 //! A handler answers [`Result`]. Every error of this crate turns into a [`HookError`] by `?`, as
 //! [`HookError::Retry`] where the same call may succeed later and as [`HookError::Failed`] otherwise; text
-//! does so too: `.ok_or("no device")?`. What then becomes of the event is the manifest's `[on_error]` policy.
+//! does so too: `.ok_or("no device")?`. What then becomes of the event is the manifest's `[on_error]` policy; a
+//! client that needs leave gets none, unless the policy is `pass`.
 //! A panic discards the instance and counts as an error of the event.
 //!
 //! # Tests
@@ -64,7 +65,9 @@ pub mod reason;
 pub mod sql;
 
 pub use bindings::imports::tidegate::broker::types::{Client, Message, Qos};
-pub use bindings::imports::tidegate::hooks::types::{Delivery, HookError, Subscription, Verdict};
+pub use bindings::imports::tidegate::hooks::types::{
+    Access, Decision, Delivery, Grant, HookError, Subscription, Verdict,
+};
 pub use bindings::imports::tidegate::storage::types::{Error as StorageError, Failure};
 pub use event::Event;
 

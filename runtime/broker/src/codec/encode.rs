@@ -40,8 +40,9 @@ fn return_code(reason: ReasonCode) -> u8 {
         0x84 => 1,
         0x85 => 2,
         0x86 => 4,
-        // Not authorised, banned, bad authentication method.
-        0x87 | 0x8a | 0x8c => 5,
+        // Not authorised, banned, bad authentication method; and a will that is not taken, which trying again
+        // cannot help.
+        0x87 | 0x8a | 0x8c | 0x90 | 0x99..=0x9b => 5,
         _ => 3,
     }
 }

@@ -315,7 +315,7 @@ where
                 let original = std::mem::replace(&mut delivery.message, other);
                 self.write(delivery, Some(original));
             }
-            Verdict::Pass => self.write(delivery, None),
+            Verdict::Pass | Verdict::Allow | Verdict::Change(_) => self.write(delivery, None),
             Verdict::FanOut(_) => {
                 // The hook's answer has no such case; the message goes on as it is rather than be lost.
                 tracing::warn!(client = %self.client.id, "message.deliver cannot fan out");

@@ -3,13 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
-use tidegate_event::{Change, Client, DisconnectReason, Protocol, ReasonCode, now_ms};
+use tidegate_event::{Change, Client, DisconnectReason, Hook, Protocol, ReasonCode, now_ms};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use super::Connection;
+use super::authenticate::{self, Asked};
 use crate::broker::Shared;
 use crate::codec::{CodecError, ConnAck, ConnAckProperties, Connect, Decoder, Incoming, Outgoing, encode};
 use crate::listener::Counted;
@@ -40,15 +43,17 @@ where
 {
     let mut decoder = Decoder::new(shared.config.codec_limits());
     let mut input = BytesMut::new();
+    // Until then the client must be connected, or be told why it is not.
+    let deadline = after(shared.config.connect_timeout);
     let connect = tokio::select! {
-        connect = read_connect(&shared, &mut stream, &mut decoder, &mut input) => connect,
+        connect = read_connect(&mut stream, &mut decoder, &mut input, deadline) => connect,
         () = shared.stopping.cancelled() => Err(Refused::Gone),
     };
     match connect {
         Ok(connect) => {
             // On the heap, so that a connection that never sends CONNECT costs little.
             if let Some(connection) =
-                Box::pin(welcome(&shared, stream, peer, decoder, input, *connect, count)).await
+                Box::pin(welcome(&shared, stream, peer, decoder, input, *connect, deadline, count)).await
             {
                 connection.run().await;
             }
@@ -69,11 +74,18 @@ where
     }
 }
 
+/// When `timeout` from now is over. One that is longer than the clock goes ends never.
+fn after(timeout: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or(now + NEVER)
+}
+
 async fn read_connect<S: AsyncRead + Unpin>(
-    shared: &Shared,
     stream: &mut S,
     decoder: &mut Decoder,
     input: &mut BytesMut,
+    deadline: Instant,
 ) -> Result<Box<Connect>, Refused> {
     let reading = async {
         loop {
@@ -91,7 +103,7 @@ async fn read_connect<S: AsyncRead + Unpin>(
             }
         }
     };
-    tokio::time::timeout(shared.config.connect_timeout, reading).await.unwrap_or(Err(Refused::TooLate))
+    tokio::time::timeout_at(deadline, reading).await.unwrap_or(Err(Refused::TooLate))
 }
 
 /// In which version a refused CONNECT is answered; `None`: not at all (MQTT 5 clause 3.1.4, 4.13.1).
@@ -129,13 +141,15 @@ async fn farewell<S: AsyncWrite + Unpin>(
 }
 
 /// Gives the client its session and CONNACK. `None`: it was refused, or taken over at once.
+#[expect(clippy::too_many_arguments, reason = "the parts of a connection that is yet to be")]
 async fn welcome<S>(
     shared: &Arc<Shared>,
-    stream: S,
+    mut stream: S,
     peer: SocketAddr,
     decoder: Decoder,
-    input: BytesMut,
+    mut input: BytesMut,
     connect: Connect,
+    deadline: Instant,
     count: Counted,
 ) -> Option<Box<Connection<S>>>
 where
@@ -156,7 +170,8 @@ where
         detached_text(&connect.client_id)
     };
     let expiry = session_expiry(shared, &connect);
-    let client = Arc::new(Client {
+    let next_number = || shared.connection_numbers.fetch_add(1, Ordering::Relaxed);
+    let mut client = Arc::new(Client {
         id,
         username: connect.username.as_ref().map(detached_text),
         peer,
@@ -165,8 +180,32 @@ where
         keep_alive: connect.keep_alive,
         clean_start: connect.clean_start,
         connected_at_ms: now_ms(),
-        connection: shared.connection_numbers.fetch_add(1, Ordering::Relaxed),
+        connection: next_number(),
     });
+    if let Some(question) = authenticate::question(shared, &client, &connect) {
+        match authenticate::ask(shared, question, &mut stream, &mut input, deadline).await {
+            // Numbered anew: a connection that was asked about for longer may have become the older one.
+            Asked::Welcome => {
+                client = Arc::new(Client { connection: next_number(), ..Client::clone(&client) })
+            }
+            Asked::Refused(code) => {
+                turn_away(shared, stream, &client, code, "client.authenticate refused").await;
+                return None;
+            }
+            Asked::Unanswered(question) => {
+                let code = Hook::ClientAuthenticate.failure();
+                turn_away(shared, stream, &client, code, "client.authenticate gave no answer in time").await;
+                authenticate::abandon(shared, question, count).await;
+                return None;
+            }
+            Asked::Gone(question) => {
+                tracing::debug!(client = %client.id, %peer, "closed before CONNACK");
+                drop((stream, input));
+                authenticate::abandon(shared, question, count).await;
+                return None;
+            }
+        }
+    }
     let realm = shared.realm(&client.tenant);
     let unfinished = realm.registry.unfinished(&client.id);
     if unfinished >= ENDED_BYTES * shared.config.read_ahead() {
@@ -201,6 +240,20 @@ where
     })));
     connection.open(resumed);
     Some(connection)
+}
+
+/// Refuses the connection of `client` with `code`, because of `why`.
+async fn turn_away<S: AsyncWrite + Unpin>(
+    shared: &Shared,
+    stream: S,
+    client: &Client,
+    code: ReasonCode,
+    why: &str,
+) {
+    shared.metrics.connect_refused(code);
+    let (id, peer, code_text) = (&client.id, client.peer, format!("{:#04x}", code.0));
+    tracing::info!(client = %id, %peer, code = code_text, "refused: {why}");
+    farewell(shared, stream, &refusal(code), client.protocol).await;
 }
 
 /// How long the session outlives the connection, seconds. 3.1 and 3.1.1 know only "not" and "for ever", which

@@ -8,6 +8,7 @@
 //!                                                          '-> socket
 //! ```
 
+mod authenticate;
 mod close;
 mod deliver;
 mod feed;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, End};
 use crate::codec::{Ack, Disconnect, Incoming, Outgoing, Publish, Subscribe, Unsubscribe};
-use crate::pipeline::{Inbound, Job, Subscribing, Unsubscribing, Wanted};
+use crate::pipeline::{ASKED_OF_CLIENTS, Inbound, Job, Subscribing, Unsubscribing, Wanted};
 use crate::reason;
 use crate::session::delivery::{detached_text, detached_topic};
 use crate::session::inflight::Settled;
@@ -224,7 +224,7 @@ where
                 let what = "no local on a shared subscription (clause 3.8.3.1)";
                 return Err(self.protocol_error(reason::PROTOCOL_ERROR, what));
             }
-            wanted.push_back(Wanted { text, filter, options });
+            wanted.push_back(Wanted { text, filter, options, leave: ASKED_OF_CLIENTS });
         }
         self.enqueue_subscribe(Subscribing::new(Some(subscribe.packet_id), wanted));
         Ok(())

@@ -98,7 +98,7 @@ where
                 Command::Subscribe(text, qos) => {
                     let filter = SharedFilter::parse(&text).map_err(|_| reason::TOPIC_FILTER_INVALID);
                     let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
-                    let wanted = Wanted { text, filter, options };
+                    let wanted = Wanted { text, filter, options, leave: &[] };
                     self.enqueue_subscribe(Subscribing::new(None, [wanted]));
                 }
                 Command::Unsubscribe(text) => {

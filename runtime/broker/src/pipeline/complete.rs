@@ -65,7 +65,7 @@ impl Pipeline {
                 let text = filter.as_byte_string().clone();
                 let filter = SharedFilter::parse(&text).unwrap_or(SharedFilter { group: None, filter });
                 let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
-                Wanted { text, filter: Ok(filter), options }
+                Wanted { text, filter: Ok(filter), options, leave: &[] }
             })
             .collect();
         if self.finishing {

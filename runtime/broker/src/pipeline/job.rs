@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use tidegate_event::{
-    AckJoin, DisconnectReason, Effects, Message, QoS, ReasonCode, Scope, SharedFilter, SubscriptionOptions,
-    TopicFilter,
+    AckJoin, DisconnectReason, Effects, Hook, Message, QoS, ReasonCode, Scope, SharedFilter,
+    SubscriptionOptions, TopicFilter,
 };
 
 use crate::codec::Ack;
@@ -76,6 +76,8 @@ pub(crate) struct Wanted {
     /// What it parses to; `Err`: the reason code of the refusal.
     pub(crate) filter: Result<SharedFilter, ReasonCode>,
     pub(crate) options: SubscriptionOptions,
+    /// What is still to be asked about it: nothing when no client asks for it.
+    pub(crate) leave: &'static [Hook],
 }
 
 /// A SUBSCRIBE on its way.

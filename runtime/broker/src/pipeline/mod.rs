@@ -2,7 +2,7 @@
 //!
 //! A job goes through three stages:
 //!
-//! 1. **raise**: its event is raised and its handlers run. One job at a time, so that a client's events reach
+//! 1. **raise**: its client's leave is asked for, its event is raised and its handlers run. One job at a time, so that a client's events reach
 //!    modules in order and a full writer holds the client back.
 //! 2. **join**: its handlers have started their writes. Many jobs are here at once; the writes complete in any
 //!    order, the jobs leave in theirs. Leaving means: the message is routed, the subscription brings its stored
@@ -17,6 +17,7 @@ mod complete;
 mod finish;
 pub(crate) mod inject;
 mod job;
+mod leave;
 mod publish;
 mod subscribe;
 mod unfinished;
@@ -31,10 +32,12 @@ use tidegate_event::{AckError, AckJoin, Admitted, BoxFuture, Client, Event, Hook
 use tokio::sync::oneshot;
 
 pub(crate) use self::job::{Granted, Inbound, Job, Reply, Subscribing, Unsubscribing, Wanted};
+pub(crate) use self::leave::ASKED_OF_CLIENTS;
 use self::publish::Unsynced;
 use self::unfinished::Part;
 pub(crate) use self::unfinished::Unfinished;
 use crate::broker::Phase;
+use crate::leave::Question;
 use crate::realm::Realm;
 use crate::registry::Handover;
 use crate::route::{Fanout, RouteCache};
@@ -47,6 +50,10 @@ const SUBSCRIBES: usize = 16;
 enum Raising {
     /// Waits until the packet id of a QoS 2 message is durable.
     Journal(Inbound, AckJoin),
+    /// It is asked whether the client may publish this.
+    MayPublish(Inbound, Question),
+    /// It is asked whether the client may have the filter at the front.
+    MaySubscribe(Subscribing, Question),
     /// Its handlers run.
     Handlers(Job, BoxFuture<'static, Admitted>),
 }
@@ -99,6 +106,8 @@ pub(crate) struct Pipeline {
     done: Option<oneshot::Receiver<()>>,
     /// Whether message.publish has handlers.
     publish_bound: bool,
+    /// Whether client.authorize has.
+    authorize_bound: bool,
     /// The connection has ended.
     finishing: bool,
     /// What earlier connections of the client hold, when there are any; and this one, when it has ended.
@@ -150,6 +159,7 @@ impl Pipeline {
             quiet: None,
             done: None,
             publish_bound: false,
+            authorize_bound: false,
             finishing: false,
             earlier: None,
             part: None,
@@ -268,6 +278,26 @@ impl Pipeline {
                     true
                 }
             },
+            Some(Raising::MayPublish(inbound, mut question)) => match Pin::new(&mut question).poll(cx) {
+                Poll::Pending => {
+                    self.raising = Some(Raising::MayPublish(inbound, question));
+                    false
+                }
+                Poll::Ready(leave) => {
+                    self.publish_answered(inbound, leave);
+                    true
+                }
+            },
+            Some(Raising::MaySubscribe(request, mut question)) => match Pin::new(&mut question).poll(cx) {
+                Poll::Pending => {
+                    self.raising = Some(Raising::MaySubscribe(request, question));
+                    false
+                }
+                Poll::Ready(leave) => {
+                    self.subscribe_answered(request, question.hook(), leave);
+                    true
+                }
+            },
             Some(Raising::Handlers(job, mut handlers)) => match handlers.as_mut().poll(cx) {
                 Poll::Pending => {
                     self.raising = Some(Raising::Handlers(job, handlers));
@@ -338,9 +368,10 @@ impl Pipeline {
         if self.is_bound(event.hook()) { self.realm.broker.hooks.raise(event) } else { Raised::Nothing }
     }
 
-    /// Looks up whether message.publish has handlers: once a turn, not once a message.
+    /// Looks up whether the hooks of a PUBLISH have handlers: once a turn, not once a message.
     pub(crate) fn refresh_hooks(&mut self) {
         self.publish_bound = self.is_bound(Hook::MessagePublish);
+        self.authorize_bound = self.is_bound(Hook::ClientAuthorize);
     }
 
     fn is_bound(&self, hook: Hook) -> bool {

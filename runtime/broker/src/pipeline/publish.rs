@@ -63,6 +63,10 @@ impl Pipeline {
         }
         self.publishes += 1;
         self.window_bytes += inbound.weight();
+        if let Some(question) = self.ask_publish(&inbound.message) {
+            self.raising = Some(Raising::MayPublish(inbound, question));
+            return;
+        }
         match self.raise_message(&inbound.message) {
             Raised::Nothing => {
                 if let Some(reply) = self.complete_publish(inbound, Verdict::Pass, Ok(())) {
@@ -96,6 +100,14 @@ impl Pipeline {
     }
 
     pub(super) fn raise_publish(&mut self, inbound: Inbound) {
+        match self.ask_publish(&inbound.message) {
+            Some(question) => self.raising = Some(Raising::MayPublish(inbound, question)),
+            None => self.raise_permitted(inbound),
+        }
+    }
+
+    /// Its publisher may publish it.
+    pub(super) fn raise_permitted(&mut self, inbound: Inbound) {
         match self.raise_message(&inbound.message) {
             Raised::Nothing => self.raised(Job::Publish(inbound), None),
             Raised::Running(handlers) => {
@@ -156,7 +168,10 @@ impl Pipeline {
         let metrics = &self.realm.broker.metrics;
         match stored {
             Ok(()) => match verdict {
-                Verdict::Pass => Outcome::Route(SmallVec::from_buf([message])),
+                // The last two are answers to other questions.
+                Verdict::Pass | Verdict::Allow | Verdict::Change(_) => {
+                    Outcome::Route(SmallVec::from_buf([message]))
+                }
                 Verdict::Replace(other) => Outcome::Route(SmallVec::from_buf([other])),
                 Verdict::FanOut(others) => Outcome::Route(SmallVec::from_vec(others)),
                 Verdict::Drop => {

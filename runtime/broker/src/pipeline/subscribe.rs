@@ -51,7 +51,12 @@ const MAX_BROUGHT: usize = 64 * 1024 * 1024;
 impl Pipeline {
     /// Subscribes filter after filter, until the handlers of one run or all are done.
     pub(super) fn raise_subscribe(&mut self, mut request: Subscribing) {
-        while let Some(wanted) = request.wanted.pop_front() {
+        while let Some(mut wanted) = request.wanted.pop_front() {
+            if let Some(question) = self.ask_subscribe(&mut wanted, &request) {
+                request.wanted.push_front(wanted);
+                self.raising = Some(Raising::MaySubscribe(request, question));
+                return;
+            }
             let Some(event) = self.grant(wanted, &mut request) else { continue };
             if let Raised::Running(handlers) = self.raise(event) {
                 self.raising = Some(Raising::Handlers(Job::Subscribe(request), handlers));
@@ -71,28 +76,28 @@ impl Pipeline {
         self.joining.push_back(Joining::Subscribe(request));
     }
 
-    /// Makes one subscription; gives the event to raise about it.
-    fn grant(&mut self, wanted: Wanted, request: &mut Subscribing) -> Option<Event> {
-        let Wanted { text, filter, options } = wanted;
-        let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
-        let too_deep = |levels: usize| levels > self.realm.broker.config.max_topic_levels;
+    /// Why `wanted`, a filter of `request`, cannot be granted, whoever asks for it.
+    pub(super) fn objection(&self, wanted: &Wanted, request: &Subscribing) -> Option<ReasonCode> {
         if request.packet_id.is_some()
             && (request.reasons.len() >= MAX_FILTERS || request.brought >= MAX_BROUGHT)
         {
-            request.reasons.push(ReasonCode::QUOTA_EXCEEDED);
+            return Some(ReasonCode::QUOTA_EXCEEDED);
+        }
+        match &wanted.filter {
+            Ok(filter) => (filter.filter.levels().count() > self.realm.broker.config.max_topic_levels)
+                .then_some(reason::TOPIC_FILTER_INVALID),
+            Err(code) => Some(*code),
+        }
+    }
+
+    /// Makes one subscription; gives the event to raise about it.
+    fn grant(&mut self, wanted: Wanted, request: &mut Subscribing) -> Option<Event> {
+        let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
+        if let Some(code) = self.objection(&wanted, request) {
+            request.reasons.push(code);
             return None;
         }
-        let filter = match filter {
-            Ok(filter) if !too_deep(filter.filter.levels().count()) => filter,
-            Ok(_) => {
-                request.reasons.push(reason::TOPIC_FILTER_INVALID);
-                return None;
-            }
-            Err(code) => {
-                request.reasons.push(code);
-                return None;
-            }
-        };
+        let Wanted { text, filter: Ok(filter), options, .. } = wanted else { return None };
         // Live messages wait from the first moment on, until it is known whether stored ones come before them.
         let shared = filter.group.is_some();
         let expects_stored = self.is_bound(Hook::SessionSubscribed) || self.realm.retained.len() > 0;

@@ -5,6 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod authenticating;
+mod authorizing;
 mod clients;
 mod connect;
 mod control;

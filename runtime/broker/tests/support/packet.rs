@@ -116,6 +116,8 @@ pub(crate) struct Connect {
     pub(crate) keep_alive: u16,
     pub(crate) properties: Vec<u8>,
     pub(crate) will: Option<(String, String, u8, bool, Vec<u8>)>,
+    /// User name and password.
+    pub(crate) login: Option<(String, Vec<u8>)>,
 }
 
 impl Connect {
@@ -129,6 +131,7 @@ impl Connect {
             keep_alive: 60,
             properties: Vec::new(),
             will: None,
+            login: None,
         }
     }
 
@@ -171,6 +174,11 @@ impl Connect {
         self.will_with(topic, payload, qos, retain, &[])
     }
 
+    pub(crate) fn login(mut self, username: &str, password: impl AsRef<[u8]>) -> Self {
+        self.login = Some((username.into(), password.as_ref().to_vec()));
+        self
+    }
+
     /// A will with MQTT 5 properties.
     pub(crate) fn will_with(
         mut self,
@@ -192,6 +200,9 @@ impl Connect {
         if let Some((_, _, qos, retain, _)) = &self.will {
             flags |= 4 | qos << 3 | u8::from(*retain) << 5;
         }
+        if self.login.is_some() {
+            flags |= 0xc0;
+        }
         body.push(flags);
         body.extend_from_slice(&self.keep_alive.to_be_bytes());
         properties(&mut body, self.v5, &self.properties);
@@ -200,6 +211,10 @@ impl Connect {
             properties(&mut body, self.v5, will_properties);
             text(&mut body, topic.as_bytes());
             text(&mut body, payload.as_bytes());
+        }
+        if let Some((username, password)) = &self.login {
+            text(&mut body, username.as_bytes());
+            text(&mut body, password);
         }
         frame(0x10, &body)
     }

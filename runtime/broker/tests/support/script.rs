@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tidegate_event::{
-    AckPart, Admitted, BoxFuture, Event, Hook, Hooks, Message, Node, Raised, Scope, Tenant, Verdict,
+    Access, AckPart, Admitted, BoxFuture, Event, Hook, Hooks, Message, Node, Raised, Scope, Tenant, Verdict,
 };
 use tokio::sync::Notify;
 
@@ -120,6 +120,17 @@ fn describe(event: &Event) -> String {
         }
         Event::SessionSubscribed { client, filter, qos, shared } => {
             format!("{hook} {} {filter} {}{}", client.id, qos.level(), if *shared { " shared" } else { "" })
+        }
+        Event::ClientAuthenticate { client, password } => {
+            let password = password.as_ref().map(|password| String::from_utf8_lossy(password.bytes()));
+            format!("{hook} {} {}", client.id, password.as_deref().unwrap_or("none"))
+        }
+        Event::ClientAuthorize { client, access } => {
+            let kind = if matches!(access, Access::Publish(_)) { "publish" } else { "subscribe" };
+            format!("{hook} {} {kind} {} {}", client.id, access.topic(), access.qos().level())
+        }
+        Event::ClientSubscribe { client, request } => {
+            format!("{hook} {} {} {}", client.id, request.text, request.qos.level())
         }
         Event::SessionUnsubscribed { client, filter, .. } => format!("{hook} {} {filter}", client.id),
         Event::MessagePublish { message, .. } => format!("{hook} {} {}", message.sender, text(message)),

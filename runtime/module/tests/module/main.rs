@@ -18,6 +18,7 @@ mod fakes;
 mod guests;
 mod hostile;
 mod imports;
+mod leave;
 mod limits;
 mod loading;
 mod pressure;

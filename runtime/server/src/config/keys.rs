@@ -71,7 +71,7 @@ keys! {
     broker.max_queued: Count<1> => broker.max_queued;
     /// Longest time a session may outlive its connection; a client that asks for more gets this.
     broker.max_session_expiry: Seconds => broker.max_session_expiry;
-    /// Time a new connection has to send CONNECT.
+    /// Time a new connection has to send CONNECT, and modules to decide about it.
     broker.connect_timeout: Span => broker.connect_timeout;
     /// Most levels of a topic name or filter.
     broker.max_topic_levels: Count<1> => broker.max_topic_levels;

@@ -26,6 +26,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("tidegate_broker_messages_redelivered_total", "Deliveries sent again after a reconnect"),
     ("tidegate_broker_messages_sent_total", "PUBLISH sent, by QoS"),
     ("tidegate_broker_received_bytes_total", "Bytes received from clients"),
+    (
+        "tidegate_broker_refused_total",
+        "What clients got no leave to do, by the hook that was asked and by reason",
+    ),
     ("tidegate_broker_rejected_total", "Messages refused to their publisher, by reason"),
     ("tidegate_broker_sent_bytes_total", "Bytes sent to clients"),
     ("tidegate_broker_takeovers_total", "Sessions taken over by a newer connection"),

@@ -37,11 +37,19 @@ pub(super) fn read(
     findings: &mut Vec<Diagnostic>,
 ) -> Option<HookLine> {
     let Some(hook) = Hook::from_name(&source.hook) else {
-        let names = Hook::all().map(Hook::name);
+        let names = Hook::all().filter(|hook| !hook.row().decides.is_leave()).map(Hook::name);
         let words = format!("unknown hook {:?}{}", source.hook, suggestion(&source.hook, names));
         findings.push(source.place_of_hook().error(words));
         return None;
     };
+    if hook.row().decides.is_leave() {
+        let words = format!(
+            "{} asks whether a client may do something: only modules can answer, no action can stand on it",
+            hook.name()
+        );
+        findings.push(source.place_of_hook().error(words));
+        return None;
+    }
     let mut reader = Reader { source, kind, findings, failed: false };
     let mut line = Parts::default();
     let known: Vec<&str> = if source.is_toml() { toml_keys().collect() } else { KEYS.to_vec() };

@@ -229,6 +229,10 @@ fn mistakes_in_keys_are_explained() {
             "backend.sqlite.hook.message.publsh.1 = {}",
             "unknown hook \"message.publsh\"; did you mean \"message.publish\"?",
         ),
+        (
+            "backend.sqlite.hook.client.authorize.1 = {}",
+            "client.authorize asks whether a client may do something: only modules can answer, no action can stand on it",
+        ),
         ("backend.sqlite.path = x", "expected backend.sqlite.POOL.OPTION"),
         ("backend.sqlite.pool1.pool_size = x", "expected a number from 1 to 64"),
         ("backend.sqlite.pool1.pool_size = 65", "expected a number from 1 to 64"),

@@ -56,6 +56,9 @@ fn connack_has_return_codes_before_mqtt_5() {
         (0x86, 4),
         (0x87, 5),
         (0x8a, 5),
+        (0x90, 5),
+        (0x9b, 5),
+        (0x9d, 3),
         (0x80, 3),
     ] {
         let packet = Outgoing::ConnAck(Box::new(ConnAck {

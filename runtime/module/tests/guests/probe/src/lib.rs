@@ -19,7 +19,7 @@ use std::cell::Cell;
 use exports::tidegate::{hooks, module};
 use tidegate::broker::types::{Client, Message, Qos};
 use tidegate::broker::{client_control, context};
-use tidegate::hooks::types::{Delivery, HookError, Subscription, Verdict};
+use tidegate::hooks::types::{Access, Decision, Delivery, Grant, HookError, Subscription, Verdict};
 use tidegate::storage::types::Value;
 use tidegate::storage::{actions, sql};
 use wasi::logging::logging::{self, Level};
@@ -323,5 +323,54 @@ impl hooks::session_subscribed::Guest for Probe {
 impl hooks::session_unsubscribed::Guest for Probe {
     fn on_session_unsubscribed(_: u64, client: Client, filter: String) -> Result<(), HookError> {
         Err(HookError::Failed(format!("unsubscribed {} {filter}", client.id)))
+    }
+}
+
+impl hooks::client_authenticate::Guest for Probe {
+    fn on_client_authenticate(
+        _: u64,
+        client: Client,
+        password: Option<Vec<u8>>,
+    ) -> Result<Decision, HookError> {
+        match password.as_deref() {
+            None => Ok(Decision::Ignore),
+            Some([code]) => Ok(Decision::Refuse(*code)),
+            Some(b"good") => Ok(Decision::Allow),
+            Some(password) if password.starts_with(b"loop") => endless(),
+            Some(other) => Err(HookError::Failed(format!("authenticate {} {other:?}", client.id))),
+        }
+    }
+}
+
+impl hooks::client_authorize::Guest for Probe {
+    fn on_client_authorize(
+        _: u64,
+        client: Client,
+        access: Access,
+        topic: String,
+        qos: Qos,
+        retain: bool,
+    ) -> Result<Decision, HookError> {
+        match topic.split_once('/') {
+            Some(("ignore", _)) => Ok(Decision::Ignore),
+            Some(("allow", _)) => Ok(Decision::Allow),
+            Some(("refuse", code)) => Ok(Decision::Refuse(code.parse().unwrap_or(0x87))),
+            _ => Err(HookError::Failed(format!("authorize {} {access:?} {topic} {qos:?} {retain}", client.id))),
+        }
+    }
+}
+
+impl hooks::client_subscribe::Guest for Probe {
+    fn on_client_subscribe(_: u64, client: Client, filter: String, qos: Qos) -> Result<Grant, HookError> {
+        match filter.split_once('/') {
+            Some(("ignore", _)) => Ok(Grant::Ignore),
+            Some(("allow", _)) => Ok(Grant::Allow),
+            Some(("refuse", code)) => Ok(Grant::Refuse(code.parse().unwrap_or(0x87))),
+            // With `!` for what the filter asked for cannot have where it stands.
+            Some(("change", filter)) => {
+                Ok(Grant::Change(Subscription { filter: filter.replace('!', "#"), qos: Qos::AtMostOnce }))
+            }
+            _ => Err(HookError::Failed(format!("subscribe {} {filter} {qos:?}", client.id))),
+        }
     }
 }
