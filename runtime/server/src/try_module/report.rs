@@ -99,6 +99,11 @@ impl Outcome {
 fn answer_json(answer: &Answer) -> Value {
     let mut verdict = match &answer.verdict {
         Verdict::Pass => json!({"verdict": "pass"}),
+        Verdict::Allow => json!({"verdict": "allow"}),
+        Verdict::Change(request) => json!({
+            "verdict": "change",
+            "subscription": {"filter": &*request.text, "qos": request.qos.level()},
+        }),
         Verdict::Drop => json!({"verdict": "drop"}),
         Verdict::Reject(code) => json!({"verdict": "reject", "reason_code": code.0}),
         Verdict::Fail(code) => json!({"verdict": "fail", "reason_code": code.0}),
