@@ -1,72 +1,93 @@
 //! Compiled components as bytes: our header, a checksum, wasmtime's artefact.
 //!
 //! wasmtime trusts an artefact as it trusts its own code, so nothing reaches `deserialize` that is not
-//! byte for byte what this program wrote: the header binds the checksum to the component's content and to
-//! the engine. The header guards against damage (a full disk, a crash, a bad block); against a malicious
+//! byte for byte what this program wrote: the header binds the checksum to the file's content and to
+//! the engines. The header guards against damage (a full disk, a crash, a bad block); against a malicious
 //! writer guards the cache directory, which only this user can write.
-
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::encode;
+use crate::engine::Engines;
 use crate::error::LoadError;
+use crate::lane::Lane;
+use crate::progress::Stage;
 
-const MAGIC: [u8; 8] = *b"TIDEGAT1";
-const HEADER: usize = MAGIC.len() + blake3::OUT_LEN;
+const MAGIC: [u8; 8] = *b"TIDEGAT2";
+/// Magic, checksum, lane.
+const HEADER: usize = MAGIC.len() + blake3::OUT_LEN + 1;
+
+/// What artefacts of a set of engines have in common: [`Engines::fingerprint`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fingerprint(pub(crate) u64);
 
 /// What an artefact was made from and for: its name in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
-    /// Hash of the component's bytes.
+    /// Hash of the file's bytes, component or core module.
     pub(crate) content: blake3::Hash,
-    /// Hash of the engine's settings, version and target.
-    engine: u64,
+    engines: Fingerprint,
 }
 
 impl Key {
-    /// The key of a component with this content hash on `engine`.
-    pub(crate) fn new(content: blake3::Hash, engine: &Engine) -> Self {
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        Self { content, engine: hasher.finish() }
+    /// The key of a file with this content hash on `engines`.
+    pub(crate) fn new(content: blake3::Hash, engines: &Engines) -> Self {
+        Self { content, engines: engines.fingerprint() }
     }
 
     /// The file name in the cache.
     pub(crate) fn file_name(&self) -> String {
-        format!("{}-{:016x}.artefact", self.content.to_hex(), self.engine)
+        format!("{}-{:016x}.artefact", self.content.to_hex(), self.engines.0)
     }
 
-    fn checksum(&self, payload: &[u8]) -> blake3::Hash {
+    fn checksum(&self, lane: u8, payload: &[u8]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(self.content.as_bytes()).update(&self.engine.to_le_bytes()).update(payload);
+        hasher.update(self.content.as_bytes()).update(&self.engines.0.to_le_bytes());
+        hasher.update(&[lane]).update(payload);
         hasher.finalize()
     }
 }
 
-/// Compiles `wasm` on `engine` into an artefact with our header.
+/// A compiled component and where it runs.
+pub(crate) struct Compiled {
+    pub(crate) component: Component,
+    pub(crate) lane: Lane,
+}
+
+/// Makes a component of `wasm` if it is none, finds its lane and compiles it into an artefact with our header; `tell`
+/// hears of each step.
 ///
 /// # Errors
-/// [`LoadError::Compile`] with the compiler's reason.
-pub(crate) fn compile(engine: &Engine, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
-    let payload =
-        engine.precompile_component(wasm).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-    let checksum = Key::new(blake3::hash(wasm), engine).checksum(&payload);
+/// [`LoadError`] of a file that is no component and cannot be made one; [`LoadError::Compile`] with the compiler's
+/// reason.
+pub(crate) fn compile(engines: &Engines, wasm: &[u8], tell: impl Fn(Stage)) -> Result<Vec<u8>, LoadError> {
+    tell(Stage::Encoding);
+    let component = encode::component(wasm)?;
+    let lane = Lane::of(&component)?;
+    tell(Stage::Compiling);
+    let payload = engines
+        .get(lane)
+        .precompile_component(&component)
+        .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+    let checksum = Key::new(blake3::hash(wasm), engines).checksum(lane.code(), &payload);
     let mut artefact = Vec::with_capacity(HEADER + payload.len());
     artefact.extend_from_slice(&MAGIC);
     artefact.extend_from_slice(checksum.as_bytes());
+    artefact.push(lane.code());
     artefact.extend_from_slice(&payload);
     Ok(artefact)
 }
 
 /// Loads an artefact made by [`compile`] for `key`. `None`: it is damaged, or made for something else.
-pub(crate) fn load(engine: &Engine, key: &Key, artefact: &[u8]) -> Option<Component> {
+pub(crate) fn load(engines: &Engines, key: &Key, artefact: &[u8]) -> Option<Compiled> {
     let (header, payload) = artefact.split_at_checked(HEADER)?;
-    let checksum = header.strip_prefix(&MAGIC)?;
-    if key.checksum(payload).as_bytes() != checksum {
+    let (code, checksum) = header.strip_prefix(&MAGIC)?.split_last()?;
+    if key.checksum(*code, payload).as_bytes() != checksum {
         return None;
     }
-    deserialize(engine, payload)
+    let lane = Lane::from_code(*code)?;
+    Some(Compiled { component: deserialize(engines.get(lane), payload)?, lane })
 }
 
 #[allow(
@@ -92,28 +113,27 @@ fn deserialize(engine: &Engine, payload: &[u8]) -> Option<Component> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::engine::on_demand;
 
     const EMPTY: &[u8] = &[0, b'a', b's', b'm', 0x0d, 0, 1, 0];
 
     #[test]
     fn an_artefact_loads_only_undamaged_and_for_its_key() {
-        let engine = on_demand().unwrap();
-        let artefact = compile(&engine, EMPTY).unwrap();
-        let key = Key::new(blake3::hash(EMPTY), &engine);
-        assert!(load(&engine, &key, &artefact).is_some());
+        let engines = Engines::on_demand().unwrap();
+        let artefact = compile(&engines, EMPTY, |_| ()).unwrap();
+        let key = Key::new(blake3::hash(EMPTY), &engines);
+        assert!(load(&engines, &key, &artefact).is_some());
 
         let other = Key { content: blake3::hash(b"other"), ..key };
-        assert!(load(&engine, &other, &artefact).is_none(), "another component's artefact");
-        let other = Key { engine: key.engine ^ 1, ..key };
-        assert!(load(&engine, &other, &artefact).is_none(), "another engine's artefact");
+        assert!(load(&engines, &other, &artefact).is_none(), "another component's artefact");
+        let other = Key { engines: Fingerprint(key.engines.0 ^ 1), ..key };
+        assert!(load(&engines, &other, &artefact).is_none(), "another engine's artefact");
         for length in [0, 7, HEADER - 1, HEADER, artefact.len() / 2, artefact.len() - 1] {
-            assert!(load(&engine, &key, artefact.get(..length).unwrap()).is_none(), "cut to {length}");
+            assert!(load(&engines, &key, artefact.get(..length).unwrap()).is_none(), "cut to {length}");
         }
-        for position in [0, 9, HEADER, artefact.len() - 1] {
+        for position in [0, 9, HEADER - 1, HEADER, artefact.len() - 1] {
             let mut damaged = artefact.clone();
             *damaged.get_mut(position).unwrap() ^= 1;
-            assert!(load(&engine, &key, &damaged).is_none(), "a bit flipped at {position}");
+            assert!(load(&engines, &key, &damaged).is_none(), "a bit flipped at {position}");
         }
     }
 }

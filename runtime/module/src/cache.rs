@@ -10,10 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use wasmtime::Engine;
-use wasmtime::component::Component;
-
-use crate::artefact::{self, Key};
+use crate::artefact::{self, Compiled, Key};
+use crate::engine::Engines;
 use crate::error::{HostError, LoadError};
 
 /// Artefacts nobody loaded for this long are removed at start.
@@ -63,11 +61,11 @@ impl Cache {
     }
 
     /// The artefact of `key`, if it is there and undamaged.
-    pub(crate) fn get(&self, engine: &Engine, key: &Key) -> Option<Component> {
+    pub(crate) fn get(&self, engines: &Engines, key: &Key) -> Option<Compiled> {
         let path = self.dir.join(key.file_name());
         let bytes = fs::read(&path).ok()?;
-        let component = artefact::load(engine, key, &bytes);
-        if component.is_some() {
+        let compiled = artefact::load(engines, key, &bytes);
+        if compiled.is_some() {
             // The time of last use, for `remove_old`; a failure costs a compilation in a month.
             drop(File::open(&path).and_then(|file| file.set_modified(SystemTime::now())));
         } else {
@@ -75,7 +73,7 @@ impl Cache {
             metrics::counter!("tidegate_module_artefacts_damaged_total").increment(1);
             drop(fs::remove_file(&path));
         }
-        component
+        compiled
     }
 
     /// A fresh name in the cache for a file that will be moved into place or removed.
@@ -129,15 +127,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::engine::on_demand;
 
     const EMPTY: &[u8] = &[0, b'a', b's', b'm', 0x0d, 0, 1, 0];
 
-    fn stored(dir: &Path, engine: &Engine) -> (Cache, Key) {
+    fn stored(dir: &Path, engines: &Engines) -> (Cache, Key) {
         let cache = Cache::open(dir).unwrap();
-        let key = Key::new(blake3::hash(EMPTY), engine);
+        let key = Key::new(blake3::hash(EMPTY), engines);
         let temporary = cache.temporary();
-        Cache::write(&temporary, &artefact::compile(engine, EMPTY).unwrap()).unwrap();
+        Cache::write(&temporary, &artefact::compile(engines, EMPTY, |_| ()).unwrap()).unwrap();
         cache.put(&key, &temporary).unwrap();
         (cache, key)
     }
@@ -159,22 +156,22 @@ mod tests {
     #[test]
     fn a_damaged_artefact_is_removed() {
         let root = tempfile::tempdir().unwrap();
-        let engine = on_demand().unwrap();
-        let (cache, key) = stored(&root.path().join("cache"), &engine);
-        assert!(cache.get(&engine, &key).is_some());
+        let engines = Engines::on_demand().unwrap();
+        let (cache, key) = stored(&root.path().join("cache"), &engines);
+        assert!(cache.get(&engines, &key).is_some());
         let path = cache.dir.join(key.file_name());
         let length = fs::metadata(&path).unwrap().len();
         OpenOptions::new().write(true).open(&path).unwrap().set_len(length / 2).unwrap();
-        assert!(cache.get(&engine, &key).is_none());
+        assert!(cache.get(&engines, &key).is_none());
         assert!(!path.exists());
     }
 
     #[test]
     fn leftovers_are_removed_at_start() {
         let root = tempfile::tempdir().unwrap();
-        let engine = on_demand().unwrap();
+        let engines = Engines::on_demand().unwrap();
         let dir = root.path().join("cache");
-        let (cache, key) = stored(&dir, &engine);
+        let (cache, key) = stored(&dir, &engines);
         let old = SystemTime::now() - 2 * MAX_TEMPORARY_AGE;
         let (dead, live) = (cache.temporary(), cache.temporary());
         for path in [&dead, &live] {
@@ -183,6 +180,6 @@ mod tests {
         File::options().write(true).open(&dead).unwrap().set_modified(old).unwrap();
         let cache = Cache::open(&dir).unwrap();
         assert!(!dead.exists() && live.exists());
-        assert!(cache.get(&engine, &key).is_some());
+        assert!(cache.get(&engines, &key).is_some());
     }
 }

@@ -1,21 +1,20 @@
 //! Compiling: in a process of its own where the server offers one, so that a hostile or huge component can
 //! neither take the runtime's memory nor its processors; one at a time either way.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit};
-use tokio::io::AsyncReadExt as _;
-use tokio::process::Command;
-use wasmtime::Engine;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{ChildStdout, Command};
 
 use crate::artefact;
 use crate::cache::Cache;
-use crate::content;
-use crate::engine;
+use crate::engine::Engines;
 use crate::error::LoadError;
+use crate::progress::{Progress, Stage};
 
 /// Where components are compiled.
 #[derive(Clone, Debug, Default)]
@@ -51,18 +50,25 @@ impl Default for CompilerLimits {
 /// Unix priority of a compiler process: it takes what others leave.
 const NICENESS: i32 = 15;
 const MAX_STDERR_BYTES: u64 = 16 << 10;
+const MAX_STEPS_BYTES: u64 = 1 << 10;
 
-/// Compiles the component at `wasm` into an artefact for the cache at `artefact`, which must not exist.
+/// Compiles the component or core module at `wasm` into an artefact for the cache at `artefact`, which must not exist.
 ///
-/// This is the whole work of the child process of [`Compiler::Child`].
+/// This is the whole work of the child process of [`Compiler::Child`]: it writes the name of each step to standard
+/// output, a line each.
 ///
 /// # Errors
 /// [`LoadError`] as [`crate::Host::load`] gives it.
 pub fn compile_file(wasm: &Path, artefact: &Path) -> Result<(), LoadError> {
     let bytes = std::fs::read(wasm).map_err(|source| LoadError::Read { path: wasm.to_owned(), source })?;
-    content::expect_component(&bytes)?;
-    let engine = engine::on_demand().map_err(|error| LoadError::Compiler(error.to_string()))?;
-    write(artefact, &artefact::compile(&engine, &bytes)?)
+    let engines = Engines::on_demand().map_err(|error| LoadError::Compiler(error.to_string()))?;
+    let tell = |stage: Stage| {
+        // Whoever does not read it does not need it.
+        drop(writeln!(io::stdout(), "{}", stage.name()));
+    };
+    let compiled = artefact::compile(&engines, &bytes, tell)?;
+    tell(Stage::Writing);
+    write(artefact, &compiled)
 }
 
 fn write(path: &Path, artefact: &[u8]) -> Result<(), LoadError> {
@@ -73,25 +79,29 @@ impl Compiler {
     /// Compiles `wasm` into an artefact at `output`.
     pub(crate) async fn compile(
         &self,
-        engine: &Engine,
+        engines: &Engines,
         limits: &CompilerLimits,
         wasm: &[u8],
         cache: &Cache,
         output: &Path,
+        progress: &Progress,
     ) -> Result<(), LoadError> {
         match self {
             Self::InProcess => {
-                let (engine, wasm, output) = (engine.clone(), wasm.to_vec(), output.to_owned());
-                tokio::task::spawn_blocking(move || write(&output, &artefact::compile(&engine, &wasm)?))
-                    .await
-                    .map_err(|error| LoadError::Unfinished(format!("failed: {error}")))?
+                progress.enter(Stage::Compiling);
+                let (engines, wasm, output) = (engines.clone(), wasm.to_vec(), output.to_owned());
+                tokio::task::spawn_blocking(move || {
+                    write(&output, &artefact::compile(&engines, &wasm, |_| ())?)
+                })
+                .await
+                .map_err(|error| LoadError::Unfinished(format!("failed: {error}")))?
             }
             Self::Child { program } => {
                 // A copy, so that the child compiles the very bytes that were hashed.
                 let input = cache.temporary();
                 let written = write(&input, wasm);
                 let result = match written {
-                    Ok(()) => run(program, limits, &input, output).await,
+                    Ok(()) => run(program, limits, &input, output, progress).await,
                     Err(error) => Err(error),
                 };
                 drop(std::fs::remove_file(&input));
@@ -101,7 +111,13 @@ impl Compiler {
     }
 }
 
-async fn run(program: &Path, limits: &CompilerLimits, input: &Path, output: &Path) -> Result<(), LoadError> {
+async fn run(
+    program: &Path,
+    limits: &CompilerLimits,
+    input: &Path,
+    output: &Path,
+    progress: &Progress,
+) -> Result<(), LoadError> {
     let failed = |what: &str, error: io::Error| {
         LoadError::Compiler(format!("process {} {what}: {error}", program.display()))
     };
@@ -111,7 +127,7 @@ async fn run(program: &Path, limits: &CompilerLimits, input: &Path, output: &Pat
         .args([input, output])
         .env_clear()
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -120,13 +136,19 @@ async fn run(program: &Path, limits: &CompilerLimits, input: &Path, output: &Pat
     restrict(pid, limits).map_err(|error| failed("cannot be limited", error.into()))?;
 
     let mut stderr = Vec::new();
+    let (steps, words) = (child.stdout.take(), child.stderr.take());
     let finished = tokio::time::timeout(limits.timeout, async {
-        if let Some(pipe) = child.stderr.take() {
-            let mut pipe = pipe.take(MAX_STDERR_BYTES);
-            pipe.read_to_end(&mut stderr).await?;
-            // A child that writes more than anybody reads must not hang on a full pipe.
-            tokio::io::copy(pipe.get_mut(), &mut tokio::io::sink()).await?;
-        }
+        let words = async {
+            if let Some(pipe) = words {
+                let mut pipe = pipe.take(MAX_STDERR_BYTES);
+                pipe.read_to_end(&mut stderr).await?;
+                // A child that writes more than anybody reads must not hang on a full pipe.
+                tokio::io::copy(pipe.get_mut(), &mut tokio::io::sink()).await?;
+            }
+            io::Result::Ok(())
+        };
+        let (steps, words) = tokio::join!(follow(steps, progress), words);
+        steps.and(words)?;
         child.wait().await
     });
     match finished.await {
@@ -136,7 +158,7 @@ async fn run(program: &Path, limits: &CompilerLimits, input: &Path, output: &Pat
             let text = text.trim();
             match status.code() {
                 // It ran to its end and said why the component is bad.
-                Some(_) if !text.is_empty() => Err(LoadError::Compile(without_prefix(text).to_owned())),
+                Some(_) if !text.is_empty() => Err(refusal(text)),
                 _ => Err(LoadError::Unfinished(format!("process ended with {status} {text}"))),
             }
         }
@@ -150,9 +172,26 @@ async fn run(program: &Path, limits: &CompilerLimits, input: &Path, output: &Pat
     }
 }
 
-/// What the child's [`LoadError::Compile`] said, which is about to be one again.
-fn without_prefix(text: &str) -> &str {
-    text.split_once("it does not compile: ").map_or(text, |(_, reason)| reason)
+/// Reads the steps the child names.
+async fn follow(steps: Option<ChildStdout>, progress: &Progress) -> io::Result<()> {
+    let Some(pipe) = steps else { return Ok(()) };
+    // Bounded: a line of a child that went mad must not fill the memory.
+    let mut lines = BufReader::new(pipe.take(MAX_STEPS_BYTES)).lines();
+    while let Some(line) = lines.next_line().await? {
+        if let Some(stage) = Stage::from_name(&line) {
+            progress.enter(stage);
+        }
+    }
+    tokio::io::copy(lines.into_inner().get_mut().get_mut(), &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+/// What the child said as the error that it was there.
+fn refusal(text: &str) -> LoadError {
+    if let Some((_, reason)) = text.split_once("it cannot be made a component: ") {
+        return LoadError::Encode(reason.to_owned());
+    }
+    LoadError::Compile(text.split_once("it does not compile: ").map_or(text, |(_, reason)| reason).to_owned())
 }
 
 /// Sets the child's limits from outside: it starts to compile milliseconds later than this takes.

@@ -1,20 +1,26 @@
-//! The wasmtime engine all guests run on, and its configuration.
+//! The wasmtime engines guests run on, one a [`Lane`], and their configuration.
 //!
-//! There is one lane today: components of WASI 0.2, on an engine without the concurrency support of
-//! component-model async, which makes every call about three times cheaper. Guests of WASI 0.3 need a second
-//! engine with it; [`Engines`] is the place where a component will be given to the lane it needs.
+//! Most components go to the plain engine: without the concurrency support of component-model async every call is
+//! about three times cheaper, and its instances come from a pool. Components that need concurrent tasks go to a
+//! second engine, which allocates on demand: a second pool would double the address space that is reserved.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::num::NonZeroUsize;
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
+use crate::artefact::Fingerprint;
+use crate::encode;
 use crate::error::HostError;
+use crate::lane::Lane;
 use crate::ticker;
 
 /// The engines of a host.
+#[derive(Clone)]
 pub(crate) struct Engines {
-    /// Components without async functions.
-    pub(crate) plain: Engine,
+    plain: Engine,
+    concurrent: Engine,
+    fingerprint: Fingerprint,
 }
 
 /// How much the pooling allocator reserves.
@@ -30,7 +36,7 @@ impl Engines {
     /// Starts the engines and their ticks. Without the address space that the pooling allocator reserves
     /// (about 4 GiB an instance, virtual), instances are allocated on demand: slower, but it works.
     pub(crate) fn start(pool: PoolSize) -> Result<Self, HostError> {
-        let plain = match Engine::new(configuration().allocation_strategy(pooling(pool))) {
+        let plain = match Engine::new(configuration(Lane::Plain).allocation_strategy(pooling(pool))) {
             Ok(engine) => engine,
             Err(refusal) => {
                 tracing::warn!(
@@ -38,27 +44,57 @@ impl Engines {
                     instances = pool.instances,
                     "no address space for a pool of instances: they are allocated on demand"
                 );
-                on_demand()?
+                on_demand(Lane::Plain)?
             }
         };
-        ticker::add(&plain).map_err(|error| HostError::Engine(error.to_string()))?;
-        Ok(Self { plain })
+        let engines = Self::of(plain, on_demand(Lane::Concurrent)?);
+        for lane in Lane::ALL {
+            ticker::add(engines.get(lane)).map_err(|error| HostError::Engine(error.to_string()))?;
+        }
+        Ok(engines)
+    }
+
+    /// Engines that only compile: what they make runs on those of [`Self::start`].
+    pub(crate) fn on_demand() -> Result<Self, HostError> {
+        Ok(Self::of(on_demand(Lane::Plain)?, on_demand(Lane::Concurrent)?))
+    }
+
+    fn of(plain: Engine, concurrent: Engine) -> Self {
+        let mut hasher = DefaultHasher::new();
+        encode::VERSION.hash(&mut hasher);
+        for engine in [&plain, &concurrent] {
+            engine.precompile_compatibility_hash().hash(&mut hasher);
+        }
+        Self { plain, concurrent, fingerprint: Fingerprint(hasher.finish()) }
+    }
+
+    /// The engine of `lane`.
+    pub(crate) fn get(&self, lane: Lane) -> &Engine {
+        match lane {
+            Lane::Plain => &self.plain,
+            Lane::Concurrent => &self.concurrent,
+        }
+    }
+
+    /// What artefacts of these engines have in common: their settings, wasmtime's version, and how core modules are
+    /// made components.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 }
 
-/// An engine that only compiles: what it makes runs on the engines of [`Engines::start`].
-pub(crate) fn on_demand() -> Result<Engine, HostError> {
-    let mut config = configuration();
+fn on_demand(lane: Lane) -> Result<Engine, HostError> {
+    let mut config = configuration(lane);
     config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
     Engine::new(&config).map_err(|error| HostError::Engine(format!("{error:#}")))
 }
 
 /// Everything that decides what code is generated. The allocation strategy does not.
-fn configuration() -> Config {
+fn configuration(lane: Lane) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
-        .concurrency_support(false)
+        .concurrency_support(lane == Lane::Concurrent)
         .epoch_interruption(true)
         .cranelift_opt_level(OptLevel::Speed)
         .memory_init_cow(true)
@@ -99,21 +135,13 @@ fn pooling(size: PoolSize) -> PoolingAllocationConfig {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-
     use super::*;
-
-    fn hash(engine: &Engine) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        hasher.finish()
-    }
 
     #[test]
     fn what_the_compiler_makes_runs_on_the_pooled_engine() {
         let pooled = Engines::start(PoolSize { instances: 4, memory_bytes: 1 << 20 }).unwrap();
-        assert!(pooled.plain.is_pulley() == on_demand().unwrap().is_pulley());
-        assert_eq!(hash(&pooled.plain), hash(&on_demand().unwrap()));
+        assert!(!pooled.plain.is_pulley());
+        assert_eq!(pooled.fingerprint(), Engines::on_demand().unwrap().fingerprint());
     }
 
     #[test]

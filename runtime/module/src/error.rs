@@ -62,14 +62,29 @@ pub enum LoadError {
     /// The file name gives no module name.
     #[error("the file name must be UTF-8 and end in .wasm")]
     Name,
-    /// The file is something else than a WebAssembly component.
-    #[error("found {found}, expected a WebAssembly component: {advice}")]
-    NotAComponent {
+    /// The file is something else than a WebAssembly component or core module.
+    #[error("found {found}, expected a WebAssembly component or core module: {advice}")]
+    NotWebAssembly {
         /// What the file holds.
         found: &'static str,
-        /// How to get a component.
+        /// What to do.
         advice: &'static str,
     },
+    /// A core module without a component type does not export what the world `tidegate:raw/raw` asks for.
+    #[error(
+        "a core module without a component type must export memory, cabi_realloc and handle (wit/raw/raw.wit); \
+         missing: {missing}{}",
+        if *.is_program { "; it is a program with a _start: build a library (a reactor) instead" } else { "" }
+    )]
+    NotRaw {
+        /// The exports that are missing.
+        missing: String,
+        /// Whether it looks like a program.
+        is_program: bool,
+    },
+    /// A core module cannot be made a component.
+    #[error("it cannot be made a component: {0}")]
+    Encode(String),
     /// The manifest is wrong.
     #[error("{}", join(.0))]
     Manifest(Vec<ManifestError>),
@@ -112,6 +127,12 @@ pub enum LoadError {
         /// All hooks.
         known: String,
     },
+    /// A module of the world `raw` handles nothing.
+    #[error(
+        "it names no hook: answer {{\"call\":\"hooks\"}} with {{\"hooks\":{{\"message.publish\":[\"#\"]}}}}, or write \
+         hooks into the manifest"
+    )]
+    NoRawHook,
     /// An export has another signature than the contract's.
     #[error("export {interface}: {reason}")]
     ExportType {

@@ -3,11 +3,12 @@
 use tidegate_event::Hook;
 use tidegate_event::hook::CATALOGUE;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, Instance, InstancePre};
+use wasmtime::component::{Component, ComponentExportIndex, Instance, InstancePre};
 use wasmtime::{AsContextMut, Engine};
 
 use crate::bindings::exports::tidegate::{hooks, module};
 use crate::error::LoadError;
+use crate::raw;
 use crate::state::State;
 
 /// The version of the contract whose interfaces are called; wasmtime finds compatible ones for it.
@@ -21,12 +22,15 @@ macro_rules! for_each_hook {
         #[derive(Clone)]
         pub(crate) struct Exports {
             init: Option<module::init::GuestIndices>,
+            /// `handle` of the world `raw`, for components that export no hook.
+            raw: Option<ComponentExportIndex>,
             $($module: Option<hooks::$module::GuestIndices>,)*
         }
 
         /// The typed functions of one instance.
         pub(crate) struct Functions {
             pub(crate) init: Option<module::init::Guest>,
+            pub(crate) raw: Option<raw::Handle>,
             $(pub(crate) $module: Option<hooks::$module::Guest>,)*
         }
 
@@ -34,6 +38,7 @@ macro_rules! for_each_hook {
             fn find_all(pre: &InstancePre<State>) -> Result<Self, LoadError> {
                 Ok(Self {
                     init: find(pre, INIT, module::init::GuestIndices::new)?,
+                    raw: raw::find(pre),
                     $($module: find(pre, Hook::$hook.row().interface, hooks::$module::GuestIndices::new)?,)*
                 })
             }
@@ -55,6 +60,10 @@ macro_rules! for_each_hook {
                 Ok(Functions {
                     init: match &self.init {
                         Some(found) => Some(typed(INIT, found.load(&mut store, instance))?),
+                        None => None,
+                    },
+                    raw: match &self.raw {
+                        Some(index) => Some(raw::load(&mut store, instance, index)?),
                         None => None,
                     },
                     $($module: match &self.$module {
@@ -99,14 +108,16 @@ fn typed<T>(interface: &str, result: wasmtime::Result<T>) -> Result<T, LoadError
 }
 
 impl Exports {
-    /// Finds the exports of a component, and which hooks they are.
+    /// Finds the exports of a component, and which hooks they are: none for a component of the world `raw`.
     ///
     /// # Errors
     /// [`LoadError::NoHook`] when there is none, [`LoadError::ExportType`] when an interface lacks its function.
     pub(crate) fn find(pre: &InstancePre<State>) -> Result<(Self, Vec<Hook>), LoadError> {
-        let exports = Self::find_all(pre)?;
+        let mut exports = Self::find_all(pre)?;
         let hooks: Vec<_> = Hook::all().filter(|hook| exports.has(*hook)).collect();
-        if hooks.is_empty() {
+        if !hooks.is_empty() {
+            exports.raw = None;
+        } else if exports.raw.is_none() {
             let found = names(pre.component(), pre.engine());
             return Err(LoadError::NoHook {
                 found: if found.is_empty() { "nothing".to_owned() } else { found.join(", ") },
@@ -119,6 +130,13 @@ impl Exports {
             }
         }
         Ok((exports, hooks))
+    }
+}
+
+impl Exports {
+    /// Whether the component is of the world `raw`: it handles any hook, and says itself or by its manifest which.
+    pub(crate) fn is_raw(&self) -> bool {
+        self.raw.is_some()
     }
 }
 

@@ -1,14 +1,15 @@
 //! The host: engine, linker, cache and services, and the way from a file to a module.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_event::{Control, Hook, IdSource, Node, Storage, Tenant, TopicFilter};
 use tokio::sync::Semaphore;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Linker;
 
-use crate::artefact::Key;
+use crate::artefact::{Compiled, Key};
 use crate::cache::Cache;
 use crate::compile::{Compiler, CompilerLimits};
 use crate::content;
@@ -18,11 +19,16 @@ use crate::exports::Exports;
 use crate::grants;
 use crate::imports;
 use crate::instance::Blueprint;
+use crate::lane::Lane;
 use crate::manifest::{HookEntry, Manifest, ManifestError};
 use crate::meters::Meters;
 use crate::module::{Counts, Loading, Module};
 use crate::pool::Pool;
+use crate::progress::{InProgress, Loads, Progress, Stage};
 use crate::state::{Services, Shared, State};
+
+/// How often the log tells that a module is still being compiled.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// How the host works.
 #[derive(Clone, Debug)]
@@ -69,17 +75,38 @@ impl HostConfig {
 pub struct Host {
     config: HostConfig,
     engines: Engines,
-    linker: Linker<State>,
+    linkers: Linkers,
     cache: Cache,
     services: Services,
     /// One compilation at a time: the others' processors are for messages.
     compiling: Semaphore,
+    loads: Loads,
     slots: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// What guests may import, a linker a lane.
+struct Linkers {
+    plain: Linker<State>,
+    concurrent: Linker<State>,
+}
+
+impl Linkers {
+    fn new(engines: &Engines) -> wasmtime::Result<Self> {
+        let of = |lane: Lane| imports::linker(engines.get(lane), lane);
+        Ok(Self { plain: of(Lane::Plain)?, concurrent: of(Lane::Concurrent)? })
+    }
+
+    fn get(&self, lane: Lane) -> &Linker<State> {
+        match lane {
+            Lane::Plain => &self.plain,
+            Lane::Concurrent => &self.concurrent,
+        }
     }
 }
 
@@ -127,15 +154,16 @@ impl Host {
             instances: config.max_instances,
             memory_bytes: config.max_memory_bytes,
         })?;
-        let linker = imports::linker(&engines.plain)
+        let linkers = Linkers::new(&engines)
             .map_err(|error| HostError::Engine(format!("linking its imports: {error:#}")))?;
         let slots = usize::try_from(config.max_instances).unwrap_or(usize::MAX);
         Ok(Arc::new(Self {
             services: Services { node, ids: config.ids.clone(), storage, control },
             engines,
-            linker,
+            linkers,
             cache,
             compiling: Semaphore::new(1),
+            loads: Loads::default(),
             slots: Arc::new(Semaphore::new(slots)),
             config,
         }))
@@ -174,7 +202,7 @@ impl Host {
         if known == Some(version) {
             return Ok(Found::Unchanged);
         }
-        content::expect_component(&files.wasm)?;
+        content::kind(&files.wasm)?;
         let manifest = match &files.manifest {
             Some(text) => Manifest::parse(&files.manifest_name, text).map_err(LoadError::Manifest)?,
             None => Manifest::default(),
@@ -184,13 +212,21 @@ impl Host {
         let granted = grants::connectors(&at, &manifest, &self.services.storage.connectors(tenant))?;
         let config = grants::config(&at, &manifest)?;
 
-        let (component, compile) = self.component(&files).await?;
+        let progress = self.loads.begin(&files.name, files.wasm.len());
+        let (Compiled { component, lane }, compile) = self.component(&files, &progress).await?;
+        progress.enter(Stage::Starting);
+        let engine = self.engines.get(lane);
         let pre = self
-            .linker
+            .linkers
+            .get(lane)
             .instantiate_pre(&component)
-            .map_err(|error| imports::explain(&component, &self.engines.plain, &error))?;
-        let (exports, exported) = Exports::find(&pre)?;
-        let hooks = select(&files.manifest_name, manifest.hooks.as_deref(), &exported)?;
+            .map_err(|error| imports::explain(&component, engine, &error))?;
+        let (exports, mut exported) = Exports::find(&pre)?;
+        let asks = exports.is_raw() && manifest.hooks.is_none();
+        if exports.is_raw() && !asks {
+            exported = Hook::all().collect();
+        }
+        let mut hooks = select(&files.manifest_name, manifest.hooks.as_deref(), &exported)?;
         let shared = Arc::new(Shared {
             meters: Meters::new(&files.name),
             name: files.name,
@@ -200,10 +236,16 @@ impl Host {
             config,
             ack: manifest.ack,
             limits: manifest.limits,
-            asks_about_events: imports::asks_about_events(&component, &self.engines.plain),
+            asks_about_events: imports::asks_about_events(&component, engine),
         });
         let pool =
             Pool::open(Blueprint { pre, exports, shared }, manifest.instances, self.slots.clone()).await?;
+        if asks {
+            hooks = pool.wanted_hooks().await?;
+            if hooks.is_empty() {
+                return Err(LoadError::NoRawHook);
+            }
+        }
         let loading = Loading {
             total: started.elapsed(),
             compile: compile.unwrap_or_default(),
@@ -268,25 +310,29 @@ impl Host {
         }]))
     }
 
+    /// The loads that go on.
+    pub fn loading(&self) -> Vec<InProgress> {
+        self.loads.list()
+    }
+
     /// The compiled component, and how long compiling took unless it was cached.
-    async fn component(&self, files: &Files) -> Result<(Component, Option<Duration>), LoadError> {
-        let engine = &self.engines.plain;
-        let key = Key::new(files.content, engine);
-        if let Some(component) = self.cached(key).await {
-            return Ok((component, None));
+    async fn component(
+        &self,
+        files: &Files,
+        progress: &Progress,
+    ) -> Result<(Compiled, Option<Duration>), LoadError> {
+        let key = Key::new(files.content, &self.engines);
+        if let Some(compiled) = self.cached(key).await {
+            return Ok((compiled, None));
         }
         let turn = self.compiling.acquire().await;
         // Another load of the same bytes may have compiled them while this one waited.
-        if let Some(component) = self.cached(key).await {
-            return Ok((component, None));
+        if let Some(compiled) = self.cached(key).await {
+            return Ok((compiled, None));
         }
         let started = Instant::now();
         let output = self.cache.temporary();
-        let compiler = &self.config.compiler;
-        let made = compiler
-            .compile(engine, &self.config.compiler_limits, &files.wasm, &self.cache, &output)
-            .await
-            .and_then(|()| self.cache.put(&key, &output));
+        let made = self.compile(files, &output, progress).await.and_then(|()| self.cache.put(&key, &output));
         if made.is_err() {
             // A compiler that was stopped may have left a part of its work.
             drop(std::fs::remove_file(&output));
@@ -295,14 +341,28 @@ impl Host {
         let took = started.elapsed();
         drop(turn);
         match self.cached(key).await {
-            Some(component) => Ok((component, Some(took))),
+            Some(compiled) => Ok((compiled, Some(took))),
             None => Err(LoadError::Unfinished("made an artefact that this engine does not load".into())),
         }
     }
 
-    async fn cached(&self, key: Key) -> Option<Component> {
-        let (cache, engine) = (self.cache.clone(), self.engines.plain.clone());
-        tokio::task::spawn_blocking(move || cache.get(&engine, &key)).await.ok().flatten()
+    /// Compiles, and tells from time to time that it does.
+    async fn compile(&self, files: &Files, output: &Path, progress: &Progress) -> Result<(), LoadError> {
+        let HostConfig { compiler, compiler_limits: limits, .. } = &self.config;
+        let compile =
+            pin!(compiler.compile(&self.engines, limits, &files.wasm, &self.cache, output, progress));
+        let mut compile = compile;
+        loop {
+            match tokio::time::timeout(TELL_EVERY, &mut compile).await {
+                Ok(made) => return made,
+                Err(_) => progress.tell(),
+            }
+        }
+    }
+
+    async fn cached(&self, key: Key) -> Option<Compiled> {
+        let (cache, engines) = (self.cache.clone(), self.engines.clone());
+        tokio::task::spawn_blocking(move || cache.get(&engines, &key)).await.ok().flatten()
     }
 }
 

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_event::{Event, Scope, TopicFilter, Verdict};
+use tidegate_event::{Event, Hook, Scope, TopicFilter, Verdict};
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, Trap};
@@ -15,6 +15,7 @@ use crate::budget::{Budget, TimedOut};
 use crate::error::{CallError, GuestFailure, Limit, LoadError};
 use crate::exports::{Exports, Functions};
 use crate::module::Answer;
+use crate::raw;
 use crate::state::{Shared, State};
 use crate::translate::{self, Texts, qos_in, qos_out};
 
@@ -98,6 +99,20 @@ impl Instance {
                 }
             }
         }
+        if let Some(handle) = &functions.raw {
+            let call = raw::init(&mut store, handle, &shared.config);
+            let answer = budget
+                .run(Instant::now(), START_CPU, timeout, pin!(call))
+                .await
+                .map_err(|TimedOut| LoadError::Init(CallError::Timeout(timeout).to_string()))?;
+            match answer {
+                Ok(Ok(())) => {}
+                Ok(Err(said)) => return Err(LoadError::Init(said)),
+                Err(error) => {
+                    return Err(LoadError::Init(failure(&mut store, &budget, START_CPU, &error).to_string()));
+                }
+            }
+        }
         let baseline = store.data().limiter.memory();
         Ok(Self {
             store,
@@ -159,8 +174,32 @@ impl Instance {
     }
 }
 
+impl Instance {
+    /// Asks a guest of the world `raw` which hooks it wants. Others want what they export.
+    ///
+    /// # Errors
+    /// [`LoadError::Init`]; drop the instance then.
+    pub(crate) async fn wanted_hooks(&mut self) -> Result<Vec<(Hook, Vec<TopicFilter>)>, LoadError> {
+        let Some(handle) = &self.functions.raw else { return Ok(Vec::new()) };
+        self.store.set_epoch_deadline(1);
+        let timeout = self.store.data().shared.limits.timeout;
+        let asked = {
+            let call = pin!(raw::hooks(&mut self.store, handle));
+            self.budget.run(Instant::now(), START_CPU, timeout, call).await
+        };
+        let wrong = |text: String| LoadError::Init(format!("asked for its hooks: {text}"));
+        match asked {
+            Ok(Ok(answer)) => answer.map_err(wrong),
+            Ok(Err(error)) => {
+                Err(wrong(failure(&mut self.store, &self.budget, START_CPU, &error).to_string()))
+            }
+            Err(TimedOut) => Err(wrong(CallError::Timeout(timeout).to_string())),
+        }
+    }
+}
+
 /// What a guest said.
-enum Reply {
+pub(crate) enum Reply {
     Answer(Answer),
     Refused(HookError),
     Invalid(String),
@@ -168,6 +207,11 @@ enum Reply {
 }
 
 impl Reply {
+    /// A verdict.
+    pub(crate) fn decision(verdict: Verdict) -> Self {
+        Self::Answer(Answer { verdict, subscriptions: Vec::new() })
+    }
+
     fn observed(answer: Result<(), HookError>) -> Self {
         match answer {
             Ok(()) => Self::Answer(Answer::pass()),
@@ -177,7 +221,7 @@ impl Reply {
 
     fn decided<T>(answer: Result<T, HookError>, read: impl FnOnce(T) -> Result<Verdict, String>) -> Self {
         match answer.map(read) {
-            Ok(Ok(verdict)) => Self::Answer(Answer { verdict, subscriptions: Vec::new() }),
+            Ok(Ok(verdict)) => Self::decision(verdict),
             Ok(Err(invalid)) => Self::Invalid(invalid),
             Err(error) => Self::Refused(error),
         }
@@ -192,6 +236,10 @@ async fn dispatch(
     number: u64,
     event: &Event,
 ) -> wasmtime::Result<Reply> {
+    if let Some(handle) = &functions.raw {
+        // On the heap, so that typed guests do not carry its state.
+        return Box::pin(raw::call(store, handle, event)).await;
+    }
     match event {
         Event::MessagePublish { message, .. } => {
             let Some(hook) = &functions.message_publish else { return Ok(Reply::NotHandled) };
@@ -249,7 +297,8 @@ async fn dispatch(
     }
 }
 
-fn subscriptions(wanted: Vec<Subscription>) -> Reply {
+/// The subscriptions a guest wants added, checked.
+pub(crate) fn subscriptions(wanted: Vec<Subscription>) -> Reply {
     let mut subscriptions = Vec::with_capacity(wanted.len());
     for subscription in wanted {
         match TopicFilter::new(subscription.filter.as_str()) {

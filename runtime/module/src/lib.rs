@@ -3,11 +3,11 @@
 //! | stage | file |
 //! | --- | --- |
 //! | a file changes | [`Directory`]: `directory/` |
-//! | it is read, checked, compiled or found in the cache | `host`, `content`, `compile`, `artefact`, `cache` |
+//! | it is read, made a component, compiled or found in the cache | `host`, `content`, `encode`, `lane`, `compile`, `artefact`, `cache` |
 //! | its manifest says what it may | `manifest/`, `grants` |
 //! | its imports are linked, its exports found | `imports/`, `exports`, `bindings` (from `wit/`) |
 //! | instances are kept warm | `pool`, `instance`, `state` |
-//! | an event is handed over and answered | [`Module::call`], `translate` |
+//! | an event is handed over and answered | [`Module::call`], `translate`; as JSON: `raw`, `envelope` |
 //! | a guest computes, allocates or writes too much | `budget`, `ticker`, `limiter`, `output` |
 //!
 //! Guests are not trusted: they get no files, no network and no environment, every call is bounded in time,
@@ -21,19 +21,24 @@ mod cache;
 mod compile;
 mod content;
 mod directory;
+mod encode;
 mod engine;
+mod envelope;
 mod error;
 mod exports;
 mod grants;
 mod host;
 mod imports;
 mod instance;
+mod lane;
 mod limiter;
 mod manifest;
 mod meters;
 mod module;
 mod output;
 mod pool;
+mod progress;
+mod raw;
 mod state;
 mod ticker;
 mod translate;
@@ -44,3 +49,4 @@ pub use error::{CallError, GuestFailure, HostError, Limit, LoadError};
 pub use host::{Host, HostConfig};
 pub use manifest::{ErrorPolicy, ManifestError};
 pub use module::{Answer, Loading, Module, ModuleStats};
+pub use progress::{InProgress, Stage};

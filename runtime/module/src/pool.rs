@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tidegate_event::Scope;
+use tidegate_event::{Hook, Scope, TopicFilter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::error::{CallError, LoadError};
@@ -76,6 +76,19 @@ impl Pool {
             pool.retire(first);
         }
         Ok(pool)
+    }
+
+    /// The hooks that a guest of the world `raw` wants.
+    ///
+    /// # Errors
+    /// [`LoadError`] of the guest or of its instance.
+    pub(crate) async fn wanted_hooks(&self) -> Result<Vec<(Hook, Vec<TopicFilter>)>, LoadError> {
+        let mut lease =
+            self.checkout(Instant::now()).await.map_err(|error| LoadError::Instantiate(error.to_string()))?;
+        let Some(instance) = &mut lease.instance else { return Ok(Vec::new()) };
+        let wanted = instance.wanted_hooks().await?;
+        lease.give_back();
+        Ok(wanted)
     }
 
     /// What its instances share.

@@ -137,6 +137,11 @@ impl State {
         self.hook
     }
 
+    /// The number of the current event; without one, a number that no event has.
+    pub(crate) fn number(&self) -> u64 {
+        self.call.as_ref().map_or(0, |call| call.number)
+    }
+
     /// The current event, if `number` is its number.
     pub(crate) fn event(&self, number: u64) -> Option<&Call> {
         self.call.as_ref().filter(|call| call.number == number)

@@ -6,30 +6,36 @@ mod config;
 mod context;
 mod logging;
 mod offered;
+mod raw;
 mod sql;
 
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::bindings::{tidegate, wasi};
+use crate::lane::Lane;
 use crate::state::State;
 
 pub(crate) use offered::{asks_about_events, explain};
 
-/// The linker with everything a guest may import: the contract and WASI 0.2.
+/// The linker with everything a guest of `lane` may import: the contract, WASI 0.2, and WASI 0.3 where the engine can.
 ///
 /// # Errors
 /// wasmtime's, when two interfaces have one name: a mistake in this function.
-pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+pub(crate) fn linker(engine: &Engine, lane: Lane) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     let link = &mut linker;
     wasmtime_wasi::p2::add_to_linker_async(link)?;
+    if lane == Lane::Concurrent {
+        wasmtime_wasi::p3::add_to_linker(link)?;
+    }
     tidegate::broker::context::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
     tidegate::broker::client_control::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
     tidegate::storage::actions::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
     tidegate::storage::sql::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
     wasi::logging::logging::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
     wasi::config::store::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+    raw::add_to_linker(link)?;
     // The draft before the release candidate has the same functions; guests in the field import it.
     wasi::config::store::add_to_linker_instance::<_, HasSelf<State>>(
         &mut link.instance(offered::CONFIG_DRAFT)?,

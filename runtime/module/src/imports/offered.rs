@@ -4,6 +4,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
+use super::raw::HOST_CALL;
 use crate::error::LoadError;
 use crate::manifest::nearest;
 
@@ -54,9 +55,9 @@ const WASI: &[&str] = &[
     "wasi:sockets/udp@0.2.12",
 ];
 
-/// Interfaces whose functions take an event number.
-const ABOUT_EVENTS: [&str; 3] =
-    ["tidegate:broker/context", "tidegate:broker/client-control", "tidegate:storage/actions"];
+/// Interfaces whose functions take an event number, and the function of the raw world, which means the current event.
+const ABOUT_EVENTS: [&str; 4] =
+    ["tidegate:broker/context", "tidegate:broker/client-control", "tidegate:storage/actions", HOST_CALL];
 
 /// Whether `component` imports anything that takes an event number.
 pub(crate) fn asks_about_events(component: &Component, engine: &Engine) -> bool {
@@ -80,6 +81,7 @@ pub(crate) fn explain(component: &Component, engine: &Engine, refusal: &wasmtime
                     return error;
                 }
             }
+            ComponentItem::ComponentFunc(_) if name == HOST_CALL => {}
             // WIT types without functions need nothing from the host.
             ComponentItem::Type(_) => {}
             _ => return LoadError::UnknownImport { wanted: name.to_owned(), nearest: None },
@@ -141,8 +143,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::engine::on_demand;
+    use crate::engine::Engines;
     use crate::imports::linker;
+    use crate::lane::Lane;
 
     /// A function of each interface of `WASI`, in the same order.
     const WASI_FUNCTIONS: [&str; 24] = [
@@ -174,7 +177,7 @@ mod tests {
 
     #[test]
     fn everything_said_to_be_offered_is_linked() {
-        let mut linker = linker(&on_demand().unwrap()).unwrap();
+        let mut linker = linker(Engines::on_demand().unwrap().get(Lane::Plain), Lane::Plain).unwrap();
         assert_eq!(WASI.len(), WASI_FUNCTIONS.len());
         let contract = CONTRACT.iter().flat_map(|(name, functions)| functions.iter().map(|f| (*name, *f)));
         for (interface, function) in contract.chain(WASI.iter().copied().zip(WASI_FUNCTIONS)) {
@@ -203,16 +206,17 @@ mod tests {
     }
 
     fn explained(imports: &[(&str, &str)]) -> String {
-        let engine = on_demand().unwrap();
-        let linker = linker(&engine).unwrap();
+        let engines = Engines::on_demand().unwrap();
+        let engine = engines.get(Lane::Plain);
+        let linker = linker(engine, Lane::Plain).unwrap();
         let mut text = String::from("(component");
         for (interface, function) in imports {
             write!(text, r#" (import "{interface}" (instance (export "{function}" (func))))"#).unwrap();
         }
         text.push(')');
-        let component = Component::new(&engine, text).unwrap();
+        let component = Component::new(engine, text).unwrap();
         let refusal = linker.instantiate_pre(&component).err().unwrap();
-        explain(&component, &engine, &refusal).to_string()
+        explain(&component, engine, &refusal).to_string()
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::bindings::tidegate::storage::sql::{Host, Rows as GuestRows};
 use crate::bindings::tidegate::storage::types::{Error, Value};
 use crate::state::State;
 
-fn value_in(value: Value) -> SqlValue {
+pub(super) fn value_in(value: Value) -> SqlValue {
     match value {
         Value::Null => SqlValue::Null,
         Value::Boolean(value) => SqlValue::Boolean(value),
@@ -40,21 +40,22 @@ fn rows_out(rows: Rows) -> GuestRows {
 }
 
 impl State {
-    async fn run_query(
+    /// Runs a query and gives its rows.
+    pub(super) async fn query_rows(
         &mut self,
         connector: &str,
         statement: &str,
         params: Vec<Value>,
-    ) -> Result<GuestRows, Error> {
+    ) -> Result<Rows, Error> {
         self.count_storage_op()?;
         let shared = self.shared.clone();
         let connector = shared.grants.resolve(connector)?;
         let params = params.into_iter().map(value_in).collect();
-        let rows = shared.services.storage.query(&shared.tenant, connector, statement, params).await?;
-        Ok(rows_out(rows))
+        Ok(shared.services.storage.query(&shared.tenant, connector, statement, params).await?)
     }
 
-    async fn run_exec(
+    /// Runs a statement once per list of parameters and gives the number of rows changed.
+    pub(super) async fn run_exec(
         &mut self,
         connector: &str,
         statement: &str,
@@ -75,7 +76,7 @@ impl Host for State {
         statement: String,
         params: Vec<Value>,
     ) -> wasmtime::Result<Result<GuestRows, Error>> {
-        Ok(self.run_query(&connector, &statement, params).await)
+        Ok(self.query_rows(&connector, &statement, params).await.map(rows_out))
     }
 
     async fn exec(

@@ -39,7 +39,10 @@ async fn what_is_no_component_is_named() {
     let precompiled = engine.precompile_component(&guest("pass")).unwrap();
     for (bytes, found) in [
         (Vec::new(), "found an empty file"),
-        (component("(module)"), "found a core WebAssembly module, expected a WebAssembly component"),
+        (
+            component("(module)"),
+            "a core module without a component type must export memory, cabi_realloc and handle",
+        ),
         (precompiled, "found a native object (a precompiled .cwasm"),
         (b"(component)".to_vec(), "found WebAssembly text"),
         (b"#!/bin/sh".to_vec(), "found no WebAssembly"),

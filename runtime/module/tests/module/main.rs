@@ -12,9 +12,11 @@
 
 mod cache;
 mod calls;
+mod concurrent;
 mod fakes;
 mod guests;
 mod imports;
 mod limits;
 mod loading;
+mod raw;
 mod reload;

@@ -1,0 +1,189 @@
+//! Core modules of the world `raw`, written as text, so that nothing of component tooling is between.
+
+use std::fmt::Write as _;
+
+use tidegate_event::{Event, Hook, Verdict};
+use tidegate_module::{CallError, GuestFailure};
+
+use crate::guests::{Bench, client, component, publish, scope};
+
+const HOOKS: &str = r#"{"hooks":{"message.publish":["a/#"],"client.connected":[]}}"#;
+
+/// A raw module. It answers `hooks` and `init` as given and events with `answer`, after it has made the host call
+/// `asks`, if there is one. `{"call":"hooks"}` and `{"call":"init"...` are told apart by their tenth byte.
+struct Raw<'a> {
+    hooks: &'a str,
+    init: &'a str,
+    answer: &'a str,
+    asks: &'a str,
+    imports: &'a str,
+}
+
+impl Default for Raw<'_> {
+    fn default() -> Self {
+        Self { hooks: HOOKS, init: "", answer: "", asks: "", imports: "" }
+    }
+}
+
+impl Raw<'_> {
+    fn wasm(&self) -> Vec<u8> {
+        let mut data = String::new();
+        let mut at = Vec::new();
+        let mut offset = 1_024;
+        for text in [self.hooks, self.init, self.answer, self.asks] {
+            let escaped: String = text.bytes().fold(String::new(), |mut text, byte| {
+                write!(text, "\\{byte:02x}").unwrap();
+                text
+            });
+            writeln!(data, r#"(data (i32.const {offset}) "{escaped}")"#).unwrap();
+            at.push((offset, text.len()));
+            offset += text.len();
+        }
+        let give = |(offset, length): (usize, usize)| {
+            format!(
+                "(i32.store (i32.const 16) (i32.const {offset})) (i32.store (i32.const 20) (i32.const {length}))"
+            )
+        };
+        let ask = if self.asks.is_empty() {
+            String::new()
+        } else {
+            format!("(call $ask (i32.const {}) (i32.const {}) (i32.const 32))", at[3].0, at[3].1)
+        };
+        component(&format!(
+            r#"(module
+                (import "$root" "host-call" (func $ask (param i32 i32 i32)))
+                {}
+                (memory (export "memory") 4)
+                {data}
+                (global $next (mut i32) (i32.const 65536))
+                (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+                    (local $at i32)
+                    (local.set $at (global.get $next))
+                    (global.set $next (i32.add (global.get $next) (local.get 3)))
+                    (local.get $at))
+                (func (export "handle") (param $event i32) (param $length i32) (result i32)
+                    (if (i32.eq (i32.load8_u (i32.add (local.get $event) (i32.const 2))) (i32.const 99))
+                        (then
+                            (if (i32.eq (i32.load8_u (i32.add (local.get $event) (i32.const 9))) (i32.const 104))
+                                (then {}) (else {})))
+                        (else {ask} {}))
+                    (i32.const 16))
+                (func (export "cabi_post_handle") (param i32) (global.set $next (i32.const 65536)))
+            )"#,
+            self.imports,
+            give(at[0]),
+            give(at[1]),
+            give(at[2]),
+        ))
+    }
+}
+
+#[tokio::test]
+async fn a_core_module_says_which_hooks_it_wants() {
+    let bench = Bench::new();
+    let module = bench.load(&Raw::default().wasm(), "").await.unwrap();
+    let hooks: Vec<_> = module.hooks().iter().map(|(hook, filters)| (*hook, filters.len())).collect();
+    assert_eq!(hooks, [(Hook::ClientConnected, 0), (Hook::MessagePublish, 1)]);
+    assert!(matches!(module.call(&publish("a/b", b"x")).await.unwrap().verdict, Verdict::Pass));
+}
+
+#[tokio::test]
+async fn the_manifest_names_hooks_of_a_module_that_does_not() {
+    let bench = Bench::new();
+    let silent = Raw { hooks: "", ..Raw::default() }.wasm();
+    let refusal = bench.refusal(&silent, "").await;
+    assert!(refusal.contains("it names no hook"), "{refusal}");
+    let module = bench.load(&silent, r#"hooks = { "message.publish" = ["b/#"] }"#).await.unwrap();
+    assert_eq!(module.hooks()[0].0, Hook::MessagePublish);
+    let wrong = Raw { hooks: r#"{"hooks":{"message.publsh":[]}}"#, ..Raw::default() }.wasm();
+    let refusal = bench.refusal(&wrong, "").await;
+    assert!(refusal.contains("unknown hook \"message.publsh\""), "{refusal}");
+}
+
+#[tokio::test]
+async fn answers_are_verdicts() {
+    let bench = Bench::new();
+    for (answer, check) in [
+        (r#"{"verdict":"drop"}"#, (|verdict| matches!(verdict, Verdict::Drop)) as fn(&Verdict) -> bool),
+        (
+            r#"{"verdict":"reject","reason_code":135}"#,
+            |verdict| matches!(verdict, Verdict::Reject(code) if code.0 == 135),
+        ),
+        (r#"{"verdict":"replace","message":{"payload_base64":"/w=="}}"#, |verdict| {
+            matches!(verdict, Verdict::Replace(message)
+                if message.payload[..] == [255] && message.topic.as_str() == "a/b" && message.retain)
+        }),
+        (
+            r#"{"verdict":"fan-out","messages":[{"topic":"c"},{"topic":"d","qos":0}]}"#,
+            |verdict| matches!(verdict, Verdict::FanOut(messages) if messages.len() == 2 && messages[0].payload == "x"),
+        ),
+    ] {
+        let module = bench.load(&Raw { answer, ..Raw::default() }.wasm(), "").await.unwrap();
+        for _ in 0..3 {
+            let verdict = module.call(&publish("a/b", b"x")).await.unwrap().verdict;
+            assert!(check(&verdict), "{answer}: {verdict:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_answers_and_errors_are_told_apart() {
+    let bench = Bench::new();
+    for (answer, part) in [
+        ("nonsense", "its JSON"),
+        (r#"{"verdict":"repalce"}"#, "unknown verdict \"repalce\""),
+        (r#"{"verdict":"replace"}"#, "needs a message"),
+        (r#"{"verdict":"replace","message":{"topic":"a/#"}}"#, "wildcards"),
+        (r#"{"verdict":"reject","reason_code":0}"#, "0x00"),
+    ] {
+        let module = bench.load(&Raw { answer, ..Raw::default() }.wasm(), "").await.unwrap();
+        let error = module.call(&publish("a/b", b"x")).await.unwrap_err();
+        assert!(matches!(&error, CallError::Answer(text) if text.contains(part)), "{error}");
+    }
+    let answer = r#"{"error":"not now","retry":true}"#;
+    let module = bench.load(&Raw { answer, ..Raw::default() }.wasm(), "").await.unwrap();
+    let error = module.call(&publish("a/b", b"x")).await.unwrap_err();
+    assert!(matches!(error, CallError::Guest(GuestFailure::Retry(text)) if text == "not now"));
+}
+
+#[tokio::test]
+async fn subscriptions_are_added() {
+    let bench = Bench::new();
+    let answer = r#"{"subscriptions":[{"filter":"a/#","qos":1}]}"#;
+    let module = bench.load(&Raw { answer, ..Raw::default() }.wasm(), "").await.unwrap();
+    let answer = module.call(&scope(Event::ClientConnected { client: client("c1") })).await.unwrap();
+    assert_eq!(answer.subscriptions.len(), 1);
+}
+
+#[tokio::test]
+async fn init_gets_the_configuration_and_may_refuse() {
+    let bench = Bench::new();
+    let refusing = Raw { init: r#"{"error":"no unit"}"#, ..Raw::default() }.wasm();
+    assert_eq!(bench.refusal(&refusing, "").await, "init failed: no unit");
+}
+
+#[tokio::test]
+async fn host_calls_reach_the_storage_and_the_broker() {
+    let bench = Bench::new();
+    *bench.storage.at_once.lock() = true;
+    let asks = r#"{"call":"storage.run","connector":"fake:pool","function":"on_message_publish"}"#;
+    let module = bench.load(&Raw { asks, ..Raw::default() }.wasm(), "").await.unwrap();
+    module.call(&publish("a/b", b"x")).await.unwrap();
+    assert!(bench.storage.asked()[0].starts_with("fake:pool"), "{:?}", bench.storage.asked());
+
+    let asks = r#"{"call":"publish","message":{"topic":"made","payload":"by raw","qos":1}}"#;
+    let module = bench.load(&Raw { asks, ..Raw::default() }.wasm(), "").await.unwrap();
+    module.call(&publish("a/b", b"x")).await.unwrap();
+    assert!(bench.control.published.lock().iter().any(|message| message.topic.as_str() == "made"));
+}
+
+#[tokio::test]
+async fn preview_1_is_offered_through_the_adapter() {
+    let bench = Bench::new();
+    let imports = r#"(import "wasi_snapshot_preview1" "random_get" (func (param i32 i32) (result i32)))"#;
+    let module = bench.load(&Raw { imports, ..Raw::default() }.wasm(), "").await.unwrap();
+    assert!(module.call(&publish("a/b", b"x")).await.is_ok());
+    let imports = r#"(import "env" "abort" (func (param i32 i32 i32 i32)))"#;
+    let refusal = bench.refusal(&Raw { imports, ..Raw::default() }.wasm(), "").await;
+    assert!(refusal.starts_with("it imports env#abort"), "{refusal}");
+}
