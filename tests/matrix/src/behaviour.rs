@@ -19,6 +19,8 @@ pub const MEMORY: usize = 96 << 20;
 const LINE: &str = "a line of the guest";
 /// Bytes of the large payload.
 const LARGE: usize = 256 << 10;
+/// Events of one instance in the long run: Go allocates enough meanwhile for its collector to run many times.
+const EVENTS: u32 = 3_000;
 
 /// The manifest of a guest, which computes for `cpu` at most, with instances of `mode`.
 pub fn manifest(mode: &str, cpu: Duration) -> String {
@@ -179,7 +181,7 @@ pub struct Loaded<'a> {
 pub fn reading() -> Value {
     json!({
         "device": "boiler-7", "celsius": 21.5, "count": 3, "on": false, "none": null,
-        "note": "grün \"quoted\" \\ ☃\n", "tags": ["a", {"b": []}]
+        "note": "grün \"quoted\" \\ ☃ 🦀\n", "tags": ["a", {"b": []}]
     })
 }
 
@@ -192,6 +194,17 @@ async fn transforms(module: &Module) -> Result<(), String> {
         object.insert("enriched".into(), true.into());
     }
     same(&given, &expected)
+}
+
+/// The one instance of `module` takes many events: collectors run, and arenas are used again.
+///
+/// # Errors
+/// Which event went wrong, and how.
+pub async fn lasts(module: &Module) -> Result<(), String> {
+    for event in 0..EVENTS {
+        transforms(module).await.map_err(|error| format!("event {event}: {error}"))?;
+    }
+    Ok(())
 }
 
 fn passed(answer: Result<Verdict, CallError>) -> Result<(), String> {

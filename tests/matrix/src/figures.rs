@@ -32,7 +32,7 @@ pub struct Figures {
     pub warm: Duration,
 }
 
-/// Measures `guest` with a cache of its own in `cache`, which must be empty.
+/// Measures `guest` with a cache of its own in the folder `cache`, which is made.
 ///
 /// # Errors
 /// It does not load, or a call fails.

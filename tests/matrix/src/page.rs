@@ -42,7 +42,7 @@ pub fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/guest-matrix.md")
 }
 
-/// The page of these rows.
+/// The page of these rows, which are of guests that did everything: the test stops before it writes the page otherwise.
 pub fn render(rows: &[(Guest, Figures)]) -> String {
     let words: Vec<&str> = ALL.iter().map(|behaviour| behaviour.word()).collect();
     let mut page =

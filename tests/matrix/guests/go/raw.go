@@ -17,7 +17,7 @@ import (
 const arenaBytes = 4 << 20
 
 // Memory that was handed over or answered since the collector ran last, after which it runs again.
-const collectAfter = 8 << 20
+const collectAfter = 1 << 20
 
 var (
 	arena   [arenaBytes]byte

@@ -144,6 +144,8 @@ fn hello_assemblyscript(bench: &Bench<'_>) -> Result<()> {
 fn asc(bench: &Bench<'_>, folder: &str, main: &str) -> Result<()> {
     copy(&source(folder), &bench.scratch)?;
     let mut command = node(bench, ".bin/asc")?;
+    // The faster modes of json-as 1.6.0 write characters beyond 16 bits wrongly.
+    command.env("JSON_MODE", "NAIVE");
     command.arg(main).args([
         "--transform",
         "json-as/transform",
