@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::process::{Result, run, workspace_cargo};
-use crate::{paths, screen, tools};
+use crate::{guests, paths, screen, tools};
 
 /// Link-time optimisation: only benches pay for it.
 const PROFILE: &str = "bench-lto";
@@ -16,7 +16,7 @@ const PROFILE: &str = "bench-lto";
 pub(crate) fn main(arguments: &[&str]) -> Result<()> {
     screen::heading("Tools");
     tools::for_benches();
-    tools::wasm_target()?;
+    tools::wasm_target(guests::TARGET)?;
     screen::heading("Build (link-time optimisation: the first time takes many minutes)");
     // Together: one after the other they would ask for different features of what both use, and compile it twice.
     run(workspace_cargo()?.args(["build", "--profile", PROFILE, "-p", "tidegate", "-p", "tidegate-bench"]))?;

@@ -12,6 +12,7 @@ mod paths;
 mod process;
 mod screen;
 mod test;
+mod toolchains;
 mod tools;
 
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ cargo xtask COMMAND
   fuzz                 Only the fuzz targets.
   bench [NAME..]       Measure against peers; without names every bench. --help lists names and flags. Fails
                        when Tidegate loses or reorders a message; a missed target is only shown.
+  guests               Install the toolchains of other languages and build the guests of tests/matrix, and the
+                       examples without component tooling. The last line is their folder. `test` does it too.
   ci                   What .ci/run does.
   help                 This text.
 
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Some((&"test", rest)) => test::main(rest),
         Some((&"fuzz", [])) => fuzz::main(),
         Some((&"bench", rest)) => bench::main(rest),
+        Some((&"guests", [])) => guests::main(),
         Some((&"ci", [])) => ci::main(),
         Some((&("help" | "--help" | "-h"), _)) => {
             print!("{HELP}");

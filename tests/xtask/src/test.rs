@@ -34,6 +34,8 @@ pub(crate) fn main(arguments: &[&str]) -> Result<()> {
     screen::heading("Build");
     run(workspace_cargo()?.args(["build", "--release", "-p", "tidegate"]))?;
     let guests = guests::build_all()?;
+    screen::heading("Guests of other toolchains");
+    let matrix = guests::build_matrix()?;
 
     let mut totals = Totals::default();
     screen::heading("Tests of the workspace");
@@ -42,6 +44,7 @@ pub(crate) fn main(arguments: &[&str]) -> Result<()> {
         .args(["test", "--release", "--workspace", "--no-fail-fast"])
         .env("TIDEGATE_BIN", paths::binary()?)
         .env("TIDEGATE_GUESTS", &guests)
+        .env("TIDEGATE_MATRIX", &matrix)
         .env("TIDEGATE_PYTHON", &python);
     if wanted.long {
         command.env("TIDEGATE_LONG", "1");

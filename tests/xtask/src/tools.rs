@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::guests::TARGET;
 use crate::paths;
 use crate::process::{Result, output, run, works};
 
@@ -19,24 +18,24 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("stdbuf", "coreutils"),
 ];
 
-/// Adds the WebAssembly target when it is missing.
+/// Adds the WebAssembly target `target` when it is missing.
 ///
 /// # Errors
 /// There is no rustup, or it fails; the text says what to do.
-pub(crate) fn wasm_target() -> Result<()> {
+pub(crate) fn wasm_target(target: &str) -> Result<()> {
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    if PathBuf::from(sysroot.trim()).join("lib/rustlib").join(TARGET).join("lib").exists() {
+    if PathBuf::from(sysroot.trim()).join("lib/rustlib").join(target).join("lib").exists() {
         return Ok(());
     }
     if !works(Command::new("rustup").arg("--version")) {
         return Err(format!(
-            "this Rust has no target {TARGET} and there is no rustup to add it.\n\
-             Install rustup (https://rustup.rs) and run `rustup target add {TARGET}`, or install your \
+            "this Rust has no target {target} and there is no rustup to add it.\n\
+             Install rustup (https://rustup.rs) and run `rustup target add {target}`, or install your \
              distribution's package of that target for {}.",
             sysroot.trim()
         ));
     }
-    run(Command::new("rustup").args(["target", "add", TARGET]))
+    run(Command::new("rustup").args(["target", "add", target]))
 }
 
 /// Installs what the tests need besides Rust; gives the Python that has paho-mqtt.
@@ -74,7 +73,11 @@ fn on_path(program: &str) -> bool {
         .any(|folder| folder.join(program).is_file())
 }
 
-fn install(packages: &[&str]) -> Result<()> {
+/// Installs Debian packages.
+///
+/// # Errors
+/// This is no Debian or we may not; the text is the command that installs them.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let wanted =
         format!("apt-get update && apt-get install -y --no-install-recommends {}", packages.join(" "));
     let root = output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");

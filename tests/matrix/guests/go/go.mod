@@ -1,0 +1,3 @@
+module tidegate.example/matrix
+
+go 1.24
