@@ -13,6 +13,7 @@ use crate::state::State;
 /// The version of the contract whose interfaces are called; wasmtime finds compatible ones for it.
 const VERSION: &str = "0.1.0";
 const INIT: &str = "tidegate:module/init";
+const STATE: &str = "tidegate:module/state";
 
 /// One row a hook: the variant, the module of its generated bindings.
 macro_rules! for_each_hook {
@@ -21,12 +22,14 @@ macro_rules! for_each_hook {
         #[derive(Clone)]
         pub(crate) struct Exports {
             init: Option<module::init::GuestIndices>,
+            state: Option<module::state::GuestIndices>,
             $($module: Option<hooks::$module::GuestIndices>,)*
         }
 
         /// The typed functions of one instance.
         pub(crate) struct Functions {
             pub(crate) init: Option<module::init::Guest>,
+            pub(crate) state: Option<module::state::Guest>,
             $(pub(crate) $module: Option<hooks::$module::Guest>,)*
         }
 
@@ -34,6 +37,7 @@ macro_rules! for_each_hook {
             fn find_all(pre: &InstancePre<State>) -> Result<Self, LoadError> {
                 Ok(Self {
                     init: find(pre, INIT, module::init::GuestIndices::new)?,
+                    state: find(pre, STATE, module::state::GuestIndices::new)?,
                     $($module: find(pre, Hook::$hook.row().interface, hooks::$module::GuestIndices::new)?,)*
                 })
             }
@@ -55,6 +59,10 @@ macro_rules! for_each_hook {
                 Ok(Functions {
                     init: match &self.init {
                         Some(found) => Some(typed(INIT, found.load(&mut store, instance))?),
+                        None => None,
+                    },
+                    state: match &self.state {
+                        Some(found) => Some(typed(STATE, found.load(&mut store, instance))?),
                         None => None,
                     },
                     $($module: match &self.$module {
@@ -99,6 +107,11 @@ fn typed<T>(interface: &str, result: wasmtime::Result<T>) -> Result<T, LoadError
 }
 
 impl Exports {
+    /// Whether an instance can hand its state to the next version's.
+    pub(crate) fn has_state(&self) -> bool {
+        self.state.is_some()
+    }
+
     /// Finds the exports of a component, and which hooks they are.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! | it is read, checked, compiled or found in the cache | `host`, `content`, `compile`, `artefact`, `cache` |
 //! | its manifest says what it may | `manifest/`, `grants` |
 //! | its imports are linked, its exports found | `imports/`, `exports`, `bindings` (from `wit/`) |
+//! | a new version takes over: with the old one's state, or on trial beside it | `handover`, `rollout` |
 //! | instances are kept warm | `pool`, `instance`, `state` |
 //! | an event is handed over and answered | [`Module::call`], `translate` |
 //! | a guest computes, allocates or writes too much | `budget`, `ticker`, `limiter`, `output` |
@@ -25,6 +26,7 @@ mod engine;
 mod error;
 mod exports;
 mod grants;
+mod handover;
 mod host;
 mod imports;
 mod instance;
@@ -34,13 +36,14 @@ mod meters;
 mod module;
 mod output;
 mod pool;
+mod rollout;
 mod state;
 mod ticker;
 mod translate;
 
 pub use compile::{Compiler, CompilerLimits, compile_file};
-pub use directory::{Directory, OnChange};
+pub use directory::{Directory, Failure, OnChange, module_files};
 pub use error::{CallError, GuestFailure, HostError, Limit, LoadError};
 pub use host::{Host, HostConfig};
 pub use manifest::{ErrorPolicy, ManifestError};
-pub use module::{Answer, Loading, Module, ModuleStats};
+pub use module::{Answer, Loading, Module, ModuleStats, TrialReport};
