@@ -200,6 +200,8 @@ fn add_subscriptions(scope: &Scope, subscriptions: Vec<(TopicFilter, QoS)>) {
 /// A call failed: the module's policy for this hook decides. Refusing and dropping exist only where the answer
 /// counts; elsewhere the event goes on.
 fn on_error(module: &Module, hook: Hook, scope: &Scope, error: &CallError) -> Step {
+    let other = module.stand_in(scope);
+    let module = other.as_deref().unwrap_or(module);
     let policy = module.policy(hook);
     let client = scope.event.client().map_or("", |client| &client.id);
     let topic = scope.event.message().map_or("", |message| message.topic.as_str());

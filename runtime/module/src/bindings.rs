@@ -21,7 +21,7 @@ wasmtime::component::bindgen!({
         "../../wit/module",
         "../../wit/worlds",
     ],
-    world: "tidegate:worlds/full",
+    world: "tidegate:worlds/everything",
     imports: {
         "tidegate:storage/actions": async | trappable,
         "tidegate:storage/sql": async | trappable,

@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use wasmtime::UpdateDeadline;
 
 use crate::ticker::{self, FIRST_TICK};
@@ -27,6 +28,14 @@ pub(crate) struct Budget {
     /// Whether the guest gave up its turn at a tick.
     yielded: AtomicBool,
     exceeded: AtomicBool,
+    /// Cancelled when the version may not compute or wait any longer.
+    interrupt: CancellationToken,
+}
+
+/// What ends a call that does not end by itself.
+struct Ends {
+    timeout: Pin<Box<Sleep>>,
+    interrupt: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 /// The call did not end in time.
@@ -44,6 +53,16 @@ fn clock(now: Instant) -> u64 {
 }
 
 impl Budget {
+    /// An account that ends for good when `interrupt` is cancelled.
+    pub(crate) fn new(interrupt: CancellationToken) -> Self {
+        Self { interrupt, ..Self::default() }
+    }
+
+    /// Whether calls end at once, because the version may not go on.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupt.is_cancelled()
+    }
+
     /// Whether the last call was interrupted because its time was used up.
     pub(crate) fn is_exceeded(&self) -> bool {
         self.exceeded.load(Ordering::Relaxed)
@@ -55,6 +74,9 @@ impl Budget {
         self.charge();
         if self.used.load(Ordering::Relaxed) > self.allowed.load(Ordering::Relaxed) {
             self.exceeded.store(true, Ordering::Relaxed);
+            return UpdateDeadline::Interrupt;
+        }
+        if self.interrupt.is_cancelled() {
             return UpdateDeadline::Interrupt;
         }
         self.yielded.store(true, Ordering::Relaxed);
@@ -87,7 +109,7 @@ impl Budget {
         self.exceeded.store(false, Ordering::Relaxed);
         let mut again = false;
         // Most calls end in their first poll and need no timer.
-        let mut timer: Option<Pin<Box<Sleep>>> = None;
+        let mut ends: Option<Ends> = None;
         poll_fn(|cx| {
             ticker::touch();
             if std::mem::replace(&mut again, true) {
@@ -99,10 +121,16 @@ impl Budget {
             if !self.yielded.swap(false, Ordering::Relaxed) {
                 self.charge();
             }
-            let timer = timer.get_or_insert_with(|| {
-                Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(started + timeout)))
+            let ends = ends.get_or_insert_with(|| Ends {
+                timeout: Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(
+                    started + timeout,
+                ))),
+                interrupt: Box::pin(self.interrupt.clone().cancelled_owned()),
             });
-            timer.as_mut().poll(cx).map(|()| Err(TimedOut))
+            match (ends.interrupt.as_mut().poll(cx), ends.timeout.as_mut().poll(cx)) {
+                (Poll::Pending, Poll::Pending) => Poll::Pending,
+                _ => Poll::Ready(Err(TimedOut)),
+            }
         })
         .await
     }
@@ -180,6 +208,23 @@ mod tests {
         budget.run(Instant::now(), LONG, LONG, pin!(call)).await.unwrap();
         let used = Duration::from_nanos(budget.used.load(Ordering::Relaxed));
         assert!(used >= Duration::from_millis(100), "{used:?}");
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_ends_waiting_and_computing() {
+        let interrupt = CancellationToken::new();
+        let (waiting, computing) = (Budget::new(interrupt.clone()), Budget::new(interrupt.clone()));
+        let (wait, work) = (pin!(std::future::pending::<()>()), pin!(compute(&computing, 10_000)));
+        let (ended, finished, ()) = tokio::join!(
+            waiting.run(Instant::now(), LONG, LONG, wait),
+            computing.run(Instant::now(), LONG, LONG, work),
+            async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                interrupt.cancel();
+            },
+        );
+        assert!(ended.is_err() && waiting.is_interrupted());
+        assert!(!finished.unwrap_or(false) && !computing.is_exceeded());
     }
 
     #[tokio::test]

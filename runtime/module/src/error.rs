@@ -62,7 +62,7 @@ pub enum LoadError {
         limit: u64,
     },
     /// The file name gives no module name.
-    #[error("the file name must be UTF-8 and end in .wasm")]
+    #[error("the name and its directories must be UTF-8 without control characters, and end in .wasm")]
     Name,
     /// The file is no component and no core module that can be made one.
     #[error(transparent)]
@@ -129,6 +129,18 @@ pub enum LoadError {
     /// `tidegate:module/init` failed.
     #[error("init failed: {0}")]
     Init(String),
+    /// The file changed while it was read: its writer's end brings the next look at it.
+    #[error("{0} is being written")]
+    Changing(PathBuf),
+    /// The state of the version that serves could not be handed over.
+    #[error("the state cannot be handed over: {0}")]
+    Handover(String),
+    /// The version that serves has been busy for so long that its state could not be taken.
+    #[error("no pause between two events within {}: the state cannot be handed over", humantime::format_duration(*.0))]
+    Busy(Duration),
+    /// `tidegate:module/state#restore` failed.
+    #[error("restore failed: {0}")]
+    Restore(String),
 }
 
 impl LoadError {
@@ -136,7 +148,13 @@ impl LoadError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Read { .. } | Self::Cache { .. } | Self::Compiler(_) | Self::Instantiate(_) | Self::Init(_)
+            Self::Read { .. }
+                | Self::Cache { .. }
+                | Self::Compiler(_)
+                | Self::Instantiate(_)
+                | Self::Init(_)
+                | Self::Changing(_)
+                | Self::Busy(_)
         )
     }
 }
@@ -225,6 +243,12 @@ pub enum CallError {
     /// The module does not handle this hook.
     #[error("it does not handle {0}")]
     NotHandled(&'static str),
+    /// Another version serves, and the event did not end on this one in the time it had left.
+    #[error("it was interrupted: another version serves")]
+    Interrupted,
+    /// Another version serves, and this one had not begun the event.
+    #[error("another version serves")]
+    Replaced,
 }
 
 fn stack(message: &str) -> String {
@@ -242,18 +266,23 @@ impl CallError {
             Self::Answer(_) => "answer",
             Self::Instantiate(_) => "instantiate",
             Self::NotHandled(_) => "not_handled",
+            Self::Interrupted => "interrupted",
+            Self::Replaced => "replaced",
         }
     }
 
     /// Whether calling again with the same event may succeed.
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Guest(GuestFailure::Failed(_)) | Self::Answer(_) | Self::NotHandled(_) => false,
+            Self::Guest(GuestFailure::Failed(_)) | Self::Answer(_) | Self::NotHandled(_) | Self::Replaced => {
+                false
+            }
             Self::Trap { .. }
             | Self::Limit { .. }
             | Self::Timeout(_)
             | Self::Guest(GuestFailure::Retry(_))
-            | Self::Instantiate(_) => true,
+            | Self::Instantiate(_)
+            | Self::Interrupted => true,
         }
     }
 }

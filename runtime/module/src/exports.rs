@@ -14,6 +14,7 @@ use crate::state::State;
 /// The version of the contract whose interfaces are called; wasmtime finds compatible ones for it.
 const VERSION: &str = "0.1.0";
 const INIT: &str = "tidegate:module/init";
+const STATE: &str = "tidegate:module/state";
 
 /// One row a hook: the variant, the module of its generated bindings.
 macro_rules! for_each_hook {
@@ -24,6 +25,7 @@ macro_rules! for_each_hook {
             init: Option<module::init::GuestIndices>,
             /// `handle` of the world `raw`, for components that export no hook.
             raw: Option<ComponentExportIndex>,
+            state: Option<module::state::GuestIndices>,
             $($module: Option<hooks::$module::GuestIndices>,)*
         }
 
@@ -31,6 +33,7 @@ macro_rules! for_each_hook {
         pub(crate) struct Functions {
             pub(crate) init: Option<module::init::Guest>,
             pub(crate) raw: Option<raw::Handle>,
+            pub(crate) state: Option<module::state::Guest>,
             $(pub(crate) $module: Option<hooks::$module::Guest>,)*
         }
 
@@ -39,6 +42,7 @@ macro_rules! for_each_hook {
                 Ok(Self {
                     init: find(pre, INIT, module::init::GuestIndices::new)?,
                     raw: raw::find(pre),
+                    state: find(pre, STATE, module::state::GuestIndices::new)?,
                     $($module: find(pre, Hook::$hook.row().interface, hooks::$module::GuestIndices::new)?,)*
                 })
             }
@@ -64,6 +68,10 @@ macro_rules! for_each_hook {
                     },
                     raw: match &self.raw {
                         Some(index) => Some(raw::load(&mut store, instance, index)?),
+                        None => None,
+                    },
+                    state: match &self.state {
+                        Some(found) => Some(typed(STATE, found.load(&mut store, instance))?),
                         None => None,
                     },
                     $($module: match &self.$module {
@@ -111,6 +119,11 @@ fn typed<T>(interface: &str, result: wasmtime::Result<T>) -> Result<T, LoadError
 }
 
 impl Exports {
+    /// Whether an instance can hand its state to the next version's.
+    pub(crate) fn has_state(&self) -> bool {
+        self.state.is_some()
+    }
+
     /// Finds the exports of a component, and which hooks they are: none for a component of the world `raw`.
     ///
     /// # Errors

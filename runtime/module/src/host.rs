@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tidegate_event::{Control, Hook, IdSource, Node, Storage, Tenant, TopicFilter};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use wasmtime::component::Linker;
 
 use crate::artefact::{Compiled, Key};
 use crate::cache::Cache;
 use crate::compile::{Compiler, CompilerLimits};
+use crate::directory::{Stamp, names};
 use crate::engine::{Engines, PoolSize};
 use crate::error::{HostError, LoadError};
 use crate::exports::Exports;
@@ -23,12 +25,17 @@ use crate::meters::Meters;
 use crate::module::{Counts, Loading, Module};
 use crate::pool::Pool;
 use crate::progress::{InProgress, Loads, Progress, Stage};
+use crate::rollout::Trial;
 use crate::slots::Slots;
 use crate::state::{Services, Shared, State};
 use tidegate_encode::Lane;
 
 /// How often the log tells that a module is still being compiled.
 const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// How often a file that changes while it is read is read again, and after which pause.
+const READS: u32 = 5;
+const READ_PAUSE: Duration = Duration::from_millis(10);
 
 /// How the host works.
 #[derive(Clone, Debug)]
@@ -52,6 +59,15 @@ pub struct HostConfig {
     pub debounce: Duration,
     /// How often a directory is read again in case the system reported no change (default 30 s).
     pub rescan: Duration,
+    /// The most directories that are watched (default 4,096); the system has a limit for all programs. More are read
+    /// again every second.
+    pub max_watches: usize,
+    /// How long events wait for one module to hand its state to a new version (default 5 s); then the old version goes
+    /// on.
+    pub handover: Duration,
+    /// How long events may go on with a version after another has replaced it (default 30 s); then they are
+    /// interrupted.
+    pub retire: Duration,
 }
 
 impl HostConfig {
@@ -67,6 +83,9 @@ impl HostConfig {
             max_memory_bytes: 256 << 20,
             debounce: Duration::from_millis(50),
             rescan: Duration::from_secs(30),
+            max_watches: 4_096,
+            handover: Duration::from_secs(5),
+            retire: Duration::from_secs(30),
         }
     }
 }
@@ -132,8 +151,8 @@ impl Files {
 
 /// What looking at a file led to.
 pub(crate) enum Found {
-    /// The very version that is known already.
-    Unchanged,
+    /// This version, which is known already.
+    Unchanged(blake3::Hash),
     /// Another version, loaded.
     Loaded(Arc<Module>),
 }
@@ -179,28 +198,42 @@ impl Host {
     /// # Errors
     /// [`LoadError`].
     pub async fn load(&self, path: &Path, tenant: &Tenant) -> Result<Arc<Module>, LoadError> {
-        match self.look(path, tenant, None).await? {
+        self.load_below(path.parent().unwrap_or(Path::new("")), path, tenant).await
+    }
+
+    /// As [`Self::load`], for a module whose name is its path below `root`.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn load_below(
+        &self,
+        root: &Path,
+        path: &Path,
+        tenant: &Tenant,
+    ) -> Result<Arc<Module>, LoadError> {
+        match self.look(root, path, tenant, &[]).await? {
             Found::Loaded(module) => Ok(module),
             // Without a known version everything is new.
-            Found::Unchanged => Err(LoadError::Name),
+            Found::Unchanged(_) => Err(LoadError::Name),
         }
     }
 
-    /// As [`Self::load`], unless file and manifest are those of version `known`.
+    /// As [`Self::load_below`], unless file and manifest are those of a version in `known`.
     ///
     /// # Errors
     /// [`LoadError`].
     pub(crate) async fn look(
         &self,
+        root: &Path,
         path: &Path,
         tenant: &Tenant,
-        known: Option<blake3::Hash>,
+        known: &[blake3::Hash],
     ) -> Result<Found, LoadError> {
         let started = Instant::now();
-        let files = self.read(path, tenant).await?;
+        let files = self.read(root, path, tenant).await?;
         let version = files.version();
-        if known == Some(version) {
-            return Ok(Found::Unchanged);
+        if known.contains(&version) {
+            return Ok(Found::Unchanged(version));
         }
         tidegate_encode::kind(&files.wasm)?;
         let manifest = match &files.manifest {
@@ -237,9 +270,18 @@ impl Host {
             ack: manifest.ack,
             limits: manifest.limits,
             asks_about_events: imports::asks_about_events(&component, engine),
+            interrupt: CancellationToken::new(),
         });
+        let has_state = exports.has_state();
         let pool =
             Pool::open(Blueprint { pre, exports, shared }, manifest.instances, self.slots.clone()).await?;
+        if has_state && !pool.keeps_state() {
+            tracing::warn!(
+                module = &*pool.shared().name,
+                "the module exports tidegate:module/state, which is called only with mode = \"single\": its state is not \
+                 handed to new versions"
+            );
+        }
         if asks {
             hooks = pool.wanted_hooks().await?;
             if hooks.is_empty() {
@@ -263,6 +305,9 @@ impl Host {
             loading,
             pool,
             counts: Counts::default(),
+            rollout: manifest.rollout,
+            trial: Trial::default(),
+            successor: OnceLock::new(),
         })))
     }
 
@@ -282,14 +327,14 @@ impl Host {
         }
     }
 
-    async fn read(&self, path: &Path, tenant: &Tenant) -> Result<Files, LoadError> {
-        let (path, limit) = (path.to_owned(), self.config.max_module_bytes);
-        let links = tenant.name() == Tenant::DEFAULT_NAME;
+    async fn read(&self, root: &Path, path: &Path, tenant: &Tenant) -> Result<Files, LoadError> {
+        let (root, path, limit) = (root.to_owned(), path.to_owned(), self.config.max_module_bytes);
+        let links = may_link(tenant);
         let read = tokio::task::spawn_blocking(move || {
             if !links {
-                refuse_links(&path)?;
+                refuse_links(&root, &path)?;
             }
-            read(&path, limit)
+            read_whole(&root, &path, limit)
         });
         read.await.map_err(|_| LoadError::Panicked)?
     }
@@ -366,25 +411,42 @@ impl Host {
     }
 }
 
+/// Whether symbolic links in the modules' directory of `tenant` are followed: the operator's are.
+pub(crate) fn may_link(tenant: &Tenant) -> bool {
+    tenant.name() == Tenant::DEFAULT_NAME
+}
+
 /// A tenant's link could lead out of its directory.
-fn refuse_links(path: &Path) -> Result<(), LoadError> {
-    for path in [path.to_owned(), path.with_extension("toml")] {
-        if std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) {
-            return Err(LoadError::Link(path));
+fn refuse_links(root: &Path, path: &Path) -> Result<(), LoadError> {
+    let manifest = path.with_extension("toml");
+    let below = path.ancestors().take_while(|at| *at != root && at.starts_with(root));
+    for path in below.chain([manifest.as_path()]) {
+        if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+            return Err(LoadError::Link(path.to_owned()));
         }
     }
     Ok(())
 }
 
-fn read(path: &Path, limit: u64) -> Result<Files, LoadError> {
+/// Reads file and manifest as they were at one time: what a writer has half written may look whole.
+fn read_whole(root: &Path, path: &Path, limit: u64) -> Result<Files, LoadError> {
+    for _ in 0..READS {
+        let before = Stamp::of(path);
+        let files = read(root, path, limit)?;
+        if Stamp::of(path) == before {
+            return Ok(files);
+        }
+        std::thread::sleep(READ_PAUSE);
+    }
+    Err(LoadError::Changing(path.to_owned()))
+}
+
+fn read(root: &Path, path: &Path, limit: u64) -> Result<Files, LoadError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| LoadError::Read { path, source }
     };
-    let name = match (path.file_stem().and_then(|stem| stem.to_str()), path.extension()) {
-        (Some(name), Some(extension)) if extension == "wasm" => Arc::from(name),
-        _ => return Err(LoadError::Name),
-    };
+    let name: Arc<str> = names::name_of(root, path).ok_or(LoadError::Name)?.into();
     let bytes = std::fs::metadata(path).map_err(failed(path))?.len();
     if bytes > limit {
         return Err(LoadError::TooLarge { bytes, limit });

@@ -62,7 +62,7 @@ impl Instance {
     ) -> Result<Self, LoadError> {
         let started = Instant::now();
         let shared = &blueprint.shared;
-        let budget = Arc::new(Budget::default());
+        let budget = Arc::new(Budget::new(shared.interrupt.clone()));
         let mut store = Store::new(blueprint.pre.engine(), State::new(shared.clone()));
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(HOSTCALL_BYTES);
@@ -160,6 +160,7 @@ impl Instance {
             let guest = pin!(dispatch(store, &self.functions, texts, self.number, &scope.event));
             match self.budget.run(started, cpu, timeout, guest).await {
                 Ok(outcome) => outcome,
+                Err(TimedOut) if self.budget.is_interrupted() => return Err(CallError::Interrupted),
                 Err(TimedOut) => return Err(CallError::Timeout(timeout)),
             }
         };
@@ -171,6 +172,43 @@ impl Instance {
             Ok(Reply::Invalid(text)) => Err(CallError::Answer(text)),
             Ok(Reply::NotHandled) => Err(CallError::NotHandled(scope.event.hook().name())),
             Err(error) => Err(failure(&mut self.store, &self.budget, cpu, &error)),
+        }
+    }
+
+    /// What the guest wants the next version to know, within `timeout`. `None`: it does not export that.
+    ///
+    /// # Errors
+    /// [`CallError`]: the instance must be dropped.
+    pub(crate) async fn drain(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>, CallError> {
+        let Some(state) = &self.functions.state else { return Ok(None) };
+        self.store.data().output.refill();
+        self.store.set_epoch_deadline(1);
+        let outcome = {
+            let call = pin!(state.call_drain(&mut self.store));
+            self.budget.run(Instant::now(), START_CPU, timeout, call).await
+        };
+        match outcome {
+            Ok(Ok(given)) => Ok(Some(given)),
+            Ok(Err(error)) => Err(failure(&mut self.store, &self.budget, START_CPU, &error)),
+            Err(TimedOut) => Err(CallError::Timeout(timeout)),
+        }
+    }
+
+    /// Gives the guest what the version before wanted it to know, within `timeout`.
+    ///
+    /// # Errors
+    /// The guest's own words, or how it failed: the instance must be dropped.
+    pub(crate) async fn restore(&mut self, given: &[u8], timeout: Duration) -> Result<(), String> {
+        let Some(state) = &self.functions.state else { return Ok(()) };
+        self.store.set_epoch_deadline(1);
+        let outcome = {
+            let call = pin!(state.call_restore(&mut self.store, given));
+            self.budget.run(Instant::now(), START_CPU, timeout, call).await
+        };
+        match outcome {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => Err(failure(&mut self.store, &self.budget, START_CPU, &error).to_string()),
+            Err(TimedOut) => Err(CallError::Timeout(timeout).to_string()),
         }
     }
 }
@@ -348,6 +386,9 @@ fn failure(store: &mut Store<State>, budget: &Budget, cpu: Duration, error: &was
         message.push_str(&last);
     }
     let denied = state.limiter.take_denied();
+    if budget.is_interrupted() && matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
+        return CallError::Interrupted;
+    }
     if budget.is_exceeded() && matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
         return CallError::Limit { which: Limit::Cpu(cpu), message };
     }

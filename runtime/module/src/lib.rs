@@ -7,6 +7,7 @@
 //! | it is looked at and nothing more | `inspect` |
 //! | its manifest says what it may | `manifest/`, `grants`, `terms` |
 //! | its imports are linked, its exports found | `imports/`, `exports`, `bindings` (from `wit/`) |
+//! | a new version takes over: with the old one's state, or on trial beside it | `handover`, `rollout` |
 //! | instances are kept warm, and make room for others | `pool`, `slots`, `instance`, `state` |
 //! | an event is handed over and answered | [`Module::call`], `translate`, `leave`; as JSON: `raw`, `envelope` |
 //! | a guest computes, allocates or writes too much | `budget`, `ticker`, `limiter`, `output` |
@@ -26,6 +27,7 @@ mod envelope;
 mod error;
 mod exports;
 mod grants;
+mod handover;
 mod host;
 mod imports;
 mod inspect;
@@ -39,6 +41,7 @@ mod output;
 mod pool;
 mod progress;
 mod raw;
+mod rollout;
 mod slots;
 mod state;
 mod terms;
@@ -46,11 +49,11 @@ mod ticker;
 mod translate;
 
 pub use compile::{Compiler, CompilerLimits, compile_file};
-pub use directory::{CommandError, Commands, Directory, OnChange, Outcome};
+pub use directory::{CommandError, Commands, Directory, Failure, OnChange, Outcome, module_files};
 pub use error::{CallError, GuestFailure, HostError, Limit, LoadError};
 pub use host::{Host, HostConfig};
 pub use inspect::{Inspection, Kind, Producer};
 pub use manifest::{ErrorPolicy, ManifestError};
-pub use module::{Answer, Loading, Module, ModuleStats};
+pub use module::{Answer, Loading, Module, ModuleStats, TrialReport};
 pub use progress::{InProgress, Stage};
 pub use terms::{HookTerms, InstanceTerms, LimitTerms, Terms};

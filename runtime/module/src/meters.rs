@@ -1,11 +1,22 @@
 //! What is counted about modules. Handles are made once per module version and kept.
 
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 
 use crate::error::CallError;
 
-const KINDS: [&str; 9] =
-    ["trap", "cpu", "memory", "table_elements", "timeout", "guest", "answer", "instantiate", "not_handled"];
+const KINDS: [&str; 11] = [
+    "trap",
+    "cpu",
+    "memory",
+    "table_elements",
+    "timeout",
+    "guest",
+    "answer",
+    "instantiate",
+    "not_handled",
+    "interrupted",
+    "replaced",
+];
 
 /// The counters of one module.
 pub(crate) struct Meters {
@@ -48,6 +59,27 @@ pub(crate) fn loaded(module: &str, result: &'static str, seconds: f64) {
     histogram!("tidegate_module_load_seconds", "module" => module.to_owned()).record(seconds);
 }
 
+/// Counts a state that no instance has any more.
+pub(crate) fn state_lost(module: &str) {
+    counter!("tidegate_module_state_lost_total", "module" => module.to_owned()).increment(1);
+}
+
+/// Counts the end of a trial of a new version: `promoted` or `rolled_back`.
+pub(crate) fn tried(module: &str, result: &'static str) {
+    counter!("tidegate_module_trials_total", "module" => module.to_owned(), "result" => result).increment(1);
+}
+
+/// Counts what the system did not tell about the modules' directory: `overflow`, `limit` or `error`.
+pub(crate) fn missed(reason: &'static str) {
+    counter!("tidegate_module_watch_gaps_total", "reason" => reason).increment(1);
+}
+
+/// Shows how many mandatory modules of `tenant` lack their newest version.
+pub(crate) fn mandatory_failed(tenant: &str, count: usize) {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    gauge!("tidegate_module_mandatory_failed", "tenant" => tenant.to_owned()).set(count);
+}
+
 /// Records the time from the change of a file to the moment its new version serves.
 pub(crate) fn swapped(module: &str, seconds: f64) {
     histogram!("tidegate_module_swap_seconds", "module" => module.to_owned()).record(seconds);
@@ -72,6 +104,8 @@ mod tests {
             CallError::Answer(String::new()),
             CallError::Instantiate(String::new()),
             CallError::NotHandled(""),
+            CallError::Interrupted,
+            CallError::Replaced,
         ] {
             assert!(KINDS.contains(&error.kind()), "{}", error.kind());
         }

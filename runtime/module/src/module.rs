@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tidegate_event::{Hook, QoS, Scope, TopicFilter, Verdict};
@@ -10,6 +11,7 @@ use tidegate_event::{Hook, QoS, Scope, TopicFilter, Verdict};
 use crate::error::CallError;
 use crate::manifest::{ErrorPolicy, OnError};
 use crate::pool::Pool;
+use crate::rollout::{Choice, Rollout, Tally, Trial, selects};
 use crate::terms::Terms;
 
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
@@ -58,6 +60,19 @@ pub struct Loading {
     pub from_cache: bool,
 }
 
+/// How a new version is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrialReport {
+    /// Per cent of clients that the new version serves.
+    pub share: u8,
+    /// Hash of the WebAssembly file of the version before, in hex: it serves the others.
+    pub before: String,
+    /// The numbers of the version before.
+    pub before_calls: u64,
+    /// Events it failed to handle.
+    pub before_errors: u64,
+}
+
 /// One loaded version of a module. Calls that began on it finish on it, however the file changes meanwhile.
 pub struct Module {
     pub(crate) path: PathBuf,
@@ -72,6 +87,10 @@ pub struct Module {
     pub(crate) loading: Loading,
     pub(crate) pool: Pool,
     pub(crate) counts: Counts,
+    pub(crate) rollout: Rollout,
+    pub(crate) trial: Trial,
+    /// The version that takes the events which come after this one is closed.
+    pub(crate) successor: OnceLock<Arc<Module>>,
 }
 
 /// The running totals of a version.
@@ -92,7 +111,7 @@ impl std::fmt::Debug for Module {
 }
 
 impl Module {
-    /// Its name: the file name without `.wasm`.
+    /// Its name: its path below the modules' directory, without `.wasm` and with `/` between directories.
     pub fn name(&self) -> &str {
         &self.pool.shared().name
     }
@@ -109,6 +128,11 @@ impl Module {
 
     /// Modules run in ascending order of this number (100 when the manifest says nothing).
     pub fn priority(&self) -> i32 {
+        // On trial it stands where the version before stands.
+        self.trial.joint().map_or(self.priority, |(_, priority)| *priority)
+    }
+
+    pub(crate) fn own_priority(&self) -> i32 {
         self.priority
     }
 
@@ -122,9 +146,37 @@ impl Module {
         self.mandatory
     }
 
-    /// The hooks it handles, with the topic filters that select events. An empty list: all topics.
+    /// The hooks it handles, with the topic filters that select events. An empty list: all topics. While clients are
+    /// divided between two versions: those of both.
     pub fn hooks(&self) -> &[(Hook, Vec<TopicFilter>)] {
+        self.trial.joint().map_or(&self.hooks, |(hooks, _)| hooks)
+    }
+
+    pub(crate) fn own_hooks(&self) -> &[(Hook, Vec<TopicFilter>)] {
         &self.hooks
+    }
+
+    /// The trial this version is on, if it is.
+    pub fn trial(&self) -> Option<TrialReport> {
+        let before = self.trial.before()?;
+        let tally = before.tally();
+        Some(TrialReport {
+            share: self.trial.share(),
+            before: before.hash.clone(),
+            before_calls: tally.calls,
+            before_errors: tally.errors,
+        })
+    }
+
+    /// The version that handles the event of `scope`, when it is another than this one: its policies count.
+    pub fn stand_in(&self, scope: &Scope) -> Option<Arc<Module>> {
+        if !self.trial.is_divided() {
+            return None;
+        }
+        match self.trial.choose(self, &scope.event) {
+            Choice::Before(before) => Some(before),
+            Choice::Own | Choice::Nobody => None,
+        }
     }
 
     /// How it was loaded.
@@ -173,6 +225,13 @@ impl Module {
     /// # Errors
     /// [`CallError`] of the last attempt: apply [`Self::policy`].
     pub async fn call(&self, scope: &Scope) -> Result<Answer, CallError> {
+        if self.trial.is_divided() {
+            match self.trial.choose(self, &scope.event) {
+                Choice::Own => {}
+                Choice::Before(before) => return Box::pin(before.call(scope)).await,
+                Choice::Nobody => return Ok(Answer::pass()),
+            }
+        }
         let started = Instant::now();
         // Pinned where they are made, here and below: awaiting a future by value moves it once more, and this one
         // holds the guest's arguments and results.
@@ -180,6 +239,9 @@ impl Module {
         if self.on_error.retries > 0 && outcome.as_ref().is_err_and(CallError::is_retryable) {
             // On the heap, so that calls which succeed do not carry its state.
             outcome = Box::pin(self.retry(scope, outcome)).await;
+        }
+        if matches!(outcome, Err(CallError::Replaced)) {
+            return Box::pin(self.forward(scope)).await;
         }
         self.count(started.elapsed());
         if let Err(error) = &outcome {
@@ -205,9 +267,51 @@ impl Module {
         outcome
     }
 
+    /// Hands the event to the version that took this one's place. When there is none the module is gone, and the event
+    /// goes on as all others do since.
+    async fn forward(&self, scope: &Scope) -> Result<Answer, CallError> {
+        match self.successor.get() {
+            Some(next) if selects(next.hooks(), &scope.event) => Box::pin(next.call(scope)).await,
+            _ => Ok(Answer::pass()),
+        }
+    }
+
+    /// Names the version that takes the events which come after this one is closed.
+    pub(crate) fn succeed(&self, next: &Arc<Self>) {
+        // A successor that took the state stays the one.
+        self.successor.get_or_init(|| next.clone());
+    }
+
+    /// The end of a version that serves no longer: idle instances go at once, events in flight have `patience` to
+    /// finish and are interrupted then. Inside a tokio runtime.
+    pub(crate) fn retire(self: &Arc<Self>, successor: Option<&Arc<Self>>, patience: Duration) {
+        if let Some(next) = successor {
+            self.succeed(next);
+        }
+        self.pool.retire_idle();
+        let version = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            if let Some(version) = version.upgrade() {
+                version.pool.interrupt();
+            }
+        });
+    }
+
+    /// Its calls and failures since it was loaded.
+    pub(crate) fn tally(&self) -> Tally {
+        Tally {
+            calls: self.counts.calls.load(Ordering::Relaxed),
+            errors: self.counts.errors.load(Ordering::Relaxed),
+        }
+    }
+
     /// Drops instances that were not needed since the last time this was called.
     pub fn trim(&self) {
         self.pool.trim();
+        if let Some(before) = self.trial.before() {
+            before.pool.trim();
+        }
     }
 
     fn backoff(&self, attempt: u32) -> Duration {

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tidegate_event::{Hook, Scope, TopicFilter};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
 use crate::error::{CallError, LoadError};
 use crate::instance::{Blueprint, Instance};
 use crate::manifest::{Instances, Mode};
+use crate::meters;
 use crate::module::Answer;
 use crate::slots::{Shelf, Slots};
 use crate::state::Shared;
@@ -30,9 +31,9 @@ pub(crate) struct Pool {
 }
 
 /// An instance taken out for one event. Dropped without [`Lease::give_back`], the instance is gone.
-struct Lease<'a> {
+pub(crate) struct Lease<'a> {
     pool: &'a Pool,
-    instance: Option<Box<Instance>>,
+    pub(crate) instance: Option<Box<Instance>>,
     _permit: SemaphorePermit<'a>,
 }
 
@@ -135,11 +136,10 @@ impl Pool {
         let timeout = self.blueprint.shared.limits.timeout;
         let permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
-            Err(_) => {
+            Err(TryAcquireError::Closed) => return Err(CallError::Replaced),
+            Err(TryAcquireError::NoPermits) => {
                 let waited = tokio::time::timeout(timeout, self.permits.acquire()).await;
-                waited
-                    .map_err(|_| CallError::Timeout(timeout))?
-                    .map_err(|_| CallError::Instantiate("the module is closed".into()))?
+                waited.map_err(|_| CallError::Timeout(timeout))?.map_err(|_| CallError::Replaced)?
             }
         };
         let warm = match self.policy.mode {
@@ -187,6 +187,37 @@ impl Pool {
         }
     }
 
+    /// Whether its one instance has a state that the next version can be given.
+    pub(crate) fn keeps_state(&self) -> bool {
+        self.policy.mode == Mode::Single && self.blueprint.exports.has_state()
+    }
+
+    /// Waits until no event is in flight in a pool of one, and keeps others waiting as long as the lease is held. It
+    /// has no instance when the last one is gone. `None`: not before `deadline`.
+    pub(crate) async fn pause(&self, deadline: tokio::time::Instant) -> Option<Lease<'_>> {
+        let permit = tokio::time::timeout_at(deadline, self.permits.acquire()).await.ok()?.ok()?;
+        Some(Lease { pool: self, instance: self.shelf.take(), _permit: permit })
+    }
+
+    /// Takes no further event: who waits or comes is told [`CallError::Replaced`].
+    pub(crate) fn close(&self) {
+        self.permits.close();
+    }
+
+    /// Another version serves: instances go as soon as they are idle. Events in flight finish, and late ones of a
+    /// handler table from before get an instance of their own.
+    pub(crate) fn retire_idle(&self) {
+        for instance in self.shelf.close() {
+            self.shelf.retire(instance);
+        }
+    }
+
+    /// The end of a version that was replaced: events still in flight are interrupted.
+    pub(crate) fn interrupt(&self) {
+        self.close();
+        self.blueprint.shared.interrupt.cancel();
+    }
+
     /// Drops the instances that nobody needed since the last time. Call it now and then.
     pub(crate) fn trim(&self) {
         if self.policy.mode != Mode::Warm {
@@ -199,7 +230,8 @@ impl Pool {
 }
 
 impl Lease<'_> {
-    fn give_back(mut self) {
+    /// Puts the instance back for the next event.
+    pub(crate) fn give_back(mut self) {
         let Some(instance) = self.instance.take() else { return };
         let pool = self.pool;
         // When somebody waits for a place, he needs it more.
@@ -213,12 +245,27 @@ impl Lease<'_> {
             pool.shelf.retire(instance);
         }
     }
+
+    /// Drops the instance, whose state another version has or nobody wants.
+    pub(crate) fn discard(mut self) {
+        if let Some(instance) = self.instance.take() {
+            self.pool.shelf.retire(instance);
+        }
+    }
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if let Some(instance) = self.instance.take() {
             self.pool.shelf.retire(instance);
+            if self.pool.keeps_state() {
+                let shared = &self.pool.blueprint.shared;
+                meters::state_lost(&shared.name);
+                tracing::error!(
+                    module = &*shared.name,
+                    "the module's one instance failed and its state is lost: the next event finds a new one"
+                );
+            }
         }
     }
 }

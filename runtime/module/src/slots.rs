@@ -44,6 +44,8 @@ struct Idle {
     stack: Vec<Box<Instance>>,
     /// The fewest that were idle since the last [`Shelf::take_unneeded`]: so many nobody needs.
     spare: usize,
+    /// Whether another version serves: nobody will need an instance again.
+    closed: bool,
 }
 
 impl Slots {
@@ -146,10 +148,10 @@ impl Shelf {
         instance
     }
 
-    /// Keeps `instance` for the next event, unless there are `most` already: then it is given back.
+    /// Keeps `instance` for the next event, unless there are `most` already or nobody will come: then it is given back.
     pub(crate) fn put(&self, instance: Box<Instance>, most: usize) -> Option<Box<Instance>> {
         let mut idle = self.idle.lock();
-        if idle.stack.len() >= most {
+        if idle.closed || idle.stack.len() >= most {
             return Some(instance);
         }
         self.used.store(ticker::count(), Ordering::Relaxed);
@@ -167,6 +169,15 @@ impl Shelf {
         drop(idle);
         self.live.fetch_sub(1, Ordering::Relaxed);
         Some(instance)
+    }
+
+    /// Takes all idle instances, and keeps none from now on.
+    #[expect(clippy::vec_box, reason = "they come out of the stack as they are")]
+    pub(crate) fn close(&self) -> Vec<Box<Instance>> {
+        let mut idle = self.idle.lock();
+        idle.closed = true;
+        idle.spare = 0;
+        std::mem::take(&mut idle.stack)
     }
 
     /// Takes the instances that nobody has needed since the last time.

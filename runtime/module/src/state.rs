@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tidegate_event::{AckLevel, Control, Hook, IdSource, Node, Scope, Storage, StorageError, Tenant};
+use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     /// Whether the component imports anything that takes an event number.
     pub(crate) asks_about_events: bool,
     pub(crate) meters: Meters,
+    /// Cancelled when the instances of a version that was replaced must end.
+    pub(crate) interrupt: CancellationToken,
 }
 
 /// The connectors a module may use.

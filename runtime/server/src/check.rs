@@ -159,7 +159,7 @@ pub(crate) async fn default_stores(scratch: &TempDir) -> anyhow::Result<Arc<Stor
     Ok(stores)
 }
 
-/// Loads every `.wasm` file of `dir`, in the order of their names: compiles it, links it, reads its manifest,
+/// Loads every `.wasm` file of `dir` and the directories below, in the order of their names: compiles it, links it, reads its manifest,
 /// starts one instance. `stores` has the connectors that the module may name.
 pub(crate) async fn load_modules(
     dir: &Path,
@@ -167,19 +167,12 @@ pub(crate) async fn load_modules(
     stores: Arc<Stores>,
 ) -> anyhow::Result<Vec<(PathBuf, Result<Arc<Module>, String>)>> {
     let unreadable = || format!("modules.dir: {} cannot be read", dir.display());
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(dir).with_context(unreadable)? {
-        let path = entry.with_context(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "wasm") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
+    let paths = tidegate_module::module_files(dir).with_context(unreadable)?;
     let host = Host::new(host, Arc::new(Node::default()), stores, Arc::new(Offline))?;
     let tenant = Tenant::default();
     let mut results = Vec::new();
     for path in paths {
-        let result = host.load(&path, &tenant).await.map_err(|error| error.to_string());
+        let result = host.load_below(dir, &path, &tenant).await.map_err(|error| error.to_string());
         results.push((path, result));
     }
     Ok(results)

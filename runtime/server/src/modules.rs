@@ -197,7 +197,13 @@ fn load_all(dir: &Path) -> anyhow::Result<Listing> {
     for (path, result) in results {
         match result {
             Ok(module) => list.modules.push(crate::status::report(&module)),
-            Err(error) => list.failures.push(FailureReport { path: path.display().to_string(), error }),
+            Err(error) => {
+                list.failures.push(FailureReport {
+                    path: path.display().to_string(),
+                    error,
+                    mandatory: false,
+                });
+            }
         }
     }
     list.modules.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));

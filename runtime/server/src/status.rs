@@ -123,7 +123,11 @@ impl Status {
             failures: directory
                 .failures()
                 .into_iter()
-                .map(|(path, error)| FailureReport { path: path.display().to_string(), error })
+                .map(|failure| FailureReport {
+                    path: failure.path.display().to_string(),
+                    error: failure.reason,
+                    mandatory: failure.mandatory,
+                })
                 .collect(),
         }
     }

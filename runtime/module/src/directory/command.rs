@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::State;
+use super::names::shown;
 use crate::error::LoadError;
 use crate::host::{Found, Host};
 use crate::module::Module;
@@ -61,6 +62,7 @@ pub(super) struct Command {
 #[derive(Clone)]
 pub struct Commands {
     queue: mpsc::Sender<Command>,
+    root: Arc<Path>,
     state: Arc<State>,
 }
 
@@ -71,9 +73,9 @@ impl std::fmt::Debug for Commands {
 }
 
 /// The two ends of a queue.
-pub(super) fn queue(state: Arc<State>) -> (Commands, mpsc::Receiver<Command>) {
+pub(super) fn queue(root: &Path, state: Arc<State>) -> (Commands, mpsc::Receiver<Command>) {
     let (queue, commands) = mpsc::channel(QUEUE);
-    (Commands { queue, state }, commands)
+    (Commands { queue, root: root.into(), state }, commands)
 }
 
 impl Commands {
@@ -107,11 +109,13 @@ impl Commands {
         if let Some(module) = serving.iter().find(|module| module.name() == name) {
             return Ok(module.path().to_owned());
         }
-        let refused: Vec<PathBuf> = self.state.failures.lock().keys().cloned().collect();
-        if let Some(path) = refused.iter().find(|path| stem(path).is_some_and(|stem| stem == name)) {
-            return Ok(path.clone());
+        let refused: Vec<PathBuf> = self.state.refusals.lock().keys().cloned().collect();
+        let refused: Vec<_> = refused.iter().map(|path| (shown(&self.root, path), path)).collect();
+        if let Some((_, path)) = refused.iter().find(|(refused, _)| refused == name) {
+            return Ok((*path).clone());
         }
-        let names = serving.iter().map(|module| module.name()).chain(refused.iter().filter_map(|p| stem(p)));
+        let names = serving.iter().map(|module| module.name());
+        let names = names.chain(refused.iter().map(|(refused, _)| refused.as_str()));
         let nearest = crate::manifest::nearest(name, names).map(str::to_owned);
         Err(CommandError::NoSuchModule { name: name.to_owned(), nearest })
     }
@@ -123,7 +127,7 @@ impl Commands {
 
     /// Why the newest version of the file `path` does not serve.
     pub fn refusal(&self, path: &Path) -> Option<String> {
-        self.state.failures.lock().get(path).map(|failure| failure.reason.clone())
+        self.state.refusals.lock().get(path).map(|failure| failure.reason.clone())
     }
 
     /// Whether the file `path` must not go: the version that serves is mandatory, or its manifest says so now.
@@ -137,10 +141,6 @@ impl Commands {
         sent.map_err(|_| CommandError::Stopped)?;
         answered.await.map_err(|_| CommandError::Stopped)?
     }
-}
-
-fn stem(path: &Path) -> Option<&str> {
-    path.file_stem().and_then(|stem| stem.to_str())
 }
 
 /// The commands whose load has not ended.
@@ -189,7 +189,7 @@ impl Told {
     /// Tells them, once the load has taken effect, what `state` holds then.
     pub(super) fn tell(self, state: &State) {
         for command in self.waiting {
-            let failure = state.failures.lock().get(&command.path).map(|failure| failure.reason.clone());
+            let failure = state.refusals.lock().get(&command.path).map(|failure| failure.reason.clone());
             let serving = state.serving.lock().get(&command.path).cloned();
             let outcome = match (failure, &self.refused, serving) {
                 (Some(reason), ..) => Err(CommandError::Refused(reason)),

@@ -4,29 +4,35 @@
 //! follow each other, so the last save wins.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tidegate_event::Tenant;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::changes::Changes;
 use super::command::{Command, Pending};
-use super::files::{self, Stamp};
-use super::watch::{Changes, Watch};
-use super::{Failure, OnChange, State};
+use super::files::{self, Listing, SETTLE, Stamp};
+use super::names::shown;
+use super::trials::{LOOK, Probation};
+use super::watch::{Synced, Watch};
+use super::{OnChange, Refusal, State};
 use crate::error::{HostError, LoadError};
-use crate::host::{Found, Host};
+use crate::handover::hand_over;
+use crate::host::{Found, Host, may_link};
 use crate::meters;
 use crate::module::Module;
 
 /// How often to look at a directory that does not exist or cannot be watched.
 const UNWATCHED: Duration = Duration::from_secs(1);
+/// How often in a row the directories are read because new ones have come.
+const ROUNDS: usize = 10;
 
 /// Why a file is looked at, which decides what is worth a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,81 +51,78 @@ struct Done {
     cause: Cause,
     took: Duration,
     result: Result<Found, LoadError>,
+    /// Whether it failed and its manifest says that it must not.
+    mandatory: bool,
 }
 
 pub(super) struct Follower {
-    host: Arc<Host>,
-    dir: PathBuf,
-    tenant: Tenant,
+    pub(super) host: Arc<Host>,
+    pub(super) dir: PathBuf,
     on_change: OnChange,
-    state: Arc<State>,
+    pub(super) state: Arc<State>,
     changes: Arc<Changes>,
     watch: Option<Watch>,
+    /// Whether every directory is watched.
+    watched: bool,
     /// Whether it has been said that the directory cannot be watched.
     unwatched: bool,
     /// Whether it has been said that the directory cannot be read.
     unreadable: bool,
     /// What the files looked like when they were last read.
     stamps: HashMap<PathBuf, Stamp>,
+    /// Directories that are not looked into.
+    closed: BTreeMap<PathBuf, String>,
+    /// Whether a file may still be in the works, with nobody to report the end.
+    settling: bool,
     loads: JoinSet<Done>,
     /// Files being loaded, and the cause to load them once more after that.
     loading: HashMap<PathBuf, Option<Cause>>,
     commands: Pending,
+    /// New versions on trial.
+    pub(super) trials: HashMap<PathBuf, Probation>,
+    /// Versions that were rolled back.
+    pub(super) blocked: HashMap<PathBuf, blake3::Hash>,
 }
 
 impl Follower {
-    pub(super) fn new(
-        host: Arc<Host>,
-        dir: PathBuf,
-        tenant: Tenant,
-        on_change: OnChange,
-        state: Arc<State>,
-    ) -> Self {
+    pub(super) fn new(host: Arc<Host>, dir: PathBuf, on_change: OnChange, state: Arc<State>) -> Self {
         Self {
             host,
             dir,
-            tenant,
             on_change,
             state,
             changes: Arc::default(),
             watch: None,
+            watched: false,
             unwatched: false,
             unreadable: false,
             stamps: HashMap::new(),
+            closed: BTreeMap::new(),
+            settling: false,
             loads: JoinSet::new(),
             loading: HashMap::new(),
             commands: Pending::default(),
+            trials: HashMap::new(),
+            blocked: HashMap::new(),
         }
     }
 
-    /// Watches the directory, then loads what is in it, so that nothing falls between.
+    /// Watches the directories, then loads what is in them, so that nothing falls between.
     pub(super) async fn load_all(&mut self) -> Result<(), HostError> {
-        let unreadable = |dir: &Path| {
-            let path = dir.to_owned();
-            move |source| HostError::Directory { path, source }
-        };
-        self.keep_watch();
-        let found = files::list(&self.dir).map_err(unreadable(&self.dir))?;
-        self.compare(found, Cause::Start);
+        let listing =
+            self.list().map_err(|source| HostError::Directory { path: self.dir.clone(), source })?;
+        let Listing { unread, .. } = self.compare(listing, Cause::Start);
+        if let Some((path, source)) = unread.into_iter().next() {
+            return Err(HostError::Directory { path, source });
+        }
         while let Some(done) = self.loads.join_next().await {
             if let Ok(done) = done {
                 self.finish(done);
             }
         }
-        let failures: Vec<_> = {
-            let failures = self.state.failures.lock();
-            failures.iter().map(|(path, failure)| (path.clone(), failure.reason.clone())).collect()
-        };
-        for (path, reason) in failures {
-            if Host::is_mandatory(&path).await {
-                return Err(HostError::Mandatory { path, reason });
-            }
-        }
-        for path in files::without_module(&self.dir).map_err(unreadable(&self.dir))? {
-            if Host::is_mandatory(&path).await {
-                let reason = "its manifest is there, the file itself is not".to_owned();
-                return Err(HostError::Mandatory { path, reason });
-            }
+        let refusals = self.state.refusals.lock().clone();
+        if let Some((path, refusal)) = refusals.into_iter().find(|(_, refusal)| refusal.mandatory) {
+            return Err(HostError::Mandatory { path, reason: refusal.reason });
         }
         self.publish();
         Ok(())
@@ -129,8 +132,12 @@ impl Follower {
         // When to look at the changes reported so far.
         let mut due: Option<Instant> = None;
         let mut rescan = Instant::now() + self.pause();
+        let mut judge = Instant::now();
         let changes = self.changes.clone();
         loop {
+            if std::mem::take(&mut self.settling) {
+                rescan = rescan.min(Instant::now() + SETTLE);
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(command) = queue.recv() => {
@@ -152,9 +159,12 @@ impl Follower {
                         Err(error) => tracing::error!(%error, "loading a module ended unexpectedly"),
                     }
                 }
+                () = tokio::time::sleep_until(judge), if !self.trials.is_empty() => {
+                    self.judge();
+                    judge = Instant::now() + LOOK;
+                }
                 () = tokio::time::sleep_until(rescan) => {
-                    self.keep_watch();
-                    self.read_directory();
+                    self.read_directories();
                     for module in self.state.modules() {
                         module.trim();
                     }
@@ -166,48 +176,74 @@ impl Follower {
 
     fn pause(&self) -> Duration {
         let rescan = self.host.config().rescan;
-        if self.watch.is_some() && !self.unreadable { rescan } else { rescan.min(UNWATCHED) }
+        if self.watched && !self.unreadable { rescan } else { rescan.min(UNWATCHED) }
     }
 
-    /// Watches the directory, if it exists, and again if it is another than before.
-    fn keep_watch(&mut self) {
-        if self.watch.as_ref().is_some_and(|watch| watch.is_of(&self.dir)) {
-            return;
+    /// Lists what is there, and watches the directories found: again when there are new ones, as they may have been
+    /// filled before they were watched.
+    fn list(&mut self) -> io::Result<Listing> {
+        for _ in 0..ROUNDS {
+            let found = files::list(&self.dir, may_link(&self.state.tenant));
+            let synced = match &found {
+                Ok(listing) => self.follow(listing),
+                // The links that lead there may be switched.
+                Err(_) => Synced { complete: false, ..self.follow(&Listing::default()) },
+            };
+            self.watched = synced.complete;
+            if !synced.added {
+                return found;
+            }
         }
-        self.watch = match Watch::start(&self.dir, &self.changes) {
-            Ok(watch) => {
-                self.unwatched = false;
-                watch
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.unwatched, true) {
-                    tracing::warn!(
-                        dir = %self.dir.display(), %error,
-                        "the modules' directory cannot be watched: it is read every second instead"
-                    );
+        self.changes.rescan();
+        files::list(&self.dir, may_link(&self.state.tenant))
+    }
+
+    fn follow(&mut self, listing: &Listing) -> Synced {
+        if self.watch.is_none() {
+            match Watch::new(&self.changes, self.host.config().max_watches) {
+                Ok(watch) => {
+                    self.unwatched = false;
+                    self.watch = Some(watch);
                 }
-                None
+                Err(error) => {
+                    if !std::mem::replace(&mut self.unwatched, true) {
+                        meters::missed("error");
+                        tracing::warn!(
+                            dir = %self.dir.display(), %error,
+                            "the modules' directory cannot be watched: it is read every second instead"
+                        );
+                    }
+                }
             }
-        };
+        }
+        match &mut self.watch {
+            Some(watch) => watch.follow(&self.dir, listing),
+            None => Synced { added: false, complete: false },
+        }
     }
 
     fn look_at_changes(&mut self) {
-        let batch = self.changes.take();
-        for (path, since) in batch.modules {
-            if files::is_module(&path) {
+        let mut batch = self.changes.take();
+        // What is gone first: a file that was moved is not to serve under two names.
+        let mut modules: Vec<_> = batch.modules.into_iter().collect();
+        modules.sort_by_cached_key(|(path, _)| path.exists());
+        for (path, since) in modules {
+            if path.is_dir() {
+                batch.rescan = true;
+            } else if files::is_module(&path) && !self.changes.is_writing(&path) {
+                // Otherwise the end of the write will be reported.
                 self.load(path, Cause::Change(since));
             }
         }
         if batch.rescan {
-            self.keep_watch();
-            self.read_directory();
+            self.read_directories();
         }
     }
 
-    /// Reads the directory again. One that is not there holds nothing; of one that cannot be read nobody knows, so
-    /// what serves goes on.
-    fn read_directory(&mut self) {
-        let found = match files::list(&self.dir) {
+    /// Reads the directories again. A directory that is not there holds nothing; of one that cannot be read nobody
+    /// knows, so what serves goes on.
+    fn read_directories(&mut self) {
+        let found = match self.list() {
             Ok(found) => {
                 self.unreadable = false;
                 found
@@ -219,27 +255,57 @@ impl Follower {
                         "the modules' directory cannot be read: it is tried again every second"
                     );
                 }
-                if error.kind() != std::io::ErrorKind::NotFound {
+                if error.kind() != io::ErrorKind::NotFound {
                     return;
                 }
-                BTreeMap::new()
+                Listing::default()
             }
         };
         self.compare(found, Cause::Rescan);
     }
 
     /// Loads the files that look changed, those that are gone, and those that failed for a reason that may have passed.
-    fn compare(&mut self, found: BTreeMap<PathBuf, Stamp>, cause: Cause) {
-        let gone: Vec<_> = self.stamps.keys().filter(|path| !found.contains_key(*path)).cloned().collect();
+    /// Gives what is left of the listing.
+    fn compare(&mut self, mut found: Listing, cause: Cause) -> Listing {
+        self.note_closed(&found);
+        let unknown = |path: &Path| found.unread.iter().any(|(dir, _)| path.starts_with(dir));
+        let is_gone = |path: &&PathBuf| !found.modules.contains_key(*path) && !unknown(path);
+        let gone: Vec<_> = self.stamps.keys().filter(is_gone).cloned().collect();
         for path in gone {
             self.load(path, cause);
         }
-        for (path, stamp) in found {
-            let retry = self.state.failures.lock().get(&path).is_some_and(|failure| failure.transient);
-            if retry || self.stamps.get(&path) != Some(&stamp) {
-                self.load(path, cause);
+        for (path, stamp) in std::mem::take(&mut found.modules) {
+            let retry = self.state.refusals.lock().get(&path).is_some_and(|refusal| refusal.transient);
+            if !retry && self.stamps.get(&path) == Some(&stamp) {
+                continue;
             }
+            if cause == Cause::Rescan && self.changes.is_writing(&path) {
+                // The end of the write will be reported.
+                continue;
+            }
+            if cause == Cause::Rescan && !retry && stamp.is_fresh() {
+                self.settling = true;
+                continue;
+            }
+            self.load(path, cause);
         }
+        found
+    }
+
+    /// Directories that are not looked into are failures like files that do not load.
+    fn note_closed(&mut self, found: &Listing) {
+        let unread =
+            found.unread.iter().map(|(path, error)| (path.clone(), format!("it cannot be read: {error}")));
+        let closed: BTreeMap<_, _> = found.refused.iter().cloned().chain(unread).collect();
+        for path in self.closed.keys().filter(|path| !closed.contains_key(*path)) {
+            self.state.accept(path);
+        }
+        for (path, reason) in closed.iter().filter(|(path, reason)| self.closed.get(*path) != Some(reason)) {
+            tracing::error!(dir = %path.display(), "no modules are loaded from the directory: {reason}");
+            let refusal = Refusal { reason: reason.clone(), transient: false, mandatory: false };
+            self.state.refuse(path, refusal);
+        }
+        self.closed = closed;
     }
 
     fn load(&mut self, path: PathBuf, cause: Cause) {
@@ -253,46 +319,66 @@ impl Follower {
         self.loading.insert(path.clone(), None);
         // Taken before the file is read: a change in between shows at the next rescan.
         self.stamps.insert(path.clone(), Stamp::of(&path));
-        let (host, tenant) = (self.host.clone(), self.tenant.clone());
-        let known = self.state.serving.lock().get(&path).map(|module| module.version);
-        let known = if self.commands.begin(&path) { None } else { known };
+        let (host, root, tenant) = (self.host.clone(), self.dir.clone(), self.state.tenant.clone());
+        let old = self.state.serving.lock().get(&path).cloned();
+        // What is commanded is loaded whatever is known of it.
+        let known: Vec<_> = if self.commands.begin(&path) {
+            Vec::new()
+        } else {
+            old.iter().map(|module| module.version).chain(self.blocked.get(&path).copied()).collect()
+        };
         self.loads.spawn(async move {
             let started = std::time::Instant::now();
+            let steps = async {
+                let found = host.look(&root, &path, &tenant, &known).await?;
+                if let (Found::Loaded(new), Some(old)) = (&found, &old) {
+                    hand_over(old, new, host.config().handover).await?;
+                }
+                Ok(found)
+            };
             // A load that ended without a word would leave its file in `loading` for ever. What a panic leaves
             // behind is this load's own.
-            let look = AssertUnwindSafe(host.look(&path, &tenant, known)).catch_unwind();
-            let result = look.await.unwrap_or(Err(LoadError::Panicked));
-            Done { path, cause, took: started.elapsed(), result }
+            let steps = AssertUnwindSafe(steps).catch_unwind();
+            let result = steps.await.unwrap_or(Err(LoadError::Panicked));
+            let mandatory = result.is_err() && Host::is_mandatory(&path).await;
+            Done { path, cause, took: started.elapsed(), result, mandatory }
         });
     }
 
     /// Takes the result of a load. At start the list is published once, when everything has been tried.
     fn finish(&mut self, done: Done) {
-        let Done { path, cause, took, result } = done;
+        let Done { path, cause, took, result, mandatory } = done;
         let again = self.loading.remove(&path).flatten();
         let told = self.commands.end(&path, &result);
-        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = shown(&self.dir, &path);
         match result {
             Ok(Found::Loaded(module)) => {
                 meters::loaded(&name, "loaded", took.as_secs_f64());
-                self.state.failures.lock().remove(&path);
-                self.state.serving.lock().insert(path.clone(), module.clone());
-                if cause != Cause::Start {
-                    self.publish();
-                }
+                self.blocked.remove(&path);
+                self.state.accept(&path);
+                self.install(&path, &module, cause);
                 announce(&module, cause, took);
             }
-            Ok(Found::Unchanged) => {
+            // It stays refused, whatever was written in between.
+            Ok(Found::Unchanged(version)) if self.blocked.get(&path) == Some(&version) => {}
+            Ok(Found::Unchanged(_)) => {
                 meters::loaded(&name, "unchanged", took.as_secs_f64());
-                if self.state.failures.lock().remove(&path).is_some() {
+                self.blocked.remove(&path);
+                if self.state.accept(&path).is_some() {
                     tracing::info!(module = name, "the file is again the version that serves");
                 }
             }
-            Err(error) if is_gone(&error, &path) => self.unload(&path, &name, cause),
+            Err(LoadError::Changing(_)) => {
+                self.stamps.remove(&path);
+                self.settling = true;
+            }
+            Err(error) if is_gone(&error, &path) => self.unload(&path, &name, cause, mandatory),
             Err(error) => {
                 meters::loaded(&name, "failed", took.as_secs_f64());
-                let failure = Failure { reason: error.to_string(), transient: error.is_transient() };
-                self.fail(&path, &name, cause, failure);
+                self.blocked.remove(&path);
+                let refusal =
+                    Refusal { reason: error.to_string(), transient: error.is_transient(), mandatory };
+                self.fail(&path, &name, cause, refusal);
             }
         }
         told.tell(&self.state);
@@ -301,48 +387,105 @@ impl Follower {
         }
     }
 
-    /// Unloads a module whose file is gone, unless it is mandatory: an unmounted directory looks the same as one from
-    /// which the file was deleted, and the events must not go on without the module.
-    fn unload(&mut self, path: &Path, name: &str, cause: Cause) {
-        self.stamps.remove(path);
-        let mut serving = self.state.serving.lock();
-        if serving.get(path).is_some_and(|module| module.mandatory) {
-            drop(serving);
-            let reason = "the file is gone, and a mandatory module is not unloaded: take `mandatory = true` out of its \
-                          manifest before the file is deleted";
-            self.fail(path, name, cause, Failure { reason: reason.to_owned(), transient: false });
+    /// Lets `module` serve, for all clients or beside the version before.
+    fn install(&mut self, path: &Path, module: &Arc<Module>, cause: Cause) {
+        let old = self.state.serving.lock().get(path).cloned();
+        let ended = self.trials.remove(path).is_some();
+        // Of two versions on trial the older one is the one that goes on.
+        let before = old.as_ref().filter(|_| ended).and_then(|old| old.trial.before());
+        if let (Some(old), Some(before)) = (&old, &before)
+            && before.version == module.version
+        {
+            tracing::info!(module = module.name(), "the file is again the version before: the trial ends");
+            self.withdraw(path, old, before);
             return;
         }
-        let removed = serving.remove(path);
-        drop(serving);
-        self.state.failures.lock().remove(path);
-        if removed.is_some() {
-            if cause != Cause::Start {
-                self.publish();
+        let stable = before.clone().or_else(|| old.clone());
+        let tried = match stable {
+            Some(stable) if module.rollout.is_trial() => {
+                self.try_out(path, module, stable);
+                true
             }
-            tracing::info!(module = name, "the module's file is gone: it is unloaded");
+            _ => false,
+        };
+        self.state.serving.lock().insert(path.to_owned(), module.clone());
+        if cause != Cause::Start {
+            self.publish();
+        }
+        let patience = self.host.config().retire;
+        match (old, before) {
+            (Some(old), Some(before)) => {
+                old.retire(Some(module), patience);
+                if !tried {
+                    before.retire(Some(module), patience);
+                }
+            }
+            (Some(old), None) if !tried => old.retire(Some(module), patience),
+            _ => {}
         }
     }
 
-    fn fail(&self, path: &Path, name: &str, cause: Cause, failure: Failure) {
-        let reason = failure.reason.clone();
-        let before = self.state.failures.lock().insert(path.to_owned(), failure);
+    /// Unloads a module whose file is gone, unless it is mandatory: an unmounted directory looks the same as one from
+    /// which the file was deleted, and the events must not go on without the module.
+    fn unload(&mut self, path: &Path, name: &str, cause: Cause, mandatory: bool) {
+        if Stamp::of(path).is_nothing() {
+            self.stamps.remove(path);
+        }
+        self.blocked.remove(path);
+        let serving = self.state.serving.lock().get(path).cloned();
+        let reason = match &serving {
+            Some(module) if module.mandatory => {
+                "the file is gone, and a mandatory module is not unloaded: take `mandatory = true` out of its manifest \
+                 before the file is deleted"
+            }
+            None if mandatory => "its manifest is there, the file itself is not",
+            _ => "",
+        };
+        if !reason.is_empty() {
+            self.fail(
+                path,
+                name,
+                cause,
+                Refusal { reason: reason.to_owned(), transient: false, mandatory: true },
+            );
+            return;
+        }
+        self.state.accept(path);
+        let Some(module) = serving else { return };
+        self.trials.remove(path);
+        self.state.serving.lock().remove(path);
+        if cause != Cause::Start {
+            self.publish();
+        }
+        let patience = self.host.config().retire;
+        module.retire(None, patience);
+        if let Some(before) = module.trial.before() {
+            before.retire(None, patience);
+        }
+        tracing::info!(module = name, "the module's file is gone: it is unloaded");
+    }
+
+    fn fail(&self, path: &Path, name: &str, cause: Cause, refusal: Refusal) {
+        let serving = self.state.serving.lock().get(path).cloned();
+        let mandatory = refusal.mandatory || serving.as_ref().is_some_and(|module| module.mandatory);
+        let reason = refusal.reason.clone();
+        let before = self.state.refuse(path, Refusal { mandatory, ..refusal });
         if cause == Cause::Rescan && before.is_some_and(|before| before.reason == reason) {
             // Tried again in vain: it has been said.
             return;
         }
-        let serving = self.state.serving.lock().get(path).cloned();
         match serving {
             Some(module) => tracing::error!(
                 module = name,
+                mandatory,
                 serving = module.short_hash(),
                 "the new version is refused, the old one goes on serving: {reason}"
             ),
-            None => tracing::error!(module = name, "the module does not load: {reason}"),
+            None => tracing::error!(module = name, mandatory, "the module does not load: {reason}"),
         }
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         (self.on_change)(&self.state.modules());
     }
 }
@@ -370,7 +513,7 @@ fn announce(module: &Module, cause: Cause, took: Duration) {
 
 fn is_gone(error: &LoadError, path: &Path) -> bool {
     matches!(error, LoadError::Read { path: missing, source }
-        if missing == path && source.kind() == std::io::ErrorKind::NotFound)
+        if missing == path && source.kind() == io::ErrorKind::NotFound)
 }
 
 async fn sleep_until(due: Option<Instant>) {

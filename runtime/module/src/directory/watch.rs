@@ -1,125 +1,151 @@
-//! What the system says about a directory: which modules may have changed, and when it was first noticed.
+//! The system's watches: one on every directory of modules, and on those that links lead through.
 //!
-//! The watch is on the directory, because a watch on a file ends with the file's inode when another is renamed
-//! over it. A file is complete when its writer closes it or renames it into place; the events in between are
-//! of no use.
+//! A watch is on a directory, because one on a file ends with the file's inode when another is renamed over it. Watches
+//! do not move with a directory, so after every reading of the directories those that are wanted are compared with those
+//! that are there.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
-use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use notify::{ErrorKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-/// Changes that have been reported and not yet been looked at. Bounded by the number of files.
-#[derive(Default)]
-pub(super) struct Changes {
-    pending: Mutex<Batch>,
-    news: Notify,
+use super::changes::{Changes, Map};
+use super::files::{Identity, Listing, identity};
+use super::links;
+use crate::meters;
+
+/// What is to be watched, by directory, and what a change there means.
+struct Plan {
+    watches: HashMap<Identity, PathBuf>,
+    map: Map,
 }
 
-/// What changed.
-#[derive(Default)]
-pub(super) struct Batch {
-    /// Modules (by the path of their `.wasm`), and when the first change was seen.
-    pub(super) modules: HashMap<PathBuf, Instant>,
-    /// Something happened that names no module: read the directory.
-    pub(super) rescan: bool,
-}
-
-impl Changes {
-    /// Waits until there are changes.
-    pub(super) async fn wait(&self) {
-        self.news.notified().await;
-    }
-
-    /// Takes all changes so far.
-    pub(super) fn take(&self) -> Batch {
-        std::mem::take(&mut self.pending.lock())
-    }
-
-    fn module(&self, wasm: PathBuf) {
-        self.pending.lock().modules.entry(wasm).or_insert_with(Instant::now);
-        self.news.notify_one();
-    }
-
-    fn rescan(&self) {
-        self.pending.lock().rescan = true;
-        self.news.notify_one();
-    }
-
-    fn record(&self, dir: &Path, event: notify::Result<Event>) {
-        let event = match event {
-            Ok(event) if event.need_rescan() => return self.rescan(),
-            Ok(event) => event,
-            Err(error) => {
-                tracing::warn!(dir = %dir.display(), %error, "watching modules failed: the directory is read again");
-                return self.rescan();
-            }
-        };
-        for path in &event.paths {
-            if !matters(event.kind, path) {
-                continue;
-            }
-            match path.extension().and_then(|extension| extension.to_str()) {
-                Some("wasm") if path != dir => self.module(path.clone()),
-                Some("toml") if path != dir => self.module(path.with_extension("wasm")),
-                // The directory itself, or a link that module files point through.
-                _ if !matches!(event.kind, EventKind::Access(_)) => self.rescan(),
-                _ => {}
+impl Plan {
+    fn new(root: &Path, listing: &Listing) -> Self {
+        let mut plan = Self { watches: HashMap::new(), map: Map::default() };
+        for dir in &listing.directories {
+            if let Some(at) = plan.watch(dir) {
+                plan.map.directories.entry(at).or_default().push(dir.clone());
             }
         }
-    }
-}
-
-/// Whether the file at `path` may be complete, or gone, after an event of this kind.
-fn matters(kind: EventKind, path: &Path) -> bool {
-    match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Remove(_) => true,
-        EventKind::Modify(ModifyKind::Name(
-            RenameMode::From | RenameMode::To | RenameMode::Both | RenameMode::Any | RenameMode::Other,
-        )) => true,
-        EventKind::Create(CreateKind::Folder) => true,
-        // Nothing will be written to a link: a symbolic one, or another name of a file that is complete.
-        EventKind::Create(_) => {
-            fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink() || found.nlink() > 1)
+        for hop in links::hops(root) {
+            plan.hop(&hop, None);
         }
-        _ => false,
+        for (link, module) in &listing.links {
+            for hop in links::hops(link) {
+                plan.hop(&hop, module.as_deref());
+            }
+        }
+        plan
+    }
+
+    /// The path by which the directory `dir` is watched.
+    fn watch(&mut self, dir: &Path) -> Option<PathBuf> {
+        let own = identity(dir)?;
+        let at = self.watches.entry(own).or_insert_with(|| dir.to_owned());
+        Some(at.clone())
+    }
+
+    /// Something at `hop` decides what `module` is, or which directories there are.
+    fn hop(&mut self, hop: &Path, module: Option<&Path>) {
+        let (Some(dir), Some(name)) = (hop.parent(), hop.file_name()) else { return };
+        let Some(at) = self.watch(dir) else { return };
+        let hop: PathBuf = at.join(OsStr::new(name));
+        self.map.hops.entry(hop).or_default().push(module.map(Path::to_owned));
     }
 }
 
-/// A watch on a directory that exists.
+/// The watches.
 pub(super) struct Watch {
-    /// Device and inode: a directory that was removed and made again needs another watch.
-    identity: (u64, u64),
-    _watcher: RecommendedWatcher,
+    watcher: RecommendedWatcher,
+    watched: HashMap<PathBuf, Identity>,
+    changes: Arc<Changes>,
+    most: usize,
+    /// Whether it has been said that not all are watched.
+    said: bool,
+}
+
+/// What became of the wanted watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Synced {
+    /// There are new ones: what happened in their directories before is not known.
+    pub(super) added: bool,
+    /// All wanted ones are there.
+    pub(super) complete: bool,
 }
 
 impl Watch {
-    /// Watches `dir`. `None`: there is no such directory.
+    /// Prepares at most `most` watches.
     ///
     /// # Errors
-    /// The system's reason, when it exists and cannot be watched.
-    pub(super) fn start(dir: &Path, changes: &Arc<Changes>) -> notify::Result<Option<Self>> {
-        let Some(identity) = identity(dir) else { return Ok(None) };
-        let (root, into) = (dir.to_owned(), changes.clone());
-        let mut watcher = notify::recommended_watcher(move |event| into.record(&root, event))?;
-        watcher.watch(dir, RecursiveMode::NonRecursive)?;
-        Ok(Some(Self { identity, _watcher: watcher }))
+    /// The system's reason.
+    pub(super) fn new(changes: &Arc<Changes>, most: usize) -> notify::Result<Self> {
+        let into = changes.clone();
+        let watcher = notify::recommended_watcher(move |event| into.record(event))?;
+        Ok(Self { watcher, watched: HashMap::new(), changes: changes.clone(), most, said: false })
     }
 
-    /// Whether `dir` is still the directory that is watched.
-    pub(super) fn is_of(&self, dir: &Path) -> bool {
-        identity(dir) == Some(self.identity)
+    /// Makes the watches those that the directories found below `root` want.
+    pub(super) fn follow(&mut self, root: &Path, listing: &Listing) -> Synced {
+        let plan = Plan::new(root, listing);
+        let wanted: HashMap<PathBuf, Identity> =
+            plan.watches.into_iter().map(|(own, path)| (path, own)).collect();
+        // The watches of a directory that was moved or removed end by themselves, though its return has the same path.
+        let lost = self.changes.take_lost();
+        let is_stale = |path: &Path, own: &Identity| {
+            wanted.get(path) != Some(own) || lost.iter().any(|lost| path.starts_with(lost))
+        };
+        let stale: Vec<_> = self
+            .watched
+            .iter()
+            .filter(|(path, own)| is_stale(path, own))
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in stale {
+            // It may have ended already.
+            drop(self.watcher.unwatch(&path));
+            self.watched.remove(&path);
+        }
+        // Before the watches: their first events are already understood.
+        self.changes.explain(Map { watched: wanted.keys().cloned().collect(), ..plan.map });
+        let mut synced = Synced { added: false, complete: true };
+        let mut reason = None;
+        for (path, own) in wanted {
+            if self.watched.contains_key(&path) {
+                continue;
+            }
+            if self.watched.len() >= self.most {
+                reason = Some(("limit", format!("more than {} directories", self.most)));
+                continue;
+            }
+            match self.watcher.watch(&path, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.watched.insert(path, own);
+                    synced.added = true;
+                }
+                // It went again: that is a change to come.
+                Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => self.changes.rescan(),
+                Err(error) => {
+                    let kind = if matches!(error.kind, ErrorKind::MaxFilesWatch) { "limit" } else { "error" };
+                    reason = Some((kind, error.to_string()));
+                }
+            }
+        }
+        match reason {
+            None => self.said = false,
+            Some((kind, reason)) => {
+                synced.complete = false;
+                if !std::mem::replace(&mut self.said, true) {
+                    meters::missed(kind);
+                    tracing::warn!(
+                        dir = %root.display(),
+                        "not all directories of modules are watched, they are read every second instead: {reason}"
+                    );
+                }
+            }
+        }
+        synced
     }
-}
-
-fn identity(dir: &Path) -> Option<(u64, u64)> {
-    let found = fs::metadata(dir).ok().filter(fs::Metadata::is_dir)?;
-    Some((found.dev(), found.ino()))
 }

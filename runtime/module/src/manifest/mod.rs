@@ -13,6 +13,8 @@ use tidegate_event::{AckLevel, Hook, TopicFilter};
 
 pub(crate) use read::nearest;
 
+use crate::rollout::Rollout;
+
 /// The most table elements a manifest may grant (Go, C# and Python need more than 20,000).
 pub(crate) const MAX_TABLE_ELEMENTS: usize = 100_000;
 
@@ -64,6 +66,8 @@ pub(crate) struct Manifest {
     pub(crate) memory_at: Option<Located<()>>,
     /// `[on_error]`.
     pub(crate) on_error: OnError,
+    /// `[rollout]`.
+    pub(crate) rollout: Rollout,
 }
 
 /// One line of `hooks`.
@@ -216,6 +220,7 @@ pub(crate) mod keys {
     pub(crate) const INSTANCES: &[&str] = &["mode", "max", "idle", "recycle_calls", "recycle_memory"];
     pub(crate) const LIMITS: &[&str] =
         &["cpu", "timeout", "memory", "table_elements", "storage_ops", "log_bytes"];
+    pub(crate) const ROLLOUT: &[&str] = &["canary", "promote_after", "rollback_error_rate"];
     pub(crate) const ON_ERROR: &[&str] = &["policy", "retries", "backoff", "dead_letter_topic"];
 }
 
@@ -333,12 +338,60 @@ mod tests {
     #[test]
     fn what_is_not_supported_yet_says_so() {
         for (text, part) in [
-            ("[rollout]\ncanary = 10", "rollout: not supported yet"),
             ("[http]\nallow = []", "http: not supported yet"),
             ("[on_error]\npolicy = \"dead-letter\"", "on_error.policy: \"dead-letter\" is not supported yet"),
             ("[on_error]\ndead_letter_topic = \"x\"", "on_error.dead_letter_topic: not supported yet"),
         ] {
             assert!(errors(text).iter().any(|e| e.contains(part)), "{text}: {:?}", errors(text));
+        }
+    }
+
+    #[test]
+    fn a_rollout_is_read_and_its_mistakes_are_named() {
+        let text = "[rollout]\ncanary = 10\npromote_after = \"10m\"\nrollback_error_rate = 0.05";
+        let rollout = Manifest::parse("x.toml", text).unwrap().rollout;
+        let promote_after = Some(Duration::from_secs(600));
+        assert_eq!(rollout, Rollout { canary: 10, promote_after, rollback_error_rate: Some(0.05) });
+        let text = "rollout = { canary = 1, promote_after = 0, rollback_error_rate = 1 }";
+        let rollout = Manifest::parse("x.toml", text).unwrap().rollout;
+        assert_eq!((rollout.promote_after, rollout.rollback_error_rate), (Some(Duration::ZERO), Some(1.0)));
+        for (text, error) in [
+            (
+                "canary = 0",
+                "x.toml:2:10: rollout.canary: expected an integer from 1 to 100, found the integer 0",
+            ),
+            (
+                "canary = 101",
+                "x.toml:2:10: rollout.canary: expected an integer from 1 to 100, found the integer 101",
+            ),
+            (
+                "canary = \"10%\"",
+                "x.toml:2:10: rollout.canary: expected an integer from 1 to 100, found the string \"10%\"",
+            ),
+            (
+                "rollback_error_rate = 5",
+                "x.toml:2:23: rollout.rollback_error_rate: expected a number above 0 and at most 1, found the integer 5",
+            ),
+            (
+                "rollback_error_rate = 0.0",
+                "x.toml:2:23: rollout.rollback_error_rate: expected a number above 0 and at most 1, found the float 0.0",
+            ),
+            (
+                "canary = 10\npromote_after = 5",
+                "x.toml:3:17: rollout.promote_after: expected a duration such as \"10m\", or 0, found the integer 5",
+            ),
+            (
+                "promote_after = \"10m\"",
+                "x.toml:2:1: rollout.promote_after: belongs to canary below 100 or to rollback_error_rate",
+            ),
+            ("canari = 10", "x.toml:2:1: rollout.canari: unknown key; did you mean \"canary\"?"),
+            (
+                "canary = 10\n[instances]\nmode = \"single\"",
+                "x.toml:1:2: rollout: mode = \"single\" has one instance for all clients, and two versions would be two: leave \
+                 rollout out",
+            ),
+        ] {
+            assert_eq!(errors(&format!("[rollout]\n{text}")), [error]);
         }
     }
 

@@ -1,5 +1,7 @@
 //! Reading a manifest: every value where it stands, every mistake reported with its place.
 
+mod rollout;
+
 use std::ops::Range;
 use std::time::Duration;
 
@@ -127,9 +129,13 @@ impl Reader<'_> {
                 "instances" => self.instances(value, manifest),
                 "limits" => self.limits(value, manifest),
                 "on_error" => self.on_error(value, manifest),
-                "rollout" | "http" => self.error(&key.span(), name, "not supported yet"),
+                "rollout" => self.rollout(value, manifest),
+                "http" => self.error(&key.span(), name, "not supported yet"),
                 _ => self.unknown(&key.span(), name, name, "key", keys::ROOT),
             }
+        }
+        if let Some((key, _)) = table.iter().find(|(key, _)| key.get_ref() == "rollout") {
+            self.rollout_fits(&key.span(), manifest);
         }
     }
 

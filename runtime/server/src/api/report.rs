@@ -55,7 +55,7 @@ pub struct Modules {
 /// A module that serves.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ModuleReport {
-    /// Its name: the file's without extension.
+    /// Its name: its path below the modules' directory, without extension.
     pub name: String,
     /// Hash of its content, hex: tells one version from the next.
     pub version: String,
@@ -93,4 +93,7 @@ pub struct FailureReport {
     pub path: String,
     /// Why.
     pub error: String,
+    /// Whether the module is mandatory.
+    #[serde(default)]
+    pub mandatory: bool,
 }

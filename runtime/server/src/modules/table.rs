@@ -82,7 +82,11 @@ mod tests {
         };
         let list = Modules {
             modules: vec![module("a", 0), module("longer", 12_345)],
-            failures: vec![FailureReport { path: "m/x.wasm".into(), error: "no component".into() }],
+            failures: vec![FailureReport {
+                path: "m/x.wasm".into(),
+                error: "no component".into(),
+                mandatory: false,
+            }],
         };
         assert_eq!(
             render(&Listing { modules: list, unloaded: vec!["y".into()] }),

@@ -1,0 +1,89 @@
+//! State from one version of a module to the next, between two events.
+//!
+//! The old version's only permit is held from the end of one event to the moment the new version has the state; events
+//! that come meanwhile wait for that permit. Then the old version is closed, and whoever waited or still comes to it is
+//! sent on. So no event reaches the old instance after its drain, and none is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::LoadError;
+use crate::meters;
+use crate::module::Module;
+
+/// The largest state, in bytes.
+const MAX_STATE: usize = 16 << 20;
+
+/// Makes `new`, which nobody calls yet, the successor of `old` with its state, when both keep one. Within `patience`.
+///
+/// # Errors
+/// [`LoadError::Busy`], [`LoadError::Handover`], [`LoadError::Restore`]: `old` goes on serving with its state.
+pub(crate) async fn hand_over(old: &Module, new: &Arc<Module>, patience: Duration) -> Result<(), LoadError> {
+    if !old.pool.keeps_state() {
+        return Ok(());
+    }
+    if !new.pool.keeps_state() {
+        meters::state_lost(old.name());
+        tracing::warn!(
+            module = old.name(),
+            "the new version takes no state (it exports no tidegate:module/state, or its mode is not single): what the \
+             old one has is lost"
+        );
+        return Ok(());
+    }
+    let deadline = Instant::now() + patience;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let Some(mut held) = old.pool.pause(deadline).await else { return Err(LoadError::Busy(patience)) };
+    if let Some(instance) = held.instance.as_deref_mut() {
+        match instance.drain(left()).await {
+            Ok(Some(state)) if state.len() > MAX_STATE => {
+                held.give_back();
+                return Err(LoadError::Handover(format!(
+                    "drain gave {} bytes, more than the {MAX_STATE} that are accepted",
+                    state.len()
+                )));
+            }
+            Ok(state) => {
+                if let Err(error) = restore(new, &state.unwrap_or_default(), left()).await {
+                    held.give_back();
+                    return Err(error);
+                }
+            }
+            // Its instance is gone, and the state with it, whichever version goes on: the new one may be the cure.
+            Err(error) => {
+                meters::state_lost(old.name());
+                tracing::error!(
+                    module = old.name(),
+                    version = old.short_hash(),
+                    "drain failed, the state is lost and the new version begins without: {error}"
+                );
+            }
+        }
+    }
+    old.succeed(new);
+    old.pool.close();
+    held.discard();
+    Ok(())
+}
+
+/// Gives `state` to the first instance of `new`.
+async fn restore(new: &Module, state: &[u8], timeout: Duration) -> Result<(), LoadError> {
+    let Some(mut lease) = new.pool.pause(Instant::now() + timeout).await else {
+        return Err(LoadError::Restore("there was no time left for it".into()));
+    };
+    let Some(instance) = lease.instance.as_deref_mut() else {
+        return Err(LoadError::Restore("its instance is gone".into()));
+    };
+    match instance.restore(state, timeout).await {
+        Ok(()) => {
+            lease.give_back();
+            Ok(())
+        }
+        Err(error) => {
+            lease.discard();
+            Err(LoadError::Restore(error))
+        }
+    }
+}
