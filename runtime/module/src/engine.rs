@@ -11,6 +11,9 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, Po
 use crate::error::HostError;
 use crate::ticker;
 
+/// How deep a guest may recurse. wasmtime's default; interpreters compiled to WebAssembly recurse deeply.
+pub(crate) const STACK_BYTES: usize = 512 << 10;
+
 /// The engines of a host.
 pub(crate) struct Engines {
     /// Components without async functions.
@@ -64,8 +67,7 @@ fn configuration() -> Config {
         .memory_init_cow(true)
         // Initial memory images stay in memory, whatever happens to the file they came from.
         .force_memory_init_memfd(true)
-        // wasmtime's default; interpreters compiled to WebAssembly recurse deeply.
-        .max_wasm_stack(512 << 10)
+        .max_wasm_stack(STACK_BYTES)
         // Room for the host functions that run on top of the guest's frames.
         .async_stack_size(1 << 20)
         .generate_address_map(true)

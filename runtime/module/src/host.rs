@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_event::{Control, Hook, IdSource, Node, Storage, Tenant, TopicFilter};
+use tidegate_event::{Control, DeadLetters, Hook, IdSource, Node, Storage, Tenant, TopicFilter};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker};
 
@@ -21,7 +21,9 @@ use crate::instance::Blueprint;
 use crate::manifest::{HookEntry, Manifest, ManifestError};
 use crate::meters::Meters;
 use crate::module::{Counts, Loading, Module};
+use crate::policy::Failing;
 use crate::pool::Pool;
+use crate::quota::Quotas;
 use crate::state::{Services, Shared, State};
 
 /// How the host works.
@@ -46,6 +48,8 @@ pub struct HostConfig {
     pub debounce: Duration,
     /// How often a directory is read again in case the system reported no change (default 30 s).
     pub rescan: Duration,
+    /// Where events are kept that end as dead letters. Default none: then they are refused instead.
+    pub dead_letters: Option<Arc<dyn DeadLetters>>,
 }
 
 impl HostConfig {
@@ -61,6 +65,7 @@ impl HostConfig {
             max_memory_bytes: 256 << 20,
             debounce: Duration::from_millis(50),
             rescan: Duration::from_secs(30),
+            dead_letters: None,
         }
     }
 }
@@ -131,7 +136,13 @@ impl Host {
             .map_err(|error| HostError::Engine(format!("linking its imports: {error:#}")))?;
         let slots = usize::try_from(config.max_instances).unwrap_or(usize::MAX);
         Ok(Arc::new(Self {
-            services: Services { node, ids: config.ids.clone(), storage, control },
+            services: Services {
+                node,
+                ids: config.ids.clone(),
+                storage,
+                control,
+                dead_letters: config.dead_letters.clone(),
+            },
             engines,
             linker,
             cache,
@@ -193,6 +204,7 @@ impl Host {
         let hooks = select(&files.manifest_name, manifest.hooks.as_deref(), &exported)?;
         let shared = Arc::new(Shared {
             meters: Meters::new(&files.name),
+            quotas: Arc::new(Quotas::new(&files.name)),
             name: files.name,
             tenant: tenant.clone(),
             services: self.services.clone(),
@@ -204,6 +216,8 @@ impl Host {
         });
         let pool =
             Pool::open(Blueprint { pre, exports, shared }, manifest.instances, self.slots.clone()).await?;
+        // The version before may have left it open.
+        pool.shared().meters.circuit_open.set(0.0);
         let loading = Loading {
             total: started.elapsed(),
             compile: compile.unwrap_or_default(),
@@ -216,7 +230,7 @@ impl Host {
             priority: manifest.priority.0,
             mandatory: manifest.mandatory,
             hooks,
-            on_error: manifest.on_error,
+            failing: Failing::new(manifest.on_error),
             wasm_bytes: u64::try_from(files.wasm.len()).unwrap_or(u64::MAX),
             loading,
             pool,

@@ -8,7 +8,8 @@
 //! | its imports are linked, its exports found | `imports/`, `exports`, `bindings` (from `wit/`) |
 //! | instances are kept warm | `pool`, `instance`, `state` |
 //! | an event is handed over and answered | [`Module::call`], `translate` |
-//! | a guest computes, allocates or writes too much | `budget`, `ticker`, `limiter`, `output` |
+//! | a guest computes, allocates, stores, publishes or writes too much | `budget`, `ticker`, `limiter`, `quota`, `output` |
+//! | it fails: is tried again, given up, its event kept | `policy`, `circuit`, `poison`, `dead_letter` |
 //!
 //! Guests are not trusted: they get no files, no network and no environment, every call is bounded in time,
 //! memory, storage operations and output, and whatever a guest does hurts only the event it was called for.
@@ -18,8 +19,10 @@ mod artefact;
 mod bindings;
 mod budget;
 mod cache;
+mod circuit;
 mod compile;
 mod content;
+mod dead_letter;
 mod directory;
 mod engine;
 mod error;
@@ -33,14 +36,20 @@ mod manifest;
 mod meters;
 mod module;
 mod output;
+mod poison;
+mod policy;
 mod pool;
+mod quota;
+mod seldom;
 mod state;
 mod ticker;
 mod translate;
 
+pub use circuit::CircuitState;
 pub use compile::{Compiler, CompilerLimits, compile_file};
 pub use directory::{Directory, OnChange};
 pub use error::{CallError, GuestFailure, HostError, Limit, LoadError};
 pub use host::{Host, HostConfig};
 pub use manifest::{ErrorPolicy, ManifestError};
 pub use module::{Answer, Loading, Module, ModuleStats};
+pub use policy::Settled;

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use tidegate_event::{Hook, QoS, Scope, TopicFilter, Verdict};
 
+use crate::circuit::{Admission, CircuitState, Probe};
 use crate::error::CallError;
-use crate::manifest::{ErrorPolicy, OnError};
+use crate::policy::{Failed, Failing, Settled};
 use crate::pool::Pool;
-
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
-const MAX_DOUBLINGS: u32 = 16;
+use crate::seldom::Seldom;
 
 /// What a module answered.
 #[derive(Clone, Debug)]
@@ -44,6 +43,12 @@ pub struct ModuleStats {
     pub instances: usize,
     /// Instances alive that wait for an event.
     pub idle: usize,
+    /// Whether it is called.
+    pub circuit: CircuitState,
+    /// How often its circuit has opened.
+    pub circuit_opened: u64,
+    /// Events that went to the error policy without a call, because the circuit was open. None of `calls`.
+    pub skipped: u64,
 }
 
 /// How a version came to be loaded.
@@ -66,7 +71,7 @@ pub struct Module {
     pub(crate) priority: i32,
     pub(crate) mandatory: bool,
     pub(crate) hooks: Vec<(Hook, Vec<TopicFilter>)>,
-    pub(crate) on_error: OnError,
+    pub(crate) failing: Failing,
     pub(crate) wasm_bytes: u64,
     pub(crate) loading: Loading,
     pub(crate) pool: Pool,
@@ -79,9 +84,15 @@ pub(crate) struct Counts {
     calls: AtomicU64,
     errors: AtomicU64,
     nanos: AtomicU64,
-    /// The second in which an error was last logged, and how many were not logged since.
-    logged: AtomicU64,
-    unlogged: AtomicU64,
+    skipped: AtomicU64,
+    error_line: Seldom,
+}
+
+impl Counts {
+    /// Events handled so far.
+    fn well(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed).saturating_sub(self.errors.load(Ordering::Relaxed))
+    }
 }
 
 impl std::fmt::Debug for Module {
@@ -141,64 +152,162 @@ impl Module {
             wasm_bytes: self.wasm_bytes,
             instances,
             idle,
+            circuit: self.failing.circuit.state(),
+            circuit_opened: self.failing.circuit.opened(),
+            skipped: self.counts.skipped.load(Ordering::Relaxed),
         }
     }
 
-    /// What happens to an event of `hook` when [`Self::call`] fails. What a hook cannot decide, no policy
-    /// decides: `reject` of a delivery drops it, and observers always pass.
-    pub fn policy(&self, hook: Hook) -> ErrorPolicy {
-        match (hook, self.on_error.policy) {
-            (Hook::MessagePublish, policy) => policy.unwrap_or(ErrorPolicy::Reject),
-            (Hook::MessageDeliver, Some(ErrorPolicy::Drop | ErrorPolicy::Reject)) => ErrorPolicy::Drop,
-            _ => ErrorPolicy::Pass,
-        }
-    }
-
-    /// Handles the event of `scope`, retrying as the manifest says. Failures are counted and logged here, at
-    /// most one line a second.
+    /// Handles the event of `scope`: calls the guest, again if need be, and applies the error policy when it fails.
     ///
     /// # Errors
-    /// [`CallError`] of the last attempt: apply [`Self::policy`].
-    pub async fn call(&self, scope: &Scope) -> Result<Answer, CallError> {
+    /// What the policy makes of the event. A dead letter it asks for is on disk by then.
+    pub async fn handle(&self, scope: &Scope) -> Result<Answer, Settled> {
         let started = Instant::now();
-        // Pinned where they are made, here and below: awaiting a future by value moves it once more, and this one
-        // holds the guest's arguments and results.
-        let mut outcome = pin!(self.pool.call(scope, started)).await;
-        if self.on_error.retries > 0 && outcome.as_ref().is_err_and(CallError::is_retryable) {
-            // On the heap, so that calls which succeed do not carry its state.
-            outcome = Box::pin(self.retry(scope, outcome)).await;
+        let mut first = None;
+        if self.failing.circuit.is_closed() {
+            // Pinned where it is made, here and below: awaiting a future by value moves it once more, and this one
+            // holds the guest's arguments and results.
+            match pin!(self.pool.call(scope, started)).await {
+                Ok(answer) => {
+                    self.count(started.elapsed());
+                    return Ok(answer);
+                }
+                Err(error) => first = Some(error),
+            }
         }
-        self.count(started.elapsed());
-        if let Err(error) = &outcome {
-            self.report(scope, error);
-        }
-        outcome
+        // On the heap, here and below, so that calls which succeed do not carry its state.
+        Box::pin(self.recover_or_settle(scope, started, first)).await
     }
 
-    /// Tries again after `outcome`, as often as the manifest says.
-    async fn retry(
+    /// As [`Self::handle`], without the policy: calls the guest with the event of `scope`, again if the manifest or
+    /// the hook's default says so. Failures are counted and logged here, at most one line a second.
+    ///
+    /// # Errors
+    /// [`CallError`] of the last attempt: [`Self::policy`] says what to do.
+    pub async fn call(&self, scope: &Scope) -> Result<Answer, CallError> {
+        let started = Instant::now();
+        let mut first = None;
+        if self.failing.circuit.is_closed() {
+            match pin!(self.pool.call(scope, started)).await {
+                Ok(answer) => {
+                    self.count(started.elapsed());
+                    return Ok(answer);
+                }
+                Err(error) => first = Some(error),
+            }
+        }
+        Box::pin(self.recover(scope, started, first)).await.map_err(|failed| failed.error)
+    }
+
+    async fn recover_or_settle(
         &self,
         scope: &Scope,
-        mut outcome: Result<Answer, CallError>,
-    ) -> Result<Answer, CallError> {
-        for attempt in 0..self.on_error.retries {
-            if !outcome.as_ref().is_err_and(CallError::is_retryable) {
-                break;
-            }
-            self.pool.shared().meters.retries.increment(1);
-            tokio::time::sleep(self.backoff(attempt)).await;
-            outcome = self.pool.call(scope, Instant::now()).await;
+        started: Instant,
+        first: Option<CallError>,
+    ) -> Result<Answer, Settled> {
+        match self.recover(scope, started, first).await {
+            Ok(answer) => Ok(answer),
+            Err(failed) => Err(self.settle(scope, failed).await),
         }
-        outcome
+    }
+
+    /// An event that was not handled at once: its `first` attempt failed, or the circuit was not closed.
+    async fn recover(
+        &self,
+        scope: &Scope,
+        started: Instant,
+        first: Option<CallError>,
+    ) -> Result<Answer, Failed> {
+        let Some(error) = first else { return self.probe(scope, started).await };
+        let (outcome, attempts) = self.again(scope, started, Err(error)).await;
+        self.count(started.elapsed());
+        outcome.map_err(|error| self.report(scope, error, attempts))
+    }
+
+    /// Tries again after `outcome`, as often as manifest and hook allow; gives the last outcome and how many there
+    /// were.
+    async fn again(
+        &self,
+        scope: &Scope,
+        started: Instant,
+        mut outcome: Result<Answer, CallError>,
+    ) -> (Result<Answer, CallError>, u32) {
+        let hook = scope.event.hook();
+        let mut attempts = 1;
+        while let Err(error) = &outcome {
+            self.attempt_failed(error);
+            let Some(pause) = self.failing.next_attempt(hook, error, attempts, started) else { break };
+            self.pool.shared().meters.retries.increment(1);
+            tokio::time::sleep(pause).await;
+            outcome = self.pool.call(scope, Instant::now()).await;
+            attempts += 1;
+        }
+        (outcome, attempts)
+    }
+
+    /// An event at a circuit that is not closed: the module is called for one of them, and once.
+    async fn probe(&self, scope: &Scope, started: Instant) -> Result<Answer, Failed> {
+        let probe = match self.failing.circuit.admit(started) {
+            Admission::Call => None,
+            Admission::Probe(probe) => Some(probe),
+            Admission::Refuse(left) => {
+                self.counts.skipped.fetch_add(1, Ordering::Relaxed);
+                self.pool.shared().meters.skipped.increment(1);
+                return Err(Failed { error: CallError::CircuitOpen(left), attempts: 0 });
+            }
+        };
+        let outcome = self.pool.call(scope, started).await;
+        self.count(started.elapsed());
+        match (probe, &outcome) {
+            (Some(probe), outcome) => self.probed(probe, outcome),
+            (None, Err(error)) => self.attempt_failed(error),
+            (None, Ok(_)) => {}
+        }
+        outcome.map_err(|error| self.report(scope, error, 1))
+    }
+
+    fn attempt_failed(&self, error: &CallError) {
+        let circuit = &self.failing.circuit;
+        let Some(opened) = circuit.failed(Instant::now(), error.is_answer(), self.counts.well()) else {
+            return;
+        };
+        let meters = &self.pool.shared().meters;
+        meters.circuit_opened.increment(1);
+        meters.circuit_open.set(1.0);
+        tracing::error!(
+            module = self.name(),
+            version = self.short_hash(),
+            failures = opened.failures,
+            attempts = opened.attempts,
+            pause = ?opened.pause,
+            "the module keeps failing: its circuit is open, events go to its error policy without a call"
+        );
+    }
+
+    fn probed(&self, probe: Probe<'_>, outcome: &Result<Answer, CallError>) {
+        let (module, version) = (self.name(), self.short_hash());
+        let skipped = self.counts.skipped.load(Ordering::Relaxed);
+        if outcome.is_ok() {
+            probe.succeeded();
+            self.pool.shared().meters.circuit_open.set(0.0);
+            tracing::info!(module, version, skipped, "the module works again: its circuit is closed");
+        } else {
+            let pause = probe.failed(Instant::now());
+            self.pool.shared().meters.circuit_open.set(1.0);
+            tracing::warn!(
+                module,
+                version,
+                skipped,
+                ?pause,
+                "the module still fails: its circuit stays open"
+            );
+        }
     }
 
     /// Drops instances that were not needed since the last time this was called.
     pub fn trim(&self) {
         self.pool.trim();
-    }
-
-    fn backoff(&self, attempt: u32) -> Duration {
-        self.on_error.backoff.saturating_mul(1 << attempt.min(MAX_DOUBLINGS)).min(MAX_BACKOFF)
     }
 
     fn count(&self, elapsed: Duration) {
@@ -210,25 +319,24 @@ impl Module {
         meters.seconds.record(elapsed.as_secs_f64());
     }
 
-    fn report(&self, scope: &Scope, error: &CallError) {
+    fn report(&self, scope: &Scope, error: CallError, attempts: u32) -> Failed {
         self.counts.errors.fetch_add(1, Ordering::Relaxed);
-        self.pool.shared().meters.failed(error);
-        let second = tidegate_event::now_ms() / 1_000;
-        if self.counts.logged.swap(second, Ordering::Relaxed) == second {
-            self.counts.unlogged.fetch_add(1, Ordering::Relaxed);
-            return;
+        self.pool.shared().meters.failed(&error);
+        if let Some(unlogged) = self.counts.error_line.turn() {
+            let event = &scope.event;
+            let message = event.message();
+            tracing::error!(
+                module = self.name(),
+                version = self.short_hash(),
+                hook = event.hook().name(),
+                client = event.client().map(|client| &*client.id),
+                topic = message.map(|message| message.topic.as_str()),
+                msgid = message.map(|message| tracing::field::display(message.id)),
+                attempts,
+                unlogged,
+                "the module failed: {error}"
+            );
         }
-        let event = &scope.event;
-        let message = event.message();
-        tracing::error!(
-            module = self.name(),
-            version = self.short_hash(),
-            hook = event.hook().name(),
-            client = event.client().map(|client| &*client.id),
-            topic = message.map(|message| message.topic.as_str()),
-            msgid = message.map(|message| tracing::field::display(message.id)),
-            unlogged = self.counts.unlogged.swap(0, Ordering::Relaxed),
-            "the module failed: {error}"
-        );
+        Failed { error, attempts }
     }
 }

@@ -17,4 +17,5 @@ mod guests;
 mod imports;
 mod limits;
 mod loading;
+mod policies;
 mod reload;
