@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tidegate_event::{Admitted, Event, Hook, ReasonCode, Scope, Verdict};
-use tidegate_module::ErrorPolicy;
+use tidegate_module::Settled;
 
 use crate::filter_tree::Matches;
 use crate::metrics::Metrics;
@@ -27,22 +27,10 @@ pub(crate) async fn run(
     while let Some(position) = matches.get(done).copied() {
         done += 1;
         let answer = match table.handler(hook, position) {
-            // Pinned where it is made: see `Module::call`.
-            Some(Handler::Module(module)) => match pin!(module.call(&scope)).await {
+            // Pinned where it is made: see `Module::handle`.
+            Some(Handler::Module(module)) => match pin!(module.handle(&scope)).await {
                 Ok(answer) => answer.verdict,
-                Err(error) => {
-                    let policy = module.policy(hook);
-                    // The module logs its failures itself, at a bounded rate.
-                    tracing::debug!(
-                        module = module.name(),
-                        hook = hook.name(),
-                        client = scope.event.client().map_or("", |client| &client.id),
-                        topic = scope.event.topic().unwrap_or_default(),
-                        ?policy,
-                        "handler failed: {error}"
-                    );
-                    failed(hook, policy)
-                }
+                Err(settled) => failed(hook, settled),
             },
             #[cfg(test)]
             Some(Handler::Scripted(scripted)) => {
@@ -75,11 +63,11 @@ pub(crate) async fn run(
 
 /// What a failure means: a client gets no leave from a module that cannot say whether it may have it, unless the
 /// manifest says that its failures do not matter.
-fn failed(hook: Hook, policy: ErrorPolicy) -> Verdict {
-    match policy {
-        ErrorPolicy::Pass => Verdict::Pass,
-        ErrorPolicy::Drop => Verdict::Reject(ReasonCode::NOT_AUTHORIZED),
-        _ => Verdict::Fail(hook.failure()),
+fn failed(hook: Hook, settled: Settled) -> Verdict {
+    match settled {
+        Settled::Pass => Verdict::Pass,
+        Settled::Drop => Verdict::Reject(ReasonCode::NOT_AUTHORIZED),
+        Settled::Reject => Verdict::Fail(hook.failure()),
     }
 }
 
@@ -158,9 +146,9 @@ mod tests {
     #[test]
     fn a_failure_refuses_unless_the_policy_says_otherwise() {
         for (policy, expected) in [
-            (ErrorPolicy::Reject, Some(Verdict::Fail(ReasonCode::SERVER_UNAVAILABLE))),
-            (ErrorPolicy::Drop, Some(Verdict::Reject(ReasonCode::NOT_AUTHORIZED))),
-            (ErrorPolicy::Pass, None),
+            (Settled::Reject, Some(Verdict::Fail(ReasonCode::SERVER_UNAVAILABLE))),
+            (Settled::Drop, Some(Verdict::Reject(ReasonCode::NOT_AUTHORIZED))),
+            (Settled::Pass, None),
         ] {
             let broken = Scripted::asked(move |_| Err(policy));
             let later = Scripted::asked(|_| Ok(Verdict::Allow));
@@ -169,7 +157,7 @@ mod tests {
             assert_eq!(format!("{verdict:?}"), expected_text);
             assert_eq!(later.questions().is_empty(), expected.is_some());
         }
-        let broken = Scripted::asked(|_| Err(ErrorPolicy::Reject));
+        let broken = Scripted::asked(|_| Err(Settled::Reject));
         for event in [authorize("a"), subscribe("a")] {
             let verdict = ask(event, &[(&[], &broken)]);
             assert!(matches!(verdict, Verdict::Fail(ReasonCode::IMPLEMENTATION_SPECIFIC)), "{verdict:?}");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 use tidegate_event::{Admitted, Event, Hook, Message, QoS, ReasonCode, Scope, TopicFilter, Verdict};
-use tidegate_module::{CallError, ErrorPolicy, Module};
+use tidegate_module::Settled;
 
 use crate::filter_tree::Matches;
 use crate::metrics::Metrics;
@@ -98,13 +98,13 @@ pub(crate) async fn run(
                 Some(Handler::Module(_)) if implicit => Step::Go,
                 Some(Handler::Module(module)) => {
                     let shown = course.scope(&scope);
-                    // Pinned where it is made: see `Module::call`.
-                    match pin!(module.call(shown)).await {
+                    // Pinned where it is made: see `Module::handle`.
+                    match pin!(module.handle(shown)).await {
                         Ok(answer) => {
                             add_subscriptions(shown, answer.subscriptions);
                             answer.verdict.into()
                         }
-                        Err(error) => on_error(module, hook, shown, &error),
+                        Err(settled) => on_error(settled, hook),
                     }
                 }
                 #[cfg(test)]
@@ -197,26 +197,12 @@ fn add_subscriptions(scope: &Scope, subscriptions: Vec<(TopicFilter, QoS)>) {
     }
 }
 
-/// A call failed: the module's policy for this hook decides. Refusing and dropping exist only where the answer
+/// A module failed, and this is what its policy made of the event. Refusing and dropping exist only where the answer
 /// counts; elsewhere the event goes on.
-fn on_error(module: &Module, hook: Hook, scope: &Scope, error: &CallError) -> Step {
-    let other = module.stand_in(scope);
-    let module = other.as_deref().unwrap_or(module);
-    let policy = module.policy(hook);
-    let client = scope.event.client().map_or("", |client| &client.id);
-    let topic = scope.event.message().map_or("", |message| message.topic.as_str());
-    // The module logs its failures itself, at a bounded rate.
-    tracing::debug!(
-        module = module.name(),
-        hook = hook.name(),
-        client,
-        topic,
-        ?policy,
-        "handler failed: {error}"
-    );
-    match (policy, hook) {
-        (ErrorPolicy::Drop, Hook::MessagePublish | Hook::MessageDeliver) => Step::Stop(Verdict::Drop),
-        (ErrorPolicy::Reject, Hook::MessagePublish) => {
+fn on_error(settled: Settled, hook: Hook) -> Step {
+    match (settled, hook) {
+        (Settled::Drop, Hook::MessagePublish | Hook::MessageDeliver) => Step::Stop(Verdict::Drop),
+        (Settled::Reject, Hook::MessagePublish) => {
             Step::Stop(Verdict::Fail(ReasonCode::IMPLEMENTATION_SPECIFIC))
         }
         _ => Step::Go,
@@ -344,6 +330,23 @@ mod tests {
             AckError::Refused { connector: "x".into(), reason: "y".into(), code: ReasonCode::UNSPECIFIED };
         two.complete(Err(refused.clone()));
         assert_eq!(acks.now_or_never(), Some(Err(refused)));
+    }
+
+    /// An event that is given up must not look like one that was refused, nor the other way round.
+    #[test]
+    fn what_a_policy_makes_of_an_event_is_a_verdict_only_where_it_counts() {
+        for hook in Hook::all() {
+            let steps =
+                [Settled::Pass, Settled::Drop, Settled::Reject].map(|settled| on_error(settled, hook));
+            let is_as_expected = match hook {
+                Hook::MessagePublish => {
+                    matches!(steps, [Step::Go, Step::Stop(Verdict::Drop), Step::Stop(Verdict::Fail(_))])
+                }
+                Hook::MessageDeliver => matches!(steps, [Step::Go, Step::Stop(Verdict::Drop), Step::Go]),
+                _ => matches!(steps, [Step::Go, Step::Go, Step::Go]),
+            };
+            assert!(is_as_expected, "{}", hook.name());
+        }
     }
 
     #[test]

@@ -7,12 +7,12 @@ use parking_lot::Mutex;
 use tidegate_event::{
     AckError, AckPart, Event, IdSource, Message, Node, Origin, QoS, Scope, Tenant, Verdict, now_ms,
 };
-use tidegate_module::ErrorPolicy;
+use tidegate_module::Settled;
 
 use crate::run::Step;
 
 type Script = Box<dyn Fn(&Message) -> Verdict + Send + Sync>;
-type Opinion = Box<dyn Fn(&Event) -> Result<Verdict, ErrorPolicy> + Send + Sync>;
+type Opinion = Box<dyn Fn(&Event) -> Result<Verdict, Settled> + Send + Sync>;
 
 /// A module with a script, or an action that holds its part until it is told to complete.
 pub(crate) struct Scripted {
@@ -32,7 +32,7 @@ impl Scripted {
 
     /// A module that is asked for leave; `Err`: it fails, and that is its policy.
     pub(crate) fn asked(
-        opinion: impl Fn(&Event) -> Result<Verdict, ErrorPolicy> + Send + Sync + 'static,
+        opinion: impl Fn(&Event) -> Result<Verdict, Settled> + Send + Sync + 'static,
     ) -> Arc<Self> {
         Self::made(None, Some(Box::new(opinion)))
     }
@@ -66,7 +66,7 @@ impl Scripted {
         self.asked.lock().clone()
     }
 
-    pub(crate) fn ask(&self, event: &Event) -> Result<Verdict, ErrorPolicy> {
+    pub(crate) fn ask(&self, event: &Event) -> Result<Verdict, Settled> {
         self.asked.lock().push(event.topic().unwrap_or_default().to_owned());
         self.opinion.as_ref().map_or(Ok(Verdict::Pass), |opinion| opinion(event))
     }

@@ -2,13 +2,14 @@
 //!
 //! This crate is the leaf of the workspace. It holds the vocabulary every stage shares ([`Event`],
 //! [`Message`], [`Client`], topic names and filters, message ids, the [hook catalogue](hook::CATALOGUE))
-//! and the four seams between stages:
+//! and the five seams between stages:
 //!
 //! | trait | called by | implemented by |
 //! | --- | --- | --- |
 //! | [`Hooks`] | broker | dispatch |
 //! | [`Control`] | modules, stores | broker |
 //! | [`Storage`] | modules | store |
+//! | [`DeadLetters`] | modules | store |
 //! | [`SessionStore`] | broker | the embedded state |
 //!
 //! It does no I/O and knows no protocol, guest or database.
@@ -17,6 +18,7 @@ mod access;
 pub mod ack;
 mod client;
 mod control;
+mod dead_letter;
 mod event;
 pub mod hook;
 mod hooks;
@@ -34,6 +36,7 @@ pub use access::{Access, Password, Requested};
 pub use ack::{AckError, AckJoin, AckPart};
 pub use client::{Client, Protocol};
 pub use control::{Control, ControlError};
+pub use dead_letter::DeadLetters;
 pub use event::{DisconnectReason, Event, Value};
 pub use hook::{Field, Hook};
 pub use hooks::{Admitted, Hooks, NoHooks, Raised};

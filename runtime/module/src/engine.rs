@@ -14,6 +14,9 @@ use crate::error::HostError;
 use crate::ticker;
 use tidegate_encode::Lane;
 
+/// How deep a guest may recurse. wasmtime's default; interpreters compiled to WebAssembly recurse deeply.
+pub(crate) const STACK_BYTES: usize = 512 << 10;
+
 /// The engines of a host.
 #[derive(Clone)]
 pub(crate) struct Engines {
@@ -99,8 +102,7 @@ fn configuration(lane: Lane) -> Config {
         .memory_init_cow(true)
         // Initial memory images stay in memory, whatever happens to the file they came from.
         .force_memory_init_memfd(true)
-        // wasmtime's default; interpreters compiled to WebAssembly recurse deeply.
-        .max_wasm_stack(512 << 10)
+        .max_wasm_stack(STACK_BYTES)
         // Room for the host functions that run on top of the guest's frames.
         .async_stack_size(1 << 20)
         .generate_address_map(true)

@@ -176,25 +176,37 @@ pub enum Limit {
     Memory(usize),
     /// `table_elements`: summed over all tables of an instance.
     TableElements(usize),
+    /// `stack`: bytes of the guest's stack. The same for all modules of a host; no manifest sets it.
+    Stack(usize),
+    /// `hostcall_bytes`: what the guest hands to the host in one call or answer.
+    HostcallBytes(usize),
+    /// `handles`: resources that an instance holds.
+    Handles(usize),
 }
 
 impl Limit {
-    /// The key in `[limits]`.
+    /// The key in `[limits]` (`stack` stands in none).
     pub const fn key(self) -> &'static str {
         match self {
             Self::Cpu(_) => "cpu",
             Self::Memory(_) => "memory",
             Self::TableElements(_) => "table_elements",
+            Self::Stack(_) => "stack",
+            Self::HostcallBytes(_) => "hostcall_bytes",
+            Self::Handles(_) => "handles",
         }
     }
 }
 
 impl std::fmt::Display for Limit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let key = self.key();
         match self {
-            Self::Cpu(limit) => write!(f, "cpu = {}", humantime::format_duration(*limit)),
-            Self::Memory(bytes) => write!(f, "memory = {}", bytesize::ByteSize::b(*bytes as u64)),
-            Self::TableElements(count) => write!(f, "table_elements = {count}"),
+            Self::Cpu(limit) => write!(f, "{key} = {}", humantime::format_duration(*limit)),
+            Self::Memory(bytes) | Self::Stack(bytes) | Self::HostcallBytes(bytes) => {
+                write!(f, "{key} = {}", bytesize::ByteSize::b(*bytes as u64))
+            }
+            Self::TableElements(count) | Self::Handles(count) => write!(f, "{key} = {count}"),
         }
     }
 }
@@ -214,22 +226,25 @@ pub enum GuestFailure {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CallError {
     /// The guest trapped: a panic, an exit, an access out of bounds ...
-    #[error("it trapped: {message}")]
+    #[error("it trapped: {message}{}", said(.stderr))]
     Trap {
-        /// The cause, the guest's stack with names where the file has them, and what it last wrote to
-        /// standard error.
+        /// The cause, and the guest's stack with names where the file has them.
         message: String,
+        /// What the guest last wrote to standard error.
+        stderr: String,
     },
     /// The guest passed a limit.
-    #[error("it passed its limit {which}{}", stack(.message))]
+    #[error("it passed its limit {which}{}{}", stack(.message), said(.stderr))]
     Limit {
         /// Which one.
         which: Limit,
-        /// Where the guest was, and what it last wrote to standard error.
+        /// Where the guest was.
         message: String,
+        /// What the guest last wrote to standard error.
+        stderr: String,
     },
-    /// No answer in time, waiting included.
-    #[error("no answer within {}", humantime::format_duration(*.0))]
+    /// No answer in time, waiting included (`timeout`).
+    #[error("no answer within its limit timeout = {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     /// The guest answered with an error.
     #[error("it answered: {0}")]
@@ -249,6 +264,13 @@ pub enum CallError {
     /// Another version serves, and this one had not begun the event.
     #[error("another version serves")]
     Replaced,
+    /// It failed too often and was not called at all.
+    #[error("its circuit is open: it is tried again in {}", humantime::format_duration(*.0))]
+    CircuitOpen(Duration),
+}
+
+fn said(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!("\nlast on standard error:\n{stderr}") }
 }
 
 fn stack(message: &str) -> String {
@@ -268,15 +290,46 @@ impl CallError {
             Self::NotHandled(_) => "not_handled",
             Self::Interrupted => "interrupted",
             Self::Replaced => "replaced",
+            Self::CircuitOpen(_) => "circuit",
+        }
+    }
+
+    /// Where the guest was when it stopped, innermost frame first, and why.
+    pub(crate) fn backtrace(&self) -> Option<&str> {
+        match self {
+            Self::Trap { message, .. } | Self::Limit { message, .. } => Some(message),
+            _ => None,
+        }
+    }
+
+    /// What the guest last wrote to standard error before it stopped.
+    pub(crate) fn stderr(&self) -> Option<&str> {
+        match self {
+            Self::Trap { stderr, .. } | Self::Limit { stderr, .. } if !stderr.is_empty() => Some(stderr),
+            _ => None,
+        }
+    }
+
+    /// What happened, in a line: the message without the guest's stack.
+    pub(crate) fn summary(&self) -> String {
+        match self {
+            Self::Trap { message, .. } => {
+                let cause = message.rsplit_once("Caused by:").map_or(message.as_str(), |(_, cause)| cause);
+                format!("it trapped: {}", cause.trim())
+            }
+            Self::Limit { which, .. } => format!("it passed its limit {which}"),
+            other => other.to_string(),
         }
     }
 
     /// Whether calling again with the same event may succeed.
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Guest(GuestFailure::Failed(_)) | Self::Answer(_) | Self::NotHandled(_) | Self::Replaced => {
-                false
-            }
+            Self::Guest(GuestFailure::Failed(_))
+            | Self::Answer(_)
+            | Self::NotHandled(_)
+            | Self::Replaced
+            | Self::CircuitOpen(_) => false,
             Self::Trap { .. }
             | Self::Limit { .. }
             | Self::Timeout(_)
@@ -284,5 +337,15 @@ impl CallError {
             | Self::Instantiate(_)
             | Self::Interrupted => true,
         }
+    }
+
+    /// Whether it says nothing of the module: another version has taken its place.
+    pub(crate) const fn is_of_replaced(&self) -> bool {
+        matches!(self, Self::Interrupted | Self::Replaced)
+    }
+
+    /// Whether the guest worked, and said no: that is no reason to stop calling it while others get an answer.
+    pub(crate) const fn is_answer(&self) -> bool {
+        matches!(self, Self::Guest(_))
     }
 }

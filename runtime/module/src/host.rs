@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tidegate_event::{Control, Hook, IdSource, Node, Storage, Tenant, TopicFilter};
+use tidegate_event::{Control, DeadLetters, Hook, IdSource, Node, Storage, Tenant, TopicFilter};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::Linker;
@@ -23,8 +23,10 @@ use crate::instance::Blueprint;
 use crate::manifest::{HookEntry, Manifest, ManifestError};
 use crate::meters::Meters;
 use crate::module::{Counts, Loading, Module};
+use crate::policy::Failing;
 use crate::pool::Pool;
 use crate::progress::{InProgress, Loads, Progress, Stage};
+use crate::quota::Quotas;
 use crate::rollout::Trial;
 use crate::slots::Slots;
 use crate::state::{Services, Shared, State};
@@ -68,6 +70,8 @@ pub struct HostConfig {
     /// How long events may go on with a version after another has replaced it (default 30 s); then they are
     /// interrupted.
     pub retire: Duration,
+    /// Where events are kept that end as dead letters. Default none: then they are refused instead.
+    pub dead_letters: Option<Arc<dyn DeadLetters>>,
 }
 
 impl HostConfig {
@@ -86,6 +90,7 @@ impl HostConfig {
             max_watches: 4_096,
             handover: Duration::from_secs(5),
             retire: Duration::from_secs(30),
+            dead_letters: None,
         }
     }
 }
@@ -177,7 +182,13 @@ impl Host {
             .map_err(|error| HostError::Engine(format!("linking its imports: {error:#}")))?;
         let slots = usize::try_from(config.max_instances).unwrap_or(usize::MAX);
         Ok(Arc::new(Self {
-            services: Services { node, ids: config.ids.clone(), storage, control },
+            services: Services {
+                node,
+                ids: config.ids.clone(),
+                storage,
+                control,
+                dead_letters: config.dead_letters.clone(),
+            },
             engines,
             linkers,
             cache,
@@ -262,6 +273,7 @@ impl Host {
         let mut hooks = select(&files.manifest_name, manifest.hooks.as_deref(), &exported)?;
         let shared = Arc::new(Shared {
             meters: Meters::new(&files.name),
+            quotas: Arc::new(Quotas::new(&files.name)),
             name: files.name,
             tenant: tenant.clone(),
             services: self.services.clone(),
@@ -288,6 +300,8 @@ impl Host {
                 return Err(LoadError::NoRawHook);
             }
         }
+        // The version before may have left it open.
+        pool.shared().meters.circuit_open.set(0.0);
         let loading = Loading {
             total: started.elapsed(),
             compile: compile.unwrap_or_default(),
@@ -300,7 +314,7 @@ impl Host {
             priority: manifest.priority.0,
             mandatory: manifest.mandatory,
             hooks,
-            on_error: manifest.on_error,
+            failing: Failing::new(manifest.on_error),
             wasm_bytes: u64::try_from(files.wasm.len()).unwrap_or(u64::MAX),
             loading,
             pool,

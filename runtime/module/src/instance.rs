@@ -12,6 +12,7 @@ use wasmtime_wasi::I32Exit;
 
 use crate::bindings::tidegate::hooks::types::{HookError, Subscription};
 use crate::budget::{Budget, TimedOut};
+use crate::engine::STACK_BYTES;
 use crate::error::{CallError, GuestFailure, Limit, LoadError};
 use crate::exports::{Exports, Functions};
 use crate::leave;
@@ -22,11 +23,11 @@ use crate::translate::{self, Texts, qos_in, qos_out};
 
 /// Computing time for making an instance and for its init: run-times of managed languages start here.
 const START_CPU: Duration = Duration::from_secs(5);
-/// What a guest may hand to the host in one call, in bytes. Messages have 256 MiB at most, by the protocol;
-/// a guest's memory limit is far below that as a rule.
-const HOSTCALL_BYTES: usize = 64 << 20;
-/// Resource handles a guest may hold.
-const MAX_HANDLES: usize = 10_000;
+
+/// What wasmtime says when a guest hands over more than `hostcall_bytes`.
+const HOSTCALL_BYTES_EXHAUSTED: &str = "fuel allocated for hostcalls has been exhausted";
+/// What it says when a guest holds as many resources as `handles`.
+const HANDLES_EXHAUSTED: &str = "store handle limit exceeded";
 
 /// What is needed to make instances of a module version.
 pub(crate) struct Blueprint {
@@ -65,8 +66,8 @@ impl Instance {
         let budget = Arc::new(Budget::new(shared.interrupt.clone()));
         let mut store = Store::new(blueprint.pre.engine(), State::new(shared.clone()));
         store.limiter(|state| &mut state.limiter);
-        store.set_hostcall_fuel(HOSTCALL_BYTES);
-        store.set_max_component_handles(MAX_HANDLES);
+        store.set_hostcall_fuel(shared.limits.hostcall_bytes);
+        store.set_max_component_handles(shared.limits.handles);
         store.set_epoch_deadline(1);
         let account = budget.clone();
         store.epoch_deadline_callback(move |_| Ok(account.tick()));
@@ -376,25 +377,31 @@ pub(crate) fn subscriptions(wanted: Vec<Subscription>) -> Reply {
 /// Why a guest stopped: the limit it hit, or the trap, with where it was and what it said last.
 fn failure(store: &mut Store<State>, budget: &Budget, cpu: Duration, error: &wasmtime::Error) -> CallError {
     let state = store.data_mut();
-    let mut message = match error.downcast_ref::<I32Exit>() {
+    let message = match error.downcast_ref::<I32Exit>() {
         Some(I32Exit(status)) => format!("the guest called exit({status})"),
         None => format!("{error:?}").trim().to_owned(),
     };
-    let last = state.output.take_tail();
-    if !last.is_empty() {
-        message.push_str("\nlast on standard error:\n");
-        message.push_str(&last);
-    }
+    let stderr = state.output.take_tail();
     let denied = state.limiter.take_denied();
-    if budget.is_interrupted() && matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
+    if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) && budget.is_interrupted() {
         return CallError::Interrupted;
     }
-    if budget.is_exceeded() && matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
-        return CallError::Limit { which: Limit::Cpu(cpu), message };
-    }
-    match denied {
+    let limits = &state.shared.limits;
+    let which = match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) if budget.is_exceeded() => Some(Limit::Cpu(cpu)),
+        Some(Trap::StackOverflow) => Some(Limit::Stack(STACK_BYTES)),
+        _ if says(error, HOSTCALL_BYTES_EXHAUSTED) => Some(Limit::HostcallBytes(limits.hostcall_bytes)),
+        _ if says(error, HANDLES_EXHAUSTED) => Some(Limit::Handles(limits.handles)),
         // The guest could not grow and gave up: most languages abort then.
-        Some(which) => CallError::Limit { which, message },
-        None => CallError::Trap { message },
+        _ => denied,
+    };
+    match which {
+        Some(which) => CallError::Limit { which, message, stderr },
+        None => CallError::Trap { message, stderr },
     }
+}
+
+/// Whether the cause has these words: wasmtime has no type for it.
+fn says(error: &wasmtime::Error, words: &str) -> bool {
+    error.root_cause().to_string().contains(words)
 }

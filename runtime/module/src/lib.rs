@@ -9,8 +9,9 @@
 //! | its imports are linked, its exports found | `imports/`, `exports`, `bindings` (from `wit/`) |
 //! | a new version takes over: with the old one's state, or on trial beside it | `handover`, `rollout` |
 //! | instances are kept warm, and make room for others | `pool`, `slots`, `instance`, `state` |
-//! | an event is handed over and answered | [`Module::call`], `translate`, `leave`; as JSON: `raw`, `envelope` |
-//! | a guest computes, allocates or writes too much | `budget`, `ticker`, `limiter`, `output` |
+//! | an event is handed over and answered | [`Module::handle`], `translate`, `leave`; as JSON: `raw`, `envelope` |
+//! | a guest computes, allocates, stores, publishes or writes too much | `budget`, `ticker`, `limiter`, `quota`, `output` |
+//! | it fails: is tried again, given up, its event kept | `policy`, `circuit`, `poison`, `dead_letter` |
 //!
 //! Guests are not trusted: they get no files, no network and no environment, every call is bounded in time,
 //! memory, storage operations and output, and whatever a guest does hurts only the event it was called for.
@@ -20,7 +21,9 @@ mod artefact;
 mod bindings;
 mod budget;
 mod cache;
+mod circuit;
 mod compile;
+mod dead_letter;
 mod directory;
 mod engine;
 mod envelope;
@@ -38,16 +41,21 @@ mod manifest;
 mod meters;
 mod module;
 mod output;
+mod poison;
+mod policy;
 mod pool;
 mod progress;
+mod quota;
 mod raw;
 mod rollout;
+mod seldom;
 mod slots;
 mod state;
 mod terms;
 mod ticker;
 mod translate;
 
+pub use circuit::CircuitState;
 pub use compile::{Compiler, CompilerLimits, compile_file};
 pub use directory::{CommandError, Commands, Directory, Failure, OnChange, Outcome, module_files};
 pub use error::{CallError, GuestFailure, HostError, Limit, LoadError};
@@ -55,5 +63,6 @@ pub use host::{Host, HostConfig};
 pub use inspect::{Inspection, Kind, Producer};
 pub use manifest::{ErrorPolicy, ManifestError};
 pub use module::{Answer, Loading, Module, ModuleStats, TrialReport};
+pub use policy::Settled;
 pub use progress::{InProgress, Stage};
 pub use terms::{HookTerms, InstanceTerms, LimitTerms, Terms};

@@ -1,14 +1,17 @@
 //! What is counted about modules. Handles are made once per module version and kept.
 
-use metrics::{Counter, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::error::CallError;
 
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 14] = [
     "trap",
     "cpu",
     "memory",
     "table_elements",
+    "stack",
+    "hostcall_bytes",
+    "handles",
     "timeout",
     "guest",
     "answer",
@@ -23,8 +26,17 @@ pub(crate) struct Meters {
     pub(crate) calls: Counter,
     pub(crate) seconds: Histogram,
     pub(crate) retries: Counter,
-    pub(crate) storage_ops_denied: Counter,
-    pub(crate) log_lines_dropped: Counter,
+    /// 1 while the circuit is open or half open.
+    pub(crate) circuit_open: Gauge,
+    pub(crate) circuit_opened: Counter,
+    /// Events that went to the policy without a call.
+    pub(crate) skipped: Counter,
+    pub(crate) dead_letters: Counter,
+    /// Dead letters that could not be written.
+    pub(crate) dead_letters_failed: Counter,
+    /// Dead letters that were written and not published.
+    pub(crate) dead_letters_unpublished: Counter,
+    pub(crate) poisonous: Counter,
     errors: [(&'static str, Counter); KINDS.len()],
 }
 
@@ -36,8 +48,19 @@ impl Meters {
             calls: counter!("tidegate_module_calls_total", "module" => label()),
             seconds: histogram!("tidegate_module_call_seconds", "module" => label()),
             retries: counter!("tidegate_module_retries_total", "module" => label()),
-            storage_ops_denied: counter!("tidegate_module_storage_ops_denied_total", "module" => label()),
-            log_lines_dropped: counter!("tidegate_module_log_lines_dropped_total", "module" => label()),
+            circuit_open: gauge!("tidegate_module_circuit_open", "module" => label()),
+            circuit_opened: counter!("tidegate_module_circuit_opened_total", "module" => label()),
+            skipped: counter!("tidegate_module_skipped_total", "module" => label()),
+            dead_letters: counter!(
+                "tidegate_module_dead_letters_total", "module" => label(), "result" => "kept"
+            ),
+            dead_letters_failed: counter!(
+                "tidegate_module_dead_letters_total", "module" => label(), "result" => "failed"
+            ),
+            dead_letters_unpublished: counter!(
+                "tidegate_module_dead_letters_unpublished_total", "module" => label()
+            ),
+            poisonous: counter!("tidegate_module_poison_total", "module" => label()),
             errors: KINDS.map(|kind| {
                 (kind, counter!("tidegate_module_errors_total", "module" => label(), "kind" => kind))
             }),
@@ -92,13 +115,20 @@ mod tests {
     use super::*;
     use crate::error::{GuestFailure, Limit};
 
+    fn limit(which: Limit) -> CallError {
+        CallError::Limit { which, message: String::new(), stderr: String::new() }
+    }
+
     #[test]
     fn every_kind_of_error_has_a_counter() {
         for error in [
-            CallError::Trap { message: String::new() },
-            CallError::Limit { which: Limit::Cpu(Duration::ZERO), message: String::new() },
-            CallError::Limit { which: Limit::Memory(0), message: String::new() },
-            CallError::Limit { which: Limit::TableElements(0), message: String::new() },
+            CallError::Trap { message: String::new(), stderr: String::new() },
+            limit(Limit::Cpu(Duration::ZERO)),
+            limit(Limit::Memory(0)),
+            limit(Limit::TableElements(0)),
+            limit(Limit::Stack(0)),
+            limit(Limit::HostcallBytes(0)),
+            limit(Limit::Handles(0)),
             CallError::Timeout(Duration::ZERO),
             CallError::Guest(GuestFailure::Failed(String::new())),
             CallError::Answer(String::new()),

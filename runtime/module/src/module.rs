@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use tidegate_event::{Hook, QoS, Scope, TopicFilter, Verdict};
 
+use crate::circuit::{Admission, CircuitState, Probe};
 use crate::error::CallError;
-use crate::manifest::{ErrorPolicy, OnError};
+use crate::policy::{Failed, Failing, Settled};
 use crate::pool::Pool;
 use crate::rollout::{Choice, Rollout, Tally, Trial, selects};
+use crate::seldom::Seldom;
 use crate::terms::Terms;
-
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
-const MAX_DOUBLINGS: u32 = 16;
 
 /// What a module answered.
 #[derive(Clone, Debug)]
@@ -47,6 +46,12 @@ pub struct ModuleStats {
     pub instances: usize,
     /// Instances alive that wait for an event.
     pub idle: usize,
+    /// Whether it is called.
+    pub circuit: CircuitState,
+    /// How often its circuit has opened.
+    pub circuit_opened: u64,
+    /// Events that went to the error policy without a call, because the circuit was open. None of `calls`.
+    pub skipped: u64,
 }
 
 /// How a version came to be loaded.
@@ -82,7 +87,7 @@ pub struct Module {
     pub(crate) priority: i32,
     pub(crate) mandatory: bool,
     pub(crate) hooks: Vec<(Hook, Vec<TopicFilter>)>,
-    pub(crate) on_error: OnError,
+    pub(crate) failing: Failing,
     pub(crate) wasm_bytes: u64,
     pub(crate) loading: Loading,
     pub(crate) pool: Pool,
@@ -99,9 +104,15 @@ pub(crate) struct Counts {
     calls: AtomicU64,
     errors: AtomicU64,
     nanos: AtomicU64,
-    /// The second in which an error was last logged, and how many were not logged since.
-    logged: AtomicU64,
-    unlogged: AtomicU64,
+    skipped: AtomicU64,
+    error_line: Seldom,
+}
+
+impl Counts {
+    /// Events handled so far.
+    fn well(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed).saturating_sub(self.errors.load(Ordering::Relaxed))
+    }
 }
 
 impl std::fmt::Debug for Module {
@@ -168,17 +179,6 @@ impl Module {
         })
     }
 
-    /// The version that handles the event of `scope`, when it is another than this one: its policies count.
-    pub fn stand_in(&self, scope: &Scope) -> Option<Arc<Module>> {
-        if !self.trial.is_divided() {
-            return None;
-        }
-        match self.trial.choose(self, &scope.event) {
-            Choice::Before(before) => Some(before),
-            Choice::Own | Choice::Nobody => None,
-        }
-    }
-
     /// How it was loaded.
     pub fn loading(&self) -> Loading {
         self.loading
@@ -194,6 +194,9 @@ impl Module {
             wasm_bytes: self.wasm_bytes,
             instances,
             idle,
+            circuit: self.failing.circuit.state(),
+            circuit_opened: self.failing.circuit.opened(),
+            skipped: self.counts.skipped.load(Ordering::Relaxed),
         }
     }
 
@@ -207,23 +210,41 @@ impl Module {
         self.pool.memory()
     }
 
-    /// What happens to an event of `hook` when [`Self::call`] fails. What a hook cannot decide, no policy
-    /// decides: `reject` of a delivery drops it, and observers always pass. Where a client needs leave, the default
-    /// is to refuse it.
-    pub fn policy(&self, hook: Hook) -> ErrorPolicy {
-        match (hook, self.on_error.policy) {
-            (Hook::MessagePublish, policy) => policy.unwrap_or(ErrorPolicy::Reject),
-            (hook, policy) if hook.row().decides.is_leave() => policy.unwrap_or(ErrorPolicy::Reject),
-            (Hook::MessageDeliver, Some(ErrorPolicy::Drop | ErrorPolicy::Reject)) => ErrorPolicy::Drop,
-            _ => ErrorPolicy::Pass,
-        }
-    }
-
-    /// Handles the event of `scope`, retrying as the manifest says. Failures are counted and logged here, at
-    /// most one line a second.
+    /// Handles the event of `scope`: calls the guest, again if need be, and applies the error policy when it fails. While
+    /// clients are divided between two versions, it is the version of the event's client that does.
     ///
     /// # Errors
-    /// [`CallError`] of the last attempt: apply [`Self::policy`].
+    /// What the policy makes of the event. A dead letter it asks for is on disk by then.
+    pub async fn handle(&self, scope: &Scope) -> Result<Answer, Settled> {
+        if self.trial.is_divided() {
+            match self.trial.choose(self, &scope.event) {
+                Choice::Own => {}
+                Choice::Before(before) => return Box::pin(before.handle(scope)).await,
+                Choice::Nobody => return Ok(Answer::pass()),
+            }
+        }
+        let started = Instant::now();
+        let mut first = None;
+        if self.failing.circuit.is_closed() {
+            // Pinned where it is made, here and below: awaiting a future by value moves it once more, and this one
+            // holds the guest's arguments and results.
+            match pin!(self.pool.call(scope, started)).await {
+                Ok(answer) => {
+                    self.count(started.elapsed());
+                    return Ok(answer);
+                }
+                Err(error) => first = Some(error),
+            }
+        }
+        // On the heap, here and below, so that calls which succeed do not carry its state.
+        Box::pin(self.recover_or_settle(scope, started, first)).await
+    }
+
+    /// As [`Self::handle`], without the policy: calls the guest with the event of `scope`, again if the manifest or
+    /// the hook's default says so. Failures are counted and logged here, at most one line a second.
+    ///
+    /// # Errors
+    /// [`CallError`] of the last attempt: [`Self::policy`] says what to do.
     pub async fn call(&self, scope: &Scope) -> Result<Answer, CallError> {
         if self.trial.is_divided() {
             match self.trial.choose(self, &scope.event) {
@@ -233,47 +254,147 @@ impl Module {
             }
         }
         let started = Instant::now();
-        // Pinned where they are made, here and below: awaiting a future by value moves it once more, and this one
-        // holds the guest's arguments and results.
-        let mut outcome = pin!(self.pool.call(scope, started)).await;
-        if self.on_error.retries > 0 && outcome.as_ref().is_err_and(CallError::is_retryable) {
-            // On the heap, so that calls which succeed do not carry its state.
-            outcome = Box::pin(self.retry(scope, outcome)).await;
+        let mut first = None;
+        if self.failing.circuit.is_closed() {
+            match pin!(self.pool.call(scope, started)).await {
+                Ok(answer) => {
+                    self.count(started.elapsed());
+                    return Ok(answer);
+                }
+                Err(error) => first = Some(error),
+            }
         }
-        if matches!(outcome, Err(CallError::Replaced)) {
-            return Box::pin(self.forward(scope)).await;
+        match Box::pin(self.recover(scope, started, first)).await {
+            Err(Failed { error: CallError::Replaced, .. }) => match self.heir(scope) {
+                Some(next) => Box::pin(next.call(scope)).await,
+                None => Ok(Answer::pass()),
+            },
+            outcome => outcome.map_err(|failed| failed.error),
         }
-        self.count(started.elapsed());
-        if let Err(error) = &outcome {
-            self.report(scope, error);
-        }
-        outcome
     }
 
-    /// Tries again after `outcome`, as often as the manifest says.
-    async fn retry(
+    async fn recover_or_settle(
         &self,
         scope: &Scope,
-        mut outcome: Result<Answer, CallError>,
-    ) -> Result<Answer, CallError> {
-        for attempt in 0..self.on_error.retries {
-            if !outcome.as_ref().is_err_and(CallError::is_retryable) {
-                break;
-            }
-            self.pool.shared().meters.retries.increment(1);
-            tokio::time::sleep(self.backoff(attempt)).await;
-            outcome = self.pool.call(scope, Instant::now()).await;
+        started: Instant,
+        first: Option<CallError>,
+    ) -> Result<Answer, Settled> {
+        match self.recover(scope, started, first).await {
+            Ok(answer) => Ok(answer),
+            Err(Failed { error: CallError::Replaced, .. }) => match self.heir(scope) {
+                Some(next) => Box::pin(next.handle(scope)).await,
+                None => Ok(Answer::pass()),
+            },
+            Err(failed) => Err(self.settle(scope, failed).await),
         }
-        outcome
     }
 
-    /// Hands the event to the version that took this one's place. When there is none the module is gone, and the event
-    /// goes on as all others do since.
-    async fn forward(&self, scope: &Scope) -> Result<Answer, CallError> {
-        match self.successor.get() {
-            Some(next) if selects(next.hooks(), &scope.event) => Box::pin(next.call(scope)).await,
-            _ => Ok(Answer::pass()),
+    /// An event that was not handled at once: its `first` attempt failed, or the circuit was not closed.
+    async fn recover(
+        &self,
+        scope: &Scope,
+        started: Instant,
+        first: Option<CallError>,
+    ) -> Result<Answer, Failed> {
+        let Some(error) = first else { return self.probe(scope, started).await };
+        let (outcome, attempts) = self.again(scope, started, Err(error)).await;
+        if let Err(error @ CallError::Replaced) = outcome {
+            return Err(Failed { error, attempts });
         }
+        self.count(started.elapsed());
+        outcome.map_err(|error| self.report(scope, error, attempts))
+    }
+
+    /// Tries again after `outcome`, as often as manifest and hook allow; gives the last outcome and how many there
+    /// were.
+    async fn again(
+        &self,
+        scope: &Scope,
+        started: Instant,
+        mut outcome: Result<Answer, CallError>,
+    ) -> (Result<Answer, CallError>, u32) {
+        let hook = scope.event.hook();
+        let mut attempts = 1;
+        while let Err(error) = &outcome {
+            if error.is_of_replaced() {
+                break;
+            }
+            self.attempt_failed(error);
+            let Some(pause) = self.failing.next_attempt(hook, error, attempts, started) else { break };
+            self.pool.shared().meters.retries.increment(1);
+            tokio::time::sleep(pause).await;
+            outcome = self.pool.call(scope, Instant::now()).await;
+            attempts += 1;
+        }
+        (outcome, attempts)
+    }
+
+    /// An event at a circuit that is not closed: the module is called for one of them, and once.
+    async fn probe(&self, scope: &Scope, started: Instant) -> Result<Answer, Failed> {
+        let probe = match self.failing.circuit.admit(started) {
+            Admission::Call => None,
+            Admission::Probe(probe) => Some(probe),
+            Admission::Refuse(left) => {
+                self.counts.skipped.fetch_add(1, Ordering::Relaxed);
+                self.pool.shared().meters.skipped.increment(1);
+                return Err(Failed { error: CallError::CircuitOpen(left), attempts: 0 });
+            }
+        };
+        let outcome = self.pool.call(scope, started).await;
+        if let Err(error @ CallError::Replaced) = outcome {
+            return Err(Failed { error, attempts: 0 });
+        }
+        self.count(started.elapsed());
+        match (probe, &outcome) {
+            (Some(probe), outcome) => self.probed(probe, outcome),
+            (None, Err(error)) => self.attempt_failed(error),
+            (None, Ok(_)) => {}
+        }
+        outcome.map_err(|error| self.report(scope, error, 1))
+    }
+
+    fn attempt_failed(&self, error: &CallError) {
+        let circuit = &self.failing.circuit;
+        let Some(opened) = circuit.failed(Instant::now(), error.is_answer(), self.counts.well()) else {
+            return;
+        };
+        let meters = &self.pool.shared().meters;
+        meters.circuit_opened.increment(1);
+        meters.circuit_open.set(1.0);
+        tracing::error!(
+            module = self.name(),
+            version = self.short_hash(),
+            failures = opened.failures,
+            attempts = opened.attempts,
+            pause = ?opened.pause,
+            "the module keeps failing: its circuit is open, events go to its error policy without a call"
+        );
+    }
+
+    fn probed(&self, probe: Probe<'_>, outcome: &Result<Answer, CallError>) {
+        let (module, version) = (self.name(), self.short_hash());
+        let skipped = self.counts.skipped.load(Ordering::Relaxed);
+        if outcome.is_ok() {
+            probe.succeeded();
+            self.pool.shared().meters.circuit_open.set(0.0);
+            tracing::info!(module, version, skipped, "the module works again: its circuit is closed");
+        } else {
+            let pause = probe.failed(Instant::now());
+            self.pool.shared().meters.circuit_open.set(1.0);
+            tracing::warn!(
+                module,
+                version,
+                skipped,
+                ?pause,
+                "the module still fails: its circuit stays open"
+            );
+        }
+    }
+
+    /// The version that took this one's place, if it handles the event. When there is none the module is gone, and the
+    /// event goes on as all others do since.
+    fn heir(&self, scope: &Scope) -> Option<&Arc<Self>> {
+        self.successor.get().filter(|next| selects(next.hooks(), &scope.event))
     }
 
     /// Names the version that takes the events which come after this one is closed.
@@ -314,10 +435,6 @@ impl Module {
         }
     }
 
-    fn backoff(&self, attempt: u32) -> Duration {
-        self.on_error.backoff.saturating_mul(1 << attempt.min(MAX_DOUBLINGS)).min(MAX_BACKOFF)
-    }
-
     fn count(&self, elapsed: Duration) {
         let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         self.counts.calls.fetch_add(1, Ordering::Relaxed);
@@ -327,25 +444,24 @@ impl Module {
         meters.seconds.record(elapsed.as_secs_f64());
     }
 
-    fn report(&self, scope: &Scope, error: &CallError) {
+    fn report(&self, scope: &Scope, error: CallError, attempts: u32) -> Failed {
         self.counts.errors.fetch_add(1, Ordering::Relaxed);
-        self.pool.shared().meters.failed(error);
-        let second = tidegate_event::now_ms() / 1_000;
-        if self.counts.logged.swap(second, Ordering::Relaxed) == second {
-            self.counts.unlogged.fetch_add(1, Ordering::Relaxed);
-            return;
+        self.pool.shared().meters.failed(&error);
+        if let Some(unlogged) = self.counts.error_line.turn() {
+            let event = &scope.event;
+            let message = event.message();
+            tracing::error!(
+                module = self.name(),
+                version = self.short_hash(),
+                hook = event.hook().name(),
+                client = event.client().map(|client| &*client.id),
+                topic = message.map(|message| message.topic.as_str()),
+                msgid = message.map(|message| tracing::field::display(message.id)),
+                attempts,
+                unlogged,
+                "the module failed: {error}"
+            );
         }
-        let event = &scope.event;
-        let message = event.message();
-        tracing::error!(
-            module = self.name(),
-            version = self.short_hash(),
-            hook = event.hook().name(),
-            client = event.client().map(|client| &*client.id),
-            topic = event.topic(),
-            msgid = message.map(|message| tracing::field::display(message.id)),
-            unlogged = self.counts.unlogged.swap(0, Ordering::Relaxed),
-            "the module failed: {error}"
-        );
+        Failed { error, attempts }
     }
 }

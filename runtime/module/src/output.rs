@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use metrics::Counter;
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::quota::Quotas;
 
 /// The longest line kept together.
 const MAX_LINE_BYTES: usize = 8 << 10;
@@ -35,7 +36,7 @@ pub(crate) struct Output {
     warned: AtomicBool,
     /// Whether there is a tail to forget.
     has_tail: AtomicBool,
-    dropped: Counter,
+    quotas: Arc<Quotas>,
     streams: Mutex<Streams>,
 }
 
@@ -56,15 +57,15 @@ pub(crate) enum Stream {
 }
 
 impl Output {
-    /// Output of an instance of `module`, at most `limit` bytes per event; `dropped` counts what is over it.
-    pub(crate) fn new(module: Arc<str>, limit: usize, dropped: Counter) -> Arc<Self> {
+    /// Output of an instance of `module`, at most `limit` bytes per event; `quotas` counts what is over it.
+    pub(crate) fn new(module: Arc<str>, limit: usize, quotas: Arc<Quotas>) -> Arc<Self> {
         Arc::new(Self {
             module,
             limit,
             left: AtomicUsize::new(limit),
             warned: AtomicBool::new(false),
             has_tail: AtomicBool::new(false),
-            dropped,
+            quotas,
             streams: Mutex::default(),
         })
     }
@@ -87,14 +88,8 @@ impl Output {
         if taken.is_ok() {
             return true;
         }
-        self.dropped.increment(1);
-        if !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                module = &*self.module,
-                limit = self.limit,
-                "the module passed its limit log_bytes: the rest of this event's lines is dropped"
-            );
-        }
+        let first = !self.warned.swap(true, Ordering::Relaxed);
+        self.quotas.log_bytes.refused(&self.limit, first);
         false
     }
 
@@ -227,7 +222,7 @@ mod tests {
     use super::*;
 
     fn output(limit: usize) -> Arc<Output> {
-        Output::new("m".into(), limit, Counter::noop())
+        Output::new("m".into(), limit, Arc::new(Quotas::new("m")))
     }
 
     #[test]

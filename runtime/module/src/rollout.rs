@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidegate_event::hook::TopicOf;
-use tidegate_event::{Event, Hook, TopicFilter};
+use tidegate_event::{Access, Event, Hook, TopicFilter};
 
 use crate::module::Module;
 
@@ -65,6 +65,11 @@ pub(crate) fn selects(hooks: &[(Hook, Vec<TopicFilter>)], event: &Event) -> bool
         Event::SessionSubscribed { filter, .. } | Event::SessionUnsubscribed { filter, .. } => {
             filters.iter().any(|own| own.covers(filter))
         }
+        Event::ClientAuthorize { access: Access::Publish(message), .. } => {
+            filters.iter().any(|filter| filter.matches(&message.topic))
+        }
+        // Which filters overlap only the table knows; asking a version that has no opinion costs a call.
+        Event::ClientAuthorize { .. } | Event::ClientSubscribe { .. } => true,
         _ => {
             event.message().is_some_and(|message| filters.iter().any(|filter| filter.matches(&message.topic)))
         }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tidegate_event::{AckLevel, Control, Hook, IdSource, Node, Scope, Storage, StorageError, Tenant};
+use tidegate_event::{
+    AckLevel, Control, DeadLetters, Hook, IdSource, Node, Scope, Storage, StorageError, Tenant,
+};
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -11,6 +13,7 @@ use crate::limiter::Limiter;
 use crate::manifest::Limits;
 use crate::meters::Meters;
 use crate::output::{Output, Pipe, Stream};
+use crate::quota::Quotas;
 
 /// What the rest of the runtime does for guests.
 #[derive(Clone)]
@@ -19,6 +22,8 @@ pub(crate) struct Services {
     pub(crate) ids: Arc<IdSource>,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) control: Arc<dyn Control>,
+    /// Absent: events that end as dead letters are refused instead.
+    pub(crate) dead_letters: Option<Arc<dyn DeadLetters>>,
 }
 
 /// What the instances of one module version share.
@@ -35,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) meters: Meters,
     /// Cancelled when the instances of a version that was replaced must end.
     pub(crate) interrupt: CancellationToken,
+    pub(crate) quotas: Arc<Quotas>,
 }
 
 /// The connectors a module may use.
@@ -83,8 +89,8 @@ pub(crate) struct State {
     hook: Option<Hook>,
     /// Storage calls of the current event (or of init) so far.
     storage_ops: u32,
-    /// Whether it has been said for this event that they are too many.
-    storage_ops_warned: bool,
+    /// Messages that the current event made through client-control so far.
+    publishes: u32,
     pub(crate) limiter: Limiter,
     pub(crate) output: Arc<Output>,
     wasi: WasiCtx,
@@ -96,8 +102,7 @@ impl State {
     /// random numbers and captured output).
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let limits = &shared.limits;
-        let output =
-            Output::new(shared.name.clone(), limits.log_bytes, shared.meters.log_lines_dropped.clone());
+        let output = Output::new(shared.name.clone(), limits.log_bytes, shared.quotas.clone());
         let wasi = WasiCtx::builder()
             .stdout(Pipe::new(&output, Stream::Stdout))
             .stderr(Pipe::new(&output, Stream::Stderr))
@@ -109,7 +114,7 @@ impl State {
             call: None,
             hook: None,
             storage_ops: 0,
-            storage_ops_warned: false,
+            publishes: 0,
             limiter,
             output,
             wasi,
@@ -123,7 +128,7 @@ impl State {
         self.output.refill();
         self.limiter.forget_denied();
         self.storage_ops = 0;
-        self.storage_ops_warned = false;
+        self.publishes = 0;
         self.hook = Some(scope.event.hook());
         // Five shared counters go up and down for a copy of the scope: not for guests that cannot use it.
         self.call = self.shared.asks_about_events.then(|| Call { number, scope: scope.clone() });
@@ -157,14 +162,27 @@ impl State {
     pub(crate) fn count_storage_op(&mut self) -> Result<(), StorageError> {
         let limit = self.shared.limits.storage_ops;
         if self.storage_ops >= limit {
-            self.shared.meters.storage_ops_denied.increment(1);
-            if !std::mem::replace(&mut self.storage_ops_warned, true) {
-                tracing::warn!(module = &*self.shared.name, limit, "the module passed its limit storage_ops");
-            }
+            // One past the limit: the first of this event.
+            let first = self.storage_ops == limit;
+            self.storage_ops = limit.saturating_add(1);
+            self.shared.quotas.storage_ops.refused(&limit, first);
             return Err(StorageError::QuotaExceeded(format!("storage_ops = {limit} per event")));
         }
         self.storage_ops += 1;
         Ok(())
+    }
+
+    /// Counts a message made through client-control against the event's limit; false when it is one too many.
+    pub(crate) fn count_publish(&mut self) -> bool {
+        let limit = self.shared.limits.publishes;
+        if self.publishes >= limit {
+            let first = self.publishes == limit;
+            self.publishes = limit.saturating_add(1);
+            self.shared.quotas.publishes.refused(&limit, first);
+            return false;
+        }
+        self.publishes += 1;
+        true
     }
 }
 

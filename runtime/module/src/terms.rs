@@ -33,8 +33,8 @@ pub struct Terms {
     pub limits: LimitTerms,
     /// `[on_error]` policy; `None`: the hook's own default.
     pub on_error: Option<String>,
-    /// Further attempts before the policy applies.
-    pub retries: u32,
+    /// Further attempts before the policy applies; `None`: the hook's own default.
+    pub retries: Option<u32>,
 }
 
 /// A hook and its filters.
@@ -72,6 +72,12 @@ pub struct LimitTerms {
     pub storage_ops: u32,
     /// Bytes of log lines per event.
     pub log_bytes: u64,
+    /// Messages it publishes or delivers, for one event.
+    pub publishes: u32,
+    /// Bytes it hands to the host in one call.
+    pub hostcall_bytes: u64,
+    /// Resource handles of an instance.
+    pub handles: u64,
 }
 
 impl Terms {
@@ -130,8 +136,8 @@ impl Terms {
             config: shared.config.iter().map(|(key, _)| key.clone()).collect(),
             instances: InstanceTerms::new(module.pool.policy()),
             limits: LimitTerms::new(&shared.limits),
-            on_error: policy(&module.on_error),
-            retries: module.on_error.retries,
+            on_error: policy(module.failing.on_error()),
+            retries: module.failing.on_error().retries,
         }
     }
 }
@@ -164,6 +170,9 @@ impl LimitTerms {
             table_elements: count(limits.table_elements),
             storage_ops: limits.storage_ops,
             log_bytes: count(limits.log_bytes),
+            publishes: limits.publishes,
+            hostcall_bytes: count(limits.hostcall_bytes),
+            handles: count(limits.handles),
         }
     }
 }
@@ -181,6 +190,7 @@ fn policy(on_error: &OnError) -> Option<String> {
         ErrorPolicy::Pass => "pass",
         ErrorPolicy::Drop => "drop",
         ErrorPolicy::Reject => "reject",
+        ErrorPolicy::DeadLetter => "dead-letter",
     };
     Some(word.to_owned())
 }

@@ -14,9 +14,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_broker::Broker;
 use tidegate_dispatch::{Dispatcher, HookTable};
 use tidegate_event::{Hooks, Node, Storage as _, Tenant, VolatileStore};
-use tidegate_module::{Directory, Host, HostError, Module};
-use tidegate_store::Stores;
+use tidegate_module::{Directory, Host, HostConfig, HostError, Module};
 use tidegate_store::config::{Diagnostic, Loaded};
+use tidegate_store::{LetterFile, Stores};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
@@ -210,7 +210,12 @@ impl Parts {
             .map_err(|error| Failed::at("broker", &error))?;
         status.set_broker(broker.clone());
 
-        let host_config = config.host_config(data.path().join("cache"), broker.ids());
+        let letters =
+            LetterFile::new(data.path().join("module-dead-letters.jsonl"), config.store.dead_letter_bytes);
+        let host_config = HostConfig {
+            dead_letters: Some(Arc::new(letters)),
+            ..config.host_config(data.path().join("cache"), broker.ids())
+        };
         let host = Host::new(host_config, node, stores.clone(), broker.control())
             .map_err(|error| Failed::at("modules", &error))?;
         let actions = stores.actions();

@@ -21,6 +21,7 @@ pub mod backend;
 pub mod config;
 mod connector;
 mod dead_letter;
+mod letter_file;
 mod metrics;
 pub mod operation;
 #[cfg(feature = "sqlite")]
@@ -31,4 +32,5 @@ mod stores;
 mod writer;
 
 pub use actions::Action;
+pub use letter_file::LetterFile;
 pub use stores::{StoreOptions, Stores};

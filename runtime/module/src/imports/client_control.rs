@@ -25,9 +25,12 @@ impl State {
         Ok(call.scope.event.message().map_or(0, |message| message.hops).saturating_add(1))
     }
 
-    fn created(&self, event: u64, message: MessageResult) -> Result<Message, Error> {
+    fn created(&mut self, event: u64, message: MessageResult) -> Result<Message, Error> {
         let hops = self.hops(event)?;
         let message = MessageIn::check(message).map_err(Error::InvalidTopic)?;
+        if !self.count_publish() {
+            return Err(Error::Busy);
+        }
         Ok(message.create(&self.shared.services.ids, hops))
     }
 

@@ -6,10 +6,11 @@
 mod read;
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidegate_event::{AckLevel, Hook, TopicFilter};
+use tidegate_event::{AckLevel, Hook, TopicFilter, TopicName};
 
 pub(crate) use read::nearest;
 
@@ -165,6 +166,12 @@ pub(crate) struct Limits {
     pub(crate) storage_ops: u32,
     /// Bytes of log lines and standard output per event.
     pub(crate) log_bytes: usize,
+    /// Messages per event that client-control publishes or delivers.
+    pub(crate) publishes: u32,
+    /// Bytes that the guest hands to the host in one call or answer.
+    pub(crate) hostcall_bytes: usize,
+    /// Resources (streams, pollables ...) that an instance holds.
+    pub(crate) handles: usize,
 }
 
 impl Default for Limits {
@@ -176,6 +183,10 @@ impl Default for Limits {
             table_elements: MAX_TABLE_ELEMENTS,
             storage_ops: 100,
             log_bytes: 64 << 10,
+            publishes: 1_000,
+            // A guest's memory limit is far below what a message may have by the protocol, 256 MiB.
+            hostcall_bytes: 64 << 20,
+            handles: 10_000,
         }
     }
 }
@@ -189,17 +200,35 @@ pub enum ErrorPolicy {
     Drop,
     /// The message is refused: see [`tidegate_event::Verdict::Fail`].
     Reject,
+    /// The event is written to the file of dead letters and then counts as handled; its message goes no further.
+    DeadLetter,
 }
 
 /// `[on_error]`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct OnError {
-    /// `None`: the hook's own default.
+    /// What follows the last attempt; `None`: the hook's own default.
     pub(crate) policy: Option<ErrorPolicy>,
-    /// Further attempts before the policy applies.
-    pub(crate) retries: u32,
+    /// Further attempts before the policy applies; `None`: the hook's own default.
+    pub(crate) retries: Option<u32>,
     /// Pause before the first further attempt; doubled for each one, at most ten seconds.
     pub(crate) backoff: Duration,
+    /// Where dead letters are published too.
+    pub(crate) dead_letter_topic: Option<TopicName>,
+    /// After so many failures a message that would be refused again is a dead letter; `None`: never.
+    pub(crate) poison_after: Option<NonZeroU32>,
+}
+
+impl Default for OnError {
+    fn default() -> Self {
+        Self {
+            policy: None,
+            retries: None,
+            backoff: Duration::from_millis(100),
+            dead_letter_topic: None,
+            poison_after: NonZeroU32::new(5),
+        }
+    }
 }
 
 /// Words for the file's keys, for messages and spelling hints.
@@ -218,10 +247,20 @@ pub(crate) mod keys {
         "http",
     ];
     pub(crate) const INSTANCES: &[&str] = &["mode", "max", "idle", "recycle_calls", "recycle_memory"];
-    pub(crate) const LIMITS: &[&str] =
-        &["cpu", "timeout", "memory", "table_elements", "storage_ops", "log_bytes"];
+    pub(crate) const LIMITS: &[&str] = &[
+        "cpu",
+        "timeout",
+        "memory",
+        "table_elements",
+        "storage_ops",
+        "log_bytes",
+        "publishes",
+        "hostcall_bytes",
+        "handles",
+    ];
     pub(crate) const ROLLOUT: &[&str] = &["canary", "promote_after", "rollback_error_rate"];
-    pub(crate) const ON_ERROR: &[&str] = &["policy", "retries", "backoff", "dead_letter_topic"];
+    pub(crate) const ON_ERROR: &[&str] =
+        &["policy", "retries", "backoff", "then", "dead_letter_topic", "poison_after"];
 }
 
 impl Manifest {
@@ -284,10 +323,16 @@ mod tests {
             storage_ops = 7
             log_bytes = "1KiB"
             table_elements = 10
+            publishes = 3
+            hostcall_bytes = "2MiB"
+            handles = 12
             [on_error]
             policy = "retry"
             retries = 2
             backoff = "10ms"
+            then = "dead-letter"
+            dead_letter_topic = "dead/letters"
+            poison_after = 9
             "#,
         )
         .unwrap();
@@ -303,8 +348,55 @@ mod tests {
         assert_eq!(manifest.instances.recycle_memory, Some(16 << 20));
         assert_eq!(manifest.limits.timeout, Duration::from_secs(2));
         assert_eq!((manifest.limits.storage_ops, manifest.limits.log_bytes), (7, 1_024));
-        assert_eq!(manifest.on_error.policy, None);
-        assert_eq!((manifest.on_error.retries, manifest.on_error.backoff), (2, Duration::from_millis(10)));
+        let limits = manifest.limits;
+        assert_eq!((limits.publishes, limits.hostcall_bytes, limits.handles), (3, 2 << 20, 12));
+        let on_error = manifest.on_error;
+        assert_eq!(on_error.policy, Some(ErrorPolicy::DeadLetter));
+        assert_eq!((on_error.retries, on_error.backoff), (Some(2), Duration::from_millis(10)));
+        assert_eq!(on_error.dead_letter_topic.unwrap().as_str(), "dead/letters");
+        assert_eq!(on_error.poison_after, NonZeroU32::new(9));
+    }
+
+    #[test]
+    fn policies_and_what_belongs_to_them() {
+        let read = |text: &str| Manifest::parse("x.toml", &format!("[on_error]\n{text}")).unwrap().on_error;
+        for (text, policy, retries) in [
+            ("", None, None),
+            ("policy = \"pass\"", Some(ErrorPolicy::Pass), None),
+            ("policy = \"drop\"", Some(ErrorPolicy::Drop), None),
+            ("policy = \"reject\"", Some(ErrorPolicy::Reject), None),
+            ("policy = \"retry\"", None, Some(3)),
+            ("policy = \"retry\"\nthen = \"pass\"", Some(ErrorPolicy::Pass), Some(3)),
+            ("then = \"drop\"\nretries = 1\npolicy = \"retry\"", Some(ErrorPolicy::Drop), Some(1)),
+            ("policy = \"dead-letter\"", Some(ErrorPolicy::DeadLetter), None),
+            ("policy = \"dead-letter\"\nretries = 7", Some(ErrorPolicy::DeadLetter), Some(7)),
+        ] {
+            let on_error = read(text);
+            assert_eq!((on_error.policy, on_error.retries), (policy, retries), "{text}");
+            assert_eq!(
+                (on_error.backoff, on_error.poison_after),
+                (Duration::from_millis(100), NonZeroU32::new(5))
+            );
+        }
+        assert_eq!(read("poison_after = 0").poison_after, None);
+        for (text, part) in [
+            (
+                "policy = \"pass\"\nretries = 3",
+                "x.toml:3:1: on_error.retries: belongs to policy = \"retry\" and",
+            ),
+            ("policy = \"reject\"\nbackoff = \"1s\"", "x.toml:3:1: on_error.backoff: belongs to"),
+            (
+                "policy = \"drop\"\nthen = \"pass\"",
+                "x.toml:3:1: on_error.then: belongs to policy = \"retry\"",
+            ),
+            ("policy = \"retry\"\nthen = \"retry\"", "x.toml:3:8: on_error.then: unknown value"),
+            ("policy = \"dead-leter\"", "did you mean \"dead-letter\"?"),
+            ("dead_letter_topic = \"dead/#\"", "x.toml:2:21: on_error.dead_letter_topic: \"dead/#\": "),
+            ("poison_after = -1", "on_error.poison_after: expected an integer from 0"),
+        ] {
+            let found = errors(&format!("[on_error]\n{text}"));
+            assert!(found.len() == 1 && found[0].contains(part), "{text}: {found:?}");
+        }
     }
 
     #[test]
@@ -337,11 +429,7 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_yet_says_so() {
-        for (text, part) in [
-            ("[http]\nallow = []", "http: not supported yet"),
-            ("[on_error]\npolicy = \"dead-letter\"", "on_error.policy: \"dead-letter\" is not supported yet"),
-            ("[on_error]\ndead_letter_topic = \"x\"", "on_error.dead_letter_topic: not supported yet"),
-        ] {
+        for (text, part) in [("[http]\nallow = []", "http: not supported yet")] {
             assert!(errors(text).iter().any(|e| e.contains(part)), "{text}: {:?}", errors(text));
         }
     }

@@ -2,11 +2,12 @@
 
 mod rollout;
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::time::Duration;
 
 use tidegate_event::hook::TopicOf;
-use tidegate_event::{AckLevel, Hook, TopicFilter};
+use tidegate_event::{AckLevel, Hook, TopicFilter, TopicName};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -17,8 +18,18 @@ use super::{
 
 type Value<'t> = Spanned<DeValue<'t>>;
 
-const DEFAULT_BACKOFF: Duration = Duration::from_millis(100);
+/// Further attempts of `policy = "retry"`.
+const DEFAULT_RETRIES: u32 = 3;
 const MAX_RETRIES: i64 = 100;
+const MAX_POISON_AFTER: i64 = 1_000;
+const MAX_HANDLES: i64 = 1_000_000;
+/// What may follow the last attempt.
+const POLICIES: [(&str, ErrorPolicy); 4] = [
+    ("pass", ErrorPolicy::Pass),
+    ("drop", ErrorPolicy::Drop),
+    ("reject", ErrorPolicy::Reject),
+    ("dead-letter", ErrorPolicy::DeadLetter),
+];
 /// The longest duration: 136 years, which can be added to every clock of the system.
 const MAX_DURATION: Duration = Duration::from_secs(u32::MAX as u64);
 
@@ -246,6 +257,11 @@ impl Reader<'_> {
                 }
                 "storage_ops" => self.count(&path, value, 0, i64::from(u32::MAX), &mut into.storage_ops),
                 "log_bytes" => into.log_bytes = self.size(&path, value).unwrap_or(into.log_bytes),
+                "publishes" => self.count(&path, value, 0, i64::from(u32::MAX), &mut into.publishes),
+                "hostcall_bytes" => {
+                    into.hostcall_bytes = self.size(&path, value).unwrap_or(into.hostcall_bytes);
+                }
+                "handles" => self.count(&path, value, 1, MAX_HANDLES, &mut into.handles),
                 _ => self.unknown(&key.span(), &path, name, "key", keys::LIMITS),
             }
         }
@@ -253,44 +269,71 @@ impl Reader<'_> {
 
     fn on_error(&mut self, value: &Value<'_>, manifest: &mut Manifest) {
         let into = &mut manifest.on_error;
-        let (mut retry, mut retries_at) = (false, None);
-        into.backoff = DEFAULT_BACKOFF;
+        let (mut retry, mut then) = (false, None);
+        // Keys that belong to some policies only, with their places.
+        let mut of_attempts = Vec::new();
         for (key, value) in self.table("on_error", value).into_iter().flatten() {
             let name = key.get_ref().as_ref();
             let path = format!("on_error.{name}");
             match name {
-                "policy" => match self.string(&path, value) {
-                    Some("pass") => into.policy = Some(ErrorPolicy::Pass),
-                    Some("drop") => into.policy = Some(ErrorPolicy::Drop),
-                    Some("reject") => into.policy = Some(ErrorPolicy::Reject),
-                    Some("retry") => retry = true,
-                    Some("dead-letter") => {
-                        self.error(&value.span(), &path, "\"dead-letter\" is not supported yet");
+                "policy" if matches!(value.get_ref(), DeValue::String(word) if word == "retry") => {
+                    retry = true;
+                }
+                "policy" => {
+                    let word = self.string(&path, value);
+                    let known = word.and_then(|word| POLICIES.iter().find(|(known, _)| *known == word));
+                    match (word, known) {
+                        (_, Some((_, policy))) => into.policy = Some(*policy),
+                        (Some(word), None) => {
+                            let known = ["pass", "drop", "reject", "retry", "dead-letter"];
+                            self.unknown(&value.span(), &path, word, "policy", &known);
+                        }
+                        (None, None) => {}
                     }
-                    Some(other) => {
-                        let known = ["pass", "drop", "reject", "retry"];
-                        self.unknown(&value.span(), &path, other, "policy", &known);
-                    }
-                    None => {}
-                },
+                }
                 "retries" => {
-                    retries_at = Some(key.span());
-                    self.count(&path, value, 1, MAX_RETRIES, &mut into.retries);
+                    of_attempts.push((path.clone(), key.span()));
+                    let mut retries = DEFAULT_RETRIES;
+                    self.count(&path, value, 1, MAX_RETRIES, &mut retries);
+                    into.retries = Some(retries);
                 }
                 "backoff" => {
-                    retries_at = Some(key.span());
+                    of_attempts.push((path.clone(), key.span()));
                     self.duration(&path, value, &mut into.backoff);
                 }
-                "dead_letter_topic" => self.error(&key.span(), &path, "not supported yet"),
+                "then" => then = Some((key.span(), self.word(&path, value, &POLICIES))),
+                "dead_letter_topic" => into.dead_letter_topic = self.topic(&path, value),
+                "poison_after" => {
+                    let mut most = into.poison_after.map_or(0, NonZeroU32::get);
+                    self.count(&path, value, 0, MAX_POISON_AFTER, &mut most);
+                    into.poison_after = NonZeroU32::new(most);
+                }
                 _ => self.unknown(&key.span(), &path, name, "key", keys::ON_ERROR),
             }
         }
-        match (retry, retries_at) {
-            (true, _) if into.retries == 0 => into.retries = 3,
-            (false, Some(span)) => {
-                self.error(&span, "on_error", "retries and backoff belong to policy = \"retry\"");
+        match then {
+            Some((_, policy)) if retry => into.policy = policy,
+            Some((span, _)) => self.error(&span, "on_error.then", "belongs to policy = \"retry\""),
+            None => {}
+        }
+        if retry {
+            into.retries = into.retries.or(Some(DEFAULT_RETRIES));
+        } else if into.policy != Some(ErrorPolicy::DeadLetter) {
+            for (path, span) in of_attempts {
+                self.error(&span, &path, "belongs to policy = \"retry\" and policy = \"dead-letter\"");
             }
-            _ => {}
+        }
+    }
+
+    /// The name of a topic.
+    fn topic(&mut self, key: &str, value: &Value<'_>) -> Option<TopicName> {
+        let text = self.string(key, value)?;
+        match text.parse() {
+            Ok(topic) => Some(topic),
+            Err(error) => {
+                self.error(&value.span(), key, format!("{text:?}: {error}"));
+                None
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidegate_event::{
     DisconnectReason, Event, Hook, MsgId, Origin, QoS, ReasonCode, Tenant, TopicFilter, Verdict,
 };
-use tidegate_module::{CallError, ErrorPolicy, GuestFailure};
+use tidegate_module::{CallError, GuestFailure};
 
 use crate::guests::{Bench, ask, client, guest, message, publish, scope};
 
@@ -162,36 +162,6 @@ async fn a_hook_that_is_not_exported_is_not_handled() {
     let module = bench.load(&guest("pass"), "").await.unwrap();
     let error = module.call(&scope(Event::SessionCreated { client: client("c") })).await.unwrap_err();
     assert!(matches!(error, CallError::NotHandled("session.created")), "{error}");
-}
-
-#[tokio::test]
-async fn policies_follow_the_hook() {
-    let bench = Bench::new();
-    for (manifest, publish, deliver, acked) in [
-        ("", ErrorPolicy::Reject, ErrorPolicy::Pass, ErrorPolicy::Pass),
-        ("[on_error]\npolicy = \"pass\"", ErrorPolicy::Pass, ErrorPolicy::Pass, ErrorPolicy::Pass),
-        ("[on_error]\npolicy = \"drop\"", ErrorPolicy::Drop, ErrorPolicy::Drop, ErrorPolicy::Pass),
-        ("[on_error]\npolicy = \"reject\"", ErrorPolicy::Reject, ErrorPolicy::Drop, ErrorPolicy::Pass),
-        ("[on_error]\npolicy = \"retry\"", ErrorPolicy::Reject, ErrorPolicy::Pass, ErrorPolicy::Pass),
-    ] {
-        let module = bench.probe(&format!("# {publish:?}\n{manifest}")).await;
-        assert_eq!(module.policy(Hook::MessagePublish), publish, "{manifest}");
-        assert_eq!(module.policy(Hook::MessageDeliver), deliver, "{manifest}");
-        assert_eq!(module.policy(Hook::MessageAcked), acked, "{manifest}");
-    }
-}
-
-#[tokio::test]
-async fn retries_are_made_as_the_manifest_says() {
-    let bench = Bench::new();
-    let module = bench.probe("[on_error]\npolicy = \"retry\"\nretries = 2\nbackoff = \"1ms\"").await;
-    // The probe refuses two calls of three: the third attempt succeeds.
-    assert!(module.call(&publish("recover", b"")).await.is_ok());
-    let stats = module.stats();
-    assert_eq!((stats.calls, stats.errors), (1, 0));
-    // What will not get better is not tried again: call four, and no more.
-    assert!(module.call(&publish("failed", b"")).await.is_err());
-    assert_eq!(ask(&module, "count").await, "5");
 }
 
 #[tokio::test]

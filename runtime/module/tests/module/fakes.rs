@@ -1,12 +1,13 @@
 //! Storage and broker as the host sees them, played.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tidegate_event::{
-    AckError, AckLevel, AckPart, ActionOptions, BoxFuture, Control, ControlError, Message, QoS, ReasonCode,
-    Rows, Scope, SqlValue, Storage, StorageError, Tenant, TopicFilter,
+    AckError, AckLevel, AckPart, ActionOptions, BoxFuture, Control, ControlError, DeadLetters, Message, QoS,
+    ReasonCode, Rows, Scope, SqlValue, Storage, StorageError, Tenant, TopicFilter,
 };
 use tokio::sync::Notify;
 
@@ -192,6 +193,79 @@ impl Control for FakeControl {
 
     fn disconnect(&self, _: &Tenant, client: &str) -> Result<(), ControlError> {
         self.ask(client, format!("disconnect {client}"))
+    }
+}
+
+/// Keeps dead letters in memory.
+#[derive(Debug, Default)]
+pub struct FakeLetters {
+    letters: Mutex<Vec<String>>,
+    /// Whether there is no room for more.
+    pub full: AtomicBool,
+}
+
+impl FakeLetters {
+    pub fn all(&self) -> Vec<serde_json::Value> {
+        self.letters.lock().iter().map(|letter| serde_json::from_str(letter).unwrap()).collect()
+    }
+
+    /// The only one there is.
+    pub fn one(&self) -> serde_json::Value {
+        let mut all = self.all();
+        assert_eq!(all.len(), 1, "{all:#?}");
+        all.remove(0)
+    }
+}
+
+impl DeadLetters for FakeLetters {
+    fn keep(&self, letter: String) -> BoxFuture<'_, std::io::Result<()>> {
+        assert!(!letter.contains('\n'), "a letter is a line: {letter}");
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            if self.full.load(Ordering::Relaxed) {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            self.letters.lock().push(letter);
+            Ok(())
+        })
+    }
+}
+
+/// Counts metrics, by name and labels: `name{label=value,...}`.
+#[derive(Default)]
+pub struct Recorder(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+impl Recorder {
+    fn slot(&self, key: &metrics::Key) -> Arc<AtomicU64> {
+        let labels: Vec<_> = key.labels().map(|l| format!("{}={}", l.key(), l.value())).collect();
+        let name = format!("{}{{{}}}", key.name(), labels.join(","));
+        Arc::clone(self.0.lock().entry(name).or_default())
+    }
+
+    pub fn counter(&self, name: &str) -> u64 {
+        self.0.lock().get(name).expect(name).load(Ordering::Relaxed)
+    }
+
+    pub fn gauge(&self, name: &str) -> f64 {
+        f64::from_bits(self.counter(name))
+    }
+}
+
+impl metrics::Recorder for Recorder {
+    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+
+    fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        metrics::Counter::from_arc(self.slot(key))
+    }
+
+    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        metrics::Gauge::from_arc(self.slot(key))
+    }
+
+    fn register_histogram(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+        metrics::Histogram::noop()
     }
 }
 

@@ -12,7 +12,7 @@ use tidegate_event::{
 };
 use tidegate_module::{Answer, CallError, Host, HostConfig, LoadError, Module};
 
-use crate::fakes::{FakeControl, FakeStorage};
+use crate::fakes::{FakeControl, FakeLetters, FakeStorage};
 
 /// The bytes of a guest of `tests/guests`.
 pub fn guest(name: &str) -> Vec<u8> {
@@ -51,11 +51,55 @@ pub fn component(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
+/// A component that handles session.created with `body`, in a core module with `fields`; it is well when it leaves
+/// zero on the stack.
+pub fn observer(fields: &str, body: &str) -> Vec<u8> {
+    const TYPES: &str = r#"
+        (type $client' (record
+            (field "id" string) (field "username" (option string)) (field "peer" string) (field "protocol" u8)))
+        (type $error' (variant (case "retry" string) (case "failed" string)))"#;
+    component(&format!(
+        r#"(component
+            (core module $m
+                (memory (export "memory") 1)
+                {fields}
+                (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 1024)
+                (func $on_session_created (export "f")
+                    (param i64 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+                    {body}))
+            (core instance $i (instantiate $m))
+            (alias core export $i "memory" (core memory $memory))
+            (alias core export $i "realloc" (core func $realloc))
+            {TYPES}
+            (func $f (param "event" u64) (param "client" $client') (result (result (error $error')))
+                (canon lift (core func $i "f") (memory $memory) (realloc $realloc)))
+            (component $shim
+                {TYPES}
+                (import "client" (type $client (eq $client')))
+                (import "error" (type $error (eq $error')))
+                (import "f" (func $f
+                    (param "event" u64) (param "client" $client) (result (result (error $error)))))
+                (export $client2 "client" (type $client))
+                (export $error2 "hook-error" (type $error))
+                (export "on-session-created" (func $f)
+                    (func (param "event" u64) (param "client" $client2) (result (result (error $error2))))))
+            (instance $e (instantiate $shim
+                (with "client" (type $client')) (with "error" (type $error')) (with "f" (func $f))))
+            (export "tidegate:hooks/session-created@0.1.0" (instance $e)))"#
+    ))
+}
+
+/// The event of [`observer`].
+pub fn session_created() -> Scope {
+    scope(Event::SessionCreated { client: client("c1") })
+}
+
 /// A host with fakes around it, and a directory for modules.
 pub struct Bench {
     pub host: Arc<Host>,
     pub storage: Arc<FakeStorage>,
     pub control: Arc<FakeControl>,
+    pub letters: Arc<FakeLetters>,
     pub root: TempDir,
 }
 
@@ -79,8 +123,12 @@ impl Bench {
     fn at(root: TempDir, cache: &Path, change: impl FnOnce(&mut HostConfig)) -> Self {
         std::fs::create_dir(root.path().join("modules")).unwrap();
         let (storage, control) = (Arc::new(FakeStorage::default()), Arc::new(FakeControl::default()));
-        let host = host(cache, &storage, &control, change);
-        Self { host, storage, control, root }
+        let letters = Arc::new(FakeLetters::default());
+        let host = host(cache, &storage, &control, |config| {
+            config.dead_letters = Some(letters.clone());
+            change(config);
+        });
+        Self { host, storage, control, letters, root }
     }
 
     pub fn dir(&self) -> PathBuf {

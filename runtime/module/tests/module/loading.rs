@@ -111,7 +111,10 @@ async fn instances_that_cannot_be_made_are_refused() {
     assert!(refusal.starts_with("it cannot be instantiated: it trapped"), "{refusal}");
     let loops = exporting(PUBLISH, "on-message-publish", "(func $s (loop br 0)) (start $s)");
     let refusal = bench.refusal(&loops, "limits = { timeout = \"100ms\" }").await;
-    assert!(refusal.starts_with("it cannot be instantiated: no answer within 100ms"), "{refusal}");
+    assert!(
+        refusal.starts_with("it cannot be instantiated: no answer within its limit timeout = 100ms"),
+        "{refusal}"
+    );
 }
 
 #[tokio::test]
@@ -128,7 +131,7 @@ async fn init_decides_whether_a_module_loads() {
     let refusal = bench
         .refusal(&guest("probe"), "config = { init = \"loop\" }\nlimits = { timeout = \"100ms\" }")
         .await;
-    assert!(refusal.starts_with("init failed: no answer within 100ms"), "{refusal}");
+    assert!(refusal.starts_with("init failed: no answer within its limit timeout = 100ms"), "{refusal}");
     bench.probe("config = { init = \"well\" }").await;
 }
 

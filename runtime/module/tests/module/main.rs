@@ -21,6 +21,7 @@ mod imports;
 mod leave;
 mod limits;
 mod loading;
+mod policies;
 mod pressure;
 mod raw;
 mod reload;

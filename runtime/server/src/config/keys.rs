@@ -123,7 +123,8 @@ keys! {
     store.statement_timeout: Span => store.statement_timeout;
     /// Most bytes of a query's result.
     store.max_result_bytes: Size => store.max_result_bytes;
-    /// Size at which the file of dead letters is rotated.
+    /// Size at which a file of dead letters is rotated: `dead-letters.jsonl` for operations that a database refused,
+    /// `module-dead-letters.jsonl` for events that a module could not handle.
     store.dead_letter_bytes: Size => store.dead_letter_bytes;
 
     /// Directory of the embedded database, the artefact cache and dead letters. Made with mode 0700. One

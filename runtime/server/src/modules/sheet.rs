@@ -110,7 +110,10 @@ fn rows(terms: &Terms) -> Vec<(&'static str, String)> {
 
 fn on_error(terms: &Terms) -> String {
     let policy = terms.on_error.as_deref().unwrap_or("the hook's own");
-    if terms.retries == 0 { policy.to_owned() } else { format!("{policy} after {} retries", terms.retries) }
+    match terms.retries {
+        None | Some(0) => policy.to_owned(),
+        Some(retries) => format!("{policy} after {retries} retries"),
+    }
 }
 
 fn hooks(list: &[HookTerms]) -> String {

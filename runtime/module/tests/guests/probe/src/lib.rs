@@ -49,6 +49,11 @@ fn endless() -> ! {
     }
 }
 
+unsafe extern "C" {
+    /// wasi-libc's binding of `wasi:clocks/monotonic-clock.subscribe-duration`: a pollable's handle.
+    fn monotonic_clock_subscribe_duration(nanoseconds: u64) -> i32;
+}
+
 #[inline(never)]
 #[expect(unconditional_recursion)]
 fn deeper(depth: u64) -> u64 {
@@ -226,6 +231,21 @@ impl hooks::message_publish::Guest for Probe {
                 let done = (0..many).filter(|_| actions::run(event, "fake:pool", "f", None).is_ok()).count();
                 let last = actions::run(event, "fake:pool", "f", None);
                 said(message, format!("{done} {last:?}"))
+            }
+            "publish-many" => {
+                let many: u32 = argument.parse().unwrap_or(0);
+                let made = Message { topic: "made".into(), ..message.clone() };
+                let done = (0..many).filter(|_| client_control::publish(event, &made).is_ok()).count();
+                let last = client_control::deliver(event, "c2", &made);
+                said(message, format!("{done} {last:?}"))
+            }
+            "handles" => {
+                let many: u32 = argument.parse().unwrap_or(0);
+                for _ in 0..many {
+                    // SAFETY: it takes a number and gives one; the handle is kept for good.
+                    unsafe { monotonic_clock_subscribe_duration(u64::MAX) };
+                }
+                Ok(Verdict::Pass)
             }
             "sql" => {
                 let params = [Value::Int64(1), Value::Text("é".into()), Value::Null];

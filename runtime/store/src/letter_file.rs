@@ -1,0 +1,138 @@
+//! A file of dead letters: one JSON object a line, each on disk before its writer goes on.
+//!
+//! The file has a bound: when it is reached, `NAME.jsonl` becomes `NAME.jsonl.1` (replacing an older one) and a new
+//! file begins.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tidegate_event::BoxFuture;
+
+/// A file of dead letters. Copies share it.
+#[derive(Clone, Debug)]
+pub struct LetterFile(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    max_bytes: u64,
+    writing: Mutex<()>,
+}
+
+impl LetterFile {
+    /// Letters go to `path`, of at most about `max_bytes` bytes; nothing is created before the first one.
+    pub fn new(path: PathBuf, max_bytes: u64) -> Self {
+        Self(Arc::new(Inner { path, max_bytes, writing: Mutex::new(()) }))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Writes `letter`, a line without its end; ends when it is on disk.
+    ///
+    /// # Errors
+    /// The system's: then nothing of the letter is in the file.
+    pub async fn append(&self, mut letter: String) -> io::Result<()> {
+        letter.push('\n');
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || inner.append(letter.as_bytes()))
+            .await
+            .map_err(io::Error::other)?
+    }
+}
+
+impl tidegate_event::DeadLetters for LetterFile {
+    fn keep(&self, letter: String) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(self.append(letter))
+    }
+}
+
+impl Inner {
+    /// Opens the file for every letter: letters are rare, and whoever moves the file away gets the next one in a
+    /// new file.
+    fn append(&self, line: &[u8]) -> io::Result<()> {
+        let _one_at_a_time = self.writing.lock();
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(dir)?;
+        let open = || OpenOptions::new().create(true).read(true).append(true).open(&self.path);
+        let mut file = open()?;
+        let mut size = file.metadata()?.len();
+        if size > 0 && size + line.len() as u64 > self.max_bytes {
+            std::fs::rename(&self.path, rotated(&self.path))?;
+            file = open()?;
+            size = 0;
+        }
+        let written = end_line(&mut file, size).and_then(|()| file.write_all(line));
+        if let Err(error) = written.and_then(|()| file.sync_data()) {
+            // A part of a line would spoil the next letter.
+            file.set_len(size)?;
+            return Err(error);
+        }
+        sync_dir(dir)
+    }
+}
+
+/// Ends a line that a crash has cut off.
+fn end_line(file: &mut File, size: u64) -> io::Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::Start(size - 1))?;
+    file.read_exact(&mut last)?;
+    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
+}
+
+/// Brings the names of new and renamed files to the disk.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+fn rotated(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".1");
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[tokio::test]
+    async fn the_file_is_bounded_and_the_newest_letters_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data/letters.jsonl");
+        let letters = LetterFile::new(path.clone(), 200);
+        for n in 0..20 {
+            letters.append(format!("{{\"letter\":\"number {n}\"}}")).await.unwrap();
+        }
+        let (new, old) =
+            (std::fs::read_to_string(&path).unwrap(), std::fs::read_to_string(rotated(&path)).unwrap());
+        assert!(new.len() <= 200 && old.len() <= 200, "{} {}", new.len(), old.len());
+        assert!(new.ends_with("{\"letter\":\"number 19\"}\n") && !new.contains("number 0\""), "{new}");
+    }
+
+    #[tokio::test]
+    async fn a_line_that_was_cut_off_spoils_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("letters.jsonl");
+        std::fs::write(&path, "{\"whole\":1}\n{\"cut\":").unwrap();
+        let letters = LetterFile::new(path.clone(), 1 << 20);
+        letters.append("{\"next\":2}".into()).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"whole\":1}\n{\"cut\":\n{\"next\":2}\n");
+    }
+
+    #[tokio::test]
+    async fn a_letter_that_cannot_be_written_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("letters.jsonl");
+        std::fs::create_dir(&path).unwrap();
+        assert!(LetterFile::new(path, 1 << 20).append("{}".into()).await.is_err());
+    }
+}
