@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tidegate_event::{Hook, QoS, Scope, TopicFilter, Verdict};
+use tidegate_event::{BoxFuture, Hook, QoS, Scope, TopicFilter, Verdict};
 
 use crate::error::CallError;
 use crate::manifest::{ErrorPolicy, OnError};
@@ -212,12 +212,10 @@ impl Module {
     /// # Errors
     /// [`CallError`] of the last attempt: apply [`Self::policy`].
     pub async fn call(&self, scope: &Scope) -> Result<Answer, CallError> {
-        if self.trial.is_divided() {
-            match self.trial.choose(self, &scope.event) {
-                Choice::Own => {}
-                Choice::Before(before) => return Box::pin(before.call(scope)).await,
-                Choice::Nobody => return Ok(Answer::pass()),
-            }
+        if self.trial.is_divided()
+            && let Some(other) = self.elsewhere(scope)
+        {
+            return other.await;
         }
         let started = Instant::now();
         // Pinned where they are made, here and below: awaiting a future by value moves it once more, and this one
@@ -228,7 +226,7 @@ impl Module {
             outcome = Box::pin(self.retry(scope, outcome)).await;
         }
         if matches!(outcome, Err(CallError::Replaced)) {
-            return Box::pin(self.forward(scope)).await;
+            return self.forward(scope).await;
         }
         self.count(started.elapsed());
         if let Err(error) = &outcome {
@@ -254,12 +252,23 @@ impl Module {
         outcome
     }
 
+    /// The answer to an event of a version on trial that is not this one's.
+    fn elsewhere<'a>(&self, scope: &'a Scope) -> Option<BoxFuture<'a, Result<Answer, CallError>>> {
+        match self.trial.choose(self, &scope.event) {
+            Choice::Own => None,
+            Choice::Before(before) => Some(Box::pin(async move { before.call(scope).await })),
+            Choice::Nobody => Some(Box::pin(std::future::ready(Ok(Answer::pass())))),
+        }
+    }
+
     /// Hands the event to the version that took this one's place. When there is none the module is gone, and the event
     /// goes on as all others do since.
-    async fn forward(&self, scope: &Scope) -> Result<Answer, CallError> {
-        match self.successor.get() {
-            Some(next) if selects(next.hooks(), &scope.event) => Box::pin(next.call(scope)).await,
-            _ => Ok(Answer::pass()),
+    fn forward<'a>(&self, scope: &'a Scope) -> BoxFuture<'a, Result<Answer, CallError>> {
+        match self.successor.get().cloned() {
+            Some(next) if selects(next.hooks(), &scope.event) => {
+                Box::pin(async move { next.call(scope).await })
+            }
+            _ => Box::pin(std::future::ready(Ok(Answer::pass()))),
         }
     }
 
