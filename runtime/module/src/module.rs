@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tidegate_event::{Hook, QoS, Scope, TopicFilter, Verdict};
+use tidegate_event::{BoxFuture, Hook, QoS, Scope, TopicFilter, Verdict};
 
 use crate::circuit::{Admission, CircuitState, Probe};
 use crate::error::CallError;
@@ -216,12 +216,11 @@ impl Module {
     /// # Errors
     /// What the policy makes of the event. A dead letter it asks for is on disk by then.
     pub async fn handle(&self, scope: &Scope) -> Result<Answer, Settled> {
-        if self.trial.is_divided() {
-            match self.trial.choose(self, &scope.event) {
-                Choice::Own => {}
-                Choice::Before(before) => return Box::pin(before.handle(scope)).await,
-                Choice::Nobody => return Ok(Answer::pass()),
-            }
+        if self.trial.is_divided()
+            && let Some(other) =
+                self.elsewhere(scope, |before, scope| Box::pin(async move { before.handle(scope).await }))
+        {
+            return other.await;
         }
         let started = Instant::now();
         let mut first = None;
@@ -246,12 +245,11 @@ impl Module {
     /// # Errors
     /// [`CallError`] of the last attempt: [`Self::policy`] says what to do.
     pub async fn call(&self, scope: &Scope) -> Result<Answer, CallError> {
-        if self.trial.is_divided() {
-            match self.trial.choose(self, &scope.event) {
-                Choice::Own => {}
-                Choice::Before(before) => return Box::pin(before.call(scope)).await,
-                Choice::Nobody => return Ok(Answer::pass()),
-            }
+        if self.trial.is_divided()
+            && let Some(other) =
+                self.elsewhere(scope, |before, scope| Box::pin(async move { before.call(scope).await }))
+        {
+            return other.await;
         }
         let started = Instant::now();
         let mut first = None;
@@ -270,6 +268,19 @@ impl Module {
                 None => Ok(Answer::pass()),
             },
             outcome => outcome.map_err(|failed| failed.error),
+        }
+    }
+
+    /// The answer to an event of a version on trial that is not this one's: `ask` asks the version before.
+    fn elsewhere<'a, E: Send + 'a>(
+        &self,
+        scope: &'a Scope,
+        ask: impl FnOnce(Arc<Self>, &'a Scope) -> BoxFuture<'a, Result<Answer, E>>,
+    ) -> Option<BoxFuture<'a, Result<Answer, E>>> {
+        match self.trial.choose(self, &scope.event) {
+            Choice::Own => None,
+            Choice::Before(before) => Some(ask(before, scope)),
+            Choice::Nobody => Some(Box::pin(std::future::ready(Ok(Answer::pass())))),
         }
     }
 

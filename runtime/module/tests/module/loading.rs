@@ -158,7 +158,7 @@ async fn a_wrong_manifest_is_refused_with_its_place() {
             "config = { a = \"env:TIDEGATE_NO_SUCH\" }",
             "config.a: environment variable TIDEGATE_NO_SUCH is not set",
         ),
-        ("rollout = { canary = 10 }", "m.toml:1:1: rollout: not supported yet"),
+        ("rollout = { canary = 0 }", "m.toml:1:22: rollout.canary: expected an integer from 1 to 100"),
     ] {
         let refusal = bench.refusal(&guest("pass"), manifest).await;
         assert!(refusal.contains(expected), "{refusal}");
