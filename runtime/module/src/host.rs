@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_event::{Control, Hook, IdSource, Node, Storage, Tenant, TopicFilter};
+use tidegate_event::offline::Offline;
+use tidegate_event::{Control, Hook, IdSource, KeyValue, Node, Storage, Tenant, TopicFilter};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker};
 
@@ -17,6 +18,7 @@ use crate::error::{HostError, LoadError};
 use crate::exports::Exports;
 use crate::grants;
 use crate::imports;
+use crate::imports::http::{HttpClient, HttpConfig};
 use crate::instance::Blueprint;
 use crate::manifest::{HookEntry, Manifest, ManifestError};
 use crate::meters::Meters;
@@ -32,6 +34,10 @@ pub struct HostConfig {
     /// Makes the ids of messages that modules create: the broker's own source, or one of another node name.
     /// Two sources of one name could give the same id twice.
     pub ids: Arc<IdSource>,
+    /// Where modules' key-value pairs are kept. The default, which is nowhere, refuses every call.
+    pub state: Arc<dyn KeyValue>,
+    /// How modules reach HTTP servers.
+    pub http: HttpConfig,
     /// Where components are compiled.
     pub compiler: Compiler,
     /// What a compiler process may use.
@@ -54,6 +60,8 @@ impl HostConfig {
         Self {
             cache_dir: cache_dir.into(),
             ids,
+            state: Arc::new(Offline),
+            http: HttpConfig::default(),
             compiler: Compiler::default(),
             compiler_limits: CompilerLimits::default(),
             max_module_bytes: 128 << 20,
@@ -131,7 +139,14 @@ impl Host {
             .map_err(|error| HostError::Engine(format!("linking its imports: {error:#}")))?;
         let slots = usize::try_from(config.max_instances).unwrap_or(usize::MAX);
         Ok(Arc::new(Self {
-            services: Services { node, ids: config.ids.clone(), storage, control },
+            services: Services {
+                node,
+                ids: config.ids.clone(),
+                storage,
+                control,
+                state: config.state.clone(),
+                http: Arc::new(HttpClient::new(config.http.clone())),
+            },
             engines,
             linker,
             cache,
@@ -183,6 +198,7 @@ impl Host {
         let at = grants::Place { manifest: &files.manifest_name, dir: path.parent(), tenant };
         let granted = grants::connectors(&at, &manifest, &self.services.storage.connectors(tenant))?;
         let config = grants::config(&at, &manifest)?;
+        let http = grants::http(&at, &manifest)?;
 
         let (component, compile) = self.component(&files).await?;
         let pre = self
@@ -197,6 +213,7 @@ impl Host {
             tenant: tenant.clone(),
             services: self.services.clone(),
             grants: granted,
+            http,
             config,
             ack: manifest.ack,
             limits: manifest.limits,

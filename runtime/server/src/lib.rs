@@ -16,5 +16,6 @@ pub mod modules;
 pub mod run;
 mod signals;
 mod sql;
+pub mod state;
 pub mod status;
 pub mod telemetry;

@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_broker::Broker;
 use tidegate_dispatch::{Dispatcher, HookTable};
 use tidegate_event::{Hooks, Node, Storage as _, Tenant, VolatileStore};
-use tidegate_module::{Directory, Host, HostError, Module};
+use tidegate_module::{Directory, Host, HostConfig, HostError, Module};
 use tidegate_store::Stores;
 use tidegate_store::config::{Diagnostic, Loaded};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use crate::api::Api;
 use crate::config::{Config, Overrides};
 use crate::data_dir::DataDir;
 use crate::signals::Signals;
+use crate::state::State;
 use crate::status::{Phase, Status};
 use crate::{backends, cli, logging, telemetry};
 
@@ -182,7 +183,10 @@ impl Parts {
             .map_err(|error| Failed::at("broker", &error))?;
         status.set_broker(broker.clone());
 
+        let state = State::open(&data.path().join("state"), config.max_state_bytes)
+            .map_err(|error| Failed::at("state of modules", &error))?;
         let host_config = config.host_config(data.path().join("cache"), broker.ids());
+        let host_config = HostConfig { state, ..host_config };
         let host = Host::new(host_config, node, stores.clone(), broker.control())
             .map_err(|error| Failed::at("modules", &error))?;
         let actions = stores.actions();

@@ -4,6 +4,8 @@ mod actions;
 mod client_control;
 mod config;
 mod context;
+pub(crate) mod http;
+pub(crate) mod keyvalue;
 mod logging;
 mod offered;
 mod sql;
@@ -11,12 +13,12 @@ mod sql;
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
-use crate::bindings::{tidegate, wasi};
+use crate::bindings::{keyvalue_draft, keyvalue_draft2, tidegate, wasi};
 use crate::state::State;
 
 pub(crate) use offered::{asks_about_events, explain};
 
-/// The linker with everything a guest may import: the contract and WASI 0.2.
+/// The linker with everything a guest may import: the contract, WASI 0.2, its key-value pairs and HTTP.
 ///
 /// # Errors
 /// wasmtime's, when two interfaces have one name: a mistake in this function.
@@ -35,5 +37,18 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
         &mut link.instance(offered::CONFIG_DRAFT)?,
         |state| state,
     )?;
+    {
+        use keyvalue_draft::wasi::keyvalue::{atomics, batch, store};
+        store::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+        atomics::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+        batch::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+    }
+    {
+        use keyvalue_draft2::wasi::keyvalue::{atomics, batch, store};
+        store::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+        atomics::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+        batch::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+    }
+    http::add_to_linker(link)?;
     Ok(linker)
 }

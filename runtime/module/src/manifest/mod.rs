@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use tidegate_event::{AckLevel, Hook, TopicFilter};
 
+use crate::imports::http::Destination;
+
 pub(crate) use read::nearest;
 
 /// The most table elements a manifest may grant (Go, C# and Python need more than 20,000).
@@ -56,6 +58,8 @@ pub(crate) struct Manifest {
     pub(crate) mandatory: bool,
     /// `[config]`.
     pub(crate) config: Vec<(String, Located<ConfigValue>)>,
+    /// `[http] allow`: each host as written and as read.
+    pub(crate) http: Vec<Located<(String, Destination)>>,
     /// `[instances]`.
     pub(crate) instances: Instances,
     /// `[limits]`.
@@ -161,6 +165,8 @@ pub(crate) struct Limits {
     pub(crate) storage_ops: u32,
     /// Bytes of log lines and standard output per event.
     pub(crate) log_bytes: usize,
+    /// Bytes of bodies of HTTP requests per event, and as many of responses.
+    pub(crate) http_bytes: u64,
 }
 
 impl Default for Limits {
@@ -172,6 +178,7 @@ impl Default for Limits {
             table_elements: MAX_TABLE_ELEMENTS,
             storage_ops: 100,
             log_bytes: 64 << 10,
+            http_bytes: 8 << 20,
         }
     }
 }
@@ -215,7 +222,8 @@ pub(crate) mod keys {
     ];
     pub(crate) const INSTANCES: &[&str] = &["mode", "max", "idle", "recycle_calls", "recycle_memory"];
     pub(crate) const LIMITS: &[&str] =
-        &["cpu", "timeout", "memory", "table_elements", "storage_ops", "log_bytes"];
+        &["cpu", "timeout", "memory", "table_elements", "storage_ops", "log_bytes", "http_bytes"];
+    pub(crate) const HTTP: &[&str] = &["allow"];
     pub(crate) const ON_ERROR: &[&str] = &["policy", "retries", "backoff", "dead_letter_topic"];
 }
 
@@ -279,6 +287,9 @@ mod tests {
             storage_ops = 7
             log_bytes = "1KiB"
             table_elements = 10
+            http_bytes = "1MiB"
+            [http]
+            allow = ["api.example.com:443", "http://10.0.0.5:8080"]
             [on_error]
             policy = "retry"
             retries = 2
@@ -298,6 +309,9 @@ mod tests {
         assert_eq!(manifest.instances.recycle_memory, Some(16 << 20));
         assert_eq!(manifest.limits.timeout, Duration::from_secs(2));
         assert_eq!((manifest.limits.storage_ops, manifest.limits.log_bytes), (7, 1_024));
+        assert_eq!(manifest.limits.http_bytes, 1 << 20);
+        let http: Vec<_> = manifest.http.iter().map(|host| host.value.0.as_str()).collect();
+        assert_eq!(http, ["api.example.com:443", "http://10.0.0.5:8080"]);
         assert_eq!(manifest.on_error.policy, None);
         assert_eq!((manifest.on_error.retries, manifest.on_error.backoff), (2, Duration::from_millis(10)));
     }
@@ -334,12 +348,22 @@ mod tests {
     fn what_is_not_supported_yet_says_so() {
         for (text, part) in [
             ("[rollout]\ncanary = 10", "rollout: not supported yet"),
-            ("[http]\nallow = []", "http: not supported yet"),
             ("[on_error]\npolicy = \"dead-letter\"", "on_error.policy: \"dead-letter\" is not supported yet"),
             ("[on_error]\ndead_letter_topic = \"x\"", "on_error.dead_letter_topic: not supported yet"),
         ] {
             assert!(errors(text).iter().any(|e| e.contains(part)), "{text}: {:?}", errors(text));
         }
+    }
+
+    #[test]
+    fn hosts_are_located() {
+        assert_eq!(
+            errors("[http]\nalow = []\nallow = [\"a.example:443\", \"b.example\"]"),
+            [
+                "x.toml:2:1: http.alow: unknown key; did you mean \"allow\"?",
+                "x.toml:3:27: http.allow: \"b.example\": the port is missing: write HOST:443",
+            ]
+        );
     }
 
     #[test]

@@ -8,6 +8,8 @@ use tidegate_event::{AckLevel, Hook, TopicFilter};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::imports::http::Destination;
+
 use super::{
     ConfigValue, ErrorPolicy, HookEntry, Located, MAX_TABLE_ELEMENTS, Manifest, ManifestError, Mode,
     Priority, keys,
@@ -127,7 +129,8 @@ impl Reader<'_> {
                 "instances" => self.instances(value, manifest),
                 "limits" => self.limits(value, manifest),
                 "on_error" => self.on_error(value, manifest),
-                "rollout" | "http" => self.error(&key.span(), name, "not supported yet"),
+                "http" => self.http(value, manifest),
+                "rollout" => self.error(&key.span(), name, "not supported yet"),
                 _ => self.unknown(&key.span(), name, name, "key", keys::ROOT),
             }
         }
@@ -240,7 +243,27 @@ impl Reader<'_> {
                 }
                 "storage_ops" => self.count(&path, value, 0, i64::from(u32::MAX), &mut into.storage_ops),
                 "log_bytes" => into.log_bytes = self.size(&path, value).unwrap_or(into.log_bytes),
+                "http_bytes" => {
+                    into.http_bytes = self.size(&path, value).map_or(into.http_bytes, |bytes| bytes as u64);
+                }
                 _ => self.unknown(&key.span(), &path, name, "key", keys::LIMITS),
+            }
+        }
+    }
+
+    fn http(&mut self, value: &Value<'_>, manifest: &mut Manifest) {
+        for (key, value) in self.table("http", value).into_iter().flatten() {
+            let name = key.get_ref().as_ref();
+            let path = format!("http.{name}");
+            if name != "allow" {
+                self.unknown(&key.span(), &path, name, "key", keys::HTTP);
+                continue;
+            }
+            for (span, text) in self.texts(&path, value).unwrap_or_default() {
+                match Destination::parse(text) {
+                    Ok(host) => manifest.http.push(self.located(&span, (text.to_owned(), host))),
+                    Err(error) => self.error(&span, &path, format!("{text:?}: {error}")),
+                }
             }
         }
     }
