@@ -2,7 +2,7 @@
 //!
 //! This crate is the leaf of the workspace. It holds the vocabulary every stage shares ([`Event`],
 //! [`Message`], [`Client`], topic names and filters, message ids, the [hook catalogue](hook::CATALOGUE))
-//! and the five seams between stages:
+//! and the seams between stages:
 //!
 //! | trait | called by | implemented by |
 //! | --- | --- | --- |
@@ -10,6 +10,7 @@
 //! | [`Control`] | modules, stores | broker |
 //! | [`Storage`] | modules | store |
 //! | [`DeadLetters`] | modules | store |
+//! | [`KeyValue`] | modules | store, the embedded state |
 //! | [`SessionStore`] | broker | the embedded state |
 //!
 //! It does no I/O and knows no protocol, guest or database.
@@ -23,6 +24,7 @@ mod event;
 pub mod hook;
 mod hooks;
 mod id;
+pub mod key_value;
 mod message;
 pub mod offline;
 mod scope;
@@ -41,6 +43,7 @@ pub use event::{DisconnectReason, Event, Value};
 pub use hook::{Field, Hook};
 pub use hooks::{Admitted, Hooks, NoHooks, Raised};
 pub use id::{IdSource, MsgId, Node, ParseMsgIdError};
+pub use key_value::{KeyValue, Space, Swap};
 pub use message::{Message, Origin, PublishProperties, QoS};
 pub use scope::{Backlog, Effects, Scope};
 pub use session_store::{

@@ -1,11 +1,12 @@
-//! A store and a broker that are not there, for whoever looks at modules without running a node.
+//! A store, a state and a broker that are not there, for whoever looks at modules without running a node.
 
 use crate::{
-    AckLevel, ActionOptions, BoxFuture, Control, ControlError, Message, QoS, Rows, Scope, SqlValue, Storage,
-    StorageError, Tenant, TopicFilter,
+    AckLevel, ActionOptions, BoxFuture, Control, ControlError, KeyValue, Message, QoS, Rows, Scope, Space,
+    SqlValue, Storage, StorageError, Swap, Tenant, TopicFilter,
 };
 
-/// As [`Storage`] it has no connector, as [`Control`] it is a broker that stops: every call is refused.
+/// As [`Storage`] it has no connector, as [`KeyValue`] it is a disk that is away, as [`Control`] it is a broker
+/// that stops: every call is refused.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Offline;
 
@@ -58,6 +59,56 @@ impl Storage for Offline {
 
     fn connectors(&self, _: &Tenant) -> Vec<String> {
         Vec::new()
+    }
+}
+
+fn no_state<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StorageError>> {
+    let reason = "no node is running".into();
+    Box::pin(std::future::ready(Err(StorageError::Unavailable { connector: "state".into(), reason })))
+}
+
+impl KeyValue for Offline {
+    fn get<'a>(
+        &'a self,
+        _: &'a Space,
+        _: Vec<String>,
+    ) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, StorageError>> {
+        no_state()
+    }
+
+    fn set<'a>(&'a self, _: &'a Space, _: Vec<(String, Vec<u8>)>) -> BoxFuture<'a, Result<(), StorageError>> {
+        no_state()
+    }
+
+    fn delete<'a>(&'a self, _: &'a Space, _: Vec<String>) -> BoxFuture<'a, Result<(), StorageError>> {
+        no_state()
+    }
+
+    fn exists<'a>(&'a self, _: &'a Space, _: String) -> BoxFuture<'a, Result<bool, StorageError>> {
+        no_state()
+    }
+
+    fn keys<'a>(
+        &'a self,
+        _: &'a Space,
+        _: Option<String>,
+        _: usize,
+    ) -> BoxFuture<'a, Result<Vec<String>, StorageError>> {
+        no_state()
+    }
+
+    fn increment<'a>(&'a self, _: &'a Space, _: String, _: i64) -> BoxFuture<'a, Result<i64, StorageError>> {
+        no_state()
+    }
+
+    fn swap<'a>(
+        &'a self,
+        _: &'a Space,
+        _: String,
+        _: Option<Vec<u8>>,
+        _: Vec<u8>,
+    ) -> BoxFuture<'a, Result<Swap, StorageError>> {
+        no_state()
     }
 }
 

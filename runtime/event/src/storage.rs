@@ -1,6 +1,8 @@
 //! The seam between modules and stores: what a guest may ask of a connector.
 
-use crate::{BoxFuture, Scope, Tenant};
+use std::sync::Arc;
+
+use crate::{BoxFuture, KeyValue, Scope, Tenant};
 
 /// A value in a statement or a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,6 +159,14 @@ pub trait Storage: Send + Sync + 'static {
         statement: &'a str,
         params: Vec<Vec<SqlValue>>,
     ) -> BoxFuture<'a, Result<u64, StorageError>>;
+
+    /// The key-value pairs of a connector (`wasi:keyvalue`).
+    ///
+    /// # Errors
+    /// [`StorageError::NoSuchConnector`]; [`StorageError::InvalidArgument`] when it has none.
+    fn key_value(&self, _tenant: &Tenant, connector: &str) -> Result<Arc<dyn KeyValue>, StorageError> {
+        Err(StorageError::InvalidArgument(format!("{connector} does not serve wasi:keyvalue")))
+    }
 
     /// The connectors of a tenant, as `kind:pool`.
     fn connectors(&self, tenant: &Tenant) -> Vec<String>;

@@ -30,3 +30,38 @@ wasmtime::component::bindgen!({
     exports: { default: async },
     ownership: Borrowing { duplicate_if_necessary: true },
 });
+
+/// `wasi:keyvalue`, first draft.
+pub(crate) mod keyvalue_draft {
+    wasmtime::component::bindgen!({
+        path: "../../wit/wasi-keyvalue",
+        inline: "package tidegate:keyvalue-draft;
+            world host {
+                import wasi:keyvalue/store@0.2.0-draft;
+                import wasi:keyvalue/atomics@0.2.0-draft;
+                import wasi:keyvalue/batch@0.2.0-draft;
+            }",
+        world: "tidegate:keyvalue-draft/host",
+        imports: { default: async | trappable },
+        with: { "wasi:keyvalue/store.bucket": crate::imports::keyvalue::Bucket },
+    });
+}
+
+/// `wasi:keyvalue`, second draft.
+pub(crate) mod keyvalue_draft2 {
+    wasmtime::component::bindgen!({
+        path: "../../wit/wasi-keyvalue-draft2",
+        inline: "package tidegate:keyvalue-draft2;
+            world host {
+                import wasi:keyvalue/store@0.2.0-draft2;
+                import wasi:keyvalue/atomics@0.2.0-draft2;
+                import wasi:keyvalue/batch@0.2.0-draft2;
+            }",
+        world: "tidegate:keyvalue-draft2/host",
+        imports: { default: async | trappable },
+        with: {
+            "wasi:keyvalue/store.bucket": crate::imports::keyvalue::Bucket,
+            "wasi:keyvalue/atomics.cas": crate::imports::keyvalue::Cas,
+        },
+    });
+}

@@ -1,13 +1,15 @@
-//! What a manifest asks for and what it gets: connectors and configuration values.
+//! What a manifest asks for and what it gets: connectors, HTTP hosts and configuration values.
 //!
 //! In the default tenant the operator owns the directory, and the manifest grants. What another tenant's
 //! manifest asks for must be granted by the operator, which no configuration can do yet.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tidegate_event::Tenant;
 
 use crate::error::LoadError;
+use crate::imports::http::Destination;
 use crate::manifest::{ConfigValue, Located, Manifest, ManifestError, nearest};
 use crate::state::{Grants, is_named};
 
@@ -70,6 +72,24 @@ pub(crate) fn connectors(
         errors.push(at.error(connector, "connectors", message));
     }
     if errors.is_empty() { Ok(Grants::These(granted)) } else { Err(LoadError::Manifest(errors)) }
+}
+
+/// The hosts that HTTP requests may go to: those of `[http] allow`.
+///
+/// # Errors
+/// [`LoadError::Manifest`] naming each host that is not granted.
+pub(crate) fn http(at: &Place<'_>, manifest: &Manifest) -> Result<Arc<[Destination]>, LoadError> {
+    if at.is_operators() || manifest.http.is_empty() {
+        return Ok(manifest.http.iter().map(|wanted| wanted.value.1.clone()).collect());
+    }
+    let refused = |wanted: &Located<(String, Destination)>| {
+        let message = format!(
+            "{:?} is not granted to tenant {:?} in the operator's configuration",
+            wanted.value.0, at.tenant
+        );
+        at.error(wanted, "http.allow", message)
+    };
+    Err(LoadError::Manifest(manifest.http.iter().map(refused).collect()))
 }
 
 /// The values of `[config]`, with `env:` and `file:` resolved. No error shows a value.
@@ -153,6 +173,9 @@ mod tests {
         assert!(connectors(&at, &parse(""), &existing).unwrap().resolve("redis:pool1").is_err());
         let error = connectors(&at, &parse("connectors = [\"redis:pool1\"]"), &existing).unwrap_err();
         assert!(error.to_string().contains("not granted"), "{error}");
+        let error = http(&at, &parse("[http]\nallow = [\"a.example:443\"]")).unwrap_err().to_string();
+        assert!(error.contains("x.toml:2:10: http.allow: \"a.example:443\" is not granted"), "{error}");
+        assert!(http(&at, &parse("[http]\nallow = []")).unwrap().is_empty());
         let error = config(&at, &parse("[config]\nhome = \"env:HOME\"")).unwrap_err();
         assert!(error.to_string().contains("config.home: env: and file:"), "{error}");
     }

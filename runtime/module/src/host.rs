@@ -5,7 +5,8 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tidegate_event::{Control, DeadLetters, Hook, IdSource, Node, Storage, Tenant, TopicFilter};
+use tidegate_event::offline::Offline;
+use tidegate_event::{Control, DeadLetters, Hook, IdSource, KeyValue, Node, Storage, Tenant, TopicFilter};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::Linker;
@@ -19,6 +20,7 @@ use crate::error::{HostError, LoadError};
 use crate::exports::Exports;
 use crate::grants;
 use crate::imports;
+use crate::imports::http::{HttpClient, HttpConfig};
 use crate::instance::Blueprint;
 use crate::manifest::{HookEntry, Manifest, ManifestError};
 use crate::meters::Meters;
@@ -47,6 +49,10 @@ pub struct HostConfig {
     /// Makes the ids of messages that modules create: the broker's own source, or one of another node name.
     /// Two sources of one name could give the same id twice.
     pub ids: Arc<IdSource>,
+    /// Where modules' key-value pairs are kept. The default, which is nowhere, refuses every call.
+    pub state: Arc<dyn KeyValue>,
+    /// How modules reach HTTP servers.
+    pub http: HttpConfig,
     /// Where components are compiled.
     pub compiler: Compiler,
     /// What a compiler process may use.
@@ -80,6 +86,8 @@ impl HostConfig {
         Self {
             cache_dir: cache_dir.into(),
             ids,
+            state: Arc::new(Offline),
+            http: HttpConfig::default(),
             compiler: Compiler::default(),
             compiler_limits: CompilerLimits::default(),
             max_module_bytes: 128 << 20,
@@ -188,6 +196,8 @@ impl Host {
                 storage,
                 control,
                 dead_letters: config.dead_letters.clone(),
+                state: config.state.clone(),
+                http: Arc::new(HttpClient::new(config.http.clone())),
             },
             engines,
             linkers,
@@ -255,6 +265,7 @@ impl Host {
         let at = grants::Place { manifest: &files.manifest_name, dir: path.parent(), tenant };
         let granted = grants::connectors(&at, &manifest, &self.services.storage.connectors(tenant))?;
         let config = grants::config(&at, &manifest)?;
+        let http = grants::http(&at, &manifest)?;
 
         let progress = self.loads.begin(&files.name, files.wasm.len());
         let (Compiled { component, lane }, compile) = self.component(&files, &progress).await?;
@@ -278,6 +289,7 @@ impl Host {
             tenant: tenant.clone(),
             services: self.services.clone(),
             grants: granted,
+            http,
             config,
             ack: manifest.ack,
             limits: manifest.limits,

@@ -13,9 +13,9 @@
 //! | a guest computes, allocates, stores, publishes or writes too much | `budget`, `ticker`, `limiter`, `quota`, `output` |
 //! | it fails: is tried again, given up, its event kept | `policy`, `circuit`, `poison`, `dead_letter` |
 //!
-//! Guests are not trusted: they get no files, no network and no environment, every call is bounded in time,
+//! Guests are not trusted: they get no files, no environment and no network but the HTTP hosts that are granted, every call is bounded in time,
 //! memory, storage operations and output, and whatever a guest does hurts only the event it was called for.
-//! This crate knows the traits of `tidegate_event` and neither a socket nor a database driver.
+//! This crate knows the traits of `tidegate_event` and neither an MQTT socket nor a database driver.
 
 mod artefact;
 mod bindings;
@@ -60,6 +60,7 @@ pub use compile::{Compiler, CompilerLimits, compile_file};
 pub use directory::{CommandError, Commands, Directory, Failure, OnChange, Outcome, module_files};
 pub use error::{CallError, GuestFailure, HostError, Limit, LoadError};
 pub use host::{Host, HostConfig};
+pub use imports::http::{HttpConfig, Resolve};
 pub use inspect::{Inspection, Kind, Producer};
 pub use manifest::{ErrorPolicy, ManifestError};
 pub use module::{Answer, Loading, Module, ModuleStats, TrialReport};

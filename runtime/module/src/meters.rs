@@ -103,6 +103,13 @@ pub(crate) fn mandatory_failed(tenant: &str, count: usize) {
     gauge!("tidegate_module_mandatory_failed", "tenant" => tenant.to_owned()).set(count);
 }
 
+/// Counts an HTTP request of `module`: `answered`, `denied` (not in the manifest), `prohibited` (no permitted address),
+/// `timeout` or `failed`.
+pub(crate) fn http_request(module: &str, result: &'static str) {
+    counter!("tidegate_module_http_requests_total", "module" => module.to_owned(), "result" => result)
+        .increment(1);
+}
+
 /// Records the time from the change of a file to the moment its new version serves.
 pub(crate) fn swapped(module: &str, seconds: f64) {
     histogram!("tidegate_module_swap_seconds", "module" => module.to_owned()).record(seconds);

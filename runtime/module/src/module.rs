@@ -217,8 +217,7 @@ impl Module {
     /// What the policy makes of the event. A dead letter it asks for is on disk by then.
     pub async fn handle(&self, scope: &Scope) -> Result<Answer, Settled> {
         if self.trial.is_divided()
-            && let Some(other) =
-                self.elsewhere(scope, |before, scope| Box::pin(async move { before.handle(scope).await }))
+            && let Some(other) = self.elsewhere(scope, Self::boxed_handle)
         {
             return other.await;
         }
@@ -246,8 +245,7 @@ impl Module {
     /// [`CallError`] of the last attempt: [`Self::policy`] says what to do.
     pub async fn call(&self, scope: &Scope) -> Result<Answer, CallError> {
         if self.trial.is_divided()
-            && let Some(other) =
-                self.elsewhere(scope, |before, scope| Box::pin(async move { before.call(scope).await }))
+            && let Some(other) = self.elsewhere(scope, Self::boxed_call)
         {
             return other.await;
         }
@@ -264,11 +262,20 @@ impl Module {
         }
         match Box::pin(self.recover(scope, started, first)).await {
             Err(Failed { error: CallError::Replaced, .. }) => match self.heir(scope) {
-                Some(next) => Box::pin(next.call(scope)).await,
+                Some(next) => next.clone().boxed_call(scope).await,
                 None => Ok(Answer::pass()),
             },
             outcome => outcome.map_err(|failed| failed.error),
         }
+    }
+
+    // Named functions of their own: an async function cannot see that its own future may be sent.
+    fn boxed_handle(self: Arc<Self>, scope: &Scope) -> BoxFuture<'_, Result<Answer, Settled>> {
+        Box::pin(async move { self.handle(scope).await })
+    }
+
+    fn boxed_call(self: Arc<Self>, scope: &Scope) -> BoxFuture<'_, Result<Answer, CallError>> {
+        Box::pin(async move { self.call(scope).await })
     }
 
     /// The answer to an event of a version on trial that is not this one's: `ask` asks the version before.
@@ -293,7 +300,7 @@ impl Module {
         match self.recover(scope, started, first).await {
             Ok(answer) => Ok(answer),
             Err(Failed { error: CallError::Replaced, .. }) => match self.heir(scope) {
-                Some(next) => Box::pin(next.handle(scope)).await,
+                Some(next) => next.clone().boxed_handle(scope).await,
                 None => Ok(Answer::pass()),
             },
             Err(failed) => Err(self.settle(scope, failed).await),

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use tidegate_event::{
-    AckLevel, Control, DeadLetters, Hook, IdSource, Node, Scope, Storage, StorageError, Tenant,
+    AckLevel, Control, DeadLetters, Hook, IdSource, KeyValue, Node, Scope, Storage, StorageError, Tenant,
 };
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
+use crate::imports::http::{Destination, HttpClient, Outgoing};
 use crate::limiter::Limiter;
 use crate::manifest::Limits;
 use crate::meters::Meters;
@@ -24,6 +26,8 @@ pub(crate) struct Services {
     pub(crate) control: Arc<dyn Control>,
     /// Absent: events that end as dead letters are refused instead.
     pub(crate) dead_letters: Option<Arc<dyn DeadLetters>>,
+    pub(crate) state: Arc<dyn KeyValue>,
+    pub(crate) http: Arc<HttpClient>,
 }
 
 /// What the instances of one module version share.
@@ -32,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) tenant: Tenant,
     pub(crate) services: Services,
     pub(crate) grants: Grants,
+    /// Where it may send HTTP requests.
+    pub(crate) http: Arc<[Destination]>,
     pub(crate) config: Vec<(String, String)>,
     pub(crate) ack: AckLevel,
     pub(crate) limits: Limits,
@@ -94,7 +100,11 @@ pub(crate) struct State {
     pub(crate) limiter: Limiter,
     pub(crate) output: Arc<Output>,
     wasi: WasiCtx,
-    table: ResourceTable,
+    pub(crate) table: ResourceTable,
+    /// Made when the guest first uses `wasi:http`.
+    http: Option<Box<Outgoing>>,
+    /// Bytes of values in the guest's handles for compare-and-swap.
+    pub(crate) seen_bytes: usize,
 }
 
 impl State {
@@ -119,6 +129,8 @@ impl State {
             output,
             wasi,
             table: ResourceTable::new(),
+            http: None,
+            seen_bytes: 0,
             shared,
         }
     }
@@ -129,6 +141,9 @@ impl State {
         self.limiter.forget_denied();
         self.storage_ops = 0;
         self.publishes = 0;
+        if let Some(http) = &mut self.http {
+            http.begin();
+        }
         self.hook = Some(scope.event.hook());
         // Five shared counters go up and down for a copy of the scope: not for guests that cannot use it.
         self.call = self.shared.asks_about_events.then(|| Call { number, scope: scope.clone() });
@@ -189,6 +204,13 @@ impl State {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let http = self.http.get_or_insert_with(|| Box::new(Outgoing::new(&self.shared)));
+        http.view(&mut self.table)
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Config {
     pub modules_dir: PathBuf,
     /// How modules are compiled and run; [`Self::host_config`] completes it.
     pub(crate) host: HostConfig,
+    /// Bytes of key-value pairs that a module may keep.
+    pub(crate) max_state_bytes: u64,
     /// Limits of the stores; [`Self::store_options`] completes it.
     pub(crate) store: StoreOptions,
     /// Directory of `.conf` files.
@@ -97,6 +99,7 @@ impl Default for Config {
                 compiler: Compiler::Child { program: this_program() },
                 ..HostConfig::new("", Arc::new(IdSource::new(&Node::default())))
             },
+            max_state_bytes: 64 << 20,
             store: StoreOptions::default(),
             conf_dir: "./conf.d".into(),
             data_dir: "./data".into(),

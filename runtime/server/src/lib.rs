@@ -18,6 +18,7 @@ pub mod modules;
 pub mod run;
 mod signals;
 mod sql;
+pub mod state;
 pub mod status;
 pub mod telemetry;
 mod try_module;

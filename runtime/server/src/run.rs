@@ -25,6 +25,7 @@ use crate::control::{ControlSocket, Controls};
 use crate::data_dir::DataDir;
 use crate::logging::module_lines::ModuleLines;
 use crate::signals::Signals;
+use crate::state::State;
 use crate::status::{Phase, Status};
 use crate::{backends, cli, logging, telemetry};
 
@@ -212,8 +213,11 @@ impl Parts {
 
         let letters =
             LetterFile::new(data.path().join("module-dead-letters.jsonl"), config.store.dead_letter_bytes);
+        let state = State::open(&data.path().join("state"), config.max_state_bytes)
+            .map_err(|error| Failed::at("state of modules", &error))?;
         let host_config = HostConfig {
             dead_letters: Some(Arc::new(letters)),
+            state,
             ..config.host_config(data.path().join("cache"), broker.ids())
         };
         let host = Host::new(host_config, node, stores.clone(), broker.control())

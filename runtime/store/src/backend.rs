@@ -7,6 +7,7 @@ use tidegate_event::{BoxFuture, Message, Rows, SqlValue, StorageError, TopicFilt
 
 use crate::config::{HookLine, PoolConfig};
 use crate::operation::Operation;
+use crate::pairs::Pairs;
 use crate::statement::Template;
 
 /// Why a database call failed, by what the caller can do.
@@ -148,6 +149,11 @@ pub trait Backend: Send + Sync + 'static {
         statement: &'a str,
         params: Vec<Vec<SqlValue>>,
     ) -> BoxFuture<'a, Result<u64, BackendError>>;
+
+    /// The database as a place for key-value pairs, if it is one for guests.
+    fn pairs(&self) -> Option<&dyn Pairs> {
+        None
+    }
 
     /// Lets the database check a custom statement without running it.
     fn prepare<'a>(&'a self, statement: &'a Template) -> BoxFuture<'a, Result<(), BackendError>>;

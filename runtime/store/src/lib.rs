@@ -10,7 +10,8 @@
 //! * [`config`] turns the documents' `.conf` files and `tidegate.toml` into one model and reports every error.
 //! * [`statement`] compiles statements with `${...}` variables into statements with bound parameters.
 //! * [`actions`] holds the built-in functions; [`actions::reference`] lists them.
-//! * [`backend`] is what a database must be able to do: typed operations in batches and a few reads.
+//! * [`backend`] is what a database must be able to do: typed operations in batches and a few reads; [`pairs`] what it
+//!   may be able to do besides, for guests.
 //! * `writer` batches, retries, isolates poison and bounds memory.
 //! * [`sqlite`] is the embedded back end.
 //!
@@ -24,6 +25,7 @@ mod dead_letter;
 mod letter_file;
 mod metrics;
 pub mod operation;
+pub mod pairs;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod statement;

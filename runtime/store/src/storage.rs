@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use tidegate_event::{
-    AckLevel, ActionOptions, BoxFuture, Rows, Scope, SqlValue, Storage, StorageError, Tenant,
+    AckLevel, ActionOptions, BoxFuture, KeyValue, Rows, Scope, SqlValue, Storage, StorageError, Tenant,
 };
 use tokio::task::JoinSet;
 
 use crate::actions::{self, run_function, run_statements};
 use crate::connector::Connector;
+use crate::pairs::ConnectorPairs;
 use crate::statement::{Template, check_direct};
 use crate::stores::Stores;
 
@@ -20,7 +21,7 @@ fn invalid(error: impl ToString) -> StorageError {
 /// Makes a call in a task of its own. A guest's future may be left without being polled for any time: the call must not
 /// hold a connection or memory of the budget, or the first place in the queue for one, meanwhile. Dropping the future
 /// ends the call, which then gives back what it has.
-async fn apart<T: Send + 'static>(
+pub(crate) async fn apart<T: Send + 'static>(
     connector: &Connector,
     call: BoxFuture<'static, T>,
 ) -> Result<T, StorageError> {
@@ -125,6 +126,10 @@ impl Storage for Stores {
             let result = apart(connector, Box::pin(call)).await?;
             result.map_err(|error| error.into_storage(&connector.name))
         })
+    }
+
+    fn key_value(&self, _tenant: &Tenant, connector: &str) -> Result<Arc<dyn KeyValue>, StorageError> {
+        Ok(Arc::new(ConnectorPairs::of(self.connector(connector)?)?))
     }
 
     fn connectors(&self, _tenant: &Tenant) -> Vec<String> {

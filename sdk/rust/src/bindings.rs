@@ -17,6 +17,22 @@ pub mod imports {
     });
 }
 
+/// Standard interfaces whose types hold handles, which have no equality.
+pub mod standard {
+    wit_bindgen::generate!({
+        inline: "package tidegate:sdk-standard;
+            world standard {
+                import wasi:keyvalue/store@0.2.0-draft2;
+                import wasi:keyvalue/atomics@0.2.0-draft2;
+                import wasi:keyvalue/batch@0.2.0-draft2;
+                import wasi:http/outgoing-handler@0.2.0;
+            }",
+        world: "tidegate:sdk-standard/standard",
+        path: ["wit/wasi-keyvalue-draft2", "wit/wasi-io", "wit/wasi-clocks", "wit/wasi-http"],
+        generate_all,
+    });
+}
+
 /// One module a world: the trait of the interface it exports and the macro that exports it.
 macro_rules! worlds {
     ($($module:ident = $world:literal { $($with:tt)* })*) => {$(

@@ -2,6 +2,8 @@
 
 use crate::bindings::imports::wasi::config::store::Error as ConfigError;
 use crate::client_control::ControlError;
+use crate::http::HttpError;
+use crate::keyvalue::KeyValueError;
 use crate::{HookError, StorageError};
 
 impl HookError {
@@ -91,6 +93,23 @@ impl From<ControlError> for HookError {
             ControlError::Busy => Self::retry("the broker's queue is full"),
             ControlError::Stopping => Self::retry("the broker is stopping"),
         }
+    }
+}
+
+impl From<KeyValueError> for HookError {
+    fn from(error: KeyValueError) -> Self {
+        match error {
+            KeyValueError::NoSuchStore => Self::failed("no such bucket"),
+            KeyValueError::AccessDenied => Self::failed("access to the bucket is not granted"),
+            // The standard has one case for all else; that the store is away is the one which passes.
+            KeyValueError::Other(why) => Self::Retry(why),
+        }
+    }
+}
+
+impl From<HttpError> for HookError {
+    fn from(error: HttpError) -> Self {
+        if error.is_retryable() { Self::Retry(error.to_string()) } else { Self::Failed(error.to_string()) }
     }
 }
 

@@ -28,6 +28,7 @@
 //! * [`actions`] runs the built-in storage functions (`on_message_publish` ...) and statements with `${...}`
 //!   variables for the event at hand; they join its acknowledgement.
 //! * [`sql`] runs statements with typed parameters and reads rows.
+//! * [`keyvalue`] keeps pairs that survive a restart of the broker; [`http`] sends requests to granted hosts.
 //! * [`client_control`] publishes, delivers, subscribes, unsubscribes and disconnects.
 //! * [`context`] answers rarer questions about the event; [`config`] reads the manifest's `[config]` table.
 //! * [`info!`](crate::info) and its siblings write to the broker's log.
@@ -59,6 +60,8 @@ pub mod context;
 mod error;
 mod event;
 mod export;
+pub mod http;
+pub mod keyvalue;
 pub mod log;
 mod message;
 pub mod reason;

@@ -4,6 +4,8 @@ mod actions;
 mod client_control;
 mod config;
 mod context;
+pub(crate) mod http;
+pub(crate) mod keyvalue;
 mod logging;
 mod offered;
 mod raw;
@@ -12,13 +14,14 @@ mod sql;
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
-use crate::bindings::{tidegate, wasi};
+use crate::bindings::{keyvalue_draft, keyvalue_draft2, tidegate, wasi};
 use crate::state::State;
 use tidegate_encode::Lane;
 
 pub(crate) use offered::{asks_about_events, explain, unknown};
 
-/// The linker with everything a guest of `lane` may import: the contract, WASI 0.2, and WASI 0.3 where the engine can.
+/// The linker with everything a guest of `lane` may import: the contract, WASI 0.2 with key-value pairs and HTTP, and WASI
+/// 0.3 where the engine can.
 ///
 /// # Errors
 /// wasmtime's, when two interfaces have one name: a mistake in this function.
@@ -41,5 +44,18 @@ pub(crate) fn linker(engine: &Engine, lane: Lane) -> wasmtime::Result<Linker<Sta
         &mut link.instance(offered::CONFIG_DRAFT)?,
         |state| state,
     )?;
+    {
+        use keyvalue_draft::wasi::keyvalue::{atomics, batch, store};
+        store::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+        atomics::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+        batch::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+    }
+    {
+        use keyvalue_draft2::wasi::keyvalue::{atomics, batch, store};
+        store::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+        atomics::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+        batch::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+    }
+    http::add_to_linker(link)?;
     Ok(linker)
 }

@@ -13,6 +13,16 @@ pub(super) const CONFIG_DRAFT: &str = "wasi:config/store@0.2.0-draft";
 
 const CONFIG: &[&str] = &["get", "get-all"];
 
+const KEYVALUE_STORE: &[&str] = &[
+    "open",
+    "[method]bucket.get",
+    "[method]bucket.set",
+    "[method]bucket.delete",
+    "[method]bucket.exists",
+    "[method]bucket.list-keys",
+];
+const KEYVALUE_BATCH: &[&str] = &["get-many", "set-many", "delete-many"];
+
 /// Interfaces of the contract with their functions.
 const CONTRACT: &[(&str, &[&str])] = &[
     ("tidegate:broker/context@0.1.0", &["message-property", "correlation-data", "client", "tenant", "node"]),
@@ -25,6 +35,12 @@ const CONTRACT: &[(&str, &[&str])] = &[
     ("wasi:config/store@0.2.0-rc.1", CONFIG),
     (CONFIG_DRAFT, CONFIG),
     ("wasi:logging/logging@0.1.0-draft", &["log"]),
+    ("wasi:keyvalue/store@0.2.0-draft", KEYVALUE_STORE),
+    ("wasi:keyvalue/atomics@0.2.0-draft", &["increment"]),
+    ("wasi:keyvalue/batch@0.2.0-draft", KEYVALUE_BATCH),
+    ("wasi:keyvalue/store@0.2.0-draft2", KEYVALUE_STORE),
+    ("wasi:keyvalue/atomics@0.2.0-draft2", &["[static]cas.new", "[method]cas.current", "increment", "swap"]),
+    ("wasi:keyvalue/batch@0.2.0-draft2", KEYVALUE_BATCH),
 ];
 
 /// Interfaces of WASI 0.2 with functions, as wasmtime offers them.
@@ -41,6 +57,8 @@ const WASI: &[&str] = &[
     "wasi:clocks/wall-clock@0.2.12",
     "wasi:filesystem/preopens@0.2.12",
     "wasi:filesystem/types@0.2.12",
+    "wasi:http/outgoing-handler@0.2.12",
+    "wasi:http/types@0.2.12",
     "wasi:io/error@0.2.12",
     "wasi:io/poll@0.2.12",
     "wasi:io/streams@0.2.12",
@@ -149,7 +167,7 @@ mod tests {
     use tidegate_encode::Lane;
 
     /// A function of each interface of `WASI`, in the same order.
-    const WASI_FUNCTIONS: [&str; 24] = [
+    const WASI_FUNCTIONS: [&str; 26] = [
         "get-environment",
         "exit",
         "get-stderr",
@@ -162,6 +180,8 @@ mod tests {
         "now",
         "get-directories",
         "[method]descriptor.sync",
+        "handle",
+        "[constructor]fields",
         "[method]error.to-debug-string",
         "poll",
         "[method]input-stream.read",
@@ -194,14 +214,29 @@ mod tests {
         for (name, functions) in CONTRACT {
             let (package, interface) = base(name).split_once('/').unwrap();
             let dir = match package.split_once(':').unwrap() {
+                ("wasi", "keyvalue") if version(name) == "0.2.0-draft2" => "wasi-keyvalue-draft2".to_owned(),
                 ("wasi", package) => format!("wasi-{package}"),
                 (_, package) => package.to_owned(),
             };
             let text = std::fs::read_to_string(wit.join(dir).join(format!("{interface}.wit"))).unwrap();
-            let declared: Vec<_> = text
-                .lines()
-                .filter_map(|line| line.trim().split_once(": func(").map(|(function, _)| function))
-                .collect();
+            let mut resource = None;
+            let mut declared = Vec::new();
+            for line in text.lines().map(str::trim) {
+                if let Some((opened, _)) =
+                    line.strip_prefix("resource ").and_then(|rest| rest.split_once(' '))
+                {
+                    resource = Some(opened);
+                } else if line == "}" {
+                    resource = None;
+                } else if let Some((function, kind)) = line.split_once(": ") {
+                    match (kind.starts_with("static func("), kind.starts_with("func("), resource) {
+                        (true, _, Some(resource)) => declared.push(format!("[static]{resource}.{function}")),
+                        (_, true, Some(resource)) => declared.push(format!("[method]{resource}.{function}")),
+                        (_, true, None) => declared.push(function.to_owned()),
+                        _ => {}
+                    }
+                }
+            }
             assert_eq!(declared, *functions, "{name}");
         }
     }

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tidegate_event::{AckLevel, Hook, TopicFilter, TopicName};
 
+use crate::imports::http::Destination;
+
 pub(crate) use read::nearest;
 
 use crate::rollout::Rollout;
@@ -59,6 +61,8 @@ pub(crate) struct Manifest {
     pub(crate) mandatory: bool,
     /// `[config]`.
     pub(crate) config: Vec<(String, Located<ConfigValue>)>,
+    /// `[http] allow`: each host as written and as read.
+    pub(crate) http: Vec<Located<(String, Destination)>>,
     /// `[instances]`.
     pub(crate) instances: Instances,
     /// `[limits]`.
@@ -172,6 +176,8 @@ pub(crate) struct Limits {
     pub(crate) hostcall_bytes: usize,
     /// Resources (streams, pollables ...) that an instance holds.
     pub(crate) handles: usize,
+    /// Bytes of bodies of HTTP requests per event, and as many of responses.
+    pub(crate) http_bytes: u64,
 }
 
 impl Default for Limits {
@@ -187,6 +193,7 @@ impl Default for Limits {
             // A guest's memory limit is far below what a message may have by the protocol, 256 MiB.
             hostcall_bytes: 64 << 20,
             handles: 10_000,
+            http_bytes: 8 << 20,
         }
     }
 }
@@ -254,6 +261,7 @@ pub(crate) mod keys {
         "table_elements",
         "storage_ops",
         "log_bytes",
+        "http_bytes",
         "publishes",
         "hostcall_bytes",
         "handles",
@@ -261,6 +269,7 @@ pub(crate) mod keys {
     pub(crate) const ROLLOUT: &[&str] = &["canary", "promote_after", "rollback_error_rate"];
     pub(crate) const ON_ERROR: &[&str] =
         &["policy", "retries", "backoff", "then", "dead_letter_topic", "poison_after"];
+    pub(crate) const HTTP: &[&str] = &["allow"];
 }
 
 impl Manifest {
@@ -326,6 +335,9 @@ mod tests {
             publishes = 3
             hostcall_bytes = "2MiB"
             handles = 12
+            http_bytes = "1MiB"
+            [http]
+            allow = ["api.example.com:443", "http://10.0.0.5:8080"]
             [on_error]
             policy = "retry"
             retries = 2
@@ -348,6 +360,9 @@ mod tests {
         assert_eq!(manifest.instances.recycle_memory, Some(16 << 20));
         assert_eq!(manifest.limits.timeout, Duration::from_secs(2));
         assert_eq!((manifest.limits.storage_ops, manifest.limits.log_bytes), (7, 1_024));
+        assert_eq!(manifest.limits.http_bytes, 1 << 20);
+        let http: Vec<_> = manifest.http.iter().map(|host| host.value.0.as_str()).collect();
+        assert_eq!(http, ["api.example.com:443", "http://10.0.0.5:8080"]);
         let limits = manifest.limits;
         assert_eq!((limits.publishes, limits.hostcall_bytes, limits.handles), (3, 2 << 20, 12));
         let on_error = manifest.on_error;
@@ -428,13 +443,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_yet_says_so() {
-        for (text, part) in [("[http]\nallow = []", "http: not supported yet")] {
-            assert!(errors(text).iter().any(|e| e.contains(part)), "{text}: {:?}", errors(text));
-        }
-    }
-
-    #[test]
     fn a_rollout_is_read_and_its_mistakes_are_named() {
         let text = "[rollout]\ncanary = 10\npromote_after = \"10m\"\nrollback_error_rate = 0.05";
         let rollout = Manifest::parse("x.toml", text).unwrap().rollout;
@@ -481,6 +489,17 @@ mod tests {
         ] {
             assert_eq!(errors(&format!("[rollout]\n{text}")), [error]);
         }
+    }
+
+    #[test]
+    fn hosts_are_located() {
+        assert_eq!(
+            errors("[http]\nalow = []\nallow = [\"a.example:443\", \"b.example\"]"),
+            [
+                "x.toml:2:1: http.alow: unknown key; did you mean \"allow\"?",
+                "x.toml:3:27: http.allow: \"b.example\": the port is missing: write HOST:443",
+            ]
+        );
     }
 
     #[test]

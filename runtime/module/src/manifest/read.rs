@@ -11,6 +11,8 @@ use tidegate_event::{AckLevel, Hook, TopicFilter, TopicName};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::imports::http::Destination;
+
 use super::{
     ConfigValue, ErrorPolicy, HookEntry, Located, MAX_TABLE_ELEMENTS, Manifest, ManifestError, Mode,
     Priority, keys,
@@ -141,7 +143,7 @@ impl Reader<'_> {
                 "limits" => self.limits(value, manifest),
                 "on_error" => self.on_error(value, manifest),
                 "rollout" => self.rollout(value, manifest),
-                "http" => self.error(&key.span(), name, "not supported yet"),
+                "http" => self.http(value, manifest),
                 _ => self.unknown(&key.span(), name, name, "key", keys::ROOT),
             }
         }
@@ -262,7 +264,27 @@ impl Reader<'_> {
                     into.hostcall_bytes = self.size(&path, value).unwrap_or(into.hostcall_bytes);
                 }
                 "handles" => self.count(&path, value, 1, MAX_HANDLES, &mut into.handles),
+                "http_bytes" => {
+                    into.http_bytes = self.size(&path, value).map_or(into.http_bytes, |bytes| bytes as u64);
+                }
                 _ => self.unknown(&key.span(), &path, name, "key", keys::LIMITS),
+            }
+        }
+    }
+
+    fn http(&mut self, value: &Value<'_>, manifest: &mut Manifest) {
+        for (key, value) in self.table("http", value).into_iter().flatten() {
+            let name = key.get_ref().as_ref();
+            let path = format!("http.{name}");
+            if name != "allow" {
+                self.unknown(&key.span(), &path, name, "key", keys::HTTP);
+                continue;
+            }
+            for (span, text) in self.texts(&path, value).unwrap_or_default() {
+                match Destination::parse(text) {
+                    Ok(host) => manifest.http.push(self.located(&span, (text.to_owned(), host))),
+                    Err(error) => self.error(&span, &path, format!("{text:?}: {error}")),
+                }
             }
         }
     }

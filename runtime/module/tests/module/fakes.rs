@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tidegate_event::{
-    AckError, AckLevel, AckPart, ActionOptions, BoxFuture, Control, ControlError, DeadLetters, Message, QoS,
-    ReasonCode, Rows, Scope, SqlValue, Storage, StorageError, Tenant, TopicFilter,
+    AckError, AckLevel, AckPart, ActionOptions, BoxFuture, Control, ControlError, DeadLetters, KeyValue,
+    Message, QoS, ReasonCode, Rows, Scope, SqlValue, Storage, StorageError, Tenant, TopicFilter,
 };
 use tokio::sync::Notify;
 
@@ -24,6 +24,8 @@ pub struct FakeStorage {
     pub called: Notify,
     /// Whether parts are completed at once.
     pub at_once: Mutex<bool>,
+    /// The key-value pairs of `fake:pool`, if it has any.
+    pub pairs: Mutex<Option<Arc<dyn KeyValue>>>,
     /// Whether being asked for connectors, as every load does, panics.
     pub panics: AtomicBool,
 }
@@ -144,6 +146,16 @@ impl Storage for FakeStorage {
     ) -> BoxFuture<'a, Result<u64, StorageError>> {
         self.asked.lock().push(format!("{connector} {tenant} {statement} {params:?}"));
         Box::pin(async move { Ok(params.len() as u64) })
+    }
+
+    fn key_value(&self, tenant: &Tenant, connector: &str) -> Result<Arc<dyn KeyValue>, StorageError> {
+        match (connector, self.pairs.lock().clone()) {
+            ("fake:pool", Some(pairs)) => Ok(pairs),
+            (known, _) if self.connectors(tenant).iter().any(|name| name == known) => {
+                Err(StorageError::InvalidArgument(format!("{known} does not serve wasi:keyvalue")))
+            }
+            (other, _) => Err(StorageError::NoSuchConnector(other.into())),
+        }
     }
 
     fn connectors(&self, _: &Tenant) -> Vec<String> {

@@ -99,6 +99,8 @@ keys! {
     modules.max_instances: Count<1> => host.max_instances;
     /// Most memory a manifest may grant an instance.
     modules.max_memory_bytes: Size => host.max_memory_bytes;
+    /// Key-value pairs (`wasi:keyvalue`) that one module may keep on this node: names of buckets, keys and values.
+    modules.max_state_bytes: Size => max_state_bytes;
     /// How long changes of the directory are gathered before files are loaded. A saved file serves no sooner: a few
     /// milliseconds after that when its compiled form is in the cache, else when it is compiled.
     modules.debounce: Span => host.debounce;
@@ -127,7 +129,7 @@ keys! {
     /// `module-dead-letters.jsonl` for events that a module could not handle.
     store.dead_letter_bytes: Size => store.dead_letter_bytes;
 
-    /// Directory of the embedded database, the artefact cache and dead letters. Made with mode 0700. One
+    /// Directory of the embedded database, the state of modules, the artefact cache and dead letters. Made with mode 0700. One
     /// running process at a time may use it. `--data` overrides it.
     data.dir: Path => data_dir;
 

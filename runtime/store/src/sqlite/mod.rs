@@ -2,6 +2,7 @@
 
 mod connection;
 mod error;
+mod pairs;
 mod read;
 mod rows;
 mod value;
@@ -21,6 +22,7 @@ use crate::backend::{
 };
 use crate::config::{OptionValue, PoolConfig};
 use crate::operation::Operation;
+use crate::pairs::Pairs;
 use crate::statement::{Template, changes_rows};
 use connection::{Connection, File, Readers};
 use value::Params;
@@ -307,6 +309,10 @@ impl Backend for Sqlite {
             };
             self.transaction(write).await
         })
+    }
+
+    fn pairs(&self) -> Option<&dyn Pairs> {
+        Some(self)
     }
 
     fn prepare<'a>(&'a self, statement: &'a Template) -> BoxFuture<'a, Result<(), BackendError>> {

@@ -1,4 +1,4 @@
--- Tables of the embedded back end: the MySQL tables of document 003, names and meaning exactly.
+-- Tables of the embedded back end: the MySQL tables of document 003, names and meaning exactly, and one more.
 --
 -- Types are SQLite's: times are UTC text `YYYY-MM-DD HH:MM:SS`, as MySQL prints them. SQLite does not enforce the
 -- lengths of varchar(N): longer client ids and topics than the documents' columns are stored, not refused.
@@ -62,3 +62,9 @@ CREATE TABLE IF NOT EXISTS mqtt_acked (
   created  timestamp NULL DEFAULT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS mqtt_acked_key ON mqtt_acked (clientid, topic);
+
+-- Not one of document 003's: key-value pairs of modules (wasi:keyvalue).
+CREATE TABLE IF NOT EXISTS mqtt_kv (
+  k varchar(1024) NOT NULL PRIMARY KEY,
+  v blob NOT NULL                                 -- text where it is text, as payloads are
+);

@@ -52,6 +52,8 @@ macro_rules! contract {
                 messages::keep_latest_keeps_one_message_a_topic,
                 messages::acked_delete_forgets_positions,
                 messages::rows_of_other_writers_are_delivered_and_acked,
+                pairs::pairs_are_set_read_listed_and_deleted,
+                pairs::pairs_are_counted_and_swapped_one_after_the_other,
                 retained::a_retained_message_is_replaced_and_deleted,
                 retained::a_look_up_finds_what_the_filter_matches,
                 retained::a_large_look_up_goes_on_in_a_backlog,

@@ -2,5 +2,6 @@
 
 pub(crate) mod clients;
 pub(crate) mod messages;
+pub(crate) mod pairs;
 pub(crate) mod retained;
 pub(crate) mod statements;

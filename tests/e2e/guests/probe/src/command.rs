@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Run,
     /// As `Run`, waiting for the store.
     RunWait,
+    /// Add one to the module's own pair `REST`, and replace the payload with the sum.
+    Count,
     /// Replace the payload with what the context says.
     Context,
     /// Replace the payload with the version of the build.
@@ -55,7 +57,7 @@ pub(crate) enum Command {
 
 impl Command {
     /// Every verb with its command.
-    pub(crate) const ALL: [(&'static str, Self); 23] = [
+    pub(crate) const ALL: [(&'static str, Self); 24] = [
         ("pass", Self::Pass),
         ("drop", Self::Drop),
         ("reject", Self::Reject),
@@ -77,6 +79,7 @@ impl Command {
         ("execute-refused", Self::ExecuteRefused),
         ("run", Self::Run),
         ("run-wait", Self::RunWait),
+        ("count", Self::Count),
         ("context", Self::Context),
         ("version", Self::Version),
     ];

@@ -4,6 +4,7 @@ mod command;
 
 use command::{Command, two_of, upper_case};
 use tidegate_sdk::config::{self, Config};
+use tidegate_sdk::keyvalue::Bucket;
 use tidegate_sdk::{
     Client, Delivery, Event, HookError, Message, Qos, Result, Subscription, Verdict, actions, client_control,
     context, export, info, params, reason, sql,
@@ -109,6 +110,10 @@ fn published(event: Event, client: Option<Client>, message: Message) -> Result<V
         Command::ExecuteRefused => actions::execute(event, &connector()?, &[REFUSED])?,
         Command::Run => actions::run(event, &connector()?, "on_message_store")?,
         Command::RunWait => actions::run_wait(event, &connector()?, "on_message_store")?,
+        Command::Count => {
+            let sum = Bucket::own()?.increment(rest, 1)?;
+            return Ok(Verdict::Replace(message.with_payload(sum.to_string())));
+        }
         Command::Context => return Ok(Verdict::Replace(message.with_payload(facts(event)))),
         Command::Version => return Ok(Verdict::Replace(message.with_payload(version()))),
     }

@@ -1,0 +1,248 @@
+//! The one thread that changes the embedded state: whatever waits is one batch with one fsync.
+//!
+//! Because nothing else writes, a change that depends on a value (increment, compare-and-swap, the quota) needs no
+//! lock: it sees the database and what the same batch has changed before it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics::counter;
+use tidegate_event::key_value::add;
+use tidegate_event::{Space, StorageError, Swap};
+use tokio::sync::{mpsc, oneshot};
+
+use super::disk::{Database, Disk, guarded, unavailable};
+use super::key;
+
+/// Requests of one batch.
+const BATCH_REQUESTS: usize = 1_024;
+/// Bytes of one batch, as soon as they are more it is full.
+const BATCH_BYTES: usize = 8 << 20;
+/// After a failure nothing is tried for so long: a full disk is not filled faster by trying.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is to change.
+pub(super) enum Change {
+    Set(Vec<(String, Vec<u8>)>),
+    Delete(Vec<String>),
+    Increment { key: String, delta: i64 },
+    Swap { key: String, expected: Option<Vec<u8>>, value: Vec<u8> },
+}
+
+impl Change {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Set(pairs) => pairs.iter().map(|(key, value)| key.len() + value.len()).sum(),
+            Self::Delete(keys) => keys.iter().map(String::len).sum(),
+            Self::Increment { key, .. } => key.len(),
+            Self::Swap { key, value, .. } => key.len() + value.len(),
+        }
+    }
+}
+
+/// What became of a change.
+pub(super) enum Outcome {
+    Done,
+    Sum(i64),
+    Swap(Swap),
+}
+
+/// A change and who waits for it.
+pub(super) struct Request {
+    pub(super) space: Space,
+    pub(super) change: Change,
+    pub(super) answer: oneshot::Sender<Result<Outcome, StorageError>>,
+}
+
+/// Commits what comes in until nobody can send any more. `quota` is in bytes a module.
+pub(super) fn run(disk: &Arc<Disk>, mut queue: mpsc::Receiver<Request>, quota: u64) {
+    let mut rest_until: Option<(Instant, String)> = None;
+    while let Some(first) = queue.blocking_recv() {
+        let mut bytes = first.change.bytes();
+        let mut requests = vec![first];
+        while requests.len() < BATCH_REQUESTS && bytes < BATCH_BYTES {
+            let Ok(next) = queue.try_recv() else { break };
+            bytes += next.change.bytes();
+            requests.push(next);
+        }
+        if let Some((until, reason)) = &rest_until
+            && Instant::now() < *until
+        {
+            refuse(requests, reason);
+            continue;
+        }
+        rest_until = commit(disk, requests, quota).err().map(|reason| {
+            tracing::error!("the embedded state cannot be written: {reason}");
+            disk.close();
+            (Instant::now() + PAUSE, reason)
+        });
+    }
+}
+
+fn refuse(requests: Vec<Request>, reason: &str) {
+    counter!("tidegate_server_state_failed_total").increment(requests.len() as u64);
+    for request in requests {
+        // Nobody waits any more when the guest has run out of time.
+        drop(request.answer.send(Err(unavailable(reason))));
+    }
+}
+
+/// Applies `requests` in one batch and answers them; the error is the database's.
+fn commit(disk: &Disk, requests: Vec<Request>, quota: u64) -> Result<(), String> {
+    let mut waiting = Vec::with_capacity(requests.len());
+    let mut unapplied = requests.into_iter();
+    let done = disk.write(|database| {
+        let mut batch = Batch::new(database, quota);
+        for Request { space, change, answer } in unapplied.by_ref() {
+            waiting.push((answer, batch.apply(&space, change)));
+        }
+        batch.commit()
+    });
+    if let Err(reason) = &done {
+        refuse(unapplied.collect(), reason);
+    }
+    for (answer, outcome) in waiting {
+        let outcome = match &done {
+            Ok(()) => outcome,
+            Err(reason) => {
+                counter!("tidegate_server_state_failed_total").increment(1);
+                Err(unavailable(reason))
+            }
+        };
+        drop(answer.send(outcome));
+    }
+    done
+}
+
+/// Changes that are not committed yet. `None` is a deletion.
+struct Batch<'d> {
+    database: &'d Database,
+    quota: u64,
+    pairs: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    usage: HashMap<Vec<u8>, u64>,
+}
+
+impl<'d> Batch<'d> {
+    fn new(database: &'d Database, quota: u64) -> Self {
+        Self { database, quota, pairs: HashMap::new(), usage: HashMap::new() }
+    }
+
+    fn value(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        match self.pairs.get(name) {
+            Some(changed) => Ok(changed.clone()),
+            None => {
+                let found = guarded(|| self.database.pairs.get(name)).map_err(unavailable)?;
+                Ok(found.map(|value| value.to_vec()))
+            }
+        }
+    }
+
+    /// Bytes of the value called `name`, if there is one.
+    fn size(&self, name: &[u8]) -> Result<Option<u64>, StorageError> {
+        match self.pairs.get(name) {
+            Some(changed) => Ok(changed.as_ref().map(|value| value.len() as u64)),
+            None => Ok(guarded(|| self.database.pairs.size_of(name)).map_err(unavailable)?.map(u64::from)),
+        }
+    }
+
+    fn used(&self, module: &[u8]) -> Result<u64, StorageError> {
+        if let Some(used) = self.usage.get(module) {
+            return Ok(*used);
+        }
+        let stored = guarded(|| self.database.usage.get(module)).map_err(unavailable)?;
+        let bytes = stored.and_then(|bytes| <[u8; 8]>::try_from(&*bytes).ok());
+        Ok(bytes.map_or(0, u64::from_be_bytes))
+    }
+
+    fn apply(&mut self, space: &Space, change: Change) -> Result<Outcome, StorageError> {
+        let name = |key: &str| key::pair(space, key);
+        match change {
+            Change::Set(pairs) => {
+                let pairs = pairs.into_iter().map(|(key, value)| (name(&key), Some(value)));
+                self.stage(space, pairs.collect())?;
+                Ok(Outcome::Done)
+            }
+            Change::Delete(keys) => {
+                self.stage(space, keys.iter().map(|key| (name(key), None)).collect())?;
+                Ok(Outcome::Done)
+            }
+            Change::Increment { key, delta } => {
+                let name = name(&key);
+                let sum = add(self.value(&name)?.as_deref(), delta)?;
+                self.stage(space, HashMap::from([(name, Some(sum.to_string().into_bytes()))]))?;
+                Ok(Outcome::Sum(sum))
+            }
+            Change::Swap { key, expected, value } => {
+                let name = name(&key);
+                let current = self.value(&name)?;
+                if current != expected {
+                    return Ok(Outcome::Swap(Swap::Differs(current)));
+                }
+                self.stage(space, HashMap::from([(name, Some(value))]))?;
+                Ok(Outcome::Swap(Swap::Done))
+            }
+        }
+    }
+
+    /// Takes all of `pairs` into the batch, or none when they pass the module's quota.
+    fn stage(
+        &mut self,
+        space: &Space,
+        mut pairs: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    ) -> Result<(), StorageError> {
+        let module = key::module(space);
+        let own = module.len();
+        // Bucket and key count as well: pairs without values take room, too.
+        let cost = |name: &[u8], value: u64| (name.len() - own) as u64 + value;
+        let before = self.used(&module)?;
+        let (mut more, mut less) = (0, 0);
+        let mut absent = Vec::new();
+        for (name, value) in &pairs {
+            let old = self.size(name)?;
+            if let Some(size) = old {
+                less += cost(name, size);
+            }
+            match value {
+                Some(value) => more += cost(name, value.len() as u64),
+                None if old.is_none() => absent.push(name.clone()),
+                None => {}
+            }
+        }
+        let after = (before + more).saturating_sub(less);
+        if after > before && after > self.quota {
+            counter!("tidegate_server_state_quota_denied_total").increment(1);
+            return Err(StorageError::QuotaExceeded(format!(
+                "the module's state would have {after} bytes, modules.max_state_bytes = {}",
+                self.quota
+            )));
+        }
+        for name in absent {
+            pairs.remove(&name);
+        }
+        if !pairs.is_empty() {
+            self.usage.insert(module, after);
+            self.pairs.extend(pairs);
+        }
+        Ok(())
+    }
+
+    fn commit(self) -> Result<(), String> {
+        if self.pairs.is_empty() {
+            return Ok(());
+        }
+        counter!("tidegate_server_state_commits_total").increment(1);
+        counter!("tidegate_server_state_changes_total").increment(self.pairs.len() as u64);
+        let mut batch = self.database.batch();
+        for (name, value) in self.pairs {
+            match value {
+                Some(value) => batch.insert(&self.database.pairs, name, value),
+                None => batch.remove(&self.database.pairs, name),
+            }
+        }
+        for (module, used) in self.usage {
+            batch.insert(&self.database.usage, module, used.to_be_bytes());
+        }
+        guarded(|| batch.commit())
+    }
+}
