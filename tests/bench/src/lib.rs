@@ -7,6 +7,7 @@
 pub mod allocations;
 pub mod guest;
 pub mod load;
+pub mod memory;
 pub mod peer;
 pub mod process;
 pub mod profile;

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tidegate_bench::peer::{self, Peer};
+use tidegate_bench::process;
 use tidegate_bench::report::Report;
-use tidegate_bench::row::{Bench, Row};
+use tidegate_bench::row::{self, Bench, Row};
 
 /// Runs the benches. Our binary is found by TIDEGATE_BIN or beside this one.
 #[derive(Debug, Parser)]
@@ -47,6 +48,14 @@ enum Hidden {
         /// Protocol level, 4 or 5.
         level: u8,
     },
+    /// A process that loads modules and tells what they weigh, as a child process of a bench.
+    #[command(hide = true, name = "weigh-modules")]
+    WeighModules {
+        /// The directory of modules.
+        modules: PathBuf,
+        /// Their artefacts.
+        artefacts: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -63,7 +72,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(Hidden::ServeRumqttd { port, level }) = arguments.hidden {
         return peer::serve(port, level);
     }
+    process::raise_file_limit()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if let Some(Hidden::WeighModules { modules, artefacts }) = &arguments.hidden {
+        return runtime.block_on(row::weigh(modules, artefacts));
+    }
     runtime.block_on(bench(arguments))
 }
 

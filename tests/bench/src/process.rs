@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -67,6 +67,27 @@ fn metric_of(text: &str, name: &str) -> Option<f64> {
     text.lines().filter_map(value).reduce(|a, b| a + b)
 }
 
+/// Takes as many open files as the system grants this process: a loaded module holds one.
+///
+/// # Errors
+/// When the system refuses what it said it would grant.
+pub fn raise_file_limit() -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).context("raising the limit of open files")
+}
+
+/// Runs `command` to its end and gives what it wrote to standard output.
+///
+/// # Errors
+/// When it cannot be started or fails; the error holds what it wrote to standard error.
+pub fn output(mut command: Command) -> anyhow::Result<Vec<u8>> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{command:?} ended with {}: {told}", output.status);
+    Ok(output.stdout)
+}
+
 /// A port nobody listens on at the moment.
 ///
 /// # Errors
@@ -83,12 +104,14 @@ pub struct Server {
     address: SocketAddr,
     /// Where it answers HTTP, if it does.
     api: Option<SocketAddr>,
+    /// From its start to its first answer.
+    up_after: Duration,
     /// Its configuration, data and log.
     directory: Arc<TempDir>,
 }
 
-/// How long a server may take to answer its first CONNECT.
-const UP_WITHIN: Duration = Duration::from_secs(20);
+/// How long a server may take to answer its first CONNECT: one that loads a thousand modules takes seconds.
+const UP_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long a server may take to stop by itself.
 const DOWN_WITHIN: Duration = Duration::from_secs(10);
@@ -108,19 +131,27 @@ impl Server {
         let log_path = directory.path().join("server.log");
         let log = std::fs::File::create(&log_path)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let begun = Instant::now();
         let child = command.spawn().with_context(|| format!("starting {:?}", command.get_program()))?;
-        let mut server = Self { child, address, api: None, directory: Arc::new(directory) };
+        let directory = Arc::new(directory);
+        let mut server = Self { child, address, api: None, up_after: Duration::ZERO, directory };
         if let Err(error) = load::wait_until_up(address, version, UP_WITHIN).await {
             let ended = server.child.try_wait()?;
             let printed = std::fs::read_to_string(&log_path).unwrap_or_default();
             return Err(error.context(format!("{command:?} (status {ended:?}) printed:\n{printed}")));
         }
+        server.up_after = begun.elapsed();
         Ok(server)
     }
 
     /// Where it listens, and its process id.
     pub fn endpoint(&self) -> Endpoint {
         Endpoint { address: self.address, pid: self.child.id() }
+    }
+
+    /// The time from its start to its first answer.
+    pub fn up_after(&self) -> Duration {
+        self.up_after
     }
 
     /// Its configuration, data and log. Keep the handle to look at what it left when it has stopped.

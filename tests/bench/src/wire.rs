@@ -40,6 +40,8 @@ pub mod kind {
     pub const PUBCOMP: u8 = 7;
     /// SUBACK.
     pub const SUBACK: u8 = 9;
+    /// PINGRESP.
+    pub const PINGRESP: u8 = 13;
     /// DISCONNECT.
     pub const DISCONNECT: u8 = 14;
 }
@@ -73,14 +75,17 @@ fn push_packet(out: &mut Vec<u8>, first: u8, body: &[u8]) {
     out.extend_from_slice(body);
 }
 
-/// Appends a CONNECT with a clean session, no keep-alive limit worth naming and no login.
-pub fn connect(out: &mut Vec<u8>, version: Version, client_id: &str) {
+/// The keep-alive of clients that are not measured by it, seconds: longer than any run, and not 0, which the rumqttd
+/// listener refuses.
+pub const NO_KEEP_ALIVE: u16 = 600;
+
+/// Appends a CONNECT with a clean session, a keep-alive of `keep_alive` seconds and no login.
+pub fn connect(out: &mut Vec<u8>, version: Version, client_id: &str, keep_alive: u16) {
     let mut body = Vec::with_capacity(32);
     push_text(&mut body, "MQTT");
     body.push(if version == Version::V5 { 5 } else { 4 });
     body.push(0x02);
-    // Ten minutes: longer than any run, and not 0, which the rumqttd listener refuses.
-    body.extend_from_slice(&600_u16.to_be_bytes());
+    body.extend_from_slice(&keep_alive.to_be_bytes());
     if version == Version::V5 {
         body.push(0);
     }
@@ -99,6 +104,9 @@ pub fn subscribe(out: &mut Vec<u8>, version: Version, filter: &str, qos: u8) {
     body.push(qos);
     push_packet(out, 0x82, &body);
 }
+
+/// PINGREQ, whole.
+pub const PINGREQ: [u8; 2] = [0xc0, 0];
 
 /// Appends a DISCONNECT.
 pub fn disconnect(out: &mut Vec<u8>) {
@@ -404,7 +412,7 @@ mod tests {
     #[test]
     fn connect_is_what_the_clauses_say() {
         let mut bytes = Vec::new();
-        connect(&mut bytes, Version::V311, "c");
+        connect(&mut bytes, Version::V311, "c", NO_KEEP_ALIVE);
         assert_eq!(bytes, [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0x02, 0x58, 0, 1, b'c']);
         bytes.clear();
         subscribe(&mut bytes, Version::V5, "a", 2);

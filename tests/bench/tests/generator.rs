@@ -65,12 +65,15 @@ async fn serve(stream: TcpStream, subscriber: Subscriber, drops: Option<u64>) {
             at += used;
         }
         inbox.drain(..at);
+        // Taken before SUBACK is sent: what is published after it waits for the subscriber to be there.
+        let mut place = if subscribed { Some(subscriber.lock().await) } else { None };
         if let Some(write) = &mut write {
             write.write_all(&back).await.unwrap();
         }
-        if subscribed {
-            *subscriber.lock().await = write.take();
+        if let Some(place) = &mut place {
+            **place = write.take();
         }
+        drop(place);
         if let Some(subscriber) = subscriber.lock().await.as_mut() {
             subscriber.write_all(&onward).await.unwrap();
         }
@@ -103,7 +106,13 @@ async fn every_lost_message_is_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_loop_takes_the_time_of_every_measured_message() {
     for qos in [0, 1] {
-        let paced = Paced { qos, payload: Payload::Sequenced(100), topic: "t".into(), rate: 2_000 };
+        let paced = Paced {
+            qos,
+            payload: Payload::Sequenced(100),
+            topic: "t".into(),
+            rate: 2_000,
+            name: String::new(),
+        };
         let latency = paced.run(relay(None).await, SPAN).await.unwrap();
         assert_eq!((latency.lost, latency.misordered), (0, 0));
         assert_eq!(latency.histogram.len(), 200, "a tenth of a second at 2,000 a second");
@@ -113,7 +122,13 @@ async fn an_open_loop_takes_the_time_of_every_measured_message() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_loop_counts_what_is_lost() {
-    let paced = Paced { qos: 0, payload: Payload::Sequenced(100), topic: "t".into(), rate: 2_000 };
+    let paced = Paced {
+        qos: 0,
+        payload: Payload::Sequenced(100),
+        topic: "t".into(),
+        rate: 2_000,
+        name: String::new(),
+    };
     let latency = paced.run(relay(Some(10)).await, SPAN).await.unwrap();
     assert_eq!(latency.lost, 24, "240 messages, every tenth lost");
     assert_eq!(latency.misordered, 23, "each gap shows at the message after it; the last one has none");

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::wire::{self, Frame, Version, kind};
+use crate::wire::{self, Frame, PublishTemplate, Version, kind};
 
 /// How much is read at once: enough for thousands of small frames a system call.
 const READ_BYTES: usize = 128 * 1024;
@@ -38,11 +38,24 @@ impl Connection {
     /// # Errors
     /// When the broker cannot be reached, refuses, or does not answer in ten seconds.
     pub async fn open(address: SocketAddr, version: Version, client_id: &str) -> anyhow::Result<Self> {
+        Self::open_with(address, version, client_id, wire::NO_KEEP_ALIVE).await
+    }
+
+    /// As [`open`](Self::open), with a keep-alive of `keep_alive` seconds.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with(
+        address: SocketAddr,
+        version: Version,
+        client_id: &str,
+        keep_alive: u16,
+    ) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
         stream.set_nodelay(true)?;
         let inbox = vec![0; READ_BYTES].into_boxed_slice();
         let mut connection = Self { stream, inbox, filled: 0, outbox: Vec::new(), sent: 0, version };
-        wire::connect(&mut connection.outbox, version, client_id);
+        wire::connect(&mut connection.outbox, version, client_id, keep_alive);
         connection.answer(kind::CONNACK, |frame| frame.body().get(1) == Some(&0)).await.context("CONNECT")?;
         Ok(connection)
     }
@@ -134,6 +147,31 @@ impl Connection {
         });
         // A broker that does not read any more is closed without it.
         drop(tokio::time::timeout(Duration::from_secs(1), sending).await);
+    }
+
+    /// Publishes a copy of `template` (QoS 0, to a topic that this client subscribes to at QoS 0); gives the payload
+    /// that comes back.
+    ///
+    /// # Errors
+    /// The socket's, and when nothing comes back in ten seconds.
+    pub async fn exchange(&mut self, template: &PublishTemplate) -> anyhow::Result<Vec<u8>> {
+        template.append(&mut self.outbox, 0, 0);
+        let deadline = tokio::time::Instant::now() + ANSWER_WITHIN;
+        let mut came = None;
+        loop {
+            let progress = std::future::poll_fn(|cx| self.poll_progress(cx));
+            tokio::time::timeout_at(deadline, progress).await.context("no message came back")??;
+            let version = self.version;
+            self.take_frames(|frame, _| {
+                if frame.kind() == kind::PUBLISH {
+                    came = Some(frame.publish(version)?.payload.to_vec());
+                }
+                Ok(())
+            })?;
+            if let Some(payload) = came {
+                return Ok(payload);
+            }
+        }
     }
 
     /// The bare socket, blocking. Call it while nothing waits on either side.

@@ -47,6 +47,8 @@ pub struct Load {
     pub lead: u64,
     /// The topic prefix; the publisher's number follows.
     pub topic: String,
+    /// What the clients' identifiers begin with: two loads at once need two names.
+    pub name: String,
 }
 
 impl Default for Load {
@@ -60,6 +62,7 @@ impl Default for Load {
             window: 100,
             lead: 10_000,
             topic: "bench/load".into(),
+            name: String::new(),
         }
     }
 }
@@ -113,12 +116,13 @@ impl Load {
             let flow = Arc::new(Flow::new(self.fan_out.max(1), lead));
             let topic = format!("{}/{number}", self.topic);
             for member in 0..self.fan_out {
-                let id = format!("sub-{number}-{member}");
+                let id = format!("{}sub-{number}-{member}", self.name);
                 let mut connection = Connection::open(server.address, self.version, &id).await?;
                 connection.subscribe(&topic, self.qos).await?;
                 subscribers.spawn(subscriber::receive(connection, flow.clone(), self.payload.clone()));
             }
-            let connection = Connection::open(server.address, self.version, &format!("pub-{number}")).await?;
+            let id = format!("{}pub-{number}", self.name);
+            let connection = Connection::open(server.address, self.version, &id).await?;
             let template = PublishTemplate::new(self.version, &topic, self.qos, &self.payload);
             publishers.push((connection, flow.clone(), template));
             flows.push(flow);

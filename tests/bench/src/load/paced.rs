@@ -27,6 +27,8 @@ pub struct Paced {
     pub topic: String,
     /// Messages a second.
     pub rate: u32,
+    /// What the clients' identifiers begin with: two pairs at once need two names.
+    pub name: String,
 }
 
 /// What came of an open-loop run.
@@ -61,9 +63,12 @@ impl Paced {
     /// # Errors
     /// When a client cannot connect, is disconnected or gets what it cannot expect.
     pub async fn run(&self, server: Endpoint, span: Span) -> anyhow::Result<Latency> {
-        let mut subscriber = Connection::open(server.address, Version::V311, "paced-sub").await?;
+        let open = async |id: &str| {
+            Connection::open(server.address, Version::V311, &format!("{}{id}", self.name)).await
+        };
+        let mut subscriber = open("paced-sub").await?;
         subscriber.subscribe(&self.topic, self.qos).await?;
-        let publisher = Connection::open(server.address, Version::V311, "paced-pub").await?;
+        let publisher = open("paced-pub").await?;
         let (subscriber, publisher) = (subscriber.into_std()?, publisher.into_std()?);
         let schedule = Schedule::new(self.rate, span);
         let template = PublishTemplate::new(Version::V311, &self.topic, self.qos, &self.payload);

@@ -1,5 +1,6 @@
 //! Our own binary, as a user starts it.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,8 +13,12 @@ use crate::wire::Version;
 /// What a run gives the binary besides a port.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
-    /// Modules to copy into its modules directory.
+    /// Modules to copy into its modules directory, each with the manifest beside it, if there is one.
     pub modules: Vec<PathBuf>,
+    /// A directory of compiled artefacts to start with.
+    pub artefacts: Option<PathBuf>,
+    /// Further tables of its `tidegate.toml`.
+    pub tables: &'static str,
     /// A `.conf` file of hook lines.
     pub conf: Option<String>,
 }
@@ -28,16 +33,25 @@ pub(super) async fn start(binary: &Path, setup: &Setup) -> anyhow::Result<Server
         std::fs::create_dir(root.join(folder))?;
     }
     for module in &setup.modules {
-        let name = module.file_name().context("a module is a file")?;
-        std::fs::copy(module, root.join("modules").join(name))
-            .with_context(|| format!("copying {}", module.display()))?;
+        for file in [module.clone(), module.with_extension("toml")] {
+            let name = file.file_name().context("a module is a file")?;
+            if file == *module || file.is_file() {
+                std::fs::copy(&file, root.join("modules").join(name))
+                    .with_context(|| format!("copying {}", file.display()))?;
+            }
+        }
+    }
+    if let Some(artefacts) = &setup.artefacts {
+        give_artefacts(artefacts, &root.join("data/cache"))?;
     }
     if let Some(conf) = &setup.conf {
         std::fs::write(root.join("conf.d/bench.conf"), conf)?;
     }
     let config = root.join("tidegate.toml");
-    let text =
-        format!("[broker]\nmax_inflight = {INFLIGHT}\nmax_queued = {QUEUE}\n[log]\nlevel = \"warn\"\n");
+    let text = format!(
+        "[broker]\nmax_inflight = {INFLIGHT}\nmax_queued = {QUEUE}\n[log]\nlevel = \"warn\"\n{}",
+        setup.tables
+    );
     std::fs::write(&config, text)?;
     let mut command = Command::new(binary);
     command.current_dir(root).arg("run").arg("--config").arg(&config);
@@ -46,4 +60,18 @@ pub(super) async fn start(binary: &Path, setup: &Setup) -> anyhow::Result<Server
         command.arg(flag).arg(root.join(folder));
     }
     Ok(Server::start(command, address, Version::V311, directory).await?.with_api(api))
+}
+
+/// Links every artefact into a new directory that only we can enter, as the server demands.
+fn give_artefacts(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new().mode(0o700).create(to)?;
+    for entry in std::fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        // Another file system has no links to this one's files.
+        if std::fs::hard_link(entry.path(), &target).is_err() {
+            std::fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
 }

@@ -151,7 +151,7 @@ async fn module_call(kind: Kind, component: &Path, time: Duration) -> anyhow::Re
     let component: PathBuf = component.to_owned();
     let make = async move || {
         let (module, node, cache) = load(&component).await?;
-        Ok((module, Scope::new(publish_event(), node), cache))
+        Ok((module, Scope::new(publish_event(TOPIC), node), cache))
     };
     let call = async move |(module, scope, _): &mut (Arc<Module>, Scope, tempfile::TempDir)| {
         expect(kind, &module.call(scope).await?.verdict)
@@ -165,7 +165,7 @@ async fn raised_call(kind: Kind, component: &Path, time: Duration) -> anyhow::Re
         let (module, node, cache) = load(&component).await?;
         let dispatcher = Dispatcher::new(node);
         dispatcher.install(&Tenant::default(), HookTable::build(&[module], &[]));
-        Ok((dispatcher, publish_event(), cache))
+        Ok((dispatcher, publish_event(TOPIC), cache))
     };
     let call = async move |(dispatcher, event, _): &mut (Arc<Dispatcher>, Event, tempfile::TempDir)| {
         let Raised::Running(handlers) = dispatcher.raise(event.clone()) else {
@@ -176,7 +176,8 @@ async fn raised_call(kind: Kind, component: &Path, time: Duration) -> anyhow::Re
     time_calls(time, make, call).await
 }
 
-fn publish_event() -> Event {
+/// A reading of [`MESSAGE_BYTES`] on `topic`, as a client publishes it.
+pub(super) fn publish_event(topic: &str) -> Event {
     let tenant = Tenant::default();
     let client = Client {
         id: "bench".into(),
@@ -191,7 +192,7 @@ fn publish_event() -> Event {
     };
     let message = Message {
         id: IdSource::new(&Node::default()).next_id(),
-        topic: tidegate_event::TopicName::new(TOPIC).unwrap_or_else(|error| unreachable!("{error}")),
+        topic: tidegate_event::TopicName::new(topic).unwrap_or_else(|error| unreachable!("{error}")),
         payload: guest::reading(MESSAGE_BYTES).into(),
         qos: QoS::AtLeastOnce,
         retain: false,

@@ -2,8 +2,12 @@
 
 mod broker;
 mod call;
+mod loops;
+mod modules;
 mod store;
 mod transform;
+
+pub use modules::weigh;
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -24,11 +28,16 @@ pub enum Row {
     Call,
     /// Stored, then acknowledged: against the same driver's bare inserts.
     Store,
+    /// What many loaded modules cost that have nothing to do.
+    Modules,
+    /// What others notice of guests that loop for ever or take memory without end.
+    Loops,
 }
 
 impl Row {
     /// Every row, in the order they run.
-    pub const ALL: [Self; 4] = [Self::Broker, Self::Transform, Self::Call, Self::Store];
+    pub const ALL: [Self; 6] =
+        [Self::Broker, Self::Transform, Self::Call, Self::Store, Self::Modules, Self::Loops];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -37,6 +46,8 @@ impl Row {
             Self::Transform => "transform",
             Self::Call => "call",
             Self::Store => "store",
+            Self::Modules => "modules",
+            Self::Loops => "loops",
         }
     }
 }
@@ -96,6 +107,8 @@ impl Bench {
             Row::Transform => transform::run(self).await,
             Row::Call => call::run(self).await,
             Row::Store => store::run(self).await,
+            Row::Modules => modules::run(self).await,
+            Row::Loops => loops::run(self).await,
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::process::Server;
 use crate::profile;
 use crate::report::{Target, grouped};
 use crate::statistics::Summary;
-use crate::wire::{Payload, PublishTemplate, Version, kind};
+use crate::wire::{Payload, PublishTemplate, Version};
 
 const ROW: &str = "transform";
 const MESSAGE_BYTES: usize = 200;
@@ -180,7 +180,13 @@ async fn latency(
     bench
         .report
         .heading(&format!("{ROW}: {case}, {} messages/s, from the intended time", grouped(RATE.into())));
-    let paced = Paced { qos, payload: guest::numbered(MESSAGE_BYTES), topic: TOPIC.into(), rate: RATE };
+    let paced = Paced {
+        qos,
+        payload: guest::numbered(MESSAGE_BYTES),
+        topic: TOPIC.into(),
+        rate: RATE,
+        name: String::new(),
+    };
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for round in 0..bench.rounds {
         for (module, samples) in [(false, &mut without), (true, &mut with)] {
@@ -239,26 +245,9 @@ async fn wait_for_module(server: &Server) -> anyhow::Result<()> {
     let payload = Payload::Fixed(guest::reading(MESSAGE_BYTES));
     let template = PublishTemplate::new(Version::V311, &topic, 0, &payload);
     let end = Instant::now() + Duration::from_secs(20);
-    let mut transformed = false;
-    while !transformed {
+    while !guest::is_transformed(&connection.exchange(&template).await?) {
         ensure!(Instant::now() < end, "no message was transformed in twenty seconds");
-        template.append(&mut connection.outbox, 0, 0);
-        let mut answered = false;
-        while !answered {
-            let progress = std::future::poll_fn(|cx| connection.poll_progress(cx));
-            tokio::time::timeout_at(end.into(), progress).await.context("no message came back")??;
-            connection.take_frames(|frame, _| {
-                if frame.kind() == kind::PUBLISH {
-                    let payload = frame.publish(Version::V311)?.payload;
-                    transformed = payload.windows(12).any(|part| part == b"\"fahrenheit\"");
-                    answered = true;
-                }
-                Ok(())
-            })?;
-        }
-        if !transformed {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     connection.close().await;
     Ok(())

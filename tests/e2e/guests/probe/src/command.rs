@@ -53,11 +53,17 @@ pub(crate) enum Command {
     Context,
     /// Replace the payload with the version of the build.
     Version,
+    /// Write far more lines to the log than the quota of an event admits.
+    FloodLog,
+    /// Make far more storage calls than the quota of an event admits.
+    FloodStorage,
+    /// Publish to the same topic again, many times.
+    FloodPublish,
 }
 
 impl Command {
     /// Every verb with its command.
-    pub(crate) const ALL: [(&'static str, Self); 24] = [
+    pub(crate) const ALL: [(&'static str, Self); 27] = [
         ("pass", Self::Pass),
         ("drop", Self::Drop),
         ("reject", Self::Reject),
@@ -82,6 +88,9 @@ impl Command {
         ("count", Self::Count),
         ("context", Self::Context),
         ("version", Self::Version),
+        ("flood-log", Self::FloodLog),
+        ("flood-storage", Self::FloodStorage),
+        ("flood-publish", Self::FloodPublish),
     ];
 
     /// The command in `topic` and what follows it; topics without one pass.

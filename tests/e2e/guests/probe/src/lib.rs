@@ -1,6 +1,7 @@
 //! Test guest: records every event in a table and obeys commands in topics. `README.md` lists them.
 
 mod command;
+mod flood;
 
 use command::{Command, two_of, upper_case};
 use tidegate_sdk::config::{self, Config};
@@ -116,6 +117,9 @@ fn published(event: Event, client: Option<Client>, message: Message) -> Result<V
         }
         Command::Context => return Ok(Verdict::Replace(message.with_payload(facts(event)))),
         Command::Version => return Ok(Verdict::Replace(message.with_payload(version()))),
+        Command::FloodLog => flood::log(),
+        Command::FloodStorage => flood::storage(client.as_ref(), &message.topic)?,
+        Command::FloodPublish => flood::publish(event, &message)?,
     }
     Ok(Verdict::Pass)
 }
