@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn an_error_shows_its_stack_and_the_policy() {
-        let error = CallError::Trap { message: "boom\n  at f".into() };
+        let error = CallError::Trap { message: "boom\n  at f".into(), stderr: String::new() };
         let mut outcome = Outcome::new("e".into(), Hook::MessagePublish, Err(error), ErrorPolicy::Reject);
         outcome.selected = false;
         let text = outcome.to_string();
