@@ -13,9 +13,9 @@ use crate::{Message, QoS, SharedFilter, TopicError};
 pub struct Password(Bytes);
 
 impl Password {
-    /// The password that is `bytes`.
+    /// The password that is `bytes`: a copy, because the packet around them may be large and long-lived otherwise.
     pub fn new(bytes: Bytes) -> Self {
-        Self(bytes)
+        Self(Bytes::copy_from_slice(&bytes))
     }
 
     /// The bytes.

@@ -1,9 +1,15 @@
-//! Compiled components as bytes: our header, a checksum, wasmtime's artefact.
+//! Compiled components as files: wasmtime's artefact, then our trailer with a checksum.
 //!
-//! wasmtime trusts an artefact as it trusts its own code, so nothing reaches `deserialize` that is not
-//! byte for byte what this program wrote: the header binds the checksum to the file's content and to
-//! the engines. The header guards against damage (a full disk, a crash, a bad block); against a malicious
+//! wasmtime trusts an artefact as it trusts its own code, so nothing reaches `deserialize_file` that is not
+//! byte for byte what this program wrote: the trailer binds the checksum to the module's content and to
+//! the engines. The trailer guards against damage (a full disk, a crash, a bad block); against a malicious
 //! writer guards the cache directory, which only this user can write.
+//!
+//! The file is mapped, not copied: what an idle module never runs takes no memory of its own.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::AsRawFd as _;
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -13,9 +19,9 @@ use crate::error::LoadError;
 use crate::progress::Stage;
 use tidegate_encode::Lane;
 
-const MAGIC: [u8; 8] = *b"TIDEGAT2";
-/// Magic, checksum, lane.
-const HEADER: usize = MAGIC.len() + blake3::OUT_LEN + 1;
+const MAGIC: [u8; 8] = *b"TIDEGAT3";
+/// Lane, checksum, magic. Behind the artefact, which wasmtime wants at the beginning of the file.
+const TRAILER: usize = 1 + blake3::OUT_LEN + MAGIC.len();
 
 /// What artefacts of a set of engines have in common: [`Engines::fingerprint`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,42 +76,63 @@ pub(crate) fn compile(engines: &Engines, wasm: &[u8], tell: impl Fn(Stage)) -> R
         .precompile_component(&component)
         .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
     let checksum = Key::new(blake3::hash(wasm), engines).checksum(lane.code(), &payload);
-    let mut artefact = Vec::with_capacity(HEADER + payload.len());
-    artefact.extend_from_slice(&MAGIC);
-    artefact.extend_from_slice(checksum.as_bytes());
+    let mut artefact = payload;
     artefact.push(lane.code());
-    artefact.extend_from_slice(&payload);
+    artefact.extend_from_slice(checksum.as_bytes());
+    artefact.extend_from_slice(&MAGIC);
     Ok(artefact)
 }
 
-/// Loads an artefact made by [`compile`] for `key`. `None`: it is damaged, or made for something else.
-pub(crate) fn load(engines: &Engines, key: &Key, artefact: &[u8]) -> Option<Compiled> {
-    let (header, payload) = artefact.split_at_checked(HEADER)?;
-    let (code, checksum) = header.strip_prefix(&MAGIC)?.split_last()?;
+/// What an artefact file led to.
+pub(crate) enum Loaded {
+    /// It is damaged, or made for something else.
+    Damaged,
+    /// It is well, and the engine does not take the component: it declares more than an instance may have.
+    Unfit(String),
+    /// It runs.
+    Fits(Compiled),
+}
+
+/// Loads the artefact in `file`, which [`compile`] made for `key`.
+///
+/// # Errors
+/// The system's, when the file cannot be read.
+pub(crate) fn load(engines: &Engines, key: &Key, mut file: File) -> io::Result<Loaded> {
+    let mut artefact = Vec::new();
+    file.read_to_end(&mut artefact)?;
+    let Some(lane) = check(key, &artefact) else { return Ok(Loaded::Damaged) };
+    // Before it is mapped: one copy at a time is enough.
+    drop(artefact);
+    Ok(match deserialize(engines.get(lane), &file) {
+        Ok(component) => Loaded::Fits(Compiled { component, lane }),
+        Err(refusal) => Loaded::Unfit(refusal),
+    })
+}
+
+/// The lane of an artefact that is undamaged and made for `key`.
+fn check(key: &Key, artefact: &[u8]) -> Option<Lane> {
+    let (payload, trailer) = artefact.split_at_checked(artefact.len().checked_sub(TRAILER)?)?;
+    let (code, checksum) = trailer.strip_suffix(&MAGIC)?.split_first()?;
     if key.checksum(*code, payload).as_bytes() != checksum {
         return None;
     }
-    let lane = Lane::from_code(*code)?;
-    Some(Compiled { component: deserialize(engines.get(lane), payload)?, lane })
+    Lane::from_code(*code)
 }
 
 #[allow(
     unsafe_code,
     reason = "wasmtime cannot check machine code; the checksum above and the 0700 directory do"
 )]
-fn deserialize(engine: &Engine, payload: &[u8]) -> Option<Component> {
-    // SAFETY: `deserialize` needs bytes that `precompile_component` made, unmodified. These come from a
-    // directory that only our user can write, where only `compile` writes; the checksum in the header, which
-    // is over exactly this slice and bound to content and engine, excludes truncation and corruption. The
-    // slice is our own copy: it cannot change while it is loaded, as a mapped file could.
-    match unsafe { Component::deserialize(engine, payload) } {
-        Ok(component) => Some(component),
-        Err(error) => {
-            // wasmtime compares its own version and settings again; a hash collision would end here.
-            tracing::warn!(error = format!("{error:#}"), "an artefact does not fit the engine");
-            None
-        }
-    }
+fn deserialize(engine: &Engine, file: &File) -> Result<Component, String> {
+    // The file that was checked, whatever has its name by now.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // SAFETY: `deserialize_file` needs a file that `precompile_component` made, unmodified as long as the component
+    // lives. It comes from a directory that only our user can write, where only `compile` writes, and there only new
+    // files, which are never written to again: they appear by a rename and go by an unlink, and neither touches what is
+    // mapped. The checksum in the trailer, which is bound to content and engine, was computed over this very file
+    // and excludes truncation and corruption.
+    let loaded = unsafe { Component::deserialize_file(engine, path) };
+    loaded.map_err(|error| error.root_cause().to_string())
 }
 
 #[cfg(test)]
@@ -120,19 +147,28 @@ mod tests {
         let engines = Engines::on_demand().unwrap();
         let artefact = compile(&engines, EMPTY, |_| ()).unwrap();
         let key = Key::new(blake3::hash(EMPTY), &engines);
-        assert!(load(&engines, &key, &artefact).is_some());
+        let loads = |key: &Key, artefact: &[u8]| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), artefact).unwrap();
+            let loaded = load(&engines, key, File::open(file.path()).unwrap()).unwrap();
+            matches!(loaded, Loaded::Fits(_))
+        };
+        assert!(loads(&key, &artefact));
 
         let other = Key { content: blake3::hash(b"other"), ..key };
-        assert!(load(&engines, &other, &artefact).is_none(), "another component's artefact");
+        assert!(!loads(&other, &artefact), "another component's artefact");
         let other = Key { engines: Fingerprint(key.engines.0 ^ 1), ..key };
-        assert!(load(&engines, &other, &artefact).is_none(), "another engine's artefact");
-        for length in [0, 7, HEADER - 1, HEADER, artefact.len() / 2, artefact.len() - 1] {
-            assert!(load(&engines, &key, artefact.get(..length).unwrap()).is_none(), "cut to {length}");
+        assert!(!loads(&other, &artefact), "another engine's artefact");
+        let whole = artefact.len();
+        for length in [0, 7, TRAILER - 1, TRAILER, whole / 2, whole - TRAILER, whole - 1] {
+            assert!(!loads(&key, artefact.get(..length).unwrap()), "cut to {length}");
         }
-        for position in [0, 9, HEADER - 1, HEADER, artefact.len() - 1] {
+        for position in [0, whole / 2, whole - TRAILER, whole - TRAILER + 9, whole - 1] {
             let mut damaged = artefact.clone();
             *damaged.get_mut(position).unwrap() ^= 1;
-            assert!(load(&engines, &key, &damaged).is_none(), "a bit flipped at {position}");
+            assert!(!loads(&key, &damaged), "a bit flipped at {position}");
         }
+        let longer = [artefact.as_slice(), b"x"].concat();
+        assert!(!loads(&key, &longer), "a byte more");
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use crate::artefact::{self, Compiled, Key};
+use crate::artefact::{self, Compiled, Key, Loaded};
 use crate::engine::Engines;
 use crate::error::{HostError, LoadError};
 
@@ -60,20 +60,22 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The artefact of `key`, if it is there and undamaged.
-    pub(crate) fn get(&self, engines: &Engines, key: &Key) -> Option<Compiled> {
+    /// The artefact of `key`, if it is there and undamaged; or why the engine does not take it.
+    pub(crate) fn get(&self, engines: &Engines, key: &Key) -> Option<Result<Compiled, LoadError>> {
         let path = self.dir.join(key.file_name());
-        let bytes = fs::read(&path).ok()?;
-        let compiled = artefact::load(engines, key, &bytes);
-        if compiled.is_some() {
-            // The time of last use, for `remove_old`; a failure costs a compilation in a month.
-            drop(File::open(&path).and_then(|file| file.set_modified(SystemTime::now())));
-        } else {
-            tracing::warn!(path = %path.display(), "a cached artefact is damaged: the module is compiled again");
-            metrics::counter!("tidegate_module_artefacts_damaged_total").increment(1);
-            drop(fs::remove_file(&path));
+        let file = File::open(&path).ok()?;
+        // The time of last use, for `remove_old`; a failure costs a compilation in a month.
+        drop(file.set_modified(SystemTime::now()));
+        match artefact::load(engines, key, file).ok()? {
+            Loaded::Fits(compiled) => Some(Ok(compiled)),
+            Loaded::Unfit(refusal) => Some(Err(LoadError::Unfit(refusal))),
+            Loaded::Damaged => {
+                tracing::warn!(path = %path.display(), "a cached artefact is damaged: the module is compiled again");
+                metrics::counter!("tidegate_module_artefacts_damaged_total").increment(1);
+                drop(fs::remove_file(&path));
+                None
+            }
         }
-        compiled
     }
 
     /// A fresh name in the cache for a file that will be moved into place or removed.

@@ -11,6 +11,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, Po
 
 use crate::artefact::Fingerprint;
 use crate::error::HostError;
+use crate::limiter::{MAX_CORE_INSTANCES, MAX_MEMORIES, MAX_TABLES};
 use crate::ticker;
 use tidegate_encode::Lane;
 
@@ -111,6 +112,7 @@ fn configuration(lane: Lane) -> Config {
 }
 
 fn pooling(size: PoolSize) -> PoolingAllocationConfig {
+    let count = |most: usize| u32::try_from(most).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     // Ratios and per-component ceilings admit every tool chain measured, Python and StarlingMonkey included.
     pool.total_component_instances(size.instances)
@@ -119,9 +121,9 @@ fn pooling(size: PoolSize) -> PoolingAllocationConfig {
         .total_tables(size.instances.saturating_mul(4))
         .total_stacks(size.instances)
         .max_memory_size(size.memory_bytes)
-        .max_core_instances_per_component(100)
-        .max_memories_per_component(40)
-        .max_tables_per_component(60)
+        .max_core_instances_per_component(count(MAX_CORE_INSTANCES))
+        .max_memories_per_component(count(MAX_MEMORIES))
+        .max_tables_per_component(count(MAX_TABLES))
         .max_component_instance_size(1 << 20)
         .max_core_instance_size(1 << 20)
         .max_tables_per_module(4)

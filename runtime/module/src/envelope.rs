@@ -6,7 +6,6 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tidegate_event::{Access, Client, Event, Hook, Message, TopicFilter};
 
 use crate::bindings::tidegate::broker::types as wit;
@@ -171,7 +170,7 @@ pub(crate) struct MessageIn {
     topic: Option<String>,
     payload: Option<String>,
     payload_base64: Option<String>,
-    payload_json: Option<Box<RawValue>>,
+    payload_json: Option<serde_json::Value>,
     qos: Option<u8>,
     retain: Option<bool>,
     user_properties: Option<Vec<(String, String)>>,
@@ -219,7 +218,7 @@ impl MessageIn {
             (None, Some(text), None) => {
                 BASE64.decode(text).map_err(|error| format!("payload_base64: {error}"))
             }
-            (None, None, Some(json)) => Ok(json.get().as_bytes().to_vec()),
+            (None, None, Some(json)) => Ok(json.to_string().into_bytes()),
             _ => Err("give one of payload, payload_base64 and payload_json".to_owned()),
         }
     }
@@ -238,11 +237,26 @@ pub(crate) fn qos(level: u8) -> Result<wit::Qos, String> {
     }
 }
 
+/// The most bytes of JSON that are read: what they become in memory is many times as large.
+const MOST_BYTES: usize = 2 << 20;
+
+/// Refuses what is too large to be read.
+///
+/// # Errors
+/// Its size and the bound.
+pub(crate) fn check_size(json: &[u8]) -> Result<(), String> {
+    if json.len() > MOST_BYTES {
+        return Err(format!("{} bytes of JSON, expected at most {MOST_BYTES}", json.len()));
+    }
+    Ok(())
+}
+
 /// Reads what a guest gave; nothing at all is an empty object.
 ///
 /// # Errors
 /// What is wrong and where.
 pub(crate) fn read<'a, T: Deserialize<'a> + Default>(answer: &'a [u8]) -> Result<T, String> {
+    check_size(answer)?;
     if answer.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }

@@ -126,6 +126,12 @@ pub enum LoadError {
     /// The first instance could not be made.
     #[error("it cannot be instantiated: {0}")]
     Instantiate(String),
+    /// Every place for instances was in use all the time.
+    #[error("it cannot be instantiated: all {0} instances of the host are in use (modules.max_instances)")]
+    NoPlace(usize),
+    /// The host's engine does not take it: it declares more than an instance may have.
+    #[error("the host does not take it: {0}")]
+    Unfit(String),
     /// `tidegate:module/init` failed.
     #[error("init failed: {0}")]
     Init(String),
@@ -152,6 +158,7 @@ impl LoadError {
                 | Self::Cache { .. }
                 | Self::Compiler(_)
                 | Self::Instantiate(_)
+                | Self::NoPlace(_)
                 | Self::Init(_)
                 | Self::Changing(_)
                 | Self::Busy(_)
@@ -264,6 +271,9 @@ pub enum CallError {
     /// Another version serves, and this one had not begun the event.
     #[error("another version serves")]
     Replaced,
+    /// All instances that it may have were busy for as long as an event may take. The guest never had the event.
+    #[error("all its instances were busy for its limit timeout = {}", humantime::format_duration(*.0))]
+    Busy(Duration),
     /// It failed too often and was not called at all.
     #[error("its circuit is open: it is tried again in {}", humantime::format_duration(*.0))]
     CircuitOpen(Duration),
@@ -290,6 +300,7 @@ impl CallError {
             Self::NotHandled(_) => "not_handled",
             Self::Interrupted => "interrupted",
             Self::Replaced => "replaced",
+            Self::Busy(_) => "busy",
             Self::CircuitOpen(_) => "circuit",
         }
     }
@@ -335,13 +346,19 @@ impl CallError {
             | Self::Timeout(_)
             | Self::Guest(GuestFailure::Retry(_))
             | Self::Instantiate(_)
+            | Self::Busy(_)
             | Self::Interrupted => true,
         }
     }
 
-    /// Whether it says nothing of the module: another version has taken its place.
+    /// Whether it says that another version has taken the module's place.
     pub(crate) const fn is_of_replaced(&self) -> bool {
         matches!(self, Self::Interrupted | Self::Replaced)
+    }
+
+    /// Whether the guest never had the event: that is no failure of the module, nor the doing of a message.
+    pub(crate) const fn is_before_the_guest(&self) -> bool {
+        matches!(self, Self::Busy(_) | Self::CircuitOpen(_))
     }
 
     /// Whether the guest worked, and said no: that is no reason to stop calling it while others get an answer.

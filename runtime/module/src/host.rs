@@ -394,12 +394,12 @@ impl Host {
     ) -> Result<(Compiled, Option<Duration>), LoadError> {
         let key = Key::new(files.content, &self.engines);
         if let Some(compiled) = self.cached(key).await {
-            return Ok((compiled, None));
+            return Ok((compiled?, None));
         }
         let turn = self.compiling.acquire().await;
         // Another load of the same bytes may have compiled them while this one waited.
         if let Some(compiled) = self.cached(key).await {
-            return Ok((compiled, None));
+            return Ok((compiled?, None));
         }
         let started = Instant::now();
         let output = self.cache.temporary();
@@ -412,7 +412,7 @@ impl Host {
         let took = started.elapsed();
         drop(turn);
         match self.cached(key).await {
-            Some(compiled) => Ok((compiled, Some(took))),
+            Some(compiled) => Ok((compiled?, Some(took))),
             None => Err(LoadError::Unfinished("made an artefact that this engine does not load".into())),
         }
     }
@@ -431,7 +431,7 @@ impl Host {
         }
     }
 
-    async fn cached(&self, key: Key) -> Option<Compiled> {
+    async fn cached(&self, key: Key) -> Option<Result<Compiled, LoadError>> {
         let (cache, engines) = (self.cache.clone(), self.engines.clone());
         tokio::task::spawn_blocking(move || cache.get(&engines, &key)).await.ok().flatten()
     }

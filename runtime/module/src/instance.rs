@@ -95,7 +95,7 @@ impl Instance {
                 .map_err(|TimedOut| LoadError::Init(CallError::Timeout(timeout).to_string()))?;
             match answer {
                 Ok(Ok(())) => {}
-                Ok(Err(said)) => return Err(LoadError::Init(said)),
+                Ok(Err(said)) => return Err(LoadError::Init(translate::bounded(said))),
                 Err(error) => {
                     return Err(LoadError::Init(failure(&mut store, &budget, START_CPU, &error).to_string()));
                 }
@@ -109,7 +109,7 @@ impl Instance {
                 .map_err(|TimedOut| LoadError::Init(CallError::Timeout(timeout).to_string()))?;
             match answer {
                 Ok(Ok(())) => {}
-                Ok(Err(said)) => return Err(LoadError::Init(said)),
+                Ok(Err(said)) => return Err(LoadError::Init(translate::bounded(said))),
                 Err(error) => {
                     return Err(LoadError::Init(failure(&mut store, &budget, START_CPU, &error).to_string()));
                 }
@@ -168,9 +168,13 @@ impl Instance {
         self.store.data_mut().end();
         match outcome {
             Ok(Reply::Answer(answer)) => Ok(answer),
-            Ok(Reply::Refused(HookError::Retry(text))) => Err(CallError::Guest(GuestFailure::Retry(text))),
-            Ok(Reply::Refused(HookError::Failed(text))) => Err(CallError::Guest(GuestFailure::Failed(text))),
-            Ok(Reply::Invalid(text)) => Err(CallError::Answer(text)),
+            Ok(Reply::Refused(HookError::Retry(text))) => {
+                Err(CallError::Guest(GuestFailure::Retry(translate::bounded(text))))
+            }
+            Ok(Reply::Refused(HookError::Failed(text))) => {
+                Err(CallError::Guest(GuestFailure::Failed(translate::bounded(text))))
+            }
+            Ok(Reply::Invalid(text)) => Err(CallError::Answer(translate::bounded(text))),
             Ok(Reply::NotHandled) => Err(CallError::NotHandled(scope.event.hook().name())),
             Err(error) => Err(failure(&mut self.store, &self.budget, cpu, &error)),
         }
@@ -227,7 +231,8 @@ impl Instance {
             let call = pin!(raw::hooks(&mut self.store, handle));
             self.budget.run(Instant::now(), START_CPU, timeout, call).await
         };
-        let wrong = |text: String| LoadError::Init(format!("asked for its hooks: {text}"));
+        let wrong =
+            |text: String| LoadError::Init(format!("asked for its hooks: {}", translate::bounded(text)));
         match asked {
             Ok(Ok(answer)) => answer.map_err(wrong),
             Ok(Err(error)) => {

@@ -62,7 +62,25 @@ impl Limiter {
     }
 }
 
+/// The most core instances, memories and tables of an instance. The pool has such bounds of its own; instances that are
+/// allocated on demand have these, because each memory reserves address space even when it is empty.
+pub(crate) const MAX_CORE_INSTANCES: usize = 100;
+pub(crate) const MAX_MEMORIES: usize = 40;
+pub(crate) const MAX_TABLES: usize = 60;
+
 impl ResourceLimiter for Limiter {
+    fn instances(&self) -> usize {
+        MAX_CORE_INSTANCES
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES
+    }
+
     fn memory_growing(
         &mut self,
         current: usize,

@@ -4,7 +4,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::error::CallError;
 
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 15] = [
     "trap",
     "cpu",
     "memory",
@@ -16,6 +16,7 @@ const KINDS: [&str; 14] = [
     "guest",
     "answer",
     "instantiate",
+    "busy",
     "not_handled",
     "interrupted",
     "replaced",
@@ -140,6 +141,7 @@ mod tests {
             CallError::Guest(GuestFailure::Failed(String::new())),
             CallError::Answer(String::new()),
             CallError::Instantiate(String::new()),
+            CallError::Busy(Duration::ZERO),
             CallError::NotHandled(""),
             CallError::Interrupted,
             CallError::Replaced,

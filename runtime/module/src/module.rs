@@ -337,7 +337,9 @@ impl Module {
             if error.is_of_replaced() {
                 break;
             }
-            self.attempt_failed(error);
+            if !error.is_before_the_guest() {
+                self.attempt_failed(error);
+            }
             let Some(pause) = self.failing.next_attempt(hook, error, attempts, started) else { break };
             self.pool.shared().meters.retries.increment(1);
             tokio::time::sleep(pause).await;
@@ -439,9 +441,11 @@ impl Module {
 
     /// Its calls and failures since it was loaded.
     pub(crate) fn tally(&self) -> Tally {
+        // What an open circuit kept from it counts: a version that fails at once would have few calls otherwise.
+        let skipped = self.counts.skipped.load(Ordering::Relaxed);
         Tally {
-            calls: self.counts.calls.load(Ordering::Relaxed),
-            errors: self.counts.errors.load(Ordering::Relaxed),
+            calls: self.counts.calls.load(Ordering::Relaxed) + skipped,
+            errors: self.counts.errors.load(Ordering::Relaxed) + skipped,
         }
     }
 

@@ -135,7 +135,8 @@ impl Failing {
     /// The message that failed, if it has now failed too often; with the attempts at it.
     fn poisonous(&self, scope: &Scope, failed: &Failed) -> Option<(Fingerprint, u32)> {
         // Not the message's doing.
-        let innocent = matches!(failed.error, CallError::CircuitOpen(_) | CallError::Instantiate(_));
+        let innocent =
+            failed.error.is_before_the_guest() || matches!(failed.error, CallError::Instantiate(_));
         let message = scope.event.message().filter(|_| !innocent)?;
         let most = self.on_error.poison_after.filter(|_| scope.event.hook() == Hook::MessagePublish)?;
         let known = Fingerprint::of(message);

@@ -104,10 +104,11 @@ impl Pool {
     /// # Errors
     /// [`CallError`].
     pub(crate) async fn call(&self, scope: &Scope, started: Instant) -> Result<Answer, CallError> {
-        let mut lease = match self.warm() {
-            Some(lease) => lease,
-            // On the heap: making an instance has a large state, and few calls need it.
-            None => Box::pin(self.checkout(started)).await?,
+        let (mut lease, started) = match self.warm() {
+            Some(lease) => (lease, started),
+            // On the heap: making an instance has a large state, and few calls need it. What the event has waited is not
+            // the guest's time: an instance that is well must not end for it.
+            None => (Box::pin(self.checkout(started)).await?, Instant::now()),
         };
         let Some(instance) = lease.instance.as_deref_mut() else {
             return Err(CallError::Instantiate("it was taken twice".into()));
@@ -139,7 +140,7 @@ impl Pool {
             Err(TryAcquireError::Closed) => return Err(CallError::Replaced),
             Err(TryAcquireError::NoPermits) => {
                 let waited = tokio::time::timeout(timeout, self.permits.acquire()).await;
-                waited.map_err(|_| CallError::Timeout(timeout))?.map_err(|_| CallError::Replaced)?
+                waited.map_err(|_| CallError::Busy(timeout))?.map_err(|_| CallError::Replaced)?
             }
         };
         let warm = match self.policy.mode {
@@ -148,10 +149,12 @@ impl Pool {
         };
         let instance = match warm {
             Some(instance) => instance,
-            None => self
-                .make(timeout.saturating_sub(started.elapsed()))
-                .await
-                .map_err(|error| CallError::Instantiate(error.to_string()))?,
+            None => match self.make(timeout.saturating_sub(started.elapsed())).await {
+                Ok(instance) => instance,
+                Err(_) if self.blueprint.shared.interrupt.is_cancelled() => return Err(CallError::Replaced),
+                Err(LoadError::NoPlace(_)) => return Err(CallError::Busy(timeout)),
+                Err(error) => return Err(CallError::Instantiate(error.to_string())),
+            },
         };
         Ok(Lease { pool: self, instance: Some(instance), _permit: permit })
     }
@@ -242,6 +245,12 @@ impl Lease<'_> {
             pool.shelf.put(instance, pool.most_idle())
         };
         if let Some(instance) = refused {
+            pool.shelf.retire(instance);
+        } else if pool.policy.mode == Mode::Warm
+            && pool.slots.are_wanted()
+            && let Some(instance) = pool.shelf.take()
+        {
+            // Somebody began to wait, and looked for idle instances before this one was.
             pool.shelf.retire(instance);
         }
     }

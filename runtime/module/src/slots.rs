@@ -14,6 +14,9 @@ use crate::error::LoadError;
 use crate::instance::Instance;
 use crate::ticker;
 
+/// How often an event that waits for a place looks for idle instances.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// All places of a host.
 pub(crate) struct Slots {
     most: usize,
@@ -69,20 +72,23 @@ impl Slots {
     /// A place, for which an idle instance may have to go. Waits at most `patience` rather than failing at the limit.
     ///
     /// # Errors
-    /// [`LoadError::Instantiate`] when every place was in use all the time.
+    /// [`LoadError::NoPlace`] when every place was in use all the time.
     pub(crate) async fn take(&self, patience: Duration) -> Result<OwnedSemaphorePermit, LoadError> {
         if let Ok(slot) = self.free.clone().try_acquire_owned() {
             return Ok(slot);
         }
         let _waits = Waits::among(&self.waiting);
-        // Its place is given back when it is dropped, to whoever has waited longest.
-        drop(self.longest_idle());
-        match tokio::time::timeout(patience, self.free.clone().acquire_owned()).await {
-            Ok(Ok(slot)) => Ok(slot),
-            _ => Err(LoadError::Instantiate(format!(
-                "all {} instances of the host are in use (modules.max_instances)",
-                self.most
-            ))),
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            // Its place is given back when it is dropped, to whoever has waited longest. Others may have become idle
+            // since the last look.
+            drop(self.longest_idle());
+            let look = until.min(tokio::time::Instant::now() + LOOK_EVERY);
+            match tokio::time::timeout_at(look, self.free.clone().acquire_owned()).await {
+                Ok(Ok(slot)) => return Ok(slot),
+                Err(_) if look < until => {}
+                _ => return Err(LoadError::NoPlace(self.most)),
+            }
         }
     }
 

@@ -294,6 +294,16 @@ fn properties(
     }
 }
 
+/// A text from a guest for logs, reports and dead letters: whole, unless it is out of all proportion.
+pub(crate) fn bounded(mut text: String) -> String {
+    const MOST: usize = 4 << 10;
+    if text.len() > MOST {
+        text.truncate(text.floor_char_boundary(MOST));
+        text.push_str(" ...");
+    }
+    text
+}
+
 /// A text from a guest, quoted and short enough for an error message.
 pub(crate) fn brief(text: &str) -> String {
     const SHOWN: usize = 80;

@@ -242,7 +242,7 @@ async fn the_embedded_default_needs_no_configuration() {
     stores.check("default").await.unwrap();
     assert_eq!(
         cli(&path, "select count(*) from sqlite_schema where name like 'mqtt_%' and type = 'table'"),
-        "5"
+        "6"
     );
     assert_eq!(cli(&path, "pragma journal_mode"), "wal");
     stores.close(Duration::from_secs(5)).await.unwrap();

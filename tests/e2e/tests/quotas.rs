@@ -112,7 +112,8 @@ fn a_guest_that_floods_the_log_is_cut_off_for_the_event_and_named() {
     tell(&format!("{written} of {} lines were written, {dropped} dropped", events * LINES));
     assert!(written >= events * 100 && written <= events * LOG_BYTES / LINE_COST_BYTES, "{written}");
     assert_eq!(dropped, (events * LINES - written) as f64);
-    assert_eq!(named(&server, &["WARN", "log_bytes"]), events, "said once an event");
+    let said = named(&server, &["WARN", "log_bytes"]);
+    assert!((1..=events).contains(&said), "said at most once an event and a second: {said} times");
     assert!(server.is_alive());
 }
 
@@ -129,7 +130,8 @@ fn a_guest_that_floods_a_database_is_refused_beyond_its_calls_and_named() {
     // The probe's own record of the event is the first of its calls.
     assert_eq!(stored, events * (STORAGE_OPS - 1));
     assert_eq!(denied, (events * CALLS - stored) as f64);
-    assert_eq!(named(&server, &["WARN", "storage_ops"]), events, "said once an event");
+    let said = named(&server, &["WARN", "storage_ops"]);
+    assert!((1..=events).contains(&said), "said at most once an event and a second: {said} times");
     assert!(server.is_alive());
 }
 

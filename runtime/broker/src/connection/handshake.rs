@@ -195,12 +195,13 @@ where
             Asked::Unanswered(question) => {
                 let code = Hook::ClientAuthenticate.failure();
                 turn_away(shared, stream, &client, code, "client.authenticate gave no answer in time").await;
+                drop((connect, input));
                 authenticate::abandon(shared, question, count).await;
                 return None;
             }
             Asked::Gone(question) => {
                 tracing::debug!(client = %client.id, %peer, "closed before CONNACK");
-                drop((stream, input));
+                drop((stream, input, connect));
                 authenticate::abandon(shared, question, count).await;
                 return None;
             }

@@ -512,8 +512,9 @@ fn announce(module: &Module, cause: Cause, took: Duration) {
 }
 
 fn is_gone(error: &LoadError, path: &Path) -> bool {
-    matches!(error, LoadError::Read { path: missing, source }
-        if missing == path && source.kind() == io::ErrorKind::NotFound)
+    // A directory in its place, or a file in the place of its directory, is no module file either.
+    let kinds = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::IsADirectory];
+    matches!(error, LoadError::Read { path: missing, source } if missing == path && kinds.contains(&source.kind()))
 }
 
 async fn sleep_until(due: Option<Instant>) {

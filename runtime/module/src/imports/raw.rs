@@ -157,7 +157,9 @@ impl From<client_control::Error> for Refusal {
 impl State {
     /// Carries a request out. A mistake in it is an answer; only what ends the call is an error.
     async fn host_call(&mut self, request: &[u8]) -> wasmtime::Result<Vec<u8>> {
-        let answer = match serde_json::from_slice(request) {
+        let read = envelope::check_size(request)
+            .and_then(|()| serde_json::from_slice(request).map_err(|error| error.to_string()));
+        let answer = match read {
             Ok(request) => self.carry_out(request).await?,
             Err(error) => Err(Refusal::invalid(format!("the request's JSON: {error}"))),
         };
@@ -359,6 +361,7 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<Request>(text).map(|_| ()).map_err(|e| e.to_string());
         assert!(read(r#"{"call":"log","level":"info","message":"x"}"#).is_ok());
         assert!(read(r#"{"call":"config.get-all"}"#).is_ok());
+        assert!(read(r#"{"call":"publish","message":{"topic":"a","payload_json":{"b":[1]}}}"#).is_ok());
         assert!(read(r#"{"call":"storage.rum"}"#).unwrap_err().contains("storage.run"));
         assert!(read(r#"{"call":"log","level":"info","mesage":"x"}"#).unwrap_err().contains("mesage"));
         assert!(read(r#"{"call":"publish"}"#).unwrap_err().contains("message"));

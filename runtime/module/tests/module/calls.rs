@@ -27,14 +27,16 @@ async fn a_guest_sees_the_whole_message() {
 }
 
 /// An event's future holds the one of its call, and is copied into its box: what only few calls need (making an
-/// instance, trying again) is not in it. Of the bound, 928 bytes are wasmtime's own.
+/// instance, trying again) is not in it. Most of the bound is wasmtime's own: its
+/// concurrent calls are compiled in, which takes 1,100 bytes more than its calls without them, whether or not a guest is
+/// of that kind.
 #[tokio::test]
 async fn the_future_of_a_call_is_small() {
     let bench = Bench::new();
     let module = bench.probe("").await;
     let scope = publish("pass", b"hello");
     let size = size_of_val(&module.call(&scope));
-    assert!(size <= 1_536, "{size} bytes");
+    assert!(size <= 2_816, "{size} bytes");
 }
 
 #[tokio::test]

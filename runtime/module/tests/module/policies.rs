@@ -319,16 +319,19 @@ async fn one_event_probes_while_the_others_go_to_the_policy() {
 }
 
 #[tokio::test]
-async fn instances_that_cannot_be_made_open_the_circuit() {
-    let bench = Bench::with(|config| config.max_instances = 1);
+async fn waiting_for_a_place_is_no_failure_of_the_module() {
+    let bench = Bench::with(|config| config.max_instances = 2);
     let fresh = "instances = { mode = \"fresh\" }\nlimits = { timeout = \"10ms\" }";
     let module = bench.load(&guest("pass"), fresh).await.unwrap();
-    // Takes the host's only place and keeps it.
-    let path = bench.write("other", &guest("probe"), "");
-    let _other = bench.host.load(&path, &Tenant::default()).await.unwrap();
-    for _ in 0..10 {
-        let error = module.call(&publish("t", b"")).await.unwrap_err();
-        assert!(matches!(error, CallError::Instantiate(_)), "{error}");
+    // They take the host's places and keep them.
+    let mut others = Vec::new();
+    for name in ["one", "other"] {
+        let path = bench.write(name, &guest("probe"), "instances = { mode = \"single\" }");
+        others.push(bench.host.load(&path, &Tenant::default()).await.unwrap());
     }
-    assert_eq!(module.stats().circuit, CircuitState::Open);
+    for _ in 0..20 {
+        let error = module.call(&publish("t", b"")).await.unwrap_err();
+        assert!(matches!(error, CallError::Busy(_)), "{error}");
+    }
+    assert_eq!(module.stats().circuit, CircuitState::Closed);
 }

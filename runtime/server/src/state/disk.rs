@@ -62,6 +62,18 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> fjall::Result<T>) -> Result<T, S
     }
 }
 
+/// Removes a directory that was never a whole database: its maker was stopped before it wrote the marker, and so before
+/// anything was acknowledged. fjall would refuse it for ever.
+fn remove_unfinished(path: &Path) -> std::io::Result<()> {
+    let marker = path.join("version");
+    let is_whole = std::fs::metadata(&marker).is_ok_and(|found| found.len() > 0);
+    if is_whole || !path.exists() {
+        return Ok(());
+    }
+    tracing::warn!(path = %path.display(), "the embedded state was never finished: it is made anew");
+    std::fs::remove_dir_all(path)
+}
+
 /// The directory and, once something was written, the database in it.
 pub(super) struct Disk {
     path: PathBuf,
@@ -74,6 +86,7 @@ impl Disk {
     /// # Errors
     /// Why the database there cannot be opened.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
+        remove_unfinished(path).map_err(|error| error.to_string())?;
         let open = if path.exists() { Some(Database::open(path)?) } else { None };
         Ok(Self { path: path.to_owned(), open: RwLock::new(open) })
     }
@@ -94,6 +107,14 @@ impl Disk {
         }
     }
 
+    /// Opens what a failure has closed, so that what is there can be read.
+    pub(super) fn reopen(&self) {
+        let mut open = self.open.write();
+        if open.is_none() && self.path.exists() {
+            *open = Database::open(&self.path).ok();
+        }
+    }
+
     /// Writes, with a new database where there is none. Blocks. For one caller at a time.
     ///
     /// # Errors
@@ -101,6 +122,7 @@ impl Disk {
     pub(super) fn write<T>(&self, write: impl FnOnce(&Database) -> Result<T, String>) -> Result<T, String> {
         if self.open.read().is_none() {
             let mut open = self.open.write();
+            remove_unfinished(&self.path).map_err(|error| error.to_string())?;
             *open = Some(Database::open(&self.path)?);
             tracing::info!(path = %self.path.display(), "embedded state");
         }

@@ -74,7 +74,9 @@ pub(super) fn run(disk: &Arc<Disk>, mut queue: mpsc::Receiver<Request>, quota: u
         }
         rest_until = commit(disk, requests, quota).err().map(|reason| {
             tracing::error!("the embedded state cannot be written: {reason}");
+            // It takes no further write, but what is there can be read again at once.
             disk.close();
+            disk.reopen();
             (Instant::now() + PAUSE, reason)
         });
     }

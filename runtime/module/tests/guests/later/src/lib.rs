@@ -8,11 +8,7 @@ use wasi::clocks::monotonic_clock::wait_for;
 struct Later;
 
 impl Guest for Later {
-    async fn on_message_publish(
-        _: u64,
-        _: Option<Client>,
-        message: Message,
-    ) -> Result<Verdict, HookError> {
+    async fn on_message_publish(_: u64, _: Option<Client>, message: Message) -> Result<Verdict, HookError> {
         let text = String::from_utf8_lossy(&message.payload).into_owned();
         let milliseconds: u64 = text.parse().map_err(|_| HookError::Failed("no number".to_owned()))?;
         wait_for(milliseconds * 1_000_000).await;

@@ -375,7 +375,9 @@ impl hooks::client_authorize::Guest for Probe {
             Some(("ignore", _)) => Ok(Decision::Ignore),
             Some(("allow", _)) => Ok(Decision::Allow),
             Some(("refuse", code)) => Ok(Decision::Refuse(code.parse().unwrap_or(0x87))),
-            _ => Err(HookError::Failed(format!("authorize {} {access:?} {topic} {qos:?} {retain}", client.id))),
+            _ => {
+                Err(HookError::Failed(format!("authorize {} {access:?} {topic} {qos:?} {retain}", client.id)))
+            }
         }
     }
 }

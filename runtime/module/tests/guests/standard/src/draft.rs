@@ -59,7 +59,10 @@ fn command(bucket: &Bucket, name: &str, line: &str) -> String {
             let keys: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
             let found = batch::get_many(bucket, &keys);
             said(found.map(|found| {
-                found.into_iter().map(|pair| pair.map(|(key, value)| (key, text(Some(value))))).collect::<Vec<_>>()
+                found
+                    .into_iter()
+                    .map(|pair| pair.map(|(key, value)| (key, text(Some(value)))))
+                    .collect::<Vec<_>>()
             }))
         }
         ["set-many", key, value] => said(batch::set_many(bucket, &[(key.to_owned(), value.into())])),

@@ -96,17 +96,23 @@ fn pairs(bucket: &Bucket, line: &str) -> String {
             }
         }
         ["fill", many] => {
-            let pairs: Vec<_> = (0..many.parse().unwrap_or(0)).map(|n| (format!("k{n:05}"), vec![b'v'])).collect();
+            let pairs: Vec<_> =
+                (0..many.parse().unwrap_or(0)).map(|n| (format!("k{n:05}"), vec![b'v'])).collect();
             said(pairs.chunks(1_000).try_for_each(|pairs| bucket.set_many(pairs)))
         }
         ["set-at-once", many] => {
-            let pairs: Vec<_> = (0..many.parse().unwrap_or(0)).map(|n| (format!("k{n:05}"), vec![b'v'])).collect();
+            let pairs: Vec<_> =
+                (0..many.parse().unwrap_or(0)).map(|n| (format!("k{n:05}"), vec![b'v'])).collect();
             said(bucket.set_many(&pairs))
         }
         ["get-many", ref keys @ ..] => {
             let keys: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
             let found = bucket.get_many(&keys);
-            said(found.map(|found| found.into_iter().map(|(key, value)| (key, text(value))).collect::<Vec<_>>()))
+            said(
+                found.map(|found| {
+                    found.into_iter().map(|(key, value)| (key, text(value))).collect::<Vec<_>>()
+                }),
+            )
         }
         ["delete-many", ref keys @ ..] => {
             let keys: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
@@ -137,7 +143,9 @@ fn request(line: &str) -> String {
         request = request.timeout(Duration::from_millis(limit));
     }
     match request.send() {
-        Ok(response) if response.body.len() > 1_000 => format!("{} {} bytes", response.status, response.body.len()),
+        Ok(response) if response.body.len() > 1_000 => {
+            format!("{} {} bytes", response.status, response.body.len())
+        }
         Ok(response) => format!("{} {}", response.status, String::from_utf8_lossy(&response.body)),
         Err(error) => error.to_string(),
     }
