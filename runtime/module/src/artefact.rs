@@ -1,15 +1,14 @@
 //! Compiled components as files: wasmtime's artefact, then our trailer with a checksum.
 //!
-//! wasmtime trusts an artefact as it trusts its own code, so nothing reaches `deserialize_file` that is not
+//! wasmtime trusts an artefact as it trusts its own code, so nothing reaches `deserialize` that is not
 //! byte for byte what this program wrote: the trailer binds the checksum to the module's content and to
 //! the engines. The trailer guards against damage (a full disk, a crash, a bad block); against a malicious
 //! writer guards the cache directory, which only this user can write.
 //!
-//! The file is mapped, not copied: what an idle module never runs takes no memory of its own.
+//! The file is copied, not mapped: a mapped one that somebody truncates would end the process at the next page.
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::AsRawFd as _;
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -20,7 +19,7 @@ use crate::progress::Stage;
 use tidegate_encode::Lane;
 
 const MAGIC: [u8; 8] = *b"TIDEGAT3";
-/// Lane, checksum, magic. Behind the artefact, which wasmtime wants at the beginning of the file.
+/// Lane, checksum, magic.
 const TRAILER: usize = 1 + blake3::OUT_LEN + MAGIC.len();
 
 /// What artefacts of a set of engines have in common: [`Engines::fingerprint`].
@@ -100,38 +99,33 @@ pub(crate) enum Loaded {
 pub(crate) fn load(engines: &Engines, key: &Key, mut file: File) -> io::Result<Loaded> {
     let mut artefact = Vec::new();
     file.read_to_end(&mut artefact)?;
-    let Some(lane) = check(key, &artefact) else { return Ok(Loaded::Damaged) };
-    // Before it is mapped: one copy at a time is enough.
-    drop(artefact);
-    Ok(match deserialize(engines.get(lane), &file) {
+    let Some((lane, payload)) = check(key, &artefact) else { return Ok(Loaded::Damaged) };
+    Ok(match deserialize(engines.get(lane), payload) {
         Ok(component) => Loaded::Fits(Compiled { component, lane }),
         Err(refusal) => Loaded::Unfit(refusal),
     })
 }
 
-/// The lane of an artefact that is undamaged and made for `key`.
-fn check(key: &Key, artefact: &[u8]) -> Option<Lane> {
+/// The lane and the code of an artefact that is undamaged and made for `key`.
+fn check<'a>(key: &Key, artefact: &'a [u8]) -> Option<(Lane, &'a [u8])> {
     let (payload, trailer) = artefact.split_at_checked(artefact.len().checked_sub(TRAILER)?)?;
     let (code, checksum) = trailer.strip_suffix(&MAGIC)?.split_first()?;
     if key.checksum(*code, payload).as_bytes() != checksum {
         return None;
     }
-    Lane::from_code(*code)
+    Some((Lane::from_code(*code)?, payload))
 }
 
 #[allow(
     unsafe_code,
     reason = "wasmtime cannot check machine code; the checksum above and the 0700 directory do"
 )]
-fn deserialize(engine: &Engine, file: &File) -> Result<Component, String> {
-    // The file that was checked, whatever has its name by now.
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    // SAFETY: `deserialize_file` needs a file that `precompile_component` made, unmodified as long as the component
-    // lives. It comes from a directory that only our user can write, where only `compile` writes, and there only new
-    // files, which are never written to again: they appear by a rename and go by an unlink, and neither touches what is
-    // mapped. The checksum in the trailer, which is bound to content and engine, was computed over this very file
-    // and excludes truncation and corruption.
-    let loaded = unsafe { Component::deserialize_file(engine, path) };
+fn deserialize(engine: &Engine, payload: &[u8]) -> Result<Component, String> {
+    // SAFETY: `deserialize` needs bytes that `precompile_component` made, unmodified. These come from a
+    // directory that only our user can write, where only `compile` writes; the checksum in the trailer, which
+    // is over exactly this slice and bound to content and engine, excludes truncation and corruption. The
+    // slice is our own copy: it cannot change while it is loaded, as a mapped file could.
+    let loaded = unsafe { Component::deserialize(engine, payload) };
     loaded.map_err(|error| error.root_cause().to_string())
 }
 
