@@ -245,7 +245,7 @@ pub struct TestArgs {
     /// Files with an event or an array of events; - is standard input
     #[arg(value_name = "EVENT.json", required = true)]
     pub events: Vec<PathBuf>,
-    /// Rows that every query gives: {"columns": ["a"], "rows": [[1]]}
+    /// Rows that every query gives: `{"columns": ["a"], "rows": [[1]]}`
     #[arg(long, value_name = "FILE.json")]
     pub rows: Option<PathBuf>,
     /// Print JSON, an object an event
