@@ -15,6 +15,8 @@ use crate::state::State;
 const VERSION: &str = "0.1.0";
 const INIT: &str = "tidegate:module/init";
 const STATE: &str = "tidegate:module/state";
+const TICK: &str = "tidegate:module/tick";
+const PUBLISH_BATCH: &str = "tidegate:hooks/message-publish-batch";
 
 /// One row a hook: the variant, the module of its generated bindings.
 macro_rules! for_each_hook {
@@ -26,6 +28,8 @@ macro_rules! for_each_hook {
             /// `handle` of the world `raw`, for components that export no hook.
             raw: Option<ComponentExportIndex>,
             state: Option<module::state::GuestIndices>,
+            tick: Option<module::tick::GuestIndices>,
+            publish_batch: Option<hooks::message_publish_batch::GuestIndices>,
             $($module: Option<hooks::$module::GuestIndices>,)*
         }
 
@@ -34,6 +38,8 @@ macro_rules! for_each_hook {
             pub(crate) init: Option<module::init::Guest>,
             pub(crate) raw: Option<raw::Handle>,
             pub(crate) state: Option<module::state::Guest>,
+            pub(crate) tick: Option<module::tick::Guest>,
+            pub(crate) publish_batch: Option<hooks::message_publish_batch::Guest>,
             $(pub(crate) $module: Option<hooks::$module::Guest>,)*
         }
 
@@ -43,12 +49,15 @@ macro_rules! for_each_hook {
                     init: find(pre, INIT, module::init::GuestIndices::new)?,
                     raw: raw::find(pre),
                     state: find(pre, STATE, module::state::GuestIndices::new)?,
+                    tick: find(pre, TICK, module::tick::GuestIndices::new)?,
+                    publish_batch: find(pre, PUBLISH_BATCH, hooks::message_publish_batch::GuestIndices::new)?,
                     $($module: find(pre, Hook::$hook.row().interface, hooks::$module::GuestIndices::new)?,)*
                 })
             }
 
             fn has(&self, hook: Hook) -> bool {
-                match hook { $(Hook::$hook => self.$module.is_some(),)* }
+                let singly = match hook { $(Hook::$hook => self.$module.is_some(),)* };
+                singly || (hook == Hook::MessagePublish && self.takes_batches())
             }
 
             /// Looks the functions up in a new instance and checks their types.
@@ -72,6 +81,14 @@ macro_rules! for_each_hook {
                     },
                     state: match &self.state {
                         Some(found) => Some(typed(STATE, found.load(&mut store, instance))?),
+                        None => None,
+                    },
+                    tick: match &self.tick {
+                        Some(found) => Some(typed(TICK, found.load(&mut store, instance))?),
+                        None => None,
+                    },
+                    publish_batch: match &self.publish_batch {
+                        Some(found) => Some(typed(PUBLISH_BATCH, found.load(&mut store, instance))?),
                         None => None,
                     },
                     $($module: match &self.$module {
@@ -119,6 +136,16 @@ fn typed<T>(interface: &str, result: wasmtime::Result<T>) -> Result<T, LoadError
 }
 
 impl Exports {
+    /// Whether published messages come to it in batches.
+    pub(crate) fn takes_batches(&self) -> bool {
+        self.publish_batch.is_some()
+    }
+
+    /// Whether it is called from time to time.
+    pub(crate) fn has_tick(&self) -> bool {
+        self.tick.is_some()
+    }
+
     /// Whether an instance can hand its state to the next version's.
     pub(crate) fn has_state(&self) -> bool {
         self.state.is_some()
@@ -158,7 +185,8 @@ impl Exports {
 
 fn is_known(name: &str) -> bool {
     let interface = name.split_once('@').map_or(name, |(interface, _)| interface);
-    interface == "tidegate:hooks/types" || CATALOGUE.iter().any(|row| row.interface == interface)
+    interface == "tidegate:hooks/types"
+        || CATALOGUE.iter().any(|row| row.interface == interface || row.batch == Some(interface))
 }
 
 fn names(component: &Component, engine: &Engine) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -30,8 +31,10 @@ use crate::pool::Pool;
 use crate::progress::{InProgress, Loads, Progress, Stage};
 use crate::quota::Quotas;
 use crate::rollout::Trial;
+use crate::seldom::Seldom;
 use crate::slots::Slots;
 use crate::state::{Services, Shared, State};
+use crate::tick;
 use tidegate_encode::Lane;
 
 /// How often the log tells that a module is still being compiled.
@@ -282,6 +285,7 @@ impl Host {
             exported = Hook::all().collect();
         }
         let mut hooks = select(&files.manifest_name, manifest.hooks.as_deref(), &exported)?;
+        let tick = ticks(&files.manifest_name, &manifest, &exports)?;
         let shared = Arc::new(Shared {
             meters: Meters::new(&files.name),
             quotas: Arc::new(Quotas::new(&files.name)),
@@ -334,6 +338,10 @@ impl Host {
             rollout: manifest.rollout,
             trial: Trial::default(),
             successor: OnceLock::new(),
+            tick,
+            ticks: AtomicBool::new(false),
+            tick_line: Seldom::default(),
+            retired: CancellationToken::new(),
         })))
     }
 
@@ -485,6 +493,21 @@ fn read(root: &Path, path: &Path, limit: u64) -> Result<Files, LoadError> {
         Err(error) => return Err(failed(&manifest_path)(error)),
     };
     Ok(Files { content: blake3::hash(&wasm), manifest_name: format!("{name}.toml"), name, wasm, manifest })
+}
+
+/// How often to tick: what the manifest says, or the default for a component that exports it.
+fn ticks(file: &str, manifest: &Manifest, exports: &Exports) -> Result<Option<Duration>, LoadError> {
+    match &manifest.tick {
+        None => Ok(exports.has_tick().then_some(tick::EVERY)),
+        Some(every) if exports.has_tick() || exports.is_raw() => Ok(Some(every.value)),
+        Some(every) => Err(LoadError::Manifest(vec![ManifestError {
+            file: file.to_owned(),
+            line: every.line,
+            column: every.column,
+            key: "tick".into(),
+            message: "the module does not export tidegate:module/tick".into(),
+        }])),
+    }
 }
 
 /// The hooks to call: what the manifest names, or everything exported.

@@ -1,5 +1,8 @@
 //! One running guest: its store, its functions, and the calls into it.
 
+mod batch;
+mod tick;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -168,12 +171,7 @@ impl Instance {
         self.store.data_mut().end();
         match outcome {
             Ok(Reply::Answer(answer)) => Ok(answer),
-            Ok(Reply::Refused(HookError::Retry(text))) => {
-                Err(CallError::Guest(GuestFailure::Retry(translate::bounded(text))))
-            }
-            Ok(Reply::Refused(HookError::Failed(text))) => {
-                Err(CallError::Guest(GuestFailure::Failed(translate::bounded(text))))
-            }
+            Ok(Reply::Refused(error)) => Err(error.into()),
             Ok(Reply::Invalid(text)) => Err(CallError::Answer(translate::bounded(text))),
             Ok(Reply::NotHandled) => Err(CallError::NotHandled(scope.event.hook().name())),
             Err(error) => Err(failure(&mut self.store, &self.budget, cpu, &error)),
@@ -186,7 +184,7 @@ impl Instance {
     /// [`CallError`]: the instance must be dropped.
     pub(crate) async fn drain(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>, CallError> {
         let Some(state) = &self.functions.state else { return Ok(None) };
-        self.store.data().output.refill();
+        self.store.data().output.refill(1);
         self.store.set_epoch_deadline(1);
         let outcome = {
             let call = pin!(state.call_drain(&mut self.store));
@@ -249,6 +247,15 @@ pub(crate) enum Reply {
     Refused(HookError),
     Invalid(String),
     NotHandled,
+}
+
+impl From<HookError> for CallError {
+    fn from(error: HookError) -> Self {
+        Self::Guest(match error {
+            HookError::Retry(text) => GuestFailure::Retry(translate::bounded(text)),
+            HookError::Failed(text) => GuestFailure::Failed(translate::bounded(text)),
+        })
+    }
 }
 
 impl Reply {

@@ -10,6 +10,7 @@
 //! | a new version takes over: with the old one's state, or on trial beside it | `handover`, `rollout` |
 //! | instances are kept warm, and make room for others | `pool`, `slots`, `instance`, `state` |
 //! | an event is handed over and answered | [`Module::handle`], `translate`, `leave`; as JSON: `raw`, `envelope` |
+//! | several are handed over at once, or time has passed | `batch`, `pool/gathered`; `tick` |
 //! | a guest computes, allocates, stores, publishes or writes too much | `budget`, `ticker`, `limiter`, `quota`, `output` |
 //! | it fails: is tried again, given up, its event kept | `policy`, `circuit`, `poison`, `dead_letter` |
 //!
@@ -18,6 +19,7 @@
 //! This crate knows the traits of `tidegate_event` and neither an MQTT socket nor a database driver.
 
 mod artefact;
+mod batch;
 mod bindings;
 mod budget;
 mod cache;
@@ -52,6 +54,7 @@ mod seldom;
 mod slots;
 mod state;
 mod terms;
+mod tick;
 mod ticker;
 mod translate;
 

@@ -22,6 +22,8 @@ const KINDS: [&str; 15] = [
     "replaced",
 ];
 
+const TICKS: [&str; 3] = ["done", "failed", "skipped"];
+
 /// The counters of one module.
 pub(crate) struct Meters {
     pub(crate) calls: Counter,
@@ -38,6 +40,11 @@ pub(crate) struct Meters {
     /// Dead letters that were written and not published.
     pub(crate) dead_letters_unpublished: Counter,
     pub(crate) poisonous: Counter,
+    /// Events in a call, of modules that take several.
+    pub(crate) batch_events: Histogram,
+    /// Calls with several events that failed as a whole.
+    pub(crate) batches_failed: Counter,
+    ticks: [(&'static str, Counter); TICKS.len()],
     errors: [(&'static str, Counter); KINDS.len()],
 }
 
@@ -62,9 +69,21 @@ impl Meters {
                 "tidegate_module_dead_letters_unpublished_total", "module" => label()
             ),
             poisonous: counter!("tidegate_module_poison_total", "module" => label()),
+            batch_events: histogram!("tidegate_module_batch_events", "module" => label()),
+            batches_failed: counter!("tidegate_module_batches_failed_total", "module" => label()),
+            ticks: TICKS.map(|result| {
+                (result, counter!("tidegate_module_ticks_total", "module" => label(), "result" => result))
+            }),
             errors: KINDS.map(|kind| {
                 (kind, counter!("tidegate_module_errors_total", "module" => label(), "kind" => kind))
             }),
+        }
+    }
+
+    /// Counts a tick: `done`, `failed`, or `skipped` because the circuit is not closed.
+    pub(crate) fn ticked(&self, result: &'static str) {
+        if let Some((_, counter)) = self.ticks.iter().find(|(name, _)| *name == result) {
+            counter.increment(1);
         }
     }
 

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tidegate_event::{BoxFuture, Hook, QoS, Scope, TopicFilter, Verdict};
+use tokio_util::sync::CancellationToken;
 
 use crate::circuit::{Admission, CircuitState, Probe};
 use crate::error::CallError;
@@ -96,6 +97,13 @@ pub struct Module {
     pub(crate) trial: Trial,
     /// The version that takes the events which come after this one is closed.
     pub(crate) successor: OnceLock<Arc<Module>>,
+    /// The time between ticks, if it wants any.
+    pub(crate) tick: Option<Duration>,
+    /// Whether the ticks have begun.
+    pub(crate) ticks: AtomicBool,
+    pub(crate) tick_line: Seldom,
+    /// Cancelled when the version serves no longer.
+    pub(crate) retired: CancellationToken,
 }
 
 /// The running totals of a version.
@@ -429,6 +437,7 @@ impl Module {
         if let Some(next) = successor {
             self.succeed(next);
         }
+        self.retired.cancel();
         self.pool.retire_idle();
         let version = Arc::downgrade(self);
         tokio::spawn(async move {

@@ -70,9 +70,10 @@ impl Output {
         })
     }
 
-    /// A new event begins: the limit counts anew, and what was written before belongs to other events.
-    pub(crate) fn refill(&self) {
-        self.left.store(self.limit, Ordering::Relaxed);
+    /// A call for so many events begins: the limit counts anew, and what was written before belongs to other events.
+    pub(crate) fn refill(&self, events: u32) {
+        let left = self.limit.saturating_mul(usize::try_from(events).unwrap_or(usize::MAX));
+        self.left.store(left, Ordering::Relaxed);
         self.warned.store(false, Ordering::Relaxed);
         if self.has_tail.load(Ordering::Relaxed) {
             self.has_tail.store(false, Ordering::Relaxed);
@@ -241,7 +242,7 @@ mod tests {
     fn the_tail_belongs_to_one_event() {
         let output = output(1 << 20);
         output.write(Stream::Stderr, b"of the last event\n");
-        output.refill();
+        output.refill(1);
         output.write(Stream::Stderr, b"of this one\n");
         assert_eq!(output.take_tail(), "of this one");
     }
@@ -259,7 +260,7 @@ mod tests {
         assert!(output.admit(6));
         assert!(!output.admit(6));
         assert!(output.admit(4));
-        output.refill();
+        output.refill(1);
         assert!(output.admit(10));
     }
 
@@ -268,7 +269,7 @@ mod tests {
         let output = output(10 * LINE_COST_BYTES);
         let admitted = (0..1_000).filter(|_| output.admit(0)).count();
         assert_eq!(admitted, 10);
-        output.refill();
+        output.refill(1);
         output.write(Stream::Stdout, &[b'\n'; 1_000]);
         assert!(output.left.load(Ordering::Relaxed) < LINE_COST_BYTES && !output.admit(0));
     }

@@ -1,5 +1,7 @@
 //! The instances of one module version: kept warm between events, bounded, replaced when they are worn out.
 
+mod gathered;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 use tidegate_event::{Hook, Scope, TopicFilter};
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
+use crate::batch::Batcher;
 use crate::error::{CallError, LoadError};
 use crate::instance::{Blueprint, Instance};
 use crate::manifest::{Instances, Mode};
@@ -28,6 +31,8 @@ pub(crate) struct Pool {
     /// Places for instances in the whole host.
     slots: Arc<Slots>,
     shelf: Arc<Shelf>,
+    /// Present when published messages are handed over in batches.
+    batcher: Option<Arc<Batcher>>,
 }
 
 /// An instance taken out for one event. Dropped without [`Lease::give_back`], the instance is gone.
@@ -48,8 +53,10 @@ impl Pool {
         slots: Arc<Slots>,
     ) -> Result<Self, LoadError> {
         let in_flight = if policy.mode == Mode::Single { 1 } else { policy.max };
-        let pool =
-            Self { blueprint, policy, permits: Semaphore::new(in_flight), slots, shelf: Arc::default() };
+        let batcher =
+            blueprint.exports.takes_batches().then(|| Batcher::new(blueprint.shared.limits.cpu, in_flight));
+        let permits = Semaphore::new(in_flight);
+        let pool = Self { blueprint, policy, permits, slots, shelf: Arc::default(), batcher };
         let timeout = pool.blueprint.shared.limits.timeout;
         let first = pool.make(timeout).await?;
         // What the first instance of a single module knows must not make room for others.
@@ -104,15 +111,14 @@ impl Pool {
     /// # Errors
     /// [`CallError`].
     pub(crate) async fn call(&self, scope: &Scope, started: Instant) -> Result<Answer, CallError> {
-        let (mut lease, started) = match self.warm() {
-            Some(lease) => (lease, started),
-            // On the heap: making an instance has a large state, and few calls need it. What the event has waited is not
-            // the guest's time: an instance that is well must not end for it.
-            None => (Box::pin(self.checkout(started)).await?, Instant::now()),
-        };
-        let Some(instance) = lease.instance.as_deref_mut() else {
-            return Err(CallError::Instantiate("it was taken twice".into()));
-        };
+        if let Some(batcher) = &self.batcher
+            && scope.event.hook() == Hook::MessagePublish
+        {
+            // On the heap, so that calls with one event do not carry its state.
+            return Box::pin(self.gathered(batcher, scope, started)).await;
+        }
+        let (mut lease, started) = self.lease(started).await?;
+        let instance = lease.instance()?;
         let outcome = pin!(instance.call(scope, started)).await;
         if matches!(
             outcome,
@@ -121,6 +127,29 @@ impl Pool {
             lease.give_back();
         }
         outcome
+    }
+
+    /// Tells an instance that time has passed.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(crate) async fn tick(&self) -> Result<(), CallError> {
+        let (mut lease, started) = self.lease(Instant::now()).await?;
+        let outcome = lease.instance()?.tick(started).await;
+        if matches!(outcome, Ok(()) | Err(CallError::Guest(_) | CallError::NotHandled(_))) {
+            lease.give_back();
+        }
+        outcome
+    }
+
+    /// An instance for a call that began at `started`, warm if there is one; and when the guest's time begins. What the
+    /// event has waited is not the guest's: an instance that is well must not end for it.
+    async fn lease(&self, started: Instant) -> Result<(Lease<'_>, Instant), CallError> {
+        match self.warm() {
+            Some(lease) => Ok((lease, started)),
+            // On the heap: making an instance has a large state, and few calls need it.
+            None => Ok((Box::pin(self.checkout(started)).await?, Instant::now())),
+        }
     }
 
     /// A warm instance, when there is one and nobody waits before us.
@@ -233,6 +262,14 @@ impl Pool {
 }
 
 impl Lease<'_> {
+    /// The instance.
+    ///
+    /// # Errors
+    /// [`CallError::Instantiate`] when there is none, which is so only after a [`Pool::pause`].
+    pub(crate) fn instance(&mut self) -> Result<&mut Instance, CallError> {
+        self.instance.as_deref_mut().ok_or_else(|| CallError::Instantiate("it was taken twice".into()))
+    }
+
     /// Puts the instance back for the next event.
     pub(crate) fn give_back(mut self) {
         let Some(instance) = self.instance.take() else { return };

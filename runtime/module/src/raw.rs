@@ -50,6 +50,7 @@ pub(crate) fn load(
 enum Ask<'a> {
     Init { config: BTreeMap<&'a str, &'a str> },
     Hooks,
+    Tick,
 }
 
 /// Hands the configuration over.
@@ -63,6 +64,15 @@ pub(crate) async fn init(
 ) -> wasmtime::Result<Result<(), String>> {
     let config = config.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let answer = ask(store, handle, &Ask::Init { config }).await?;
+    Ok(envelope::read::<AnswerIn>(&answer).and_then(|answer| answer.error.map_or(Ok(()), Err)))
+}
+
+/// Tells that time has passed.
+///
+/// # Errors
+/// The trap; inside, what the guest could not do.
+pub(crate) async fn tick(store: &mut Store<State>, handle: &Handle) -> wasmtime::Result<Result<(), String>> {
+    let answer = ask(store, handle, &Ask::Tick).await?;
     Ok(envelope::read::<AnswerIn>(&answer).and_then(|answer| answer.error.map_or(Ok(()), Err)))
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use tidegate_event::{
-    AckLevel, Control, DeadLetters, Hook, IdSource, KeyValue, Node, Scope, Storage, StorageError, Tenant,
+    AckLevel, Control, DeadLetters, Hook, IdSource, KeyValue, Message, Node, Scope, Storage, StorageError,
+    Tenant,
 };
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTable;
@@ -80,22 +81,38 @@ pub(crate) fn is_named(connector: &str, name: &str) -> bool {
     connector == name || connector.split_once(':').is_some_and(|(_, pool)| pool == name)
 }
 
-/// The event an instance is called for.
+/// What an instance is called for.
 pub(crate) struct Call {
     /// The number the guest knows it by.
     pub(crate) number: u64,
-    pub(crate) scope: Scope,
+    /// The event; a tick has none.
+    scope: Option<Scope>,
+}
+
+impl Call {
+    /// The event with what travels with it; `None` in a tick.
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        self.scope.as_ref()
+    }
+
+    /// The message that the event is about.
+    pub(crate) fn message(&self) -> Option<&Arc<Message>> {
+        self.scope.as_ref()?.event.message()
+    }
 }
 
 /// The data of a store.
 pub(crate) struct State {
     pub(crate) shared: Arc<Shared>,
-    /// Absent in init, and for components that cannot ask about events.
-    call: Option<Call>,
+    /// The events of the current call, whose numbers follow each other. Empty in init, and for components that cannot
+    /// ask about events.
+    calls: Vec<Call>,
+    /// How many events the current call is for: what is limited per event is limited for them together.
+    events: u32,
     hook: Option<Hook>,
-    /// Storage calls of the current event (or of init) so far.
+    /// Storage calls of the current call (or of init) so far.
     storage_ops: u32,
-    /// Messages that the current event made through client-control so far.
+    /// Messages that the current call made through client-control so far.
     publishes: u32,
     pub(crate) limiter: Limiter,
     pub(crate) output: Arc<Output>,
@@ -121,7 +138,8 @@ impl State {
             .build();
         let limiter = Limiter::new(limits.memory, limits.table_elements);
         Self {
-            call: None,
+            calls: Vec::new(),
+            events: 1,
             hook: None,
             storage_ops: 0,
             publishes: 0,
@@ -135,51 +153,82 @@ impl State {
         }
     }
 
-    /// The event of `scope` begins, under this number: everything that is counted per event starts anew.
+    /// The event of `scope` begins, under this number.
     pub(crate) fn begin(&mut self, number: u64, scope: &Scope) {
-        self.output.refill();
+        self.begin_call(1, Some(scope.event.hook()));
+        // Five shared counters go up and down for a copy of the scope: not for guests that cannot use it.
+        if self.shared.asks_about_events {
+            self.calls.push(Call { number, scope: Some(scope.clone()) });
+        }
+    }
+
+    /// The events of `batch` begin, under the numbers from `first` on.
+    pub(crate) fn begin_batch(&mut self, first: u64, batch: &[&Scope]) {
+        self.begin_call(
+            u32::try_from(batch.len()).unwrap_or(u32::MAX),
+            batch.first().map(|scope| scope.event.hook()),
+        );
+        if self.shared.asks_about_events {
+            let calls =
+                (first..).zip(batch).map(|(number, scope)| Call { number, scope: Some((*scope).clone()) });
+            self.calls.extend(calls);
+        }
+    }
+
+    /// A tick begins, under this number.
+    pub(crate) fn begin_tick(&mut self, number: u64) {
+        self.begin_call(1, None);
+        self.calls.push(Call { number, scope: None });
+    }
+
+    /// Everything that is counted per event starts anew.
+    fn begin_call(&mut self, events: u32, hook: Option<Hook>) {
+        // What an instance that answered badly left behind.
+        self.calls.clear();
+        self.events = events;
+        self.hook = hook;
+        self.output.refill(events);
         self.limiter.forget_denied();
         self.storage_ops = 0;
         self.publishes = 0;
         if let Some(http) = &mut self.http {
-            http.begin();
+            http.begin(events);
         }
-        self.hook = Some(scope.event.hook());
-        // Five shared counters go up and down for a copy of the scope: not for guests that cannot use it.
-        self.call = self.shared.asks_about_events.then(|| Call { number, scope: scope.clone() });
     }
 
-    /// The event ends; its number is of no use any more.
+    /// The call ends; its numbers are of no use any more.
     pub(crate) fn end(&mut self) {
-        self.call = None;
+        self.calls.clear();
         self.hook = None;
     }
 
-    /// The hook of the current event.
+    /// The hook of the current call.
     pub(crate) fn hook(&self) -> Option<Hook> {
         self.hook
     }
 
     /// The number of the current event; without one, a number that no event has.
     pub(crate) fn number(&self) -> u64 {
-        self.call.as_ref().map_or(0, |call| call.number)
+        self.calls.first().map_or(0, |call| call.number)
     }
 
-    /// The current event, if `number` is its number.
+    /// The event of the current call that has this number.
     pub(crate) fn event(&self, number: u64) -> Option<&Call> {
-        self.call.as_ref().filter(|call| call.number == number)
+        let first = self.calls.first()?.number;
+        self.calls.get(usize::try_from(number.checked_sub(first)?).ok()?)
     }
 
-    /// Counts a storage call against the event's limit.
+    /// Counts a storage call against the limit of the current events.
     ///
     /// # Errors
     /// [`StorageError::QuotaExceeded`] naming the limit.
     pub(crate) fn count_storage_op(&mut self) -> Result<(), StorageError> {
-        let limit = self.shared.limits.storage_ops;
+        let limit = self.shared.limits.storage_ops.saturating_mul(self.events);
         if self.storage_ops >= limit {
             // One past the limit: the first of this event.
             let first = self.storage_ops == limit;
             self.storage_ops = limit.saturating_add(1);
+            let limit = self.shared.limits.storage_ops;
             self.shared.quotas.storage_ops.refused(&limit, first);
             return Err(StorageError::QuotaExceeded(format!("storage_ops = {limit} per event")));
         }
@@ -187,13 +236,13 @@ impl State {
         Ok(())
     }
 
-    /// Counts a message made through client-control against the event's limit; false when it is one too many.
+    /// Counts a message made through client-control against the limit of the current events; false when it is one too many.
     pub(crate) fn count_publish(&mut self) -> bool {
-        let limit = self.shared.limits.publishes;
+        let limit = self.shared.limits.publishes.saturating_mul(self.events);
         if self.publishes >= limit {
             let first = self.publishes == limit;
             self.publishes = limit.saturating_add(1);
-            self.shared.quotas.publishes.refused(&limit, first);
+            self.shared.quotas.publishes.refused(&self.shared.limits.publishes, first);
             return false;
         }
         self.publishes += 1;
@@ -209,7 +258,7 @@ impl WasiView for State {
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        let http = self.http.get_or_insert_with(|| Box::new(Outgoing::new(&self.shared)));
+        let http = self.http.get_or_insert_with(|| Box::new(Outgoing::new(&self.shared, self.events)));
         http.view(&mut self.table)
     }
 }

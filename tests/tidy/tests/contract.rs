@@ -29,9 +29,26 @@ fn every_hook_has_its_interface_and_function() {
 }
 
 #[test]
+fn every_batch_is_of_its_hook() {
+    let mut offenders = Vec::new();
+    for row in &CATALOGUE {
+        let Some(batch) = row.batch else { continue };
+        let name = format!("{}-batch", interface(row));
+        let text = text(&format!("wit/hooks/{name}.wit"));
+        for wanted in [format!("interface {name} {{"), format!("on-{name}: func(batch: list<")] {
+            if batch != format!("tidegate:hooks/{name}") || !text.contains(&wanted) {
+                offenders.push(format!("{}: {batch} lacks `{wanted}`", row.name));
+            }
+        }
+    }
+    none("the interface for several events of a hook is called like it", offenders);
+}
+
+#[test]
 fn every_interface_is_a_hook() {
+    let file = |name: &str| format!("wit/hooks/{}.wit", name.trim_start_matches("tidegate:hooks/"));
     let known: Vec<String> =
-        CATALOGUE.iter().map(|row| format!("wit/hooks/{}.wit", interface(row))).collect();
+        CATALOGUE.iter().flat_map(|row| [Some(row.interface), row.batch]).flatten().map(file).collect();
     let offenders = files().into_iter().map(|file| file.path).filter(|path| {
         path.starts_with("wit/hooks/") && path != "wit/hooks/types.wit" && !known.contains(path)
     });

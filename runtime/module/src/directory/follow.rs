@@ -409,6 +409,7 @@ impl Follower {
             _ => false,
         };
         self.state.serving.lock().insert(path.to_owned(), module.clone());
+        module.begin_ticks();
         if cause != Cause::Start {
             self.publish();
         }

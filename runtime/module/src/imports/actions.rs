@@ -56,7 +56,11 @@ impl State {
         let call = self.event(number).ok_or_else(|| {
             StorageError::InvalidArgument(format!("event {number} is not the one being handled"))
         })?;
-        let mut scope = call.scope.clone();
+        let Some(mut scope) = call.scope().cloned() else {
+            return Err(StorageError::InvalidArgument(
+                "a tick has no event to store or to take variables from".into(),
+            ));
+        };
         if let Some(message) = message {
             let Some(original) = scope.event.message() else {
                 let hook = scope.event.hook().name();

@@ -22,7 +22,7 @@ impl State {
     /// The hops behind a message that is made while handling event `number`.
     fn hops(&self, number: u64) -> Result<u8, Error> {
         let call = self.event(number).ok_or_else(|| stale(number))?;
-        Ok(call.scope.event.message().map_or(0, |message| message.hops).saturating_add(1))
+        Ok(call.message().map_or(0, |message| message.hops).saturating_add(1))
     }
 
     fn created(&mut self, event: u64, message: MessageResult) -> Result<Message, Error> {

@@ -8,7 +8,7 @@ use crate::translate;
 
 impl State {
     fn properties(&self, event: u64) -> Option<&PublishProperties> {
-        self.event(event)?.scope.event.message()?.properties.as_deref()
+        self.event(event)?.message()?.properties.as_deref()
     }
 }
 
@@ -28,7 +28,7 @@ impl Host for State {
     }
 
     fn client(&mut self, event: u64) -> wasmtime::Result<Option<ClientInfo>> {
-        let client = self.event(event).and_then(|call| call.scope.event.client());
+        let client = self.event(event).and_then(|call| call.scope()?.event.client());
         Ok(client.map(|client| translate::client_result(client)))
     }
 

@@ -16,7 +16,7 @@ use crate::bindings::tidegate::storage::types::{Error, Value};
 use crate::bindings::wasi::config::store as config;
 use crate::bindings::wasi::logging::logging::{self, Level};
 use crate::envelope::{self, MessageIn};
-use crate::state::State;
+use crate::state::{Call, State};
 
 /// The import's name, at the root of the component.
 pub(super) const HOST_CALL: &str = "host-call";
@@ -253,7 +253,7 @@ impl State {
     }
 
     fn options(&self, options: OptionsIn) -> Result<Options, Refusal> {
-        let original = self.event(self.number()).and_then(|call| call.scope.event.message());
+        let original = self.event(self.number()).and_then(Call::message);
         let message = options.message.map(|message| message.complete(original.map(|message| &**message)));
         Ok(Options {
             message: message.transpose().map_err(Refusal::invalid)?,

@@ -59,6 +59,8 @@ pub(crate) struct Manifest {
     pub(crate) ack: AckLevel,
     /// Whether listeners wait for it.
     pub(crate) mandatory: bool,
+    /// The time between ticks; `None`: the default, if the module wants any.
+    pub(crate) tick: Option<Located<Duration>>,
     /// `[config]`.
     pub(crate) config: Vec<(String, Located<ConfigValue>)>,
     /// `[http] allow`: each host as written and as read.
@@ -246,6 +248,7 @@ pub(crate) mod keys {
         "connectors",
         "ack",
         "mandatory",
+        "tick",
         "config",
         "instances",
         "limits",

@@ -25,6 +25,8 @@ const DEFAULT_RETRIES: u32 = 3;
 const MAX_RETRIES: i64 = 100;
 const MAX_POISON_AFTER: i64 = 1_000;
 const MAX_HANDLES: i64 = 1_000_000;
+/// Ticks in shorter order are work for a loop with a clock.
+const MIN_TICK: Duration = Duration::from_millis(10);
 /// What may follow the last attempt.
 const POLICIES: [(&str, ErrorPolicy); 4] = [
     ("pass", ErrorPolicy::Pass),
@@ -137,6 +139,14 @@ impl Reader<'_> {
                     if let Some(mandatory) = self.boolean(name, value) {
                         manifest.mandatory = mandatory;
                     }
+                }
+                "tick" => {
+                    let mut every = MIN_TICK;
+                    self.duration(name, value, &mut every);
+                    if every < MIN_TICK {
+                        self.error(&value.span(), name, format!("expected at least {MIN_TICK:?}"));
+                    }
+                    manifest.tick = Some(self.located(&value.span(), every));
                 }
                 "config" => self.config(value, manifest),
                 "instances" => self.instances(value, manifest),

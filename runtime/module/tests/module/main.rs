@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod batches;
 mod cache;
 mod calls;
 mod commands;
@@ -27,3 +28,4 @@ mod policies;
 mod pressure;
 mod raw;
 mod reload;
+mod ticks;

@@ -43,14 +43,16 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+    /// For a call that is for so many `events`.
+    pub(crate) fn new(shared: &Arc<Shared>, events: u32) -> Self {
         let mut ctx = WasiHttpCtx::new();
         ctx.set_field_size_limit(MAX_FIELDS_BYTES);
-        Self { ctx, sender: Sender { shared: shared.clone(), traffic: None } }
+        Self { ctx, sender: Sender { shared: shared.clone(), events, traffic: None } }
     }
 
-    /// An event begins: bodies are counted anew.
-    pub(crate) fn begin(&mut self) {
+    /// A call for so many events begins: bodies are counted anew.
+    pub(crate) fn begin(&mut self, events: u32) {
+        self.sender.events = events;
         self.sender.traffic = None;
     }
 
@@ -62,7 +64,9 @@ impl Outgoing {
 /// Sends an instance's requests.
 struct Sender {
     shared: Arc<Shared>,
-    /// Of the current event, once it has sent a request.
+    /// How many events the current call is for.
+    events: u32,
+    /// Of the current call, once it has sent a request.
     traffic: Option<Arc<Traffic>>,
 }
 
@@ -78,7 +82,12 @@ impl WasiHttpHooks for Sender {
         let shared = self.shared.clone();
         let terms = Terms {
             allowed: shared.http.clone(),
-            traffic: self.traffic.get_or_insert_with(|| Traffic::new(shared.limits.http_bytes)).clone(),
+            traffic: self
+                .traffic
+                .get_or_insert_with(|| {
+                    Traffic::new(shared.limits.http_bytes.saturating_mul(self.events.into()))
+                })
+                .clone(),
             timeout: shared.limits.timeout,
             options: options.unwrap_or_default(),
         };
