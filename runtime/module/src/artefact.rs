@@ -5,10 +5,13 @@
 //! the engines. The trailer guards against damage (a full disk, a crash, a bad block); against a malicious
 //! writer guards the cache directory, which only this user can write.
 //!
-//! The file is copied, not mapped: a mapped one that somebody truncates would end the process at the next page.
+//! Code runs from a copy on disk that has no name, so that the system reads the pages that run and gives back those of
+//! idle modules. The file in the cache itself is not mapped: if somebody truncated it, the next page would end the process.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -92,15 +95,25 @@ pub(crate) enum Loaded {
     Fits(Compiled),
 }
 
-/// Loads the artefact in `file`, which [`compile`] made for `key`.
+/// Loads the artefact in `file`, which [`compile`] made for `key`; `dir` has room for a copy of it.
 ///
 /// # Errors
 /// The system's, when the file cannot be read.
-pub(crate) fn load(engines: &Engines, key: &Key, mut file: File) -> io::Result<Loaded> {
+pub(crate) fn load(engines: &Engines, key: &Key, mut file: File, dir: &Path) -> io::Result<Loaded> {
     let mut artefact = Vec::new();
     file.read_to_end(&mut artefact)?;
     let Some((lane, payload)) = check(key, &artefact) else { return Ok(Loaded::Damaged) };
-    Ok(match deserialize(engines.get(lane), payload) {
+    let engine = engines.get(lane);
+    let loaded = match copy(payload, dir) {
+        // Where `/proc` is not there, or the engine refuses: memory does, or gives the same reason.
+        Ok(copy) => deserialize_file(engine, &copy).or_else(|_| deserialize(engine, payload)),
+        // Without room on the disk there may be some in memory.
+        Err(error) => {
+            tracing::debug!(dir = %dir.display(), %error, "an artefact cannot be copied: it is held in memory");
+            deserialize(engine, payload)
+        }
+    };
+    Ok(match loaded {
         Ok(component) => Loaded::Fits(Compiled { component, lane }),
         Err(refusal) => Loaded::Unfit(refusal),
     })
@@ -114,6 +127,23 @@ fn check<'a>(key: &Key, artefact: &'a [u8]) -> Option<(Lane, &'a [u8])> {
         return None;
     }
     Some((Lane::from_code(*code)?, payload))
+}
+
+/// `payload` in a file without a name: nobody but this process can change it.
+fn copy(payload: &[u8], dir: &Path) -> io::Result<File> {
+    let mut copy = tempfile::tempfile_in(dir)?;
+    copy.write_all(payload)?;
+    Ok(copy)
+}
+
+#[allow(unsafe_code, reason = "as for `deserialize`")]
+fn deserialize_file(engine: &Engine, copy: &File) -> Result<Component, String> {
+    // By this name wasmtime opens the file anew; it has no other.
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    // SAFETY: as in `deserialize`: the bytes are those whose checksum was compared, and nobody else can reach the file
+    // that they were copied to, so they stay what they are as long as it is mapped.
+    let loaded = unsafe { Component::deserialize_file(engine, path) };
+    loaded.map_err(|error| error.root_cause().to_string())
 }
 
 #[allow(
@@ -144,7 +174,8 @@ mod tests {
         let loads = |key: &Key, artefact: &[u8]| {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), artefact).unwrap();
-            let loaded = load(&engines, key, File::open(file.path()).unwrap()).unwrap();
+            let loaded =
+                load(&engines, key, File::open(file.path()).unwrap(), &std::env::temp_dir()).unwrap();
             matches!(loaded, Loaded::Fits(_))
         };
         assert!(loads(&key, &artefact));

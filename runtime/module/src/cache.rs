@@ -66,7 +66,7 @@ impl Cache {
         let file = File::open(&path).ok()?;
         // The time of last use, for `remove_old`; a failure costs a compilation in a month.
         drop(file.set_modified(SystemTime::now()));
-        match artefact::load(engines, key, file).ok()? {
+        match artefact::load(engines, key, file, &self.dir).ok()? {
             Loaded::Fits(compiled) => Some(Ok(compiled)),
             Loaded::Unfit(refusal) => Some(Err(LoadError::Unfit(refusal))),
             Loaded::Damaged => {

@@ -101,8 +101,6 @@ fn configuration(lane: Lane) -> Config {
         .epoch_interruption(true)
         .cranelift_opt_level(OptLevel::Speed)
         .memory_init_cow(true)
-        // Initial memory images stay in memory, whatever happens to the file they came from.
-        .force_memory_init_memfd(true)
         .max_wasm_stack(STACK_BYTES)
         // Room for the host functions that run on top of the guest's frames.
         .async_stack_size(1 << 20)

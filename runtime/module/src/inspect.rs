@@ -287,7 +287,10 @@ fn hooks(exports: &[String]) -> Vec<String> {
     let interface = |name: &'_ str| name.split_once('@').map_or(name.to_owned(), |(base, _)| base.to_owned());
     let exported: BTreeSet<_> = exports.iter().map(|name| interface(name)).collect();
     Hook::all()
-        .filter(|hook| exported.contains(hook.row().interface))
+        .filter(|hook| {
+            let row = hook.row();
+            exported.contains(row.interface) || row.batch.is_some_and(|batch| exported.contains(batch))
+        })
         .map(|hook| hook.name().to_owned())
         .collect()
 }

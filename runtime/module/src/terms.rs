@@ -25,6 +25,9 @@ pub struct Terms {
     pub mandatory: bool,
     /// `stored` or `accepted`.
     pub ack: String,
+    /// Time between ticks, milliseconds. `None`: it asks for none, or for the default when it exports them.
+    #[serde(default)]
+    pub tick_ms: Option<u64>,
     /// Keys of `[config]`.
     pub config: Vec<String>,
     /// `[instances]`.
@@ -111,6 +114,7 @@ impl Terms {
             priority: manifest.priority.0,
             mandatory: manifest.mandatory,
             ack: ack(manifest.ack),
+            tick_ms: manifest.tick.as_ref().map(|every| millis(every.value)),
             config: manifest.config.iter().map(|(key, _)| key.clone()).collect(),
             instances: InstanceTerms::new(&manifest.instances),
             limits: LimitTerms::new(&manifest.limits),
@@ -133,6 +137,7 @@ impl Terms {
             priority: module.priority(),
             mandatory: module.is_mandatory(),
             ack: ack(shared.ack),
+            tick_ms: module.tick.map(millis),
             config: shared.config.iter().map(|(key, _)| key.clone()).collect(),
             instances: InstanceTerms::new(module.pool.policy()),
             limits: LimitTerms::new(&shared.limits),
@@ -161,11 +166,10 @@ impl InstanceTerms {
 
 impl LimitTerms {
     fn new(limits: &Limits) -> Self {
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         Self {
-            cpu_ms: ms(limits.cpu),
-            timeout_ms: ms(limits.timeout),
+            cpu_ms: millis(limits.cpu),
+            timeout_ms: millis(limits.timeout),
             memory_bytes: count(limits.memory),
             table_elements: count(limits.table_elements),
             storage_ops: limits.storage_ops,
@@ -193,6 +197,10 @@ fn policy(on_error: &OnError) -> Option<String> {
         ErrorPolicy::DeadLetter => "dead-letter",
     };
     Some(word.to_owned())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -54,6 +54,8 @@ macro_rules! worlds {
 
 worlds! {
     init = "tidegate:sdk/init" {}
+    state = "tidegate:sdk/state" {}
+    tick = "tidegate:sdk/tick" {}
     client_connected = "tidegate:sdk/client-connected" {
         "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
         "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
@@ -75,6 +77,10 @@ worlds! {
         "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
     }
     message_publish = "tidegate:sdk/message-publish" {
+        "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
+        "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
+    }
+    message_publish_batch = "tidegate:sdk/message-publish-batch" {
         "tidegate:broker/types@0.1.0": crate::bindings::imports::tidegate::broker::types,
         "tidegate:hooks/types@0.1.0": crate::bindings::imports::tidegate::hooks::types,
     }

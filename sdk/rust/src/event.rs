@@ -1,5 +1,7 @@
 //! The event a handler was called for.
 
+use crate::{Client, Message};
+
 /// The event a handler was called for: pass it to the functions that act for it, such as
 /// [`actions::run`](crate::actions::run) or [`client_control::publish`](crate::client_control::publish).
 ///
@@ -17,4 +19,15 @@ impl Event {
     pub const fn number(self) -> u64 {
         self.0
     }
+}
+
+/// A published message among several that come in one call.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Its event.
+    pub event: Event,
+    /// Who published it; absent for messages that no client sent.
+    pub client: Option<Client>,
+    /// What was published.
+    pub message: Message,
 }

@@ -6,6 +6,7 @@
 /// | hook | the function | answer |
 /// | --- | --- | --- |
 /// | `message_publish` | `fn(Event, Option<Client>, Message)` | [`Result<Verdict>`](crate::Verdict) |
+/// | `message_publish_batch` | `fn(Vec<`[`Published`](crate::Published)`>)` | `Vec<Result<Verdict>>`, one for each |
 /// | `message_deliver` | `fn(Event, Client, Message)` | [`Result<Delivery>`](crate::Delivery) |
 /// | `message_acked` | `fn(Event, Client, Message)` | `Result<()>` |
 /// | `client_connected` | `fn(Event, Client)` | [`Result<Vec<Subscription>>`](crate::Subscription), to be added |
@@ -17,11 +18,19 @@
 /// | `client_authorize` | `fn(Event, Client, Access, String, Qos, bool)`: to do what, the topic or filter, QoS, RETAIN | [`Result<Decision>`](crate::Decision) |
 /// | `client_subscribe` | `fn(Event, Client, String, Qos)`, the filter and the QoS asked for | [`Result<Grant>`](crate::Grant) |
 /// | `init` | `fn(`[`Config`](crate::config::Config)`)` | `Result<(), String>` |
+/// | `tick` | `fn(Event)` | `Result<(), String>` |
+/// | `state` | no function: a type that implements [`State`](crate::State) | |
 ///
 /// The client of `message_publish` is absent for messages that no client sent. For deliver and acked the
 /// client is the subscriber. The hooks `client_authenticate`, `client_authorize` and `client_subscribe` are asked for
-/// leave: the first module with an opinion decides, and one that fails refuses. `init` is no hook: it runs once on every new instance before any event, and an
-/// error there keeps the previous version of the module serving.
+/// leave: the first module with an opinion decides, and one that fails refuses.
+///
+/// `message_publish_batch` takes the place of `message_publish` and gets what came while the module was busy: lists of
+/// one as long as it is not.
+///
+/// Three are no hooks. `init` runs once on every new instance before any event, and an error there keeps the previous
+/// version of the module serving. `tick` is called every second, or as the manifest's `tick` says. `state` hands what the
+/// one instance of a module with `mode = "single"` knows to the next version.
 ///
 /// ```no_run
 /// use tidegate_sdk::config::Config;
@@ -136,6 +145,59 @@ macro_rules! __export_hook {
             { ($crate::Event::from_number(event), client, message) }
         }
     };
+    (message_publish_batch, $handler:path) => {
+        $crate::__export_function! {
+            message_publish_batch, $handler,
+            $crate::bindings::message_publish_batch::exports::tidegate::hooks::message_publish_batch::Guest,
+            fn(::std::vec::Vec<$crate::Published>) -> ::std::vec::Vec<$crate::Result<$crate::Verdict>>,
+            fn on_message_publish_batch(
+                batch: ::std::vec::Vec<
+                    $crate::bindings::message_publish_batch::exports::tidegate::hooks::message_publish_batch::Published
+                >
+            ) -> (::std::vec::Vec<$crate::Result<$crate::Verdict>>)
+            {
+                (batch
+                    .into_iter()
+                    .map(|one| $crate::Published {
+                        event: $crate::Event::from_number(one.event),
+                        client: one.client,
+                        message: one.message,
+                    })
+                    .collect())
+            }
+        }
+    };
+    (tick, $handler:path) => {
+        $crate::__export_function! {
+            tick, $handler, $crate::bindings::tick::exports::tidegate::module::tick::Guest,
+            fn($crate::Event) -> ::core::result::Result<(), ::std::string::String>,
+            fn on_tick(event: u64) -> (::core::result::Result<(), ::std::string::String>)
+            { ($crate::Event::from_number(event)) }
+        }
+    };
+    (state, $handler:path) => {
+        const _: fn() -> ::std::vec::Vec<u8> = <$handler as $crate::State>::drain;
+
+        #[cfg(target_arch = "wasm32")]
+        #[allow(unsafe_code, reason = "an export is a symbol with a given name")]
+        const _: () = {
+            struct Guest;
+
+            impl $crate::bindings::state::exports::tidegate::module::state::Guest for Guest {
+                fn drain() -> ::std::vec::Vec<u8> {
+                    <$handler as $crate::State>::drain()
+                }
+
+                fn restore(
+                    state: ::std::vec::Vec<u8>,
+                ) -> ::core::result::Result<(), ::std::string::String> {
+                    <$handler as $crate::State>::restore(state)
+                }
+            }
+
+            $crate::bindings::state::export!(Guest with_types_in $crate::bindings::state);
+        };
+    };
     (message_deliver, $handler:path) => {
         $crate::__export_function! {
             message_deliver, $handler,
@@ -203,9 +265,10 @@ macro_rules! __export_hook {
         ::core::compile_error!(::core::concat!(
             "no hook `",
             ::core::stringify!($other),
-            "`: expected init, client_connected, ",
+            "`: expected init, tick, state, client_connected, ",
             "client_disconnected, session_created, session_subscribed, session_unsubscribed, ",
-            "message_publish, message_deliver, message_acked, client_authenticate, client_authorize or ",
+            "message_publish, message_publish_batch, message_deliver, message_acked, client_authenticate, ",
+            "client_authorize or ",
             "client_subscribe"
         ));
     };

@@ -66,13 +66,15 @@ pub mod log;
 mod message;
 pub mod reason;
 pub mod sql;
+mod state;
 
 pub use bindings::imports::tidegate::broker::types::{Client, Message, Qos};
 pub use bindings::imports::tidegate::hooks::types::{
     Access, Decision, Delivery, Grant, HookError, Subscription, Verdict,
 };
 pub use bindings::imports::tidegate::storage::types::{Error as StorageError, Failure};
-pub use event::Event;
+pub use event::{Event, Published};
+pub use state::State;
 
 /// What a handler answers.
 pub type Result<T> = std::result::Result<T, HookError>;

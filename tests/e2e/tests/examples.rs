@@ -26,6 +26,36 @@ fn fahrenheit_adds_a_field_and_leaves_the_rest_alone() {
 }
 
 #[test]
+fn averages_publishes_means_and_a_new_version_knows_the_readings_of_the_old_one() {
+    const MANIFEST: &str = "hooks = { \"message.publish\" = [\"sensors/#\"] }\ntick = \"4s\"\n\
+                            [instances]\nmode = \"single\"\n";
+    let server = Server::builder().module("averages", MANIFEST).start();
+    let mut reader = Paho::connect(server.port, &Options::new(5, "reader"));
+    reader.subscribe("averages/#", 1);
+    let mut sensors: Vec<_> =
+        (0..3).map(|n| Paho::connect(server.port, &Options::new(4, &format!("sensor-{n}")))).collect();
+    let mut send = |celsius: [f64; 3]| {
+        for (sensor, celsius) in sensors.iter_mut().zip(celsius) {
+            sensor.publish("sensors/kitchen", &format!("{{\"celsius\":{celsius}}}"), 1);
+        }
+    };
+    // Right after a tick, so that the next one is four seconds away.
+    send([1.0, 1.0, 1.0]);
+    assert_eq!(reader.receive().payload, r#"{"celsius":1.0,"count":3}"#);
+    send([20.0, 21.0, 22.0]);
+    let saved = server.log_mark();
+    let next = guests::patched(&guests::bytes("averages"), "averages/", "meanings/");
+    guests::save_by_rename(&server.file("modules/averages.wasm"), &next);
+    server.wait_log(saved, "the new version", |line| {
+        line.contains("averages") && line.contains("serves after")
+    });
+    reader.subscribe("meanings/#", 1);
+    send([23.0, 24.0, 25.0]);
+    let mean = reader.receive();
+    assert_eq!((&*mean.topic, &*mean.payload), ("meanings/kitchen", r#"{"celsius":22.5,"count":6}"#));
+}
+
+#[test]
 fn guard_drops_and_rejects() {
     let server = Server::builder()
         .module("guard", "priority = 10\n[config]\nmax_bytes = 10\nadmins = \"root, ann\"\n")

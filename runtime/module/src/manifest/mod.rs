@@ -293,6 +293,8 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use std::path::Path;
+
     use super::*;
 
     fn errors(text: &str) -> Vec<String> {
@@ -308,6 +310,31 @@ mod tests {
         assert_eq!(manifest.limits.memory, 32 << 20);
         assert_eq!(manifest.instances.mode, Mode::Warm);
         assert_eq!(manifest.ack, AckLevel::Stored);
+    }
+
+    #[test]
+    fn every_key_has_its_line_in_the_reference() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/manifest.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let tables = ["config", "instances", "limits", "on_error", "rollout", "http"];
+        let (root, rest) = page.split_once("| `[config]` |").unwrap();
+        let section =
+            |table: &str| rest.split(&format!("| `[{table}]` |")).nth(1).unwrap().split("\n\n").next();
+        for (table, keys) in [
+            ("instances", keys::INSTANCES),
+            ("limits", keys::LIMITS),
+            ("on_error", keys::ON_ERROR),
+            ("rollout", keys::ROLLOUT),
+            ("http", keys::HTTP),
+        ] {
+            let lines = section(table).unwrap();
+            let told: Vec<_> =
+                lines.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+            assert_eq!(told, keys, "[{table}]");
+        }
+        for key in keys::ROOT.iter().filter(|key| !tables.contains(*key)) {
+            assert!(root.contains(&format!("\n| `{key}` |")), "{key}");
+        }
     }
 
     #[test]

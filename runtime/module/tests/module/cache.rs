@@ -45,6 +45,24 @@ async fn a_damaged_artefact_is_compiled_again() {
     }
 }
 
+/// A file that is mapped ends the process when it is cut off and read. So the one in the cache is not.
+#[tokio::test]
+async fn a_running_artefact_that_is_truncated_does_not_end_the_process() {
+    let bench = Bench::cold();
+    let module = bench.probe("").await;
+    let [artefact] = &artefacts(&bench)[..] else { panic!("one artefact") };
+    fs::OpenOptions::new().write(true).open(artefact).unwrap().set_len(0).unwrap();
+    // What no call has needed so far: other functions, and the image that memories of new instances begin with.
+    assert_eq!(ask(&module, "count").await, "1");
+    module.trim();
+    module.trim();
+    assert_eq!(module.stats().instances, 0);
+    assert_eq!(ask(&module, "count").await, "1");
+    let panic = module.call(&crate::guests::publish("panic", b"")).await.unwrap_err();
+    assert!(panic.to_string().contains("wasm"), "{panic}");
+    assert_eq!(artefacts(&bench).len(), 1, "the copy has no name");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hosts_may_share_a_cache() {
     let bench = Bench::cold();
