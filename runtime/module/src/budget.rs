@@ -3,19 +3,24 @@
 //! A guest stops at every tick of the epoch. Each stop charges the time since the guest last went on, but
 //! never more than a tick may last, so a machine under load does not charge a guest for time it did not get. Time
 //! spent waiting in host calls is not charged: a poll that ends without a tick ended in a wait.
+//!
+//! Guests that compute for longer than a tick take turns: a processor of the machine is left for everything else. Without
+//! that, eight guests that loop would stand before every message in the run queues of the workers.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use wasmtime::UpdateDeadline;
 
-use crate::ticker::{self, FIRST_TICK};
+use crate::ticker::{self, FIRST_TICK, TICK};
 
 /// The account of one instance. Its store and the future that drives it share it; they run in turns, so
 /// relaxed atomics do.
@@ -28,6 +33,10 @@ pub(crate) struct Budget {
     /// Whether the guest gave up its turn at a tick.
     yielded: AtomicBool,
     exceeded: AtomicBool,
+    /// The turn of a guest that computes for long, until its next tick.
+    turn: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    /// Whether there may be one.
+    has_turn: AtomicBool,
     /// Cancelled when the version may not compute or wait any longer.
     interrupt: CancellationToken,
 }
@@ -38,11 +47,26 @@ struct Ends {
     interrupt: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
+/// Ends the turn of a guest with its call.
+struct Turn<'a>(&'a Budget);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.end_turn();
+    }
+}
+
 /// The call did not end in time.
 #[derive(Debug)]
 pub(crate) struct TimedOut;
 
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Turns of guests that compute for long, in all hosts of the process: one fewer than there are processors.
+static TURNS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Arc::new(Semaphore::new(processors.saturating_sub(1).max(1)))
+});
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -80,8 +104,31 @@ impl Budget {
             return UpdateDeadline::Interrupt;
         }
         self.yielded.store(true, Ordering::Relaxed);
-        // tokio's own yield lets sockets and timers have their turn before the guest goes on.
-        UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
+        // Most calls that a tick stops are short: it came by chance. tokio's own yield lets sockets and timers have their
+        // turn before the guest goes on.
+        if self.used.load(Ordering::Relaxed) < nanos(TICK) {
+            return UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()));
+        }
+        self.has_turn.store(true, Ordering::Relaxed);
+        let turn = self.turn.clone();
+        UpdateDeadline::YieldCustom(
+            1,
+            Box::pin(async move {
+                // Back to the end of the line, which is served in order.
+                drop(turn.lock().take());
+                tokio::task::yield_now().await;
+                let next = TURNS.clone().acquire_owned().await;
+                *turn.lock() = next.ok();
+            }),
+        )
+    }
+
+    /// Gives up the turn of a guest that does not compute any more.
+    fn end_turn(&self) {
+        if self.has_turn.load(Ordering::Relaxed) {
+            self.has_turn.store(false, Ordering::Relaxed);
+            drop(self.turn.lock().take());
+        }
     }
 
     fn charge(&self) {
@@ -108,6 +155,8 @@ impl Budget {
         self.yielded.store(false, Ordering::Relaxed);
         self.exceeded.store(false, Ordering::Relaxed);
         let mut again = false;
+        // Whatever ends the call, or drops it.
+        let _turn = Turn(self);
         // Most calls end in their first poll and need no timer.
         let mut ends: Option<Ends> = None;
         poll_fn(|cx| {
@@ -120,6 +169,7 @@ impl Budget {
             }
             if !self.yielded.swap(false, Ordering::Relaxed) {
                 self.charge();
+                self.end_turn();
             }
             let ends = ends.get_or_insert_with(|| Ends {
                 timeout: Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(
@@ -208,6 +258,49 @@ mod tests {
         budget.run(Instant::now(), LONG, LONG, pin!(call)).await.unwrap();
         let used = Duration::from_nanos(budget.used.load(Ordering::Relaxed));
         assert!(used >= Duration::from_millis(100), "{used:?}");
+    }
+
+    /// Alone in its process it would be exact; other tests compute, too.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn guests_that_compute_for_long_take_turns() {
+        let budgets: Vec<_> = (0..4).map(|_| Arc::new(Budget::default())).collect();
+        let most = Arc::new(AtomicU64::new(0));
+        let calls: Vec<_> = budgets
+            .iter()
+            .cloned()
+            .map(|budget| {
+                let (most, all) = (most.clone(), budgets.clone());
+                tokio::spawn(async move {
+                    let call = async {
+                        for _ in 0..20 {
+                            assert!(compute(&budget, 1).await);
+                            let turns = all.iter().filter(|other| other.turn.lock().is_some()).count();
+                            most.fetch_max(turns as u64, Ordering::Relaxed);
+                        }
+                    };
+                    budget.run(Instant::now(), LONG, LONG, pin!(call)).await.unwrap();
+                    assert!(budget.turn.lock().is_none(), "the turn ends with the call");
+                })
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap();
+        }
+        let turns = std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1);
+        let most = most.load(Ordering::Relaxed);
+        assert!((1..=turns as u64).contains(&most), "{most} at once");
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_waits_has_no_turn() {
+        let budget = Budget::default();
+        let call = async {
+            assert!(compute(&budget, 3).await);
+            assert!(budget.turn.lock().is_some());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(budget.turn.lock().is_none());
+        };
+        budget.run(Instant::now(), LONG, LONG, pin!(call)).await.unwrap();
     }
 
     #[tokio::test]

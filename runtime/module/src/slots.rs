@@ -17,6 +17,9 @@ use crate::ticker;
 /// How often an event that waits for a place looks for idle instances.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// Bytes of memory whose release takes about a tenth of a millisecond.
+const MUCH_MEMORY: usize = 2 << 20;
+
 /// All places of a host.
 pub(crate) struct Slots {
     most: usize,
@@ -124,6 +127,16 @@ impl Drop for Waits<'_> {
     }
 }
 
+/// Drops `instance`. The system takes milliseconds to take back much memory, which no message should wait for.
+fn end(instance: Box<Instance>) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) if instance.memory() > MUCH_MEMORY => {
+            runtime.spawn_blocking(move || drop(instance));
+        }
+        _ => drop(instance),
+    }
+}
+
 impl Shelf {
     /// Instances alive, and how many of them are idle.
     pub(crate) fn count(&self) -> (usize, usize) {
@@ -142,7 +155,7 @@ impl Shelf {
 
     /// Ends an instance that was in use.
     pub(crate) fn retire(&self, instance: Box<Instance>) {
-        drop(instance);
+        end(instance);
         self.live.fetch_sub(1, Ordering::Relaxed);
     }
 

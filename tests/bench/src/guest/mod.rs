@@ -28,6 +28,13 @@ pub const GUARD: Guest = Guest { name: "guard", manifest: "guest-examples/Cargo.
 /// A guest that lets every message pass.
 pub const PASS: Guest = Guest { name: "pass", manifest: "tests/bench/guests/pass/Cargo.toml" };
 
+/// A guest that inserts a row for every message.
+pub const INSERT: Guest = Guest { name: "insert", manifest: "tests/bench/guests/insert/Cargo.toml" };
+
+/// The same, with several messages in one call.
+pub const INSERT_BATCH: Guest =
+    Guest { name: "insert-batch", manifest: "tests/bench/guests/insert-batch/Cargo.toml" };
+
 /// A guest that takes what it can get: on a topic with the level `loop` it computes for ever, with `grow` it takes
 /// memory without end.
 pub const GREEDY: Guest = Guest { name: "greedy", manifest: "tests/bench/guests/greedy/Cargo.toml" };
@@ -64,7 +71,9 @@ impl Guest {
             "guest {}: cargo build failed (is the target wasm32-wasip2 installed?)",
             self.name
         );
-        Ok(target.join("wasm32-wasip2/release").join(self.name).with_extension("wasm"))
+        // The file has the name of the library.
+        let file = self.name.replace('-', "_");
+        Ok(target.join("wasm32-wasip2/release").join(file).with_extension("wasm"))
     }
 }
 

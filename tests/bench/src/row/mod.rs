@@ -1,5 +1,6 @@
 //! The rows of the bench: one module each, named as on the command line.
 
+mod batch;
 mod broker;
 mod call;
 mod loops;
@@ -28,6 +29,8 @@ pub enum Row {
     Call,
     /// Stored, then acknowledged: against the same driver's bare inserts.
     Store,
+    /// What taking messages of many clients in one call brings a module that stores them.
+    Batch,
     /// What many loaded modules cost that have nothing to do.
     Modules,
     /// What others notice of guests that loop for ever or take memory without end.
@@ -36,8 +39,8 @@ pub enum Row {
 
 impl Row {
     /// Every row, in the order they run.
-    pub const ALL: [Self; 6] =
-        [Self::Broker, Self::Transform, Self::Call, Self::Store, Self::Modules, Self::Loops];
+    pub const ALL: [Self; 7] =
+        [Self::Broker, Self::Transform, Self::Call, Self::Store, Self::Batch, Self::Modules, Self::Loops];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -46,6 +49,7 @@ impl Row {
             Self::Transform => "transform",
             Self::Call => "call",
             Self::Store => "store",
+            Self::Batch => "batch",
             Self::Modules => "modules",
             Self::Loops => "loops",
         }
@@ -107,6 +111,7 @@ impl Bench {
             Row::Transform => transform::run(self).await,
             Row::Call => call::run(self).await,
             Row::Store => store::run(self).await,
+            Row::Batch => batch::run(self).await,
             Row::Modules => modules::run(self).await,
             Row::Loops => loops::run(self).await,
         }
