@@ -38,7 +38,7 @@ fn add(batch: Vec<Published>) -> Vec<Result<Verdict>> {
 fn publish(event: Event) -> std::result::Result<(), String> {
     for (topic, mean) in SUMS.take().means() {
         let message = Message::new(topic, mean.to_string()).with_retain(true);
-        client_control::publish(event, message).map_err(|error| error.to_string())?;
+        client_control::publish(event, &message).map_err(|error| error.to_string())?;
     }
     Ok(())
 }
