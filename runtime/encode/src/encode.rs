@@ -7,37 +7,22 @@
 //! | it imports `wasi_snapshot_preview1` (Go, C and Zig with a libc) | the reactor adapter is linked in |
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME as PREVIEW1, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER as ADAPTER,
 };
-use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use crate::FormError;
 use crate::content::{self, Kind};
+use crate::outline::Outline;
 
 /// Counts changes of what [`component`] makes: what was compiled of another number is made anew.
 pub const VERSION: u64 = 1;
 
 const RAW_WIT: &str = include_str!("../../../wit/raw/raw.wit");
 const RAW_WORLD: &str = "raw";
-/// What a module of the raw world must export.
-const RAW_EXPORTS: [&str; 3] = ["memory", "cabi_realloc", "handle"];
-/// Whose imports it may have: the world's own, and preview 1.
-const RAW_IMPORTS: [(&str, Option<&str>); 2] = [("$root", Some("host-call")), (PREVIEW1, None)];
-/// The custom sections that carry a component type begin with this.
-const TYPE_SECTION: &str = "component-type";
-
-/// What is read of a core module without looking into its functions.
-#[derive(Debug, Default)]
-struct Facts {
-    has_type: bool,
-    imports: Vec<(String, String)>,
-    exports: BTreeSet<String>,
-}
 
 /// The component in `wasm`, or made of it.
 ///
@@ -47,20 +32,21 @@ pub fn component(wasm: &[u8]) -> Result<Cow<'_, [u8]>, FormError> {
     match content::kind(wasm)? {
         Kind::Component => Ok(Cow::Borrowed(wasm)),
         Kind::CoreModule => {
-            let facts = facts(wasm).map_err(failed)?;
-            encode(wasm, &facts).map(Cow::Owned)
+            let mut outline = Outline::default();
+            outline.read(wasm).map_err(failed)?;
+            encode(wasm, &outline).map(Cow::Owned)
         }
     }
 }
 
-fn encode(wasm: &[u8], facts: &Facts) -> Result<Vec<u8>, FormError> {
+fn encode(wasm: &[u8], outline: &Outline) -> Result<Vec<u8>, FormError> {
     let mut module = Cow::Borrowed(wasm);
-    if !facts.has_type {
-        check_raw(facts)?;
+    if !outline.has_type {
+        outline.check_raw()?;
         embed_raw(module.to_mut())?;
     }
     let mut encoder = ComponentEncoder::default().validate(true).module(&module).map_err(failed)?;
-    if facts.imports.iter().any(|(module, _)| module == PREVIEW1) {
+    if outline.imports_from(PREVIEW1) {
         encoder = encoder.adapter(PREVIEW1, ADAPTER).map_err(failed)?;
     }
     encoder.encode().map_err(failed)
@@ -76,49 +62,6 @@ fn embed_raw(module: &mut Vec<u8>) -> Result<(), FormError> {
 /// The encoder's error with its causes.
 fn failed(error: impl std::fmt::Display) -> FormError {
     FormError::Encode(format!("{error:#}"))
-}
-
-fn facts(wasm: &[u8]) -> wasmparser::Result<Facts> {
-    let mut facts = Facts::default();
-    for payload in Parser::new(0).parse_all(wasm) {
-        match payload? {
-            Payload::ImportSection(section) => {
-                for import in section.into_imports() {
-                    let import = import?;
-                    facts.imports.push((import.module.to_owned(), import.name.to_owned()));
-                }
-            }
-            Payload::ExportSection(section) => {
-                for export in section {
-                    facts.exports.insert(export?.name.to_owned());
-                }
-            }
-            Payload::CustomSection(section) if section.name().starts_with(TYPE_SECTION) => {
-                facts.has_type = true;
-            }
-            _ => {}
-        }
-    }
-    Ok(facts)
-}
-
-/// Says what a module of the raw world lacks or wants, before the encoder says it in its own words.
-fn check_raw(facts: &Facts) -> Result<(), FormError> {
-    let missing: Vec<_> = RAW_EXPORTS.into_iter().filter(|export| !facts.exports.contains(*export)).collect();
-    if !missing.is_empty() {
-        let is_program = facts.exports.contains("_start") && !facts.exports.contains("handle");
-        return Err(FormError::NotRaw { missing: missing.join(", "), is_program });
-    }
-    let offered = |module: &str, name: &str| {
-        RAW_IMPORTS.iter().any(|(from, only)| *from == module && only.is_none_or(|only| only == name))
-    };
-    match facts.imports.iter().find(|(module, name)| !offered(module, name)) {
-        None => Ok(()),
-        Some((module, name)) => Err(FormError::RawImport {
-            wanted: format!("{module}#{name}"),
-            is_near: module == "env" || name == "host_call",
-        }),
-    }
 }
 
 #[cfg(test)]

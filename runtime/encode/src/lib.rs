@@ -3,6 +3,7 @@
 //! | stage | file |
 //! | --- | --- |
 //! | what is it? | `content` |
+//! | which names does a core module have? | `outline` |
 //! | a core module becomes a component | `encode` |
 //! | which engine does the component need? | `lane` |
 //!
@@ -12,10 +13,12 @@
 mod content;
 mod encode;
 mod lane;
+mod outline;
 
 pub use content::{Kind, kind};
 pub use encode::{VERSION, component};
 pub use lane::Lane;
+pub use outline::Outline;
 
 /// Why a file is no module, by what its author can do.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]

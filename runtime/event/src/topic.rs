@@ -182,6 +182,27 @@ impl TopicFilter {
         }
         theirs.next().is_none()
     }
+
+    /// Whether some topic matches both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let wild = |level: &str| level == "+" || level == "#";
+        let (mut mine, mut theirs) = (self.levels(), other.levels());
+        let mut first = true;
+        loop {
+            let pair = (mine.next(), theirs.next());
+            if std::mem::take(&mut first)
+                && let (Some(one), Some(other)) = pair
+                && (wild(one) && other.starts_with('$') || wild(other) && one.starts_with('$'))
+            {
+                return false;
+            }
+            match pair {
+                (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+                (Some(one), Some(other)) if one == other || one == "+" || other == "+" => {}
+                _ => return false,
+            }
+        }
+    }
 }
 
 /// A filter as SUBSCRIBE names it: perhaps shared (clause 4.8.2).
@@ -314,6 +335,23 @@ mod tests {
             ("a/b", "a/+", false),
         ] {
             assert_eq!(filter(f).covers(&filter(other)), expected, "{f} covers {other}");
+        }
+    }
+
+    #[test]
+    fn filters_overlap_when_a_topic_matches_both() {
+        for (a, b, expected) in [
+            ("#", "a", true),
+            ("a/+", "+/b", true),
+            ("a/+", "b/+", false),
+            ("a/#", "a", true),
+            ("a/b", "a", false),
+            ("#", "$SYS/x", false),
+            ("$SYS/#", "$SYS/+", true),
+            ("a/+/c", "a/b/#", true),
+        ] {
+            assert_eq!(filter(a).overlaps(&filter(b)), expected, "{a} {b}");
+            assert_eq!(filter(b).overlaps(&filter(a)), expected, "{b} {a}");
         }
     }
 

@@ -44,6 +44,7 @@ pub(crate) mod keyvalue_draft {
         world: "tidegate:keyvalue-draft/host",
         imports: { default: async | trappable },
         with: { "wasi:keyvalue/store.bucket": crate::imports::keyvalue::Bucket },
+        trappable_error_type: { "wasi:keyvalue/store.error" => crate::imports::keyvalue::Failure },
     });
 }
 
@@ -63,5 +64,6 @@ pub(crate) mod keyvalue_draft2 {
             "wasi:keyvalue/store.bucket": crate::imports::keyvalue::Bucket,
             "wasi:keyvalue/atomics.cas": crate::imports::keyvalue::Cas,
         },
+        trappable_error_type: { "wasi:keyvalue/store.error" => crate::imports::keyvalue::Failure },
     });
 }

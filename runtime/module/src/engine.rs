@@ -7,7 +7,10 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::num::NonZeroUsize;
 
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolConcurrencyLimitError,
+    PoolingAllocationConfig,
+};
 
 use crate::artefact::Fingerprint;
 use crate::error::HostError;
@@ -131,6 +134,21 @@ fn pooling(size: PoolSize) -> PoolingAllocationConfig {
         .table_keep_resident(16 << 10)
         .pagemap_scan(Enabled::Auto);
     pool
+}
+
+/// What the pool has none left of, with how many it has: `5 memories`. `None`: the error is another.
+pub(crate) fn exhausted(error: &wasmtime::Error) -> Option<String> {
+    let said = error.downcast_ref::<PoolConcurrencyLimitError>()?.to_string();
+    let parts = said
+        .strip_prefix("maximum concurrent limit of ")
+        .and_then(|rest| rest.strip_suffix(" reached")?.split_once(" for "));
+    Some(match parts {
+        // The pool of memories is striped, with one stripe: there is no protection by keys.
+        Some((count, kind)) if kind.starts_with("memory") => format!("{count} memories"),
+        Some((count, "fibers")) => format!("{count} stacks"),
+        Some((count, kind)) => format!("{count} {kind}"),
+        None => said,
+    })
 }
 
 #[cfg(test)]

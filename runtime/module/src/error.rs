@@ -129,6 +129,11 @@ pub enum LoadError {
     /// Every place for instances was in use all the time.
     #[error("it cannot be instantiated: all {0} instances of the host are in use (modules.max_instances)")]
     NoPlace(usize),
+    /// There was a place, but what instances are made of was in use all the time: it takes more than its share.
+    #[error(
+        "it cannot be instantiated: all {0} of the host are in use (modules.max_instances sets how many there are)"
+    )]
+    NoRoom(String),
     /// The host's engine does not take it: it declares more than an instance may have.
     #[error("the host does not take it: {0}")]
     Unfit(String),
@@ -159,6 +164,7 @@ impl LoadError {
                 | Self::Compiler(_)
                 | Self::Instantiate(_)
                 | Self::NoPlace(_)
+                | Self::NoRoom(_)
                 | Self::Init(_)
                 | Self::Changing(_)
                 | Self::Busy(_)
@@ -274,6 +280,9 @@ pub enum CallError {
     /// All instances that it may have were busy for as long as an event may take. The guest never had the event.
     #[error("all its instances were busy for its limit timeout = {}", humantime::format_duration(*.0))]
     Busy(Duration),
+    /// As [`Self::Busy`], for what an instance is made of: memories, tables, core instances.
+    #[error("no instance: all {0} of the host were in use for as long as it could wait")]
+    NoRoom(String),
     /// It failed too often and was not called at all.
     #[error("its circuit is open: it is tried again in {}", humantime::format_duration(*.0))]
     CircuitOpen(Duration),
@@ -300,7 +309,7 @@ impl CallError {
             Self::NotHandled(_) => "not_handled",
             Self::Interrupted => "interrupted",
             Self::Replaced => "replaced",
-            Self::Busy(_) => "busy",
+            Self::Busy(_) | Self::NoRoom(_) => "busy",
             Self::CircuitOpen(_) => "circuit",
         }
     }
@@ -347,6 +356,7 @@ impl CallError {
             | Self::Guest(GuestFailure::Retry(_))
             | Self::Instantiate(_)
             | Self::Busy(_)
+            | Self::NoRoom(_)
             | Self::Interrupted => true,
         }
     }
@@ -358,7 +368,7 @@ impl CallError {
 
     /// Whether the guest never had the event: that is no failure of the module, nor the doing of a message.
     pub(crate) const fn is_before_the_guest(&self) -> bool {
-        matches!(self, Self::Busy(_) | Self::CircuitOpen(_))
+        matches!(self, Self::Busy(_) | Self::NoRoom(_) | Self::CircuitOpen(_))
     }
 
     /// Whether the guest worked, and said no: that is no reason to stop calling it while others get an answer.

@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use tidegate_encode::Outline;
 use tidegate_event::Hook;
 use tidegate_event::hook::CATALOGUE;
 use wasmparser::component_types::ComponentEntityType;
 use wasmparser::{
-    BinaryReader, BinaryReaderError, ComponentExternalKind, ComponentTypeRef, Encoding, Parser, Payload,
+    BinaryReader, BinaryReaderError, ComponentExternalKind, ComponentTypeRef, Parser, Payload,
     ProducersSectionReader, Validator, WasmFeatures,
 };
 
@@ -16,10 +17,6 @@ use crate::imports;
 
 /// Names of the modules that functions of WASI preview 1 are imported from.
 const PREVIEW_1: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
-/// How the custom section of an embedded component type is called; a number may follow.
-const COMPONENT_TYPE: &str = "component-type";
-/// What a core module for the world `raw` exports.
-const RAW_EXPORTS: [&str; 3] = ["memory", "cabi_realloc", "handle"];
 /// The most names of one list that are kept: a hostile file has millions.
 const MAX_NAMES: usize = 1_000;
 
@@ -96,10 +93,18 @@ impl Inspection {
             hash: blake3::hash(bytes).to_hex().to_string(),
             ..Self::default()
         };
-        let mut sections = Sections::default();
-        let read = sections.read(bytes, &mut found);
-        found.kind = sections.kind();
-        found.wasi = wasi_versions(&found.imports, sections.preview1);
+        let mut read = read_sections(bytes, &mut found);
+        let mut outline = Outline::default();
+        found.kind = match tidegate_encode::kind(bytes) {
+            Ok(tidegate_encode::Kind::Component) => Kind::Component,
+            Ok(tidegate_encode::Kind::CoreModule) => {
+                read = read.and(outline.read(bytes));
+                found.add_core(&outline)
+            }
+            Err(_) => Kind::Other,
+        };
+        let preview1 = outline.imports.iter().any(|(module, _)| PREVIEW_1.contains(&module.as_str()));
+        found.wasi = wasi_versions(&found.imports, preview1);
         for list in [&mut found.languages, &mut found.tools] {
             list.sort();
             list.dedup();
@@ -114,6 +119,21 @@ impl Inspection {
         found
     }
 
+    /// Adds the names of a core module; gives what it is.
+    fn add_core(&mut self, outline: &Outline) -> Kind {
+        for (module, name) in &outline.imports {
+            keep(&mut self.imports, &format!("{module}.{name}"));
+        }
+        for name in &outline.exports {
+            keep(&mut self.exports, name);
+        }
+        match outline {
+            Outline { has_type: true, .. } => Kind::TypedCoreModule,
+            outline if outline.is_raw() => Kind::RawCoreModule,
+            _ => Kind::CoreModule,
+        }
+    }
+
     /// Looks at the component that the file is or becomes.
     fn look_into(&mut self, component: &[u8]) {
         match self.kind {
@@ -121,7 +141,7 @@ impl Inspection {
             _ => {
                 let mut made = Self::default();
                 // The encoder's own work is read without a mistake.
-                Sections::default().read(component, &mut made).ok();
+                read_sections(component, &mut made).ok();
                 self.hooks = hooks(&made.exports);
                 self.validate(component, &made.imports);
             }
@@ -158,88 +178,42 @@ impl Inspection {
     }
 }
 
-/// What is noted while the sections go by.
-#[derive(Default)]
-struct Sections {
-    encoding: Option<Encoding>,
-    typed: bool,
-    preview1: bool,
-    /// How many of [`RAW_EXPORTS`] are there.
-    raw: usize,
-    depth: usize,
-}
-
-impl Sections {
-    fn kind(&self) -> Kind {
-        match self.encoding {
-            None => Kind::Other,
-            Some(Encoding::Component) => Kind::Component,
-            Some(Encoding::Module) if self.typed => Kind::TypedCoreModule,
-            Some(Encoding::Module) if self.raw == RAW_EXPORTS.len() => Kind::RawCoreModule,
-            Some(Encoding::Module) => Kind::CoreModule,
-        }
-    }
-
-    /// Reads up to the end or the first mistake; what came before it is kept.
-    fn read(&mut self, bytes: &[u8], found: &mut Inspection) -> Result<(), BinaryReaderError> {
-        let mut parser = Parser::new(0);
-        parser.set_features(WasmFeatures::all());
-        for payload in parser.parse_all(bytes) {
-            let payload = payload?;
-            match payload {
-                Payload::Version { encoding, .. } => {
-                    self.depth += 1;
-                    self.encoding.get_or_insert(encoding);
-                }
-                Payload::End(_) => self.depth = self.depth.saturating_sub(1),
-                Payload::CustomSection(section) => {
-                    let name = section.name();
-                    if name == "producers" {
-                        // Written by tools for people: a damaged one says nothing about the code.
-                        producers(section.data(), section.data_offset(), found).ok();
-                    }
-                    self.typed |= self.depth == 1 && name.starts_with(COMPONENT_TYPE);
-                }
-                // What is nested imports from its surroundings, not from the host.
-                _ if self.depth != 1 => {}
-                Payload::ComponentImportSection(section) => {
-                    for import in section {
-                        let import = import?;
-                        if !matches!(import.ty, ComponentTypeRef::Type(_)) {
-                            keep(&mut found.imports, import.name.name);
-                        }
-                    }
-                }
-                Payload::ComponentExportSection(section) => {
-                    for export in section {
-                        let export = export?;
-                        if matches!(
-                            export.kind,
-                            ComponentExternalKind::Instance | ComponentExternalKind::Func
-                        ) {
-                            keep(&mut found.exports, export.name.name);
-                        }
-                    }
-                }
-                Payload::ImportSection(section) => {
-                    for import in section.into_imports() {
-                        let import = import?;
-                        self.preview1 |= PREVIEW_1.contains(&import.module);
-                        keep(&mut found.imports, &format!("{}.{}", import.module, import.name));
-                    }
-                }
-                Payload::ExportSection(section) => {
-                    for export in section {
-                        let export = export?;
-                        self.raw += usize::from(RAW_EXPORTS.contains(&export.name));
-                        keep(&mut found.exports, export.name);
-                    }
-                }
-                _ => {}
+/// Reads the sections of a component, and what made any file, up to the end or the first mistake; what came before it is
+/// kept.
+fn read_sections(bytes: &[u8], found: &mut Inspection) -> Result<(), BinaryReaderError> {
+    let mut parser = Parser::new(0);
+    parser.set_features(WasmFeatures::all());
+    let mut depth = 0_usize;
+    for payload in parser.parse_all(bytes) {
+        match payload? {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::CustomSection(section) if section.name() == "producers" => {
+                // Written by tools for people: a damaged one says nothing about the code.
+                producers(section.data(), section.data_offset(), found).ok();
             }
+            // What is nested imports from its surroundings, not from the host.
+            _ if depth != 1 => {}
+            Payload::ComponentImportSection(section) => {
+                for import in section {
+                    let import = import?;
+                    if !matches!(import.ty, ComponentTypeRef::Type(_)) {
+                        keep(&mut found.imports, import.name.name);
+                    }
+                }
+            }
+            Payload::ComponentExportSection(section) => {
+                for export in section {
+                    let export = export?;
+                    if matches!(export.kind, ComponentExternalKind::Instance | ComponentExternalKind::Func) {
+                        keep(&mut found.exports, export.name.name);
+                    }
+                }
+            }
+            _ => {}
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn keep(list: &mut Vec<String>, name: &str) {

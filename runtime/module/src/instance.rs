@@ -15,7 +15,7 @@ use wasmtime_wasi::I32Exit;
 
 use crate::bindings::tidegate::hooks::types::{HookError, Subscription};
 use crate::budget::{Budget, TimedOut};
-use crate::engine::STACK_BYTES;
+use crate::engine::{self, STACK_BYTES};
 use crate::error::{CallError, GuestFailure, Limit, LoadError};
 use crate::exports::{Exports, Functions};
 use crate::leave;
@@ -58,7 +58,7 @@ impl Instance {
     /// Makes an instance and runs its init. `serial` is different for every instance of the process.
     ///
     /// # Errors
-    /// [`LoadError::Instantiate`], [`LoadError::ExportType`], [`LoadError::Init`].
+    /// [`LoadError::NoRoom`], [`LoadError::Instantiate`], [`LoadError::ExportType`], [`LoadError::Init`].
     pub(crate) async fn new(
         blueprint: &Blueprint,
         slot: OwnedSemaphorePermit,
@@ -83,6 +83,9 @@ impl Instance {
         let made = match made {
             Ok(made) => made,
             Err(error) => {
+                if let Some(what) = engine::exhausted(&error) {
+                    return Err(LoadError::NoRoom(what));
+                }
                 return Err(LoadError::Instantiate(
                     failure(&mut store, &budget, START_CPU, &error).to_string(),
                 ));

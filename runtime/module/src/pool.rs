@@ -182,6 +182,7 @@ impl Pool {
                 Ok(instance) => instance,
                 Err(_) if self.blueprint.shared.interrupt.is_cancelled() => return Err(CallError::Replaced),
                 Err(LoadError::NoPlace(_)) => return Err(CallError::Busy(timeout)),
+                Err(LoadError::NoRoom(what)) => return Err(CallError::NoRoom(what)),
                 Err(error) => return Err(CallError::Instantiate(error.to_string())),
             },
         };
@@ -198,11 +199,21 @@ impl Pool {
     }
 
     async fn make(&self, patience: Duration) -> Result<Box<Instance>, LoadError> {
-        let slot = self.slots.take(patience).await?;
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let instance = Instance::new(&self.blueprint, slot, serial).await?;
-        self.shelf.born();
-        Ok(Box::new(instance))
+        let until = tokio::time::Instant::now() + patience;
+        let mut again = true;
+        loop {
+            let slot = self.slots.take(until).await?;
+            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+            match Instance::new(&self.blueprint, slot, serial).await {
+                // What it lacked may have come back meanwhile: there is an attempt after the last wait.
+                Err(LoadError::NoRoom(_)) if again => again = self.slots.make_room(until).await,
+                Err(error) => return Err(error),
+                Ok(instance) => {
+                    self.shelf.born();
+                    return Ok(Box::new(instance));
+                }
+            }
+        }
     }
 
     /// Whether an instance has served long enough.

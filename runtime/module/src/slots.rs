@@ -2,6 +2,9 @@
 //!
 //! A host has more modules than it needs instances: most are idle most of the time. An event that finds no place takes
 //! that of the instance which has been idle the longest, whatever module it is of, and waits only when none is idle.
+//!
+//! An instance may be made of several memories, tables and core instances, so that the engine's pool of these can run
+//! out before the places do: idle instances make room then, too.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -9,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::error::LoadError;
 use crate::instance::Instance;
@@ -72,27 +76,42 @@ impl Slots {
         shelves.push(Arc::downgrade(shelf));
     }
 
-    /// A place, for which an idle instance may have to go. Waits at most `patience` rather than failing at the limit.
+    /// A place, for which an idle instance may have to go. Waits at most `until` then rather than failing at the limit.
     ///
     /// # Errors
     /// [`LoadError::NoPlace`] when every place was in use all the time.
-    pub(crate) async fn take(&self, patience: Duration) -> Result<OwnedSemaphorePermit, LoadError> {
+    pub(crate) async fn take(&self, until: Instant) -> Result<OwnedSemaphorePermit, LoadError> {
         if let Ok(slot) = self.free.clone().try_acquire_owned() {
             return Ok(slot);
         }
         let _waits = Waits::among(&self.waiting);
-        let until = tokio::time::Instant::now() + patience;
         loop {
             // Its place is given back when it is dropped, to whoever has waited longest. Others may have become idle
             // since the last look.
             drop(self.longest_idle());
-            let look = until.min(tokio::time::Instant::now() + LOOK_EVERY);
+            let look = until.min(Instant::now() + LOOK_EVERY);
             match tokio::time::timeout_at(look, self.free.clone().acquire_owned()).await {
                 Ok(Ok(slot)) => return Ok(slot),
                 Err(_) if look < until => {}
                 _ => return Err(LoadError::NoPlace(self.most)),
             }
         }
+    }
+
+    /// For an instance that found a place and nothing in the engine's pool to be made of: one that is idle goes, or
+    /// one in use has a moment to end. Gives whether more attempts than one are of use: there is time until `until`,
+    /// and something alive that may go.
+    pub(crate) async fn make_room(&self, until: Instant) -> bool {
+        if self.free.available_permits() == self.most {
+            return false;
+        }
+        let _waits = Waits::among(&self.waiting);
+        if let Some(idle) = self.longest_idle() {
+            drop(idle);
+        } else {
+            tokio::time::sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;
+        }
+        Instant::now() < until
     }
 
     /// Whether somebody waits for a place: then an instance that becomes idle makes room.

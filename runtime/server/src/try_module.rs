@@ -3,6 +3,7 @@
 
 mod event;
 mod fields;
+mod leave;
 mod record;
 mod report;
 
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::time::{ClockId, clock_gettime};
-use tidegate_event::{Event, Hook, IdSource, Node, Scope, Tenant, TopicFilter};
+use tidegate_event::{Access, Event, Hook, IdSource, Node, Scope, Tenant, TopicFilter};
 use tidegate_module::{Host, HostConfig, Module, Terms};
 use tracing::Level;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -146,6 +147,10 @@ fn selects(module: &Module, hook: Hook, event: &Event) -> bool {
     let matches = |filter: &TopicFilter| match event {
         Event::SessionSubscribed { filter: wanted, .. }
         | Event::SessionUnsubscribed { filter: wanted, .. } => filter.covers(wanted),
+        Event::ClientAuthorize { access: Access::Publish(message), .. } => filter.matches(&message.topic),
+        // Who guards a part of what a client asks for is asked about all of it.
+        Event::ClientAuthorize { access: Access::Subscribe(request), .. }
+        | Event::ClientSubscribe { request, .. } => filter.overlaps(&request.filter.filter),
         _ => event.message().is_none_or(|message| filter.matches(&message.topic)),
     };
     filters.is_empty() || filters.iter().any(matches)

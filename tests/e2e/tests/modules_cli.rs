@@ -151,6 +151,26 @@ fn logs_are_followed() {
     follow.wait().unwrap();
 }
 
+/// The events, and what comes of them, that `docs/modules.md` shows.
+#[test]
+fn hooks_that_decide_are_tried_without_a_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    std::fs::write(at.join("access.wasm"), guests::bytes("access")).unwrap();
+    std::fs::write(at.join("access.toml"), "[config]\ntoken = \"change me\"\n").unwrap();
+    let docs =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/modules.md")).unwrap();
+    let block = |opens: &str| {
+        let from = docs.find(opens).unwrap_or_else(|| panic!("docs/modules.md has no {opens:?}"));
+        docs[from..].split("```").nth(1).unwrap().split_once('\n').unwrap().1
+    };
+    std::fs::write(at.join("events.json"), block("Events of the hooks that decide")).unwrap();
+    let text = well(at, &["test", "access.wasm", "events.json"]);
+    let verdicts: Vec<&str> = text.lines().filter(|line| line.starts_with("  verdict")).collect();
+    assert_eq!(verdicts, block("Their verdict is printed").lines().collect::<Vec<_>>(), "{text}");
+    assert!(!text.contains("a server would not hand this event"), "{text}");
+}
+
 #[test]
 fn a_module_is_tried_without_a_server() {
     let directory = tempfile::tempdir().unwrap();

@@ -40,7 +40,7 @@ impl Form {
 /// All of them, small ones first.
 pub const GUESTS: [Guest; 10] = [
     Guest { name: "c-zig", toolchain: "C, zig cc 0.17", form: Form::Typed },
-    Guest { name: "c-clang", toolchain: "C, clang 16 and wasi-libc", form: Form::Typed },
+    Guest { name: "c-clang", toolchain: "C, clang and wasi-libc", form: Form::Typed },
     Guest {
         name: "rust-unknown-unknown",
         toolchain: "Rust, wasm32-unknown-unknown, the SDK",

@@ -3,9 +3,9 @@
 //!
 //! | toolchain | comes as |
 //! | --- | --- |
-//! | clang and wasi-libc | Debian packages |
+//! | clang and wasi-libc | packages of the distribution |
 //! | zig, componentize-py | PyPI packages in a Python environment of their own |
-//! | AssemblyScript, jco, componentize-js | npm packages |
+//! | AssemblyScript, jco, componentize-js | npm packages, by the lock file in `npm/` |
 //! | Node.js, Go | the machine's, or PyPI packages of the same when it has none that is new enough |
 
 mod clang;
@@ -59,7 +59,7 @@ pub(crate) fn install() -> Result<Toolchains> {
         version(&node, "--version")?,
         version(&go, "version")?,
         [pypi::ZIG, pypi::COMPONENTIZE_PY].join("\n"),
-        node::PACKAGES.join("\n"),
+        node::LOCK.to_owned(),
     ];
     Ok(Toolchains {
         clang,

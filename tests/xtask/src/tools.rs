@@ -7,7 +7,7 @@ use crate::paths;
 use crate::process::{Result, output, run, works};
 
 /// The Python client the tests use. Pinned: its callbacks differ between releases.
-const PAHO: &str = "paho-mqtt==2.1.0";
+pub(crate) const PAHO: &str = "paho-mqtt==2.1.0";
 
 /// A program of the tests, and the Debian package it comes in.
 const PROGRAMS: [(&str, &str); 5] = [
@@ -65,12 +65,23 @@ pub(crate) fn for_benches() {
     }
 }
 
-fn on_path(program: &str) -> bool {
+/// Where programs are.
+fn folders() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Debian keeps servers where an ordinary user's PATH does not look.
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
-        .any(|folder| folder.join(program).is_file())
+    std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]).collect()
+}
+
+/// Whether there is a program of this name.
+pub(crate) fn on_path(program: &str) -> bool {
+    folders().iter().any(|folder| folder.join(program).is_file())
+}
+
+/// All programs whose names are meant.
+pub(crate) fn programs(is_meant: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let entries = folders().into_iter().filter_map(|folder| std::fs::read_dir(folder).ok());
+    let paths = entries.flatten().flatten().map(|entry| entry.path());
+    paths.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(&is_meant)).collect()
 }
 
 /// Installs Debian packages.
@@ -80,18 +91,30 @@ fn on_path(program: &str) -> bool {
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let wanted =
         format!("apt-get update && apt-get install -y --no-install-recommends {}", packages.join(" "));
-    let root = output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     if !on_path("apt-get") {
         return Err(format!("missing: {}. On Debian or Ubuntu: `{wanted}`", packages.join(", ")));
     }
-    if !root {
+    if !is_root() {
         return Err(format!("missing: {}. Install them with: `sudo sh -c '{wanted}'`", packages.join(", ")));
     }
-    run(Command::new("apt-get").args(["update", "-q"]))?;
+    update_lists()?;
     run(Command::new("apt-get")
         .env("DEBIAN_FRONTEND", "noninteractive")
         .args(["install", "-q", "-y", "--no-install-recommends"])
         .args(packages))
+}
+
+/// Whether we may install packages.
+pub(crate) fn is_root() -> bool {
+    output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+}
+
+/// Reads what packages there are.
+///
+/// # Errors
+/// We may not, or they cannot be had.
+pub(crate) fn update_lists() -> Result<()> {
+    run(Command::new("apt-get").args(["update", "-q"]))
 }
 
 /// A Python environment in the cache, with [`PAHO`].

@@ -54,12 +54,23 @@ pub fn component(text: &str) -> Vec<u8> {
 /// A component that handles session.created with `body`, in a core module with `fields`; it is well when it leaves
 /// zero on the stack.
 pub fn observer(fields: &str, body: &str) -> Vec<u8> {
+    observer_beside("", fields, body)
+}
+
+/// An [`observer`] that does nothing, of which every instance has `count` core instances with `fields` besides its own.
+pub fn observer_of_many(count: usize, fields: &str) -> Vec<u8> {
+    let instances = "(core instance (instantiate $more))".repeat(count);
+    observer_beside(&format!("(core module $more {fields}) {instances}"), "", "i32.const 0")
+}
+
+fn observer_beside(others: &str, fields: &str, body: &str) -> Vec<u8> {
     const TYPES: &str = r#"
         (type $client' (record
             (field "id" string) (field "username" (option string)) (field "peer" string) (field "protocol" u8)))
         (type $error' (variant (case "retry" string) (case "failed" string)))"#;
     component(&format!(
         r#"(component
+            {others}
             (core module $m
                 (memory (export "memory") 1)
                 {fields}

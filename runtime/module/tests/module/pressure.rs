@@ -1,18 +1,22 @@
-//! More modules than places for instances.
+//! More modules than places for instances, or than there is to make instances of.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tidegate_event::Tenant;
-use tidegate_module::Module;
+use tidegate_module::{CallError, Module};
 
-use crate::guests::{Bench, ask, guest, variant};
+use crate::guests::{Bench, ask, guest, observer_of_many, session_created, variant};
 
-/// Loads `count` variants of the probe on a host with `places`.
+/// Loads `count` variants of the probe.
 async fn loaded(bench: &Bench, count: u8, manifest: &str) -> Vec<Arc<Module>> {
-    let probe = guest("probe");
+    variants(bench, &guest("probe"), count, manifest).await
+}
+
+async fn variants(bench: &Bench, wasm: &[u8], count: u8, manifest: &str) -> Vec<Arc<Module>> {
     let mut modules = Vec::new();
     for mark in 0..count {
-        let path = bench.write(&format!("m{mark}"), &variant(probe.clone(), mark), manifest);
+        let path = bench.write(&format!("m{mark}"), &variant(wasm.to_vec(), mark), manifest);
         modules.push(bench.host.load(&path, &Tenant::default()).await.unwrap());
     }
     modules
@@ -48,4 +52,70 @@ async fn state_is_not_given_up_and_the_refusal_names_the_key() {
     assert!(refusal.contains("all 2 instances") && refusal.contains("modules.max_instances"), "{refusal}");
     assert_eq!(alive(&kept), 2);
     assert_eq!(ask(&kept[0], "config/none").await, "None of 0");
+}
+
+/// A host with four places, whose engine's pool has 5 memories, 16 tables and 32 core instances; and of each kind a
+/// component of which two instances do not fit beside each other, with what they run out of.
+const PLACES: u32 = 4;
+const TABLES: &str = "(table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref)";
+const LARGE: [(&str, usize, &str); 3] =
+    [("5 memories", 2, "(memory 1)"), ("16 tables", 3, TABLES), ("32 core instances", 20, "")];
+
+#[tokio::test]
+async fn an_instance_made_of_many_parts_finds_room_although_the_pool_has_none() {
+    for (what, count, fields) in LARGE {
+        let bench = Bench::with(|config| config.max_instances = PLACES);
+        let modules = variants(&bench, &observer_of_many(count, fields), 3, "").await;
+        assert_eq!(alive(&modules), 1, "{what}");
+        for _ in 0..3 {
+            for module in &modules {
+                module.call(&session_created()).await.expect(what);
+            }
+        }
+        let scope = session_created();
+        for done in futures_util::future::join_all(modules.iter().map(|module| module.call(&scope))).await {
+            done.expect(what);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_pool_has_run_out_of_is_waited_for_and_named() {
+    for (what, count, fields) in LARGE {
+        let bench = Bench::with(|config| config.max_instances = PLACES);
+        let wasm = observer_of_many(count, fields);
+        let idle = variants(&bench, &wasm, 1, "limits = { timeout = \"50ms\" }").await;
+        let single = "instances = { mode = \"single\" }";
+        let path = bench.write("kept", &variant(wasm.clone(), 8), single);
+        let kept = bench.host.load(&path, &Tenant::default()).await.expect(what);
+
+        let late = variant(wasm, 9);
+        let path = bench.write("late", &late, "limits = { timeout = \"50ms\" }");
+        let refusal = bench.host.load(&path, &Tenant::default()).await.unwrap_err();
+        let named = format!("all {what} of the host");
+        let said = refusal.to_string();
+        assert!(said.contains(&named) && said.contains("modules.max_instances"), "{said}");
+        assert!(refusal.is_transient());
+        let error = idle[0].call(&session_created()).await.unwrap_err();
+        assert!(matches!(&error, CallError::NoRoom(_)) && error.to_string().contains(&named), "{error}");
+        assert_eq!(error.kind(), "busy");
+
+        bench.write("late", &late, "limits = { timeout = \"20s\" }");
+        let host = bench.host.clone();
+        let waiting = tokio::spawn(async move { host.load(&path, &Tenant::default()).await });
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert!(!waiting.is_finished(), "{what}: there is no room");
+        drop(kept);
+        let late = waiting.await.unwrap().expect(what);
+        late.call(&session_created()).await.expect(what);
+    }
+}
+
+#[tokio::test]
+async fn what_never_fits_is_not_waited_for() {
+    let bench = Bench::with(|config| config.max_instances = PLACES);
+    let started = Instant::now();
+    let refusal = bench.refusal(&observer_of_many(5, "(memory 1)"), "limits = { timeout = \"1h\" }").await;
+    assert!(refusal.contains("all 5 memories of the host"), "{refusal}");
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }

@@ -1,27 +1,31 @@
 //! Core modules of the world `raw`, written as text, so that nothing of component tooling is between.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use serde_json::{Value, json};
 use tidegate_event::{Event, Hook, Verdict};
 use tidegate_module::{CallError, GuestFailure};
 
-use crate::guests::{Bench, client, component, publish, scope};
+use crate::guests::{Bench, client, component, publish, said, scope};
+use crate::pairs::Memory;
 
 const HOOKS: &str = r#"{"hooks":{"message.publish":["a/#"],"client.connected":[]}}"#;
 
 /// A raw module. It answers `hooks` and `init` as given and events with `answer`, after it has made the host call
-/// `asks`, if there is one. `{"call":"hooks"}` and `{"call":"init"...` are told apart by their tenth byte.
+/// `asks`, if there is one; what the host says to that stands between `answer` and `rest`. `{"call":"hooks"}` and `{"call":"init"...` are told apart by their tenth byte.
 struct Raw<'a> {
     hooks: &'a str,
     init: &'a str,
     answer: &'a str,
     asks: &'a str,
+    rest: Option<&'a str>,
     imports: &'a str,
 }
 
 impl Default for Raw<'_> {
     fn default() -> Self {
-        Self { hooks: HOOKS, init: "", answer: "", asks: "", imports: "" }
+        Self { hooks: HOOKS, init: "", answer: "", asks: "", rest: None, imports: "" }
     }
 }
 
@@ -30,7 +34,7 @@ impl Raw<'_> {
         let mut data = String::new();
         let mut at = Vec::new();
         let mut offset = 1_024;
-        for text in [self.hooks, self.init, self.answer, self.asks] {
+        for text in [self.hooks, self.init, self.answer, self.asks, self.rest.unwrap_or_default()] {
             let escaped: String = text.bytes().fold(String::new(), |mut text, byte| {
                 write!(text, "\\{byte:02x}").unwrap();
                 text
@@ -49,6 +53,7 @@ impl Raw<'_> {
         } else {
             format!("(call $ask (i32.const {}) (i32.const {}) (i32.const 32))", at[3].0, at[3].1)
         };
+        let tell = if self.rest.is_none() { give(at[2]) } else { between(at[2], at[4]) };
         component(&format!(
             r#"(module
                 (import "$root" "host-call" (func $ask (param i32 i32 i32)))
@@ -73,9 +78,38 @@ impl Raw<'_> {
             self.imports,
             give(at[0]),
             give(at[1]),
-            give(at[2]),
+            tell,
         ))
     }
+}
+
+/// Code that puts what the host said between two texts in memory, and gives that.
+fn between((before, before_length): (usize, usize), (after, after_length): (usize, usize)) -> String {
+    const AT: usize = 131_072;
+    let said = AT + before_length;
+    format!(
+        "(memory.copy (i32.const {AT}) (i32.const {before}) (i32.const {before_length}))
+         (memory.copy (i32.const {said}) (i32.load (i32.const 32)) (i32.load (i32.const 36)))
+         (memory.copy (i32.add (i32.const {said}) (i32.load (i32.const 36)))
+            (i32.const {after}) (i32.const {after_length}))
+         (i32.store (i32.const 16) (i32.const {AT}))
+         (i32.store (i32.const 20)
+            (i32.add (i32.load (i32.const 36)) (i32.const {})))",
+        before_length + after_length
+    )
+}
+
+/// What the host says to a module that asks this.
+async fn answer(bench: &Bench, manifest: &str, asks: &Value) -> Value {
+    let asks = asks.to_string();
+    let raw = Raw {
+        answer: r#"{"verdict":"replace","message":{"payload_json":"#,
+        asks: &asks,
+        rest: Some("}}"),
+        ..Raw::default()
+    };
+    let module = bench.load(&raw.wasm(), manifest).await.unwrap();
+    serde_json::from_str(&said(module.call(&publish("a/b", b"x")).await)).unwrap()
 }
 
 #[tokio::test]
@@ -175,6 +209,117 @@ async fn host_calls_reach_the_storage_and_the_broker() {
     let module = bench.load(&Raw { asks, ..Raw::default() }.wasm(), "").await.unwrap();
     module.call(&publish("a/b", b"x")).await.unwrap();
     assert!(bench.control.published.lock().iter().any(|message| message.topic.as_str() == "made"));
+}
+
+#[tokio::test]
+async fn pairs_are_kept_as_those_of_typed_modules_are() {
+    let state = Arc::new(Memory::default());
+    let bench = Bench::with(|config| config.state = state.clone());
+    for (asks, expected) in [
+        (json!({"call": "keyvalue.get", "key": "a"}), json!(null)),
+        (json!({"call": "keyvalue.set", "key": "a", "value": "1"}), json!(null)),
+        (json!({"call": "keyvalue.get", "key": "a"}), json!({"value": "1"})),
+        (json!({"call": "keyvalue.get", "bucket": "default", "key": "a"}), json!({"value": "1"})),
+        (json!({"call": "keyvalue.get", "bucket": "other", "key": "a"}), json!(null)),
+        (json!({"call": "keyvalue.exists", "key": "a"}), json!(true)),
+        (json!({"call": "keyvalue.increment", "key": "n", "delta": 5}), json!(5)),
+        (json!({"call": "keyvalue.increment", "key": "n"}), json!(6)),
+        (json!({"call": "keyvalue.increment", "key": "n", "delta": -8}), json!(-2)),
+        (json!({"call": "keyvalue.set", "key": "b", "value_base64": "/w=="}), json!(null)),
+        (json!({"call": "keyvalue.set", "key": "c", "value_json": {"x": [1]}}), json!(null)),
+        (
+            json!({"call": "keyvalue.get-many", "keys": ["c", "none", "b", "n"]}),
+            json!([{"value": "{\"x\":[1]}"}, null, {"value_base64": "/w=="}, {"value": "-2"}]),
+        ),
+        (json!({"call": "keyvalue.list-keys"}), json!({"keys": ["a", "b", "c", "n"], "cursor": null})),
+        (json!({"call": "keyvalue.list-keys", "cursor": "b"}), json!({"keys": ["c", "n"], "cursor": null})),
+        (
+            json!({"call": "keyvalue.swap", "key": "a", "expected": "1", "value": "2"}),
+            json!({"swapped": true}),
+        ),
+        (
+            json!({"call": "keyvalue.swap", "key": "a", "expected": "1", "value": "3"}),
+            json!({"swapped": false, "now": {"value": "2"}}),
+        ),
+        // Nothing expected: only when there is none.
+        (
+            json!({"call": "keyvalue.swap", "key": "a", "value": "3"}),
+            json!({"swapped": false, "now": {"value": "2"}}),
+        ),
+        (
+            json!({"call": "keyvalue.swap", "key": "d", "expected": "1", "value": "3"}),
+            json!({"swapped": false, "now": null}),
+        ),
+        (json!({"call": "keyvalue.swap", "key": "d", "value_base64": "/w=="}), json!({"swapped": true})),
+        (
+            json!({"call": "keyvalue.swap", "key": "d", "expected_base64": "/w==", "value_json": 1}),
+            json!({"swapped": true}),
+        ),
+        (json!({"call": "keyvalue.delete", "key": "a"}), json!(null)),
+        (
+            json!({"call": "keyvalue.set-many", "pairs": [{"key": "e", "value": "1"}, {"key": "f", "value_json": 2}]}),
+            json!(null),
+        ),
+        (json!({"call": "keyvalue.delete-many", "keys": ["b", "c", "none"]}), json!(null)),
+        (json!({"call": "keyvalue.list-keys"}), json!({"keys": ["d", "e", "f", "n"], "cursor": null})),
+    ] {
+        assert_eq!(answer(&bench, "", &asks).await, json!({ "ok": expected }), "{asks}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_keys_says_where_the_next_begins() {
+    let state = Arc::new(Memory::default());
+    let bench = Bench::with(|config| config.state = state.clone());
+    let pairs = |from: usize, to: usize| -> Value {
+        (from..to).map(|number| json!({"key": format!("{number:04}"), "value": ""})).collect()
+    };
+    for (from, to) in [(0, 500), (500, 1_001)] {
+        answer(&bench, "", &json!({"call": "keyvalue.set-many", "pairs": pairs(from, to)})).await;
+    }
+    let first = answer(&bench, "", &json!({"call": "keyvalue.list-keys"})).await;
+    assert_eq!(first["ok"]["keys"].as_array().unwrap().len(), 1_000);
+    let asks = json!({"call": "keyvalue.list-keys", "cursor": first["ok"]["cursor"]});
+    assert_eq!(answer(&bench, "", &asks).await, json!({"ok": {"keys": ["1000"], "cursor": null}}));
+}
+
+#[tokio::test]
+async fn pairs_that_are_refused_say_why() {
+    let state = Arc::new(Memory::default());
+    let bench = Bench::with(|config| config.state = state.clone());
+    *bench.storage.pairs.lock() = Some(Arc::new(Memory::default()));
+    let granted = "connectors = [\"fake:pool\", \"fake:down\"]";
+    let many: Vec<String> = (0..1_001).map(|number| number.to_string()).collect();
+    for (manifest, asks, kind, part) in [
+        (granted, json!({"call": "keyvalue.get", "bucket": "fake:slow", "key": "a"}), "access-denied", ""),
+        ("", json!({"call": "keyvalue.get", "bucket": "none:pool", "key": "a"}), "no-such-connector", ""),
+        (
+            granted,
+            json!({"call": "keyvalue.get", "bucket": "fake:down", "key": "a"}),
+            "invalid-argument",
+            "fake:down",
+        ),
+        ("", json!({"call": "keyvalue.set", "key": "a"}), "invalid-argument", "give one of value"),
+        (
+            "",
+            json!({"call": "keyvalue.set", "key": "a", "value_base64": "*"}),
+            "invalid-argument",
+            "value_base64: ",
+        ),
+        ("", json!({"call": "keyvalue.get", "kye": "a"}), "invalid-argument", "kye"),
+        ("", json!({"call": "keyvalue.get-many", "keys": many}), "invalid-argument", "1001 keys in one call"),
+        ("", json!({"call": "keyvalue.increment", "key": "text"}), "invalid-argument", "no number"),
+        ("limits = { storage_ops = 0 }", json!({"call": "keyvalue.get", "key": "a"}), "quota-exceeded", ""),
+    ] {
+        answer(&bench, "", &json!({"call": "keyvalue.set", "key": "text", "value": "x"})).await;
+        let error = answer(&bench, manifest, &asks).await["error"].clone();
+        assert_eq!(error["kind"], kind, "{asks}: {error}");
+        assert!(error["message"].as_str().unwrap().contains(part), "{error}");
+    }
+    let asks = json!({"call": "keyvalue.set", "bucket": "pool", "key": "a", "value": "1"});
+    assert_eq!(answer(&bench, granted, &asks).await, json!({"ok": null}));
+    let asks = json!({"call": "keyvalue.get", "bucket": "fake:pool", "key": "a"});
+    assert_eq!(answer(&bench, granted, &asks).await, json!({"ok": {"value": "1"}}));
 }
 
 #[tokio::test]

@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde_json::Value;
 use tidegate_event::{
@@ -13,9 +11,22 @@ use tidegate_event::{
 };
 
 use super::fields::{Fields, nearest};
-use super::{read_json, shown};
+use super::{leave, read_json, shown};
 
-const KEYS: &[&str] = &["hook", "client", "message", "reason", "filter", "qos", "shared"];
+const KEYS: &[&str] = &[
+    "hook",
+    "client",
+    "message",
+    "reason",
+    "filter",
+    "qos",
+    "shared",
+    "password",
+    "password_base64",
+    "access",
+    "topic",
+    "retain",
+];
 const CLIENT_KEYS: &[&str] = &["id", "username", "peer", "protocol"];
 const MESSAGE_KEYS: &[&str] = &[
     "topic",
@@ -60,7 +71,7 @@ pub(super) fn read(path: &Path, ids: &IdSource) -> Result<Vec<Named>, Vec<String
     events(&shown(path), &read_json(path)?, ids)
 }
 
-fn events(file: &str, value: &Value, ids: &IdSource) -> Result<Vec<Named>, Vec<String>> {
+pub(super) fn events(file: &str, value: &Value, ids: &IdSource) -> Result<Vec<Named>, Vec<String>> {
     let single = std::slice::from_ref(value);
     let (all, is_list) = value.as_array().map_or((single, false), |list| (list.as_slice(), true));
     let mut mistakes = Vec::new();
@@ -84,42 +95,51 @@ fn event(place: &str, value: &Value, ids: &IdSource, mistakes: &mut Vec<String>)
         return None;
     };
     let client = client(place, &fields, mistakes).map(Arc::new)?;
-    match name {
-        "client.connected" => Some(Event::ClientConnected { client }),
-        "client.disconnected" => {
+    let Some(hook) = Hook::from_name(name) else {
+        let hint = match nearest(name, &names) {
+            Some(near) => format!("unknown hook {name:?}; did you mean {near:?}?"),
+            None => format!("unknown hook {name:?}; expected one of {}", names.join(", ")),
+        };
+        mistakes.push(fields.mistake("hook", hint));
+        return None;
+    };
+    match hook {
+        Hook::ClientConnected => Some(Event::ClientConnected { client }),
+        Hook::ClientDisconnected => {
             Some(Event::ClientDisconnected { client, reason: reason(&fields, mistakes) })
         }
-        "session.created" => Some(Event::SessionCreated { client }),
-        "session.subscribed" => {
+        Hook::SessionCreated => Some(Event::SessionCreated { client }),
+        Hook::SessionSubscribed => {
             let (filter, qos) = (filter(&fields, mistakes)?, qos(&fields, mistakes));
             Some(Event::SessionSubscribed { client, filter, qos, shared: fields.flag("shared", mistakes) })
         }
-        "session.unsubscribed" => {
+        Hook::SessionUnsubscribed => {
             let filter = filter(&fields, mistakes)?;
             Some(Event::SessionUnsubscribed { client, filter, shared: fields.flag("shared", mistakes) })
         }
-        "message.publish" => {
+        Hook::MessagePublish => {
             let message = message(place, &fields, Some(client), ids, mistakes)?;
             Some(Event::MessagePublish { message: Arc::new(message), tenant: Tenant::default() })
         }
-        "message.deliver" => {
+        Hook::MessageDeliver => {
             let message = Arc::new(message(place, &fields, None, ids, mistakes)?);
             Some(Event::MessageDeliver { client, message })
         }
-        "message.acked" => {
+        Hook::MessageAcked => {
             let message = Arc::new(message(place, &fields, None, ids, mistakes)?);
             let through = Some(message.id);
             Some(Event::MessageAcked { client, message, through, explicit: true })
         }
-        other => {
-            let known = names.contains(&other);
-            let hint = match nearest(other, &names) {
-                _ if known => "events of this hook cannot be tried".into(),
-                Some(near) => format!("unknown hook {other:?}; did you mean {near:?}?"),
-                None => format!("unknown hook {other:?}; expected one of {}", names.join(", ")),
-            };
-            mistakes.push(fields.mistake("hook", hint));
-            None
+        Hook::ClientAuthenticate => {
+            Some(Event::ClientAuthenticate { client, password: leave::password(&fields, mistakes) })
+        }
+        Hook::ClientAuthorize => {
+            let access = leave::access(&fields, &client, ids, mistakes)?;
+            Some(Event::ClientAuthorize { client, access })
+        }
+        Hook::ClientSubscribe => {
+            let request = leave::request(&fields, mistakes)?;
+            Some(Event::ClientSubscribe { client, request: Arc::new(request) })
         }
     }
 }
@@ -153,7 +173,7 @@ fn protocol(value: &Value) -> Option<Protocol> {
     }
 }
 
-fn qos(fields: &Fields<'_>, mistakes: &mut Vec<String>) -> QoS {
+pub(super) fn qos(fields: &Fields<'_>, mistakes: &mut Vec<String>) -> QoS {
     let level = |value: &Value| QoS::try_from(u8::try_from(value.as_u64()?).ok()?).ok();
     fields.read("qos", QoS::AtMostOnce, "0, 1 or 2", mistakes, level)
 }
@@ -165,13 +185,12 @@ fn reason(fields: &Fields<'_>, mistakes: &mut Vec<String>) -> DisconnectReason {
 }
 
 fn filter(fields: &Fields<'_>, mistakes: &mut Vec<String>) -> Option<TopicFilter> {
-    if fields.get("filter").is_none() {
-        mistakes.push(fields.mistake("filter", "missing; expected a topic filter such as \"a/#\""));
-    }
-    let text = fields.text("filter", mistakes)?;
-    TopicFilter::new(text)
-        .map_err(|error| mistakes.push(fields.mistake("filter", format!("{text:?}: {error}"))))
-        .ok()
+    fields.parsed("filter", "a topic filter such as \"a/#\"", mistakes, TopicFilter::new)
+}
+
+/// The topic name, which must be there.
+pub(super) fn topic(fields: &Fields<'_>, mistakes: &mut Vec<String>) -> Option<TopicName> {
+    fields.parsed("topic", "a topic name such as \"a/b\"", mistakes, TopicName::new)
 }
 
 fn message(
@@ -186,13 +205,7 @@ fn message(
         return None;
     };
     let fields = Fields::of(place, "message.", value, MESSAGE_KEYS, mistakes)?;
-    if fields.get("topic").is_none() {
-        mistakes.push(fields.mistake("topic", "missing; expected a topic name such as \"a/b\""));
-    }
-    let topic = fields.text("topic", mistakes).and_then(|text| {
-        let wrong = |error| mistakes.push(fields.mistake("topic", format!("{text:?}: {error}")));
-        TopicName::new(text).map_err(wrong).ok()
-    });
+    let topic = topic(&fields, mistakes);
     let payload = payload(&fields, mistakes);
     let properties = properties(&fields, mistakes);
     let (qos, retain, dup) =
@@ -214,17 +227,12 @@ fn message(
 }
 
 fn payload(fields: &Fields<'_>, mistakes: &mut Vec<String>) -> Bytes {
-    let given: Vec<_> = PAYLOADS.into_iter().filter(|key| fields.get(key).is_some()).collect();
-    if let [first, second, ..] = given.as_slice() {
-        mistakes
-            .push(fields.mistake(second, format!("there is {first} already: one of them is the payload")));
-    }
+    fields.one_of(&PAYLOADS, "the payload", mistakes);
     if let Some(value) = fields.get("payload_json") {
         return value.to_string().into();
     }
-    if fields.get("payload_base64").is_some() {
-        let decode = |value: &Value| BASE64.decode(value.as_str()?).ok();
-        return fields.read("payload_base64", Vec::new(), "base64", mistakes, decode).into();
+    if let Some(bytes) = fields.base64("payload_base64", mistakes) {
+        return bytes.into();
     }
     fields.text("payload", mistakes).unwrap_or_default().to_owned().into()
 }
@@ -279,11 +287,10 @@ mod tests {
     fn every_hook_has_a_form() {
         let message = json!({"topic": "a", "payload": "x"});
         for hook in Hook::all() {
-            let value = json!({"hook": hook.name(), "message": message, "filter": "a/#", "qos": 1});
-            match read_value(&value) {
-                Ok(events) => assert_eq!(events[0].event.hook(), hook),
-                Err(mistakes) => assert!(mistakes[0].contains("cannot be tried"), "{mistakes:?}"),
-            }
+            let value = json!({
+                "hook": hook.name(), "message": message, "filter": "a/#", "qos": 1, "access": "subscribe",
+            });
+            assert_eq!(read_value(&value).unwrap()[0].event.hook(), hook);
         }
         let gone = json!({"hook": "client.disconnected", "reason": "takenover", "client": {"id": "x", "protocol": "3.1.1"}});
         let events = read_value(&gone).unwrap();

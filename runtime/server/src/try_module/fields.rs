@@ -1,5 +1,7 @@
 //! Reading the keys of a JSON object strictly: an unknown key or a wrong type is a mistake with its place.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
 /// A JSON object and where it stands.
@@ -66,6 +68,34 @@ impl<'a> Fields<'a> {
     /// A text.
     pub(super) fn text(&self, key: &str, mistakes: &mut Vec<String>) -> Option<&'a str> {
         self.read(key, None, "a text", mistakes, |value| value.as_str().map(Some))
+    }
+
+    /// What `parse` makes of the text of `key`, which must be there: it is `expected`.
+    pub(super) fn parsed<T, E: std::fmt::Display>(
+        &self,
+        key: &str,
+        expected: &str,
+        mistakes: &mut Vec<String>,
+        parse: impl FnOnce(&'a str) -> Result<T, E>,
+    ) -> Option<T> {
+        if self.get(key).is_none() {
+            mistakes.push(self.mistake(key, format!("missing; expected {expected}")));
+        }
+        let text = self.text(key, mistakes)?;
+        parse(text).map_err(|error| mistakes.push(self.mistake(key, format!("{text:?}: {error}")))).ok()
+    }
+
+    /// Bytes, as base64.
+    pub(super) fn base64(&self, key: &str, mistakes: &mut Vec<String>) -> Option<Vec<u8>> {
+        self.read(key, None, "base64", mistakes, |value| BASE64.decode(value.as_str()?).ok().map(Some))
+    }
+
+    /// At most one of `keys` is there: each is a form of `what`.
+    pub(super) fn one_of(&self, keys: &[&str], what: &str, mistakes: &mut Vec<String>) {
+        let given: Vec<_> = keys.iter().filter(|key| self.get(key).is_some()).collect();
+        if let [first, second, ..] = given.as_slice() {
+            mistakes.push(self.mistake(second, format!("there is {first} already: one of them is {what}")));
+        }
     }
 
     /// True or false; false when nothing is said.

@@ -76,7 +76,7 @@ impl Outcome {
         policy: ErrorPolicy,
     ) -> Self {
         let (verdict, error, policy) = match answer {
-            Ok(answer) => (Some(answer_json(&answer)), None, None),
+            Ok(answer) => (Some(answer_json(hook, &answer)), None, None),
             Err(error) => (None, Some(error.to_string()), Some(format!("{policy:?}").to_lowercase())),
         };
         Self {
@@ -96,8 +96,12 @@ impl Outcome {
     }
 }
 
-fn answer_json(answer: &Answer) -> Value {
+/// In the words of the hook's contract.
+fn answer_json(hook: Hook, answer: &Answer) -> Value {
+    let is_leave = hook.row().decides.is_leave();
     let mut verdict = match &answer.verdict {
+        Verdict::Pass if is_leave => json!({"verdict": "ignore"}),
+        Verdict::Reject(code) if is_leave => json!({"verdict": "refuse", "reason_code": code.0}),
         Verdict::Pass => json!({"verdict": "pass"}),
         Verdict::Allow => json!({"verdict": "allow"}),
         Verdict::Change(request) => json!({
@@ -220,7 +224,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use tidegate_event::{IdSource, Node, Origin, QoS, ReasonCode};
+    use tidegate_event::{IdSource, Node, Origin, QoS, ReasonCode, Requested};
 
     fn outcome(verdict: Verdict) -> Outcome {
         let answer = Ok(Answer { verdict, subscriptions: Vec::new() });
@@ -256,6 +260,29 @@ mod tests {
             "e.json (message.publish)\n  verdict  replace {\"payload_base64\":\"/w==\",\"qos\":1,\"retain\":false,\"topic\":\"a/b\"}\n  \
              call     exec connector=\"c\" params=[[1]] statement=\"insert\"\n  time     1ms 500us (0s computing), memory 1.0 MiB\n"
         );
+    }
+
+    #[test]
+    fn a_decision_has_the_words_of_its_contract() {
+        let said = |hook: Hook, verdict: Verdict| {
+            let answer = Ok(Answer { verdict, subscriptions: Vec::new() });
+            let text = Outcome::new("e".into(), hook, answer, ErrorPolicy::Reject).to_string();
+            text.lines().nth(1).unwrap().trim().to_owned()
+        };
+        let request = Requested::parse("$share/g/a".into(), QoS::AtLeastOnce).unwrap();
+        for (hook, verdict, expected) in [
+            (Hook::ClientAuthenticate, Verdict::Pass, "verdict  ignore"),
+            (Hook::ClientAuthenticate, Verdict::Reject(ReasonCode(0x86)), "verdict  refuse 134"),
+            (Hook::ClientAuthorize, Verdict::Allow, "verdict  allow"),
+            (
+                Hook::ClientSubscribe,
+                Verdict::Change(Arc::new(request)),
+                "verdict  change {\"filter\":\"$share/g/a\",\"qos\":1}",
+            ),
+            (Hook::MessagePublish, Verdict::Pass, "verdict  pass"),
+        ] {
+            assert_eq!(said(hook, verdict), expected);
+        }
     }
 
     #[test]

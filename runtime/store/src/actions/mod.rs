@@ -1,7 +1,6 @@
 //! Actions: what hook lines and guests run. The built-in functions are written here once, for every back end.
 
 mod backlog;
-mod filter;
 mod functions;
 mod lookup;
 mod plan;
@@ -12,7 +11,6 @@ use tidegate_event::{
     AckError, AckLevel, AckPart, ActionOptions, BoxFuture, Event, Hook, ReasonCode, Scope, TopicFilter,
 };
 
-pub(crate) use filter::overlaps;
 pub(crate) use functions::{Builtin, find};
 pub use functions::{Function, reference};
 

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidegate_event::TopicFilter;
+
 use super::diagnostic::{Diagnostic, Place, Severity, suggestion};
 use super::hook_line;
 use super::model::{HookLine, LineAction, Loaded, OptionValue, PoolConfig, StoreConfig};
 use super::node::Kind;
 use super::secret::{self, Secret};
 use super::source::{OptionSource, Sources};
-use crate::actions::{Builtin, overlaps};
+use crate::actions::Builtin;
 use crate::backend::{self, BackendKind, OptionKind};
 
 pub(super) fn resolve(sources: Sources) -> Result<Loaded, Vec<Diagnostic>> {
@@ -164,10 +166,12 @@ fn warn_of_double_stores(lines: &[HookLine], findings: &mut Vec<Diagnostic>) {
         lines.iter().filter(is).collect::<Vec<_>>()
     };
     let publishes = all(Builtin::MessagePublish);
+    let everything = TopicFilter::all();
     for store in all(Builtin::MessageStore) {
+        let topics = store.topic.as_ref().unwrap_or(&everything);
         let same = publishes.iter().find(|publish| {
             let same_pool = std::ptr::eq(publish.kind, store.kind) && publish.pool == store.pool;
-            same_pool && overlaps(publish.topic.as_ref(), store.topic.as_ref())
+            same_pool && publish.topic.as_ref().unwrap_or(&everything).overlaps(topics)
         });
         // One is enough: thousands of lines on one topic would be millions of pairs.
         if let Some(publish) = same {

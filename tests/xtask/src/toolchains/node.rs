@@ -7,12 +7,9 @@ use super::pypi;
 use crate::process::{Result, output, run};
 
 /// AssemblyScript with its JSON library, and both ways from JavaScript to a component.
-pub(super) const PACKAGES: [&str; 4] = [
-    "assemblyscript@0.28.20",
-    "json-as@1.6.0",
-    "@bytecodealliance/jco@1.35.0",
-    "@bytecodealliance/componentize-js@0.23.0",
-];
+const PACKAGES: &str = include_str!("../../npm/package.json");
+/// Those and all that they need, by version and hash. `npm/README.md` says how it is made.
+pub(super) const LOCK: &str = include_str!("../../npm/package-lock.json");
 
 /// The oldest that runs all of [`PACKAGES`].
 const OLDEST: u32 = 20;
@@ -44,8 +41,7 @@ pub(super) fn install(npm: &[PathBuf], node: &Path) -> Result<PathBuf> {
     let modules = folder.join("node_modules");
     // Written last: an installation that was cut off is begun again.
     let mark = folder.join("installed");
-    let wanted = PACKAGES.join("\n");
-    if std::fs::read_to_string(&mark).is_ok_and(|text| text == wanted) {
+    if std::fs::read_to_string(&mark).is_ok_and(|text| text == LOCK) {
         return Ok(modules);
     }
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
@@ -53,15 +49,14 @@ pub(super) fn install(npm: &[PathBuf], node: &Path) -> Result<PathBuf> {
         std::fs::remove_dir_all(&folder).map_err(failed)?;
     }
     std::fs::create_dir_all(&folder).map_err(failed)?;
-    // Else npm looks for a project in the folders above.
-    std::fs::write(folder.join("package.json"), "{\"private\":true}").map_err(failed)?;
+    std::fs::write(folder.join("package.json"), PACKAGES).map_err(failed)?;
+    std::fs::write(folder.join("package-lock.json"), LOCK).map_err(failed)?;
     let (program, first) = npm.split_first().ok_or("there is no npm")?;
     let mut command = Command::new(program);
     command.args(first).current_dir(&folder).env("PATH", with(node)?);
-    command.args(["install", "--no-audit", "--no-fund", "--save-exact", "--loglevel=error"]).args(PACKAGES);
-    run(&mut command)
-        .map_err(|error| format!("{} cannot be installed from npm: {error}", PACKAGES.join(", ")))?;
-    std::fs::write(&mark, wanted).map_err(failed)?;
+    run(command.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]))
+        .map_err(|error| format!("the packages of tests/xtask/npm cannot be installed from npm: {error}"))?;
+    std::fs::write(&mark, LOCK).map_err(failed)?;
     Ok(modules)
 }
 
@@ -81,6 +76,26 @@ fn major(version: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The registry is the machine's own: a lock file with addresses would go around it.
+    #[test]
+    fn the_lock_names_no_registry_and_every_package_has_a_hash() {
+        assert!(!LOCK.contains("\"resolved\""), "npm/README.md says how it is made");
+        let packages = LOCK.matches("\"node_modules/").count();
+        assert!(packages > 100, "{packages}");
+        assert_eq!(LOCK.matches("\"integrity\": \"sha512-").count(), packages);
+    }
+
+    #[test]
+    fn the_lock_is_of_the_packages() {
+        let pinned = PACKAGES.lines().skip_while(|line| !line.contains("\"dependencies\"")).skip(1);
+        let pinned: Vec<_> = pinned.take_while(|line| line.contains(':')).map(str::trim).collect();
+        assert_eq!(pinned.len(), 5, "{pinned:?}");
+        for line in pinned {
+            assert!(LOCK.lines().any(|locked| locked.trim() == line), "{line}");
+            assert!(!line.contains(['^', '~', '*', '>', '<']), "{line}");
+        }
+    }
 
     #[test]
     fn the_major_version_is_read() {

@@ -3,17 +3,18 @@
 use tidegate_event::StorageError;
 use wasmtime::component::Resource;
 
-use super::{Bucket, MAX_KEYS, Refusal, invalid};
+use super::place::MAX_KEYS;
+use super::{Bucket, Failure, invalid};
 use crate::bindings::keyvalue_draft::wasi::keyvalue::store::{Error, Host, HostBucket, KeyResponse};
 use crate::bindings::keyvalue_draft::wasi::keyvalue::{atomics, batch};
 use crate::state::State;
 
 impl From<StorageError> for Error {
     fn from(error: StorageError) -> Self {
-        match error.into() {
-            Refusal::NoSuchStore => Self::NoSuchStore,
-            Refusal::AccessDenied => Self::AccessDenied,
-            Refusal::Other(text) => Self::Other(text),
+        match error {
+            StorageError::NoSuchConnector(_) => Self::NoSuchStore,
+            StorageError::AccessDenied(_) => Self::AccessDenied,
+            other => Self::Other(other.to_string()),
         }
     }
 }
@@ -24,93 +25,64 @@ impl State {
         &mut self,
         bucket: &Resource<Bucket>,
         cursor: u64,
-    ) -> wasmtime::Result<Result<Option<String>, StorageError>> {
+    ) -> Result<Option<String>, Failure> {
         if let Some((given, last)) = &self.table.get(bucket)?.page
             && *given == cursor
         {
-            return Ok(Ok(Some(last.clone())));
+            return Ok(Some(last.clone()));
         }
         // A cursor of another handle: its page is found by counting, and every page on the way counts as a call.
         let (mut after, mut left) = (None, usize::try_from(cursor).unwrap_or(usize::MAX));
         while left > 0 {
-            let wanted = left.min(MAX_KEYS);
-            let place = match self.place(bucket)? {
-                Ok(place) => place,
-                Err(refused) => return Ok(Err(refused)),
-            };
-            match place.store.keys(&place.space, after.clone(), wanted).await {
-                Ok(mut keys) => {
-                    let short = keys.len() < wanted;
-                    left -= keys.len().min(left);
-                    after = keys.pop().or(after);
-                    if short {
-                        break;
-                    }
-                }
-                Err(refused) => return Ok(Err(refused)),
+            let mut page = self.place(bucket)?.keys(after.clone(), left.min(MAX_KEYS)).await?;
+            left -= page.keys.len().min(left);
+            after = page.keys.pop().or(after);
+            if !page.more {
+                break;
             }
         }
-        Ok(Ok(after))
+        Ok(after)
     }
 }
 
 impl Host for State {
-    async fn open(&mut self, identifier: String) -> wasmtime::Result<Result<Resource<Bucket>, Error>> {
-        match self.open_bucket(&identifier) {
-            Ok(bucket) => Ok(Ok(self.table.push(bucket)?)),
-            Err(refused) => Ok(Err(refused.into())),
-        }
+    async fn open(&mut self, identifier: String) -> Result<Resource<Bucket>, Failure> {
+        self.open_bucket(&identifier)
+    }
+
+    fn convert_error(&mut self, failure: Failure) -> wasmtime::Result<Error> {
+        failure.refusal().map(Error::from)
     }
 }
 
 impl HostBucket for State {
-    async fn get(
-        &mut self,
-        bucket: Resource<Bucket>,
-        key: String,
-    ) -> wasmtime::Result<Result<Option<Vec<u8>>, Error>> {
-        Ok(self.get_value(&bucket, key).await?.map_err(Error::from))
+    async fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(self.place(&bucket)?.get(key).await?)
     }
 
-    async fn set(
-        &mut self,
-        bucket: Resource<Bucket>,
-        key: String,
-        value: Vec<u8>,
-    ) -> wasmtime::Result<Result<(), Error>> {
-        Ok(self.set_values(&bucket, vec![(key, value)]).await?.map_err(Error::from))
+    async fn set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Result<(), Failure> {
+        Ok(self.place(&bucket)?.set(vec![(key, value)]).await?)
     }
 
-    async fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> wasmtime::Result<Result<(), Error>> {
-        Ok(self.delete_values(&bucket, vec![key]).await?.map_err(Error::from))
+    async fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Result<(), Failure> {
+        Ok(self.place(&bucket)?.delete(vec![key]).await?)
     }
 
-    async fn exists(
-        &mut self,
-        bucket: Resource<Bucket>,
-        key: String,
-    ) -> wasmtime::Result<Result<bool, Error>> {
-        Ok(self.key_exists(&bucket, key).await?.map_err(Error::from))
+    async fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Result<bool, Failure> {
+        Ok(self.place(&bucket)?.exists(key).await?)
     }
 
     async fn list_keys(
         &mut self,
         bucket: Resource<Bucket>,
         cursor: Option<u64>,
-    ) -> wasmtime::Result<Result<KeyResponse, Error>> {
+    ) -> Result<KeyResponse, Failure> {
         let before = cursor.unwrap_or_default();
-        let after = match self.before_page(&bucket, before).await? {
-            Ok(after) => after,
-            Err(refused) => return Ok(Err(refused.into())),
-        };
-        let (keys, more) = match self.page_of_keys(&bucket, after).await? {
-            Ok(page) => page,
-            Err(refused) => return Ok(Err(refused.into())),
-        };
-        let given = before.saturating_add(keys.len() as u64);
-        let cursor = more.then_some(given);
-        self.table.get_mut(&bucket)?.page = keys.last().filter(|_| more).map(|last| (given, last.clone()));
-        Ok(Ok(KeyResponse { keys, cursor }))
+        let after = self.before_page(&bucket, before).await?;
+        let page = self.place(&bucket)?.keys(after, MAX_KEYS).await?;
+        let given = before.saturating_add(page.keys.len() as u64);
+        self.table.get_mut(&bucket)?.page = page.next().map(|last| (given, last.clone()));
+        Ok(KeyResponse { cursor: page.more.then_some(given), keys: page.keys })
     }
 
     async fn drop(&mut self, bucket: Resource<Bucket>) -> wasmtime::Result<()> {
@@ -120,18 +92,10 @@ impl HostBucket for State {
 }
 
 impl atomics::Host for State {
-    async fn increment(
-        &mut self,
-        bucket: Resource<Bucket>,
-        key: String,
-        delta: u64,
-    ) -> wasmtime::Result<Result<u64, Error>> {
-        let Ok(delta) = i64::try_from(delta) else {
-            return Ok(Err(invalid("counters have at most 63 bits").into()));
-        };
-        let sum = self.add_to(&bucket, key, delta).await?;
-        let sum = sum.and_then(|sum| u64::try_from(sum).map_err(|_| invalid("the value is below zero")));
-        Ok(sum.map_err(Error::from))
+    async fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: u64) -> Result<u64, Failure> {
+        let delta = i64::try_from(delta).map_err(|_| invalid("counters have at most 63 bits"))?;
+        let sum = self.place(&bucket)?.increment(key, delta).await?;
+        Ok(u64::try_from(sum).map_err(|_| invalid("the value is below zero"))?)
     }
 }
 
@@ -140,25 +104,20 @@ impl batch::Host for State {
         &mut self,
         bucket: Resource<Bucket>,
         keys: Vec<String>,
-    ) -> wasmtime::Result<Result<Vec<Option<(String, Vec<u8>)>>, Error>> {
-        let found = self.get_values(&bucket, keys).await?;
-        let pair = |(key, value): (String, Option<Vec<u8>>)| value.map(|value| (key, value));
-        Ok(found.map(|found| found.into_iter().map(pair).collect()).map_err(Error::from))
+    ) -> Result<Vec<Option<(String, Vec<u8>)>>, Failure> {
+        let found = self.place(&bucket)?.get_many(keys).await?;
+        Ok(found.into_iter().map(|(key, value)| value.map(|value| (key, value))).collect())
     }
 
     async fn set_many(
         &mut self,
         bucket: Resource<Bucket>,
-        key_values: Vec<(String, Vec<u8>)>,
-    ) -> wasmtime::Result<Result<(), Error>> {
-        Ok(self.set_values(&bucket, key_values).await?.map_err(Error::from))
+        pairs: Vec<(String, Vec<u8>)>,
+    ) -> Result<(), Failure> {
+        Ok(self.place(&bucket)?.set(pairs).await?)
     }
 
-    async fn delete_many(
-        &mut self,
-        bucket: Resource<Bucket>,
-        keys: Vec<String>,
-    ) -> wasmtime::Result<Result<(), Error>> {
-        Ok(self.delete_values(&bucket, keys).await?.map_err(Error::from))
+    async fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Result<(), Failure> {
+        Ok(self.place(&bucket)?.delete(keys).await?)
     }
 }

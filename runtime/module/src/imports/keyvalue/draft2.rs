@@ -3,72 +3,105 @@
 use tidegate_event::{StorageError, Swap};
 use wasmtime::component::Resource;
 
-use super::{Bucket, Cas, Refusal};
+use super::place::{MAX_KEYS, Place};
+use super::{Bucket, Failure};
 use crate::bindings::keyvalue_draft2::wasi::keyvalue::atomics::{self, CasError, HostCas};
 use crate::bindings::keyvalue_draft2::wasi::keyvalue::batch;
 use crate::bindings::keyvalue_draft2::wasi::keyvalue::store::{Error, Host, HostBucket, KeyResponse};
 use crate::state::State;
 
+/// Values that an instance may hold in handles for compare-and-swap, in bytes.
+const MAX_SEEN_BYTES: usize = 16 << 20;
+
+/// A value as a guest saw it.
+#[allow(unreachable_pub, reason = "generated code exports it again")]
+pub struct Cas {
+    place: Place,
+    key: String,
+    seen: Option<Vec<u8>>,
+}
+
 impl From<StorageError> for Error {
     fn from(error: StorageError) -> Self {
-        match error.into() {
-            Refusal::NoSuchStore => Self::NoSuchStore,
-            Refusal::AccessDenied => Self::AccessDenied,
-            Refusal::Other(text) => Self::Other(text),
+        match error {
+            StorageError::NoSuchConnector(_) => Self::NoSuchStore,
+            StorageError::AccessDenied(_) => Self::AccessDenied,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+impl State {
+    /// A handle for the value of `key` as it was `seen`.
+    fn hold(&mut self, place: Place, key: String, seen: Option<Vec<u8>>) -> Result<Resource<Cas>, Failure> {
+        let bytes = seen.as_ref().map_or(0, Vec::len) + key.len();
+        if self.seen_bytes + bytes > MAX_SEEN_BYTES {
+            return Err(Failure::Refused(StorageError::QuotaExceeded(format!(
+                "handles for compare-and-swap would hold more than {MAX_SEEN_BYTES} bytes: drop some"
+            ))));
+        }
+        let cas = self.table.push(Cas { place, key, seen })?;
+        self.seen_bytes += bytes;
+        Ok(cas)
+    }
+
+    /// Takes a handle back.
+    fn release(&mut self, cas: Resource<Cas>) -> wasmtime::Result<Cas> {
+        let cas = self.table.delete(cas)?;
+        let bytes = cas.seen.as_ref().map_or(0, Vec::len) + cas.key.len();
+        self.seen_bytes = self.seen_bytes.saturating_sub(bytes);
+        Ok(cas)
+    }
+
+    /// The handle of the value of now when it is not the one that `cas` has seen.
+    async fn swap_or_hold(
+        &mut self,
+        cas: Resource<Cas>,
+        value: Vec<u8>,
+    ) -> Result<Option<Resource<Cas>>, Failure> {
+        let Cas { place, key, seen } = self.release(cas)?;
+        self.count_storage_op()?;
+        match place.swap(key.clone(), seen, value).await? {
+            Swap::Done => Ok(None),
+            Swap::Differs(now) => self.hold(place, key, now).map(Some),
         }
     }
 }
 
 impl Host for State {
-    async fn open(&mut self, identifier: String) -> wasmtime::Result<Result<Resource<Bucket>, Error>> {
-        match self.open_bucket(&identifier) {
-            Ok(bucket) => Ok(Ok(self.table.push(bucket)?)),
-            Err(refused) => Ok(Err(refused.into())),
-        }
+    async fn open(&mut self, identifier: String) -> Result<Resource<Bucket>, Failure> {
+        self.open_bucket(&identifier)
+    }
+
+    fn convert_error(&mut self, failure: Failure) -> wasmtime::Result<Error> {
+        failure.refusal().map(Error::from)
     }
 }
 
 impl HostBucket for State {
-    async fn get(
-        &mut self,
-        bucket: Resource<Bucket>,
-        key: String,
-    ) -> wasmtime::Result<Result<Option<Vec<u8>>, Error>> {
-        Ok(self.get_value(&bucket, key).await?.map_err(Error::from))
+    async fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(self.place(&bucket)?.get(key).await?)
     }
 
-    async fn set(
-        &mut self,
-        bucket: Resource<Bucket>,
-        key: String,
-        value: Vec<u8>,
-    ) -> wasmtime::Result<Result<(), Error>> {
-        Ok(self.set_values(&bucket, vec![(key, value)]).await?.map_err(Error::from))
+    async fn set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Result<(), Failure> {
+        Ok(self.place(&bucket)?.set(vec![(key, value)]).await?)
     }
 
-    async fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> wasmtime::Result<Result<(), Error>> {
-        Ok(self.delete_values(&bucket, vec![key]).await?.map_err(Error::from))
+    async fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Result<(), Failure> {
+        Ok(self.place(&bucket)?.delete(vec![key]).await?)
     }
 
-    async fn exists(
-        &mut self,
-        bucket: Resource<Bucket>,
-        key: String,
-    ) -> wasmtime::Result<Result<bool, Error>> {
-        Ok(self.key_exists(&bucket, key).await?.map_err(Error::from))
+    async fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Result<bool, Failure> {
+        Ok(self.place(&bucket)?.exists(key).await?)
     }
 
     async fn list_keys(
         &mut self,
         bucket: Resource<Bucket>,
         cursor: Option<String>,
-    ) -> wasmtime::Result<Result<KeyResponse, Error>> {
-        let page = self.page_of_keys(&bucket, cursor).await?;
-        let response = |(keys, more): (Vec<String>, bool)| {
-            let cursor = keys.last().filter(|_| more).cloned();
-            KeyResponse { keys, cursor }
-        };
-        Ok(page.map(response).map_err(Error::from))
+    ) -> Result<KeyResponse, Failure> {
+        let page = self.place(&bucket)?.keys(cursor, MAX_KEYS).await?;
+        Ok(KeyResponse { cursor: page.next().cloned(), keys: page.keys })
     }
 
     async fn drop(&mut self, bucket: Resource<Bucket>) -> wasmtime::Result<()> {
@@ -78,47 +111,28 @@ impl HostBucket for State {
 }
 
 impl atomics::Host for State {
-    async fn increment(
-        &mut self,
-        bucket: Resource<Bucket>,
-        key: String,
-        delta: i64,
-    ) -> wasmtime::Result<Result<i64, Error>> {
-        Ok(self.add_to(&bucket, key, delta).await?.map_err(Error::from))
+    async fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: i64) -> Result<i64, Failure> {
+        Ok(self.place(&bucket)?.increment(key, delta).await?)
     }
 
     async fn swap(&mut self, cas: Resource<Cas>, value: Vec<u8>) -> wasmtime::Result<Result<(), CasError>> {
-        let refused = |error: StorageError| Ok(Err(CasError::StoreError(error.into())));
-        let Cas { place, key, seen } = self.release(cas)?;
-        if let Err(error) = self.count_storage_op() {
-            return refused(error);
-        }
-        match place.store.swap(&place.space, key.clone(), seen, value).await {
-            Ok(Swap::Done) => Ok(Ok(())),
-            Ok(Swap::Differs(now)) => match self.hold(place, key, now)? {
-                Ok(cas) => Ok(Err(CasError::CasFailed(cas))),
-                Err(error) => refused(error),
-            },
-            Err(error) => refused(error),
-        }
+        Ok(match self.swap_or_hold(cas, value).await {
+            Ok(None) => Ok(()),
+            Ok(Some(now)) => Err(CasError::CasFailed(now)),
+            Err(failure) => Err(CasError::StoreError(failure.refusal()?.into())),
+        })
     }
 }
 
 impl HostCas for State {
-    async fn new(
-        &mut self,
-        bucket: Resource<Bucket>,
-        key: String,
-    ) -> wasmtime::Result<Result<Resource<Cas>, Error>> {
-        let place = self.table.get(&bucket)?.place.clone();
-        match self.get_value(&bucket, key.clone()).await? {
-            Ok(seen) => Ok(self.hold(place, key, seen)?.map_err(Error::from)),
-            Err(refused) => Ok(Err(refused.into())),
-        }
+    async fn new(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Resource<Cas>, Failure> {
+        let place = self.place(&bucket)?;
+        let seen = place.get(key.clone()).await?;
+        self.hold(place, key, seen)
     }
 
-    async fn current(&mut self, cas: Resource<Cas>) -> wasmtime::Result<Result<Option<Vec<u8>>, Error>> {
-        Ok(Ok(self.table.get(&cas)?.seen.clone()))
+    async fn current(&mut self, cas: Resource<Cas>) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(self.table.get(&cas)?.seen.clone())
     }
 
     async fn drop(&mut self, cas: Resource<Cas>) -> wasmtime::Result<()> {
@@ -131,23 +145,19 @@ impl batch::Host for State {
         &mut self,
         bucket: Resource<Bucket>,
         keys: Vec<String>,
-    ) -> wasmtime::Result<Result<Vec<(String, Option<Vec<u8>>)>, Error>> {
-        Ok(self.get_values(&bucket, keys).await?.map_err(Error::from))
+    ) -> Result<Vec<(String, Option<Vec<u8>>)>, Failure> {
+        Ok(self.place(&bucket)?.get_many(keys).await?)
     }
 
     async fn set_many(
         &mut self,
         bucket: Resource<Bucket>,
-        key_values: Vec<(String, Vec<u8>)>,
-    ) -> wasmtime::Result<Result<(), Error>> {
-        Ok(self.set_values(&bucket, key_values).await?.map_err(Error::from))
+        pairs: Vec<(String, Vec<u8>)>,
+    ) -> Result<(), Failure> {
+        Ok(self.place(&bucket)?.set(pairs).await?)
     }
 
-    async fn delete_many(
-        &mut self,
-        bucket: Resource<Bucket>,
-        keys: Vec<String>,
-    ) -> wasmtime::Result<Result<(), Error>> {
-        Ok(self.delete_values(&bucket, keys).await?.map_err(Error::from))
+    async fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Result<(), Failure> {
+        Ok(self.place(&bucket)?.delete(keys).await?)
     }
 }
