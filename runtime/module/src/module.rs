@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tidegate_event::{BoxFuture, Hook, QoS, Scope, TopicFilter, Verdict};
+use tidegate_event::{BoxFuture, Event, Hook, QoS, Scope, TopicFilter, Verdict};
 
 use crate::circuit::{Admission, CircuitState, Probe};
 use crate::error::CallError;
@@ -161,6 +161,11 @@ impl Module {
     /// divided between two versions: those of both.
     pub fn hooks(&self) -> &[(Hook, Vec<TopicFilter>)] {
         self.trial.joint().map_or(&self.hooks, |(hooks, _)| hooks)
+    }
+
+    /// Whether a table of handlers would hand it `event`.
+    pub fn selects(&self, event: &Event) -> bool {
+        selects(self.hooks(), event)
     }
 
     pub(crate) fn own_hooks(&self) -> &[(Hook, Vec<TopicFilter>)] {
@@ -414,7 +419,7 @@ impl Module {
     /// The version that took this one's place, if it handles the event. When there is none the module is gone, and the
     /// event goes on as all others do since.
     fn heir(&self, scope: &Scope) -> Option<&Arc<Self>> {
-        self.successor.get().filter(|next| selects(next.hooks(), &scope.event))
+        self.successor.get().filter(|next| next.selects(&scope.event))
     }
 
     /// Names the version that takes the events which come after this one is closed.

@@ -66,10 +66,12 @@ pub(crate) fn selects(hooks: &[(Hook, Vec<TopicFilter>)], event: &Event) -> bool
             filters.iter().any(|own| own.covers(filter))
         }
         Event::ClientAuthorize { access: Access::Publish(message), .. } => {
-            filters.iter().any(|filter| filter.matches(&message.topic))
+            filters.iter().any(|filter| filter.guards(&message.topic))
         }
-        // Which filters overlap only the table knows; asking a version that has no opinion costs a call.
-        Event::ClientAuthorize { .. } | Event::ClientSubscribe { .. } => true,
+        Event::ClientAuthorize { access: Access::Subscribe(request), .. }
+        | Event::ClientSubscribe { request, .. } => {
+            filters.iter().any(|filter| filter.overlaps(&request.filter.filter))
+        }
         _ => {
             event.message().is_some_and(|message| filters.iter().any(|filter| filter.matches(&message.topic)))
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::guests::{client, message, scope};
-use tidegate_event::{Event, Scope};
+use tidegate_event::{Access, Event, QoS, Requested, Scope};
 
 const CLIENTS: usize = 200;
 
@@ -175,4 +175,42 @@ async fn versions_with_other_filters_stay_apart() {
     followed.until(|now| now[0].trial().is_none()).await;
     assert_eq!(followed.serving().priority(), 1);
     assert_eq!(followed.serving().hooks()[0].1.len(), 1);
+}
+
+/// It was asked about every subscription, whatever its filters: it gave leave, or refused it, where it had no say.
+#[tokio::test]
+async fn a_version_is_not_asked_about_subscriptions_that_its_filters_do_not_overlap() {
+    let hooks = |filter: &str| {
+        format!("hooks = {{ \"client.authorize\" = [\"{filter}\"], \"client.subscribe\" = [\"{filter}\"] }}")
+    };
+    let mut followed = Followed::with(&[]).await;
+    followed.bench.write("m", &guest("probe"), &hooks("allow/#"));
+    followed.until(|now| now.len() == 1 && now[0].hooks().len() == 2).await;
+    let next = format!("{}\n[rollout]\ncanary = 50", hooks("refuse/#"));
+    followed.bench.write("m", &variant(guest("probe"), 1), &next);
+    followed.until(|now| now[0].trial().is_some()).await;
+    let module = followed.serving();
+    let (mut allowed, mut refused) = (0, 0);
+    for id in 0..CLIENTS {
+        let (client, request) = (client(&format!("client-{id}")), |filter: &str| {
+            Arc::new(Requested::parse(filter.into(), QoS::AtLeastOnce).unwrap())
+        });
+        let subscribe = |filter| Event::ClientSubscribe { client: client.clone(), request: request(filter) };
+        let authorize = |filter| Event::ClientAuthorize {
+            client: client.clone(),
+            access: Access::Subscribe(request(filter)),
+        };
+        for events in [["allow/+", "refuse/151"].map(subscribe), ["allow/+", "refuse/151"].map(authorize)] {
+            let mut answers = Vec::new();
+            for event in events {
+                answers.push(module.call(&scope(event)).await.unwrap().verdict);
+            }
+            match answers.as_slice() {
+                [Verdict::Allow, Verdict::Pass] => allowed += 1,
+                [Verdict::Pass, Verdict::Reject(_)] => refused += 1,
+                other => panic!("one version a client: {other:?}"),
+            }
+        }
+    }
+    assert!(allowed > 120 && refused > 120, "{allowed} and {refused}");
 }
