@@ -16,7 +16,8 @@ use crate::module::Module;
 /// The largest state, in bytes.
 const MAX_STATE: usize = 16 << 20;
 
-/// Makes `new`, which nobody calls yet, the successor of `old` with its state, when both keep one. Within `patience`.
+/// Makes `new`, which nobody calls yet, the successor of `old` with its state, when both keep one. `patience` is for the
+/// event in flight to end, and as much again for drain and restore: a slow event must not take their time.
 ///
 /// # Errors
 /// [`LoadError::Busy`], [`LoadError::Handover`], [`LoadError::Restore`]: `old` goes on serving with its state.
@@ -33,9 +34,11 @@ pub(crate) async fn hand_over(old: &Module, new: &Arc<Module>, patience: Duratio
         );
         return Ok(());
     }
+    let Some(mut held) = old.pool.pause(Instant::now() + patience).await else {
+        return Err(LoadError::Busy(patience));
+    };
     let deadline = Instant::now() + patience;
     let left = || deadline.saturating_duration_since(Instant::now());
-    let Some(mut held) = old.pool.pause(deadline).await else { return Err(LoadError::Busy(patience)) };
     if let Some(instance) = held.instance.as_deref_mut() {
         match instance.drain(left()).await {
             Ok(Some(state)) if state.len() > MAX_STATE => {

@@ -70,8 +70,8 @@ pub struct HostConfig {
     /// The most directories that are watched (default 4,096); the system has a limit for all programs. More are read
     /// again every second.
     pub max_watches: usize,
-    /// How long events wait for one module to hand its state to a new version (default 5 s); then the old version goes
-    /// on.
+    /// How long a module's event in flight may keep its state from a new version, and how long events may then wait
+    /// while the state is handed over (default 5 s each); after that the old version goes on.
     pub handover: Duration,
     /// How long events may go on with a version after another has replaced it (default 30 s); then they are
     /// interrupted.

@@ -153,6 +153,43 @@ async fn a_busy_instance_keeps_its_version_until_it_pauses() {
     assert_eq!(ask(&now[0], "t").await, "new 5");
 }
 
+/// The event in flight took the time of drain, which then failed, and the state was lost.
+#[tokio::test]
+async fn a_slow_event_in_flight_takes_no_time_from_drain() {
+    let bench = Bench::with(|config: &mut HostConfig| {
+        config.handover = Duration::from_secs(2);
+        config.rescan = Duration::from_millis(200);
+    });
+    // Two events at a time: whenever the old version is to pause, there are 800 ms and more before it.
+    bench.write("m", &guest("counter"), &format!("{SINGLE}name = \"old\"\ndrain = \"1400\""));
+    let mut followed = Followed::open(bench).await;
+    let old = followed.directory.modules()[0].clone();
+    let (stop, counted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let callers: Vec<_> = (0..2)
+        .map(|_| {
+            let (old, stop, counted) = (old.clone(), stop.clone(), counted.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    if said(old.call(&publish("sleep/800", b"")).await).starts_with("old ") {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    followed.save_new("");
+    let hash = blake3::hash(&variant(guest("counter"), 1)).to_hex();
+    let now = followed.until(|now| now[0].hash() == hash.as_str()).await;
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let count: u64 = ask(&now[0], "t").await.strip_prefix("new ").unwrap().parse().unwrap();
+    let before = counted.load(Ordering::Relaxed);
+    // After the swap each caller may have had one event of the new version, and this was one.
+    assert!(before > 0 && (before + 1..=before + 3).contains(&count), "{count} after {before}");
+}
+
 /// The state of an instance that fails in drain is gone whatever happens next: a new version may be the cure.
 #[tokio::test]
 async fn a_drain_that_fails_loses_the_state_and_not_the_new_version() {
