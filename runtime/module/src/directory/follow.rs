@@ -24,7 +24,7 @@ use super::trials::{LOOK, Probation};
 use super::watch::{Synced, Watch};
 use super::{OnChange, Refusal, State};
 use crate::error::{HostError, LoadError};
-use crate::handover::hand_over;
+use crate::handover::keep_state;
 use crate::host::{Found, Host, may_link};
 use crate::meters;
 use crate::module::Module;
@@ -332,7 +332,7 @@ impl Follower {
             let steps = async {
                 let found = host.look(&root, &path, &tenant, &known).await?;
                 if let (Found::Loaded(new), Some(old)) = (&found, &old) {
-                    hand_over(old, new, host.config().handover).await?;
+                    keep_state(old, new, host.config().handover).await?;
                 }
                 Ok(found)
             };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Refusal;
 use super::follow::Follower;
 use super::names::shown;
+use crate::handover::leave_state;
 use crate::meters;
 use crate::module::Module;
 use crate::rollout::{Tally, worse};
@@ -101,6 +102,7 @@ impl Follower {
         let Probation { new, before, .. } = probation;
         new.trial.promote();
         self.publish();
+        leave_state(before, new);
         before.retire(Some(new), self.host.config().retire);
         meters::tried(new.name(), "promoted");
         tracing::info!(module = new.name(), version = new.short_hash(), "the new version serves all clients");
