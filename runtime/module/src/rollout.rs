@@ -228,6 +228,12 @@ impl Tally {
         }
     }
 
+    /// What the version before is compared by: what it did beside the new one, unless that is so little that one
+    /// straggling call would decide; then what it had done when the trial began, `history`.
+    pub(crate) fn or(self, history: Self) -> Self {
+        if self.calls < MIN_CALLS { history } else { self }
+    }
+
     fn rate(self) -> f64 {
         if self.calls == 0 { 0.0 } else { self.errors as f64 / self.calls as f64 }
     }
@@ -277,6 +283,18 @@ mod tests {
         assert_eq!(worse(tally(100, 54), tally(100, 50), 0.05), None, "the old one fails as often");
         assert!(worse(tally(100, 60), tally(100, 50), 0.05).is_some());
         assert!(worse(tally(100, 6), Tally::default(), 0.05).is_some());
+    }
+
+    #[test]
+    fn stragglers_of_the_version_before_are_no_measure() {
+        let tally = |calls, errors| Tally { calls, errors };
+        let history = tally(1_000, 10);
+        assert_eq!(tally(0, 0).or(history), history);
+        assert_eq!(tally(1, 1).or(history), history);
+        assert_eq!(tally(19, 19).or(history), history);
+        assert_eq!(tally(20, 5).or(history), tally(20, 5));
+        assert!(worse(tally(40, 40), tally(1, 1).or(history), 0.05).is_some());
+        assert_eq!(worse(tally(40, 0), tally(1, 0).or(tally(100, 90)), 0.05), None);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) struct Probation {
     since: Instant,
     /// What both had done at some times, the last of them before the window began first.
     samples: VecDeque<(Instant, Tally, Tally)>,
-    /// What the version before had done when the trial began: its rate when it has no clients left.
+    /// What the version before had done when the trial began: its rate when it has hardly any clients left.
     history: Tally,
 }
 
@@ -53,8 +53,7 @@ impl Probation {
         if let (Some(allowed), Some((_, new_then, before_then))) =
             (rollout.rollback_error_rate, self.samples.front())
         {
-            let beside = before.since(*before_then);
-            let beside = if beside.calls == 0 { self.history } else { beside };
+            let beside = before.since(*before_then).or(self.history);
             if let Some(reason) = worse(new.since(*new_then), beside, allowed) {
                 return Ruling::RollBack(reason);
             }

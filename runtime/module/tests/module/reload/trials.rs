@@ -214,3 +214,24 @@ async fn a_version_is_not_asked_about_subscriptions_that_its_filters_do_not_over
     }
     assert!(allowed > 120 && refused > 120, "{allowed} and {refused}");
 }
+
+/// One call that was still on the version before, and failed, was all that it was compared by: 100 %.
+#[tokio::test]
+async fn a_straggling_call_does_not_decide_a_probation() {
+    let mut followed = Followed::with(&[("m", &guest("probe"))]).await;
+    let old = followed.until(|now| now.len() == 1).await[0].clone();
+    for id in 0..40 {
+        old.call(&from(id, "count")).await.unwrap();
+    }
+    let next = variant(guest("probe"), 1);
+    followed.bench.write("m", &next, "[rollout]\nrollback_error_rate = 0.1");
+    followed.until(|now| now[0].trial().is_some()).await;
+    let bad = followed.serving();
+    old.call(&from(0, "failed")).await.unwrap_err();
+    for id in 0..40 {
+        bad.call(&from(id, "failed")).await.unwrap_err();
+    }
+    followed.until(|now| Arc::ptr_eq(&now[0], &old)).await;
+    let reason = followed.until_failure("40 of 40 calls failed (100.0 %)").await;
+    assert!(reason.contains("of the version before 0.0 %"), "{reason}");
+}
