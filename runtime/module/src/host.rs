@@ -312,8 +312,6 @@ impl Host {
                 return Err(LoadError::NoRawHook);
             }
         }
-        // The version before may have left it open.
-        pool.shared().meters.circuit_open.set(0.0);
         let loading = Loading {
             total: started.elapsed(),
             compile: compile.unwrap_or_default(),

@@ -385,7 +385,7 @@ impl Module {
         };
         let meters = &self.pool.shared().meters;
         meters.circuit_opened.increment(1);
-        meters.circuit_open.set(1.0);
+        self.show_circuit();
         tracing::error!(
             module = self.name(),
             version = self.short_hash(),
@@ -401,11 +401,10 @@ impl Module {
         let skipped = self.counts.skipped.load(Ordering::Relaxed);
         if outcome.is_ok() {
             probe.succeeded();
-            self.pool.shared().meters.circuit_open.set(0.0);
+            self.show_circuit();
             tracing::info!(module, version, skipped, "the module works again: its circuit is closed");
         } else {
             let pause = probe.failed(Instant::now());
-            self.pool.shared().meters.circuit_open.set(1.0);
             tracing::warn!(
                 module,
                 version,
@@ -414,6 +413,15 @@ impl Module {
                 "the module still fails: its circuit stays open"
             );
         }
+    }
+
+    fn show_circuit(&self) {
+        self.pool.shared().meters.circuit_open.show(|| !self.failing.circuit.is_closed());
+    }
+
+    /// Whether events go to it: its circuit concerns nobody otherwise.
+    pub(crate) fn serves(&self, serves: bool) {
+        self.pool.shared().meters.circuit_open.serves(serves);
     }
 
     /// The version that took this one's place, if it handles the event. When there is none the module is gone, and the
@@ -434,6 +442,7 @@ impl Module {
         if let Some(next) = successor {
             self.succeed(next);
         }
+        self.serves(false);
         self.pool.retire_idle();
         let version = Arc::downgrade(self);
         tokio::spawn(async move {

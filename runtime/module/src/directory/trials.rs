@@ -68,6 +68,7 @@ impl Follower {
     /// Puts `new` on trial beside `before`.
     pub(super) fn try_out(&mut self, path: &Path, new: &Arc<Module>, before: Arc<Module>) {
         new.trial.begin(new, before.clone());
+        before.serves(new.trial.is_divided());
         tracing::info!(
             module = new.name(),
             version = new.short_hash(),
@@ -127,6 +128,7 @@ impl Follower {
     /// The version before serves all clients again.
     pub(super) fn withdraw(&self, path: &Path, new: &Arc<Module>, before: &Arc<Module>) {
         new.trial.withdraw();
+        before.serves(true);
         self.state.serving.lock().insert(path.to_owned(), before.clone());
         self.publish();
         new.retire(Some(before), self.host.config().retire);

@@ -1,6 +1,9 @@
 //! Trials of new versions: a share of clients, promotion, rollback.
 
+use tidegate_module::CircuitState;
+
 use super::*;
+use crate::fakes::Recorder;
 use crate::guests::{client, message, scope};
 use tidegate_event::{Access, Event, QoS, Requested, Scope};
 
@@ -232,6 +235,47 @@ async fn a_straggling_call_does_not_decide_a_probation() {
         bad.call(&from(id, "failed")).await.unwrap_err();
     }
     followed.until(|now| Arc::ptr_eq(&now[0], &old)).await;
-    let reason = followed.until_failure("40 of 40 calls failed (100.0 %)").await;
+    let reason = followed.until_failure("calls failed (100.0 %)").await;
     assert!(reason.contains("of the version before 0.0 %"), "{reason}");
+}
+
+/// Versions of a module set one gauge: a load, or a circuit that closed, hid that the other's was open.
+#[tokio::test]
+async fn the_circuit_gauge_counts_the_versions_that_serve() {
+    let recorder = Recorder::default();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let open = || recorder.gauge("tidegate_module_circuit_open{module=m}").round() as i64;
+    let mut followed = Followed::with(&[("m", &guest("probe"))]).await;
+    let old = followed.until(|now| now.len() == 1).await[0].clone();
+    assert_eq!(open(), 0);
+    for id in 0..10 {
+        old.call(&from(id, "panic/x")).await.unwrap_err();
+    }
+    assert_eq!((open(), old.stats().circuit), (1, CircuitState::Open));
+
+    followed.bench.write("m", &variant(guest("probe"), 1), "[rollout]\ncanary = 50");
+    followed.until(|now| now[0].trial().is_some()).await;
+    let new = followed.serving();
+    assert_eq!(open(), 1, "the version before still serves");
+    for id in 0..CLIENTS {
+        new.call(&from(id, "panic/x")).await.unwrap_err();
+    }
+    assert_eq!((open(), new.stats().circuit), (2, CircuitState::Open));
+    for _ in 0..1_000 {
+        if old.call(&from(0, "pass")).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((open(), old.stats().circuit), (1, CircuitState::Closed), "the new version's is open");
+
+    assert!(followed.directory.promote("m"));
+    followed.until(|now| now[0].trial().is_none()).await;
+    assert_eq!(open(), 1);
+    followed.bench.write("m", &guest("pass"), "[rollout]\nrollback_error_rate = 0.5");
+    followed.until(|now| now[0].trial().is_some()).await;
+    assert_eq!(open(), 0, "no client is left to the version before");
+    followed.bench.write("m", &variant(guest("probe"), 1), "[rollout]\ncanary = 50");
+    followed.until(|now| Arc::ptr_eq(&now[0], &new)).await;
+    assert_eq!(open(), 1, "it serves again");
 }
