@@ -3,7 +3,7 @@
 //! For dispatch both are one module, the new one. Its share of 100 per cent, which every version without a trial has,
 //! costs an event one comparison.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -116,18 +116,11 @@ pub(crate) struct Trial {
     before: Mutex<Option<Arc<Module>>>,
     /// What both versions handle, and the place of the one before among other modules.
     joint: OnceLock<(Hooks, i32)>,
-    /// Whether somebody asked for the end of the trial.
-    promote: AtomicBool,
 }
 
 impl Default for Trial {
     fn default() -> Self {
-        Self {
-            share: AtomicU8::new(ALL),
-            before: Mutex::default(),
-            joint: OnceLock::new(),
-            promote: AtomicBool::new(false),
-        }
+        Self { share: AtomicU8::new(ALL), before: Mutex::default(), joint: OnceLock::new() }
     }
 }
 
@@ -168,15 +161,6 @@ impl Trial {
     /// The new version serves nobody any more.
     pub(crate) fn withdraw(&self) {
         self.share.store(0, Ordering::Relaxed);
-    }
-
-    /// Asks for the new version to serve everybody.
-    pub(crate) fn ask_promotion(&self) {
-        self.promote.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn promotion_asked(&self) -> bool {
-        self.promote.load(Ordering::Relaxed)
     }
 
     /// Who handles `event` of the version `own` while clients are divided. Events of no client are the old version's.

@@ -11,6 +11,8 @@
 //! | `POST /v1/modules/enable` | [`messages::Named`] -> [`messages::Served`] |
 //! | `POST /v1/modules/unload` | [`messages::Named`] -> [`messages::Unloaded`], when it no longer serves |
 //! | `POST /v1/modules/reload` | [`messages::Named`] -> [`messages::Served`] |
+//! | `POST /v1/modules/promote` | [`messages::Named`] -> [`messages::TrialEnded`]: the version on trial serves all clients |
+//! | `POST /v1/modules/rollback` | [`messages::Named`] -> [`messages::TrialEnded`]: the version before does |
 //! | `POST /v1/modules/logs` | [`messages::LogsOf`] -> lines, a JSON object each |
 
 pub(crate) mod client;

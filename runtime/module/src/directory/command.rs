@@ -39,23 +39,62 @@ pub enum CommandError {
     /// The file does not load; the version that served before, if any, serves on.
     #[error("{0}")]
     Refused(String),
+    /// No new version of the module is on trial.
+    #[error("no new version of the module {0:?} is on trial")]
+    NoTrial(String),
     /// The directory is no longer followed.
     #[error("the server is stopping")]
     Stopped,
+}
+
+/// A trial that was ended by a command.
+#[derive(Clone, Debug)]
+pub struct TrialEnded {
+    /// The version that serves all clients.
+    pub serves: Arc<Module>,
+    /// The version that serves no longer.
+    pub gone: Arc<Module>,
 }
 
 fn hint(nearest: &Option<String>) -> String {
     nearest.as_ref().map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
 }
 
-type Answer = oneshot::Sender<Result<Outcome, CommandError>>;
+type Answer<T> = oneshot::Sender<Result<T, CommandError>>;
 
-/// A file to look at now.
-pub(super) struct Command {
+/// What the follower is told to do.
+pub(super) enum Command {
+    /// Look at a file now.
+    Look(Look),
+    /// End a trial now.
+    End(End),
+}
+
+/// A file to look at.
+pub(super) struct Look {
     path: PathBuf,
     /// Whether a file that has not changed is loaded again.
     again: bool,
-    answer: Answer,
+    answer: Answer<Outcome>,
+}
+
+/// A trial to end.
+pub(super) struct End {
+    /// The file of the module.
+    pub(super) path: PathBuf,
+    /// In whose favour.
+    pub(super) favour: Favour,
+    /// `None`: there is no trial.
+    pub(super) answer: oneshot::Sender<Option<TrialEnded>>,
+}
+
+/// Which version of two serves when a trial is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Favour {
+    /// The one on trial.
+    New,
+    /// The one before.
+    Before,
 }
 
 /// Gives commands to a directory. Cheap to clone; outlives the directory and says so then.
@@ -100,6 +139,32 @@ impl Commands {
         self.send(path, false).await
     }
 
+    /// Lets the new version of the module `name`, which is on trial, serve all clients.
+    ///
+    /// # Errors
+    /// [`CommandError::NoSuchModule`], [`CommandError::NoTrial`], [`CommandError::Stopped`].
+    pub async fn promote(&self, name: &str) -> Result<TrialEnded, CommandError> {
+        self.end(name, Favour::New).await
+    }
+
+    /// Lets the version before the one on trial serve all clients of the module `name` again. The new one is not loaded
+    /// again until its file changes or [`Self::reload`] says so.
+    ///
+    /// # Errors
+    /// As [`Self::promote`].
+    pub async fn roll_back(&self, name: &str) -> Result<TrialEnded, CommandError> {
+        self.end(name, Favour::Before).await
+    }
+
+    async fn end(&self, name: &str, favour: Favour) -> Result<TrialEnded, CommandError> {
+        let path = self.find(name)?;
+        let (answer, answered) = oneshot::channel();
+        let sent = self.queue.send(Command::End(End { path, favour, answer })).await;
+        sent.map_err(|_| CommandError::Stopped)?;
+        let ended = answered.await.map_err(|_| CommandError::Stopped)?;
+        ended.ok_or_else(|| CommandError::NoTrial(name.to_owned()))
+    }
+
     /// The file of the module called `name`: one that serves, or one whose newest version was refused.
     ///
     /// # Errors
@@ -137,7 +202,7 @@ impl Commands {
 
     async fn send(&self, path: PathBuf, again: bool) -> Result<Outcome, CommandError> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.queue.send(Command { path, again, answer }).await;
+        let sent = self.queue.send(Command::Look(Look { path, again, answer })).await;
         sent.map_err(|_| CommandError::Stopped)?;
         answered.await.map_err(|_| CommandError::Stopped)?
     }
@@ -147,14 +212,14 @@ impl Commands {
 #[derive(Default)]
 pub(super) struct Pending {
     /// For loads that have not begun.
-    asked: HashMap<PathBuf, Vec<Command>>,
+    asked: HashMap<PathBuf, Vec<Look>>,
     /// For loads that have.
-    begun: HashMap<PathBuf, Vec<Command>>,
+    begun: HashMap<PathBuf, Vec<Look>>,
 }
 
 impl Pending {
     /// Notes a command; gives the file to load for it.
-    pub(super) fn ask(&mut self, command: Command) -> PathBuf {
+    pub(super) fn ask(&mut self, command: Look) -> PathBuf {
         let path = command.path.clone();
         self.asked.entry(path.clone()).or_default().push(command);
         path
@@ -181,7 +246,7 @@ impl Pending {
 
 /// Those who wait for the end of a load.
 pub(super) struct Told {
-    waiting: Vec<Command>,
+    waiting: Vec<Look>,
     refused: Option<String>,
 }
 

@@ -141,8 +141,13 @@ impl Follower {
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(command) = queue.recv() => {
-                    let path = self.commands.ask(command);
-                    self.load(path, Cause::Change(std::time::Instant::now()));
+                    match command {
+                        Command::Look(look) => {
+                            let path = self.commands.ask(look);
+                            self.load(path, Cause::Change(std::time::Instant::now()));
+                        }
+                        Command::End(end) => self.end_trial(end),
+                    }
                 }
                 () = changes.wait() => {
                     due.get_or_insert_with(|| Instant::now() + self.host.config().debounce);

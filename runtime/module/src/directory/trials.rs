@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Refusal;
+use super::command::{End, Favour, TrialEnded};
 use super::follow::Follower;
 use super::names::shown;
 use crate::handover::leave_state;
@@ -60,7 +61,7 @@ impl Probation {
         }
         self.samples.push_back((now, new, before));
         let over = rollout.trial().is_some_and(|time| now.duration_since(self.since) >= time);
-        if over || self.new.trial.promotion_asked() { Ruling::Promote } else { Ruling::GoOn }
+        if over { Ruling::Promote } else { Ruling::GoOn }
     }
 }
 
@@ -96,6 +97,25 @@ impl Follower {
                 Ruling::RollBack(reason) => self.roll_back(path, &probation, reason),
             }
         }
+    }
+
+    /// Ends a trial by command.
+    pub(super) fn end_trial(&mut self, command: End) {
+        let End { path, favour, answer } = command;
+        let ended = self.trials.remove(&path).map(|probation| {
+            let Probation { new, before, .. } = &probation;
+            let (serves, gone) = match favour {
+                Favour::New => (new.clone(), before.clone()),
+                Favour::Before => (before.clone(), new.clone()),
+            };
+            match favour {
+                Favour::New => self.promote(&probation),
+                Favour::Before => self.roll_back(path, &probation, "by command".into()),
+            }
+            TrialEnded { serves, gone }
+        });
+        // Who no longer waits needs no answer.
+        answer.send(ended).ok();
     }
 
     fn promote(&self, probation: &Probation) {

@@ -8,7 +8,7 @@ use tidegate_module::{CommandError, Commands, Inspection, Module, Outcome, Terms
 use tokio::sync::Mutex;
 
 use super::files::{self, Refusal};
-use super::messages::{Inspected, Listing, LoadFile, Served, Unloaded};
+use super::messages::{Inspected, Listing, LoadFile, Served, TrialEnded, Unloaded};
 use crate::config::Config;
 use crate::logging::module_lines::ModuleLines;
 use crate::status::Status;
@@ -35,6 +35,7 @@ impl From<CommandError> for Refusal {
         match error {
             CommandError::NoSuchModule { .. } => Self::Unknown(error.to_string()),
             CommandError::Refused(reason) => Self::Conflict(reason),
+            CommandError::NoTrial(_) => Self::Conflict(error.to_string()),
             CommandError::Stopped => Self::Unready("the server is stopping"),
         }
     }
@@ -177,6 +178,16 @@ impl Controls {
         Ok(served(&module, before, began))
     }
 
+    /// Ends a trial in favour of the new version.
+    pub(super) async fn promote(&self, name: &str) -> Result<TrialEnded, Refusal> {
+        Ok(trial_ended(name, &self.commands()?.promote(name).await?))
+    }
+
+    /// Ends a trial in favour of the version before.
+    pub(super) async fn roll_back(&self, name: &str) -> Result<TrialEnded, Refusal> {
+        Ok(trial_ended(name, &self.commands()?.roll_back(name).await?))
+    }
+
     /// Everything about a module.
     pub(super) async fn inspect(&self, name: &str) -> Result<Inspected, Refusal> {
         let commands = self.commands()?;
@@ -266,6 +277,14 @@ fn served(module: &Module, before: Option<String>, began: Instant) -> Served {
         took_ms: millis(began),
         compile_ms: u64::try_from(loading.compile.as_millis()).unwrap_or(u64::MAX),
         from_cache: loading.from_cache,
+    }
+}
+
+fn trial_ended(name: &str, ended: &tidegate_module::TrialEnded) -> TrialEnded {
+    TrialEnded {
+        name: name.to_owned(),
+        version: ended.serves.hash().to_owned(),
+        gone: ended.gone.hash().to_owned(),
     }
 }
 

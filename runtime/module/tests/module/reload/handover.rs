@@ -289,7 +289,7 @@ async fn a_promotion_that_loses_the_state_says_so_when_it_does() {
     let _guard = tracing::subscriber::set_default(log.clone());
     let (mut followed, _) = tried_beside("", &guest("pass"), "canary = 50").await;
     assert_eq!(losses(&log), 0, "{:#?}", log.lines());
-    assert!(followed.directory.promote("m"));
+    followed.directory.promote("m").await.unwrap();
     followed.until(|now| now[0].trial().is_none()).await;
     assert_eq!(losses(&log), 1, "{:#?}", log.lines());
 }

@@ -1,6 +1,6 @@
 //! Trials of new versions: a share of clients, promotion, rollback.
 
-use tidegate_module::CircuitState;
+use tidegate_module::{CircuitState, CommandError};
 
 use super::*;
 use crate::fakes::Recorder;
@@ -64,12 +64,14 @@ async fn a_canary_serves_its_share_of_clients_always_the_same() {
     assert_eq!(next.trial().unwrap().before, old.hash());
     assert_eq!(served(&next).await, first);
     // By command.
-    assert!(!followed.directory.promote("other"));
-    assert!(followed.directory.promote("m"));
-    followed.until(|now| now[0].trial().is_none()).await;
+    let commands = followed.directory.commands();
+    assert!(matches!(commands.promote("other").await, Err(CommandError::NoSuchModule { .. })));
+    let ended = commands.promote("m").await.unwrap();
+    assert!(Arc::ptr_eq(&ended.serves, &next) && Arc::ptr_eq(&ended.gone, &old));
+    assert!(followed.serving().trial().is_none(), "when the answer comes");
     assert_eq!(followed.serving().hash(), hash.as_str());
     assert!(served(&followed.serving()).await.iter().all(|served| *served));
-    assert!(!followed.directory.promote("m"), "it is over");
+    assert!(matches!(commands.promote("m").await, Err(CommandError::NoTrial(_))), "it is over");
     assert_eq!(old.stats().instances, 0);
 }
 
@@ -131,6 +133,23 @@ async fn a_canary_that_fails_is_rolled_back_and_blocked_until_the_file_changes()
 }
 
 #[tokio::test]
+async fn a_trial_is_rolled_back_by_command() {
+    let (mut followed, old) = Followed::tried(&guest("upper"), "[rollout]\ncanary = 50").await;
+    let new = followed.serving();
+    let commands = followed.directory.commands();
+    let ended = commands.roll_back("m").await.unwrap();
+    assert!(Arc::ptr_eq(&ended.serves, &old) && Arc::ptr_eq(&ended.gone, &new));
+    assert!(Arc::ptr_eq(&followed.serving(), &old), "when the answer comes");
+    assert!(served(&new).await.iter().all(|served| !*served), "a table from before leads to the old one");
+    followed.until_failure("rolled back, until the file changes: by command").await;
+    assert!(matches!(commands.roll_back("m").await, Err(CommandError::NoTrial(_))));
+    // By command it is tried again.
+    commands.reload("m").await.unwrap();
+    followed.until(|now| now[0].trial().is_some()).await;
+    assert!(followed.directory.failures().is_empty());
+}
+
+#[tokio::test]
 async fn a_version_for_all_clients_is_on_probation() {
     let manifest = "[rollout]\nrollback_error_rate = 0.1";
     let (mut followed, old) = Followed::tried(&guest("probe"), manifest).await;
@@ -174,7 +193,7 @@ async fn versions_with_other_filters_stay_apart() {
         counts[usize::from(handled[1])] += 1;
     }
     assert!(counts.iter().all(|count| *count > 60), "{counts:?}");
-    assert!(followed.directory.promote("m"));
+    followed.directory.promote("m").await.unwrap();
     followed.until(|now| now[0].trial().is_none()).await;
     assert_eq!(followed.serving().priority(), 1);
     assert_eq!(followed.serving().hooks()[0].1.len(), 1);
@@ -269,7 +288,7 @@ async fn the_circuit_gauge_counts_the_versions_that_serve() {
     }
     assert_eq!((open(), old.stats().circuit), (1, CircuitState::Closed), "the new version's is open");
 
-    assert!(followed.directory.promote("m"));
+    followed.directory.promote("m").await.unwrap();
     followed.until(|now| now[0].trial().is_none()).await;
     assert_eq!(open(), 1);
     followed.bench.write("m", &guest("pass"), "[rollout]\nrollback_error_rate = 0.5");
