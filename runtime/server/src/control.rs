@@ -17,6 +17,7 @@
 
 pub(crate) mod client;
 mod files;
+mod install;
 mod listener;
 pub mod messages;
 mod modules;
@@ -28,6 +29,7 @@ pub use modules::Controls;
 pub(crate) use routes::MISTAKES;
 
 pub(crate) use files::{MODULE, Refusal};
+pub(crate) use install::recover;
 pub(crate) use modules::look_at;
 
 /// Name of the socket in the data directory.

@@ -8,6 +8,7 @@ use tidegate_module::{CommandError, Commands, Inspection, Module, Outcome, Terms
 use tokio::sync::Mutex;
 
 use super::files::{self, Refusal};
+use super::install::install;
 use super::messages::{Inspected, Listing, LoadFile, Served, TrialEnded, Unloaded};
 use crate::config::Config;
 use crate::logging::module_lines::ModuleLines;
@@ -90,14 +91,14 @@ impl Controls {
         let before = version(&commands, &to);
         let (from, target, limit) = (request.file, to.clone(), self.max_module_bytes);
         let wasm = blocking(move || {
-            let wasm = files::install(&from, &target, limit)?;
+            let installed = install(&from, &target, limit)?;
             // Replaced: it must not come back in the place of its successor.
             if let Err(source) = std::fs::remove_file(&aside)
                 && source.kind() != std::io::ErrorKind::NotFound
             {
                 return Err(Refusal::Io { path: aside, source });
             }
-            Ok(wasm)
+            Ok(installed.keep())
         })
         .await?;
         drop(moving);
