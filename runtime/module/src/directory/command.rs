@@ -2,8 +2,10 @@
 //! same file follow each other like two saves.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,6 +17,8 @@ use crate::module::Module;
 
 /// Commands that wait for the follower; further ones wait to be sent.
 const QUEUE: usize = 64;
+/// How long a command waits for a file that changes whenever it is read.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What became of a file that was looked at.
 #[derive(Clone, Debug)]
@@ -75,6 +79,8 @@ pub(super) struct Look {
     path: PathBuf,
     /// Whether a file that has not changed is loaded again.
     again: bool,
+    /// Since when somebody waits.
+    since: Instant,
     answer: Answer<Outcome>,
 }
 
@@ -202,7 +208,7 @@ impl Commands {
 
     async fn send(&self, path: PathBuf, again: bool) -> Result<Outcome, CommandError> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.queue.send(Command::Look(Look { path, again, answer })).await;
+        let sent = self.queue.send(Command::Look(Look { path, again, since: Instant::now(), answer })).await;
         sent.map_err(|_| CommandError::Stopped)?;
         answered.await.map_err(|_| CommandError::Stopped)?
     }
@@ -235,13 +241,34 @@ impl Pending {
 
     /// A load of `path` has ended; gives those who wait for it.
     pub(super) fn end(&mut self, path: &Path, result: &Result<Found, LoadError>) -> Told {
-        let waiting = self.begun.remove(path).unwrap_or_default();
+        let mut waiting = self.begun.remove(path).unwrap_or_default();
+        if let Err(LoadError::Changing(_)) = result {
+            // Nobody knows yet what it will be.
+            let patient: Vec<Look>;
+            (patient, waiting) = waiting.into_iter().partition(|look| look.since.elapsed() < PATIENCE);
+            if !patient.is_empty() {
+                self.asked.entry(path.to_owned()).or_default().extend(patient);
+            }
+        }
         let refused = match result {
-            Err(error) if !waiting.is_empty() => Some(error.to_string()),
+            // A file that is missing is no failure of a file.
+            Err(error) if !is_gone(error, path) => Some(error.to_string()),
             _ => None,
         };
         Told { waiting, refused }
     }
+
+    /// Whether somebody waits for a load of `path` that has not begun.
+    pub(super) fn are_asked(&self, path: &Path) -> bool {
+        self.asked.contains_key(path)
+    }
+}
+
+/// Whether `error` says that there is no file at `path`.
+pub(super) fn is_gone(error: &LoadError, path: &Path) -> bool {
+    // A directory in its place, or a file in the place of its directory, is no module file either.
+    let kinds = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::IsADirectory];
+    matches!(error, LoadError::Read { path: missing, source } if missing == path && kinds.contains(&source.kind()))
 }
 
 /// Those who wait for the end of a load.
@@ -256,15 +283,60 @@ impl Told {
         for command in self.waiting {
             let failure = state.refusals.lock().get(&command.path).map(|failure| failure.reason.clone());
             let serving = state.serving.lock().get(&command.path).cloned();
-            let outcome = match (failure, &self.refused, serving) {
-                (Some(reason), ..) => Err(CommandError::Refused(reason)),
-                // The file was missing: that is no failure of a file.
-                (None, _, None) => Ok(Outcome::Gone),
-                (None, Some(reason), Some(_)) => Err(CommandError::Refused(reason.clone())),
-                (None, None, Some(module)) => Ok(Outcome::Serves(module)),
+            let outcome = match (failure.as_ref().or(self.refused.as_ref()), serving) {
+                (Some(reason), _) => Err(CommandError::Refused(reason.clone())),
+                (None, None) => Ok(Outcome::Gone),
+                (None, Some(module)) => Ok(Outcome::Serves(module)),
             };
             // Who no longer waits needs no answer.
             command.answer.send(outcome).ok();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// A command for `m.wasm` whose load has begun, given `since`.
+    fn begun(since: Instant) -> (Pending, oneshot::Receiver<Result<Outcome, CommandError>>) {
+        let (answer, answered) = oneshot::channel();
+        let mut pending = Pending::default();
+        pending.ask(Look { path: "m.wasm".into(), again: false, since, answer });
+        pending.begin(Path::new("m.wasm"));
+        (pending, answered)
+    }
+
+    #[test]
+    fn who_waits_for_a_file_that_changes_is_answered_by_a_later_load_and_not_for_ever() {
+        let (path, state) = (Path::new("m.wasm"), State::new(tidegate_event::Tenant::default()));
+        let changing = || Err(LoadError::Changing(path.to_owned()));
+        let (mut pending, mut answered) = begun(Instant::now());
+        pending.end(path, &changing()).tell(&state);
+        assert!(answered.try_recv().is_err() && pending.are_asked(path));
+        pending.begin(path);
+        pending.end(path, &Err(LoadError::Name)).tell(&state);
+        assert!(matches!(answered.try_recv().unwrap(), Err(CommandError::Refused(_))));
+        assert!(!pending.are_asked(path));
+
+        let Some(long_ago) = Instant::now().checked_sub(PATIENCE) else { return };
+        let (mut pending, mut answered) = begun(long_ago);
+        pending.end(path, &changing()).tell(&state);
+        let Err(CommandError::Refused(reason)) = answered.try_recv().unwrap() else { panic!("refused") };
+        assert_eq!(reason, "m.wasm is being written");
+        assert!(!pending.are_asked(path));
+    }
+
+    #[test]
+    fn a_missing_file_is_gone_and_others_are_refused() {
+        let (path, state) = (Path::new("m.wasm"), State::new(tidegate_event::Tenant::default()));
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let (mut pending, mut answered) = begun(Instant::now());
+        pending.end(path, &Err(LoadError::Read { path: path.into(), source: missing() })).tell(&state);
+        assert!(matches!(answered.try_recv().unwrap(), Ok(Outcome::Gone)));
+        let (mut pending, mut answered) = begun(Instant::now());
+        pending.end(path, &Err(LoadError::Read { path: "m.toml".into(), source: missing() })).tell(&state);
+        assert!(matches!(answered.try_recv().unwrap(), Err(CommandError::Refused(_))));
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::changes::Changes;
-use super::command::{Command, Pending};
+use super::command::{Command, Pending, is_gone};
 use super::files::{self, Listing, SETTLE, Stamp};
 use super::names::shown;
 use super::trials::{LOOK, Probation};
@@ -387,6 +387,8 @@ impl Follower {
             }
         }
         told.tell(&self.state);
+        // Whoever waits for a file that changed while it was read waits for no timer.
+        let again = again.or_else(|| self.commands.are_asked(&path).then_some(cause));
         if let Some(cause) = again {
             self.load(path, cause);
         }
@@ -514,12 +516,6 @@ fn announce(module: &Module, cause: Cause, took: Duration) {
         loading.compile.as_millis(),
         if loading.from_cache { "yes" } else { "no" },
     );
-}
-
-fn is_gone(error: &LoadError, path: &Path) -> bool {
-    // A directory in its place, or a file in the place of its directory, is no module file either.
-    let kinds = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::IsADirectory];
-    matches!(error, LoadError::Read { path: missing, source } if missing == path && kinds.contains(&source.kind()))
 }
 
 async fn sleep_until(due: Option<Instant>) {
