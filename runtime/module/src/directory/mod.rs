@@ -10,6 +10,7 @@ mod files;
 mod follow;
 mod links;
 pub(crate) mod names;
+mod scout;
 mod trials;
 mod watch;
 
