@@ -112,7 +112,7 @@ mod tests {
             "NAME    VERSION       CALLS  ERRORS    MEAN   SIZE  HOOKS\n\
              a       0123456789ab      0       0       -  2 KiB  message.publish(a/#)\n\
              longer  0123456789ab  12345       0  2.5 us  2 KiB  message.publish(a/#)\n\
-             on trial: longer: version 0123456789ab serves 10 % of clients (12345 calls, 0 errors), version fedcba987654 \
+             on trial: longer: version 0123456789ab serves 10 % of clients (12376 calls, 31 errors), version fedcba987654 \
              the others (1000 calls, 7 errors)\n\
              circuit: longer: half-open, opened 2 times, 31 events skipped\n\
              not loaded: m/x.wasm: no component\n\
