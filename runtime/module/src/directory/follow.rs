@@ -188,12 +188,16 @@ impl Follower {
             let links = may_link(&self.state.tenant);
             Scout::new(&self.dir, links, self.host.config().max_watches, &self.changes)
         });
-        let Some((scout, Report { found, watched })) = scout::list(scout).await else {
+        let Some((scout, Report { found, watched, gaps })) = scout::list(scout).await else {
             self.watched = false;
             return Err(io::Error::other("looking at the directory panicked"));
         };
         self.scout = Some(scout);
         self.watched = watched;
+        for gap in gaps {
+            meters::missed(gap.kind);
+            tracing::warn!(dir = %self.dir.display(), "{}", gap.words);
+        }
         found
     }
 

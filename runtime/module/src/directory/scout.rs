@@ -10,8 +10,7 @@ use std::time::Instant;
 
 use super::changes::{Batch, Changes};
 use super::files::{self, Listing, Stamp};
-use super::watch::{Synced, Watch};
-use crate::meters;
+use super::watch::{Gap, Synced, Watch};
 
 /// How often in a row the directories are read because new ones have come.
 const ROUNDS: usize = 10;
@@ -33,6 +32,8 @@ pub(super) struct Report {
     pub(super) found: io::Result<Listing>,
     /// Whether every directory is watched.
     pub(super) watched: bool,
+    /// Why not, when that is news.
+    pub(super) gaps: Vec<Gap>,
 }
 
 /// What changed, looked at.
@@ -59,7 +60,7 @@ impl Scout {
     /// Lists what is there, and watches the directories found: again when there are new ones, as they may have been
     /// filled before they were watched.
     fn list(&mut self) -> Report {
-        let mut watched = false;
+        let (mut watched, mut gaps) = (false, Vec::new());
         for _ in 0..ROUNDS {
             let found = files::list(&self.dir, self.links);
             let synced = match &found {
@@ -68,35 +69,35 @@ impl Scout {
                 Err(_) => Synced { complete: false, ..self.follow(&Listing::default()) },
             };
             watched = synced.complete;
+            gaps.extend(synced.gap);
             if !synced.added {
-                return Report { found, watched };
+                return Report { found, watched, gaps };
             }
         }
         self.changes.rescan();
-        Report { found: files::list(&self.dir, self.links), watched }
+        Report { found: files::list(&self.dir, self.links), watched, gaps }
     }
 
     fn follow(&mut self, listing: &Listing) -> Synced {
+        let mut gap = None;
         if self.watch.is_none() {
             match Watch::new(&self.changes, self.most_watches) {
                 Ok(watch) => {
                     self.unwatched = false;
                     self.watch = Some(watch);
                 }
-                Err(error) => {
-                    if !std::mem::replace(&mut self.unwatched, true) {
-                        meters::missed("error");
-                        tracing::warn!(
-                            dir = %self.dir.display(), %error,
-                            "the modules' directory cannot be watched: it is read every second instead"
-                        );
-                    }
+                Err(error) if !std::mem::replace(&mut self.unwatched, true) => {
+                    let words = format!(
+                        "the modules' directory cannot be watched, it is read every second instead: {error}"
+                    );
+                    gap = Some(Gap { kind: "error", words });
                 }
+                Err(_) => {}
             }
         }
         match &mut self.watch {
             Some(watch) => watch.follow(&self.dir, listing),
-            None => Synced { added: false, complete: false },
+            None => Synced { added: false, complete: false, gap },
         }
     }
 }
