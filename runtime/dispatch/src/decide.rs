@@ -204,4 +204,19 @@ mod tests {
             assert_eq!(matches!(verdict, Verdict::Reject(_)), is_asked, "{event:?}");
         }
     }
+
+    /// MQTT hides `$` topics from the wildcards of subscribers, not from those of a guard.
+    #[test]
+    fn a_dollar_topic_slips_past_no_guard() {
+        for filter in ["#", "+/#", "+/x"] {
+            for event in [authorize("$SYS/x"), subscribe("$SYS/x"), subscribe("$SYS/#"), subscribe("$SYS/+")]
+            {
+                let guard = Scripted::asked(|_| Ok(Verdict::Reject(ReasonCode::NOT_AUTHORIZED)));
+                let verdict = ask(event.clone(), &[(&[filter], &guard)]);
+                assert!(matches!(verdict, Verdict::Reject(_)), "{filter}: {event:?}");
+            }
+        }
+        let guard = Scripted::asked(|_| Ok(Verdict::Reject(ReasonCode::NOT_AUTHORIZED)));
+        assert!(matches!(ask(subscribe("#"), &[(&["$SYS/#"], &guard)]), Verdict::Pass), "it brings none");
+    }
 }

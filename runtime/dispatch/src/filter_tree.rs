@@ -8,6 +8,15 @@ use tidegate_event::{TopicFilter, TopicName};
 /// Positions of matching handlers. Inline for the usual case, so that matching does not allocate.
 pub(crate) type Matches = SmallVec<[u32; 8]>;
 
+/// What wildcards at the root say to a level that begins with `$`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Root {
+    /// They do not match it (clause 4.7.2).
+    Hides,
+    /// They match it like any other.
+    Shows,
+}
+
 #[derive(Default)]
 struct Node {
     literal: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
@@ -62,15 +71,21 @@ impl FilterTree {
 
     /// The handlers whose filter matches `topic`, ascending, each once.
     pub(crate) fn matching(&self, topic: &TopicName) -> Matches {
-        self.collect(topic.as_str())
+        self.collect(topic.as_str(), Root::Hides)
+    }
+
+    /// The handlers whose filter guards `topic` ([`TopicFilter::guards`]), ascending, each once.
+    pub(crate) fn guarding(&self, topic: &TopicName) -> Matches {
+        self.collect(topic.as_str(), Root::Shows)
     }
 
     /// The handlers whose filter covers the subscription filter `other`, ascending, each once.
     pub(crate) fn covering(&self, other: &TopicFilter) -> Matches {
-        self.collect(other.as_str())
+        self.collect(other.as_str(), Root::Hides)
     }
 
-    /// The handlers whose filter has a topic in common with the subscription filter `other`, ascending, each once.
+    /// The handlers who guard a part of what a subscription to `other` brings ([`TopicFilter::overlaps`]), ascending,
+    /// each once.
     pub(crate) fn overlapping(&self, other: &TopicFilter) -> Matches {
         let mut found = Matches::from_slice(&self.always);
         self.overlap(&self.nodes[0], Some(other.as_str()), true, &mut found);
@@ -80,13 +95,10 @@ impl FilterTree {
     }
 
     /// `rest` is what is left of the other filter; `None` after its last level. `first`: no level has been compared
-    /// yet, so wildcards on either side leave `$` topics out (clause 4.7.2).
+    /// yet, so wildcards of the other filter leave `$` topics out (clause 4.7.2). Those of the tree do not.
     fn overlap(&self, node: &Node, rest: Option<&str>, first: bool, found: &mut Matches) {
-        let dollar = first && rest.is_some_and(|rest| rest.starts_with('$'));
-        if !dollar {
-            // `a/#` also has its parent `a`.
-            found.extend_from_slice(&node.rest);
-        }
+        // `a/#` also has its parent `a`.
+        found.extend_from_slice(&node.rest);
         let Some(rest) = rest else {
             found.extend_from_slice(&node.here);
             return;
@@ -109,7 +121,7 @@ impl FilterTree {
         } else if let Some(next) = node.literal.get(level) {
             self.overlap(&self.nodes[*next as usize], rest, false, found);
         }
-        if !dollar && let Some(next) = node.plus {
+        if let Some(next) = node.plus {
             let rest = if everything { Some("#") } else { rest };
             self.overlap(&self.nodes[next as usize], rest, false, found);
         }
@@ -120,12 +132,12 @@ impl FilterTree {
         &self.always
     }
 
-    /// One walk serves both questions. A topic name has no wildcard levels; in a subscription's filter the
+    /// One walk serves three questions. A topic name has no wildcard levels; in a subscription's filter the
     /// level `+` is covered by `+` and `#` only, and `#` by `#` only.
-    fn collect(&self, levels: &str) -> Matches {
+    fn collect(&self, levels: &str, root: Root) -> Matches {
         let mut found = Matches::from_slice(&self.always);
         if self.nodes.len() > 1 || !self.nodes[0].rest.is_empty() {
-            let dollar = levels.starts_with('$');
+            let dollar = root == Root::Hides && levels.starts_with('$');
             self.walk(&self.nodes[0], Some(levels), dollar, &mut found);
         }
         found.sort_unstable();
@@ -134,7 +146,7 @@ impl FilterTree {
     }
 
     /// `rest` is what is left of the text; `None` after its last level. `dollar`: this is the first level of a
-    /// `$` topic, which wildcards do not match (clause 4.7.2).
+    /// `$` topic, and wildcards do not match it.
     fn walk(&self, node: &Node, rest: Option<&str>, dollar: bool, found: &mut Matches) {
         if !dollar {
             // `a/#` also matches its parent `a` (clause 4.7.1.2).
@@ -206,8 +218,8 @@ mod tests {
         }
     }
 
-    /// Whether some topic of up to three levels matches both. That is deep enough for the filters of these tests.
-    fn have_one_in_common(one: &TopicFilter, other: &TopicFilter) -> bool {
+    /// Every topic of up to three levels of a few words. That is deep enough for the filters of these tests.
+    fn topics() -> Vec<TopicName> {
         let words = ["a", "b", "c", "", "x", "$SYS", "é"];
         let mut topics: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         for depth in 0..2 {
@@ -216,24 +228,56 @@ mod tests {
                 longest.flat_map(|t| words.iter().map(move |word| format!("{t}/{word}"))).collect();
             topics.extend(deeper);
         }
-        let mut names = topics.iter().filter_map(|topic| topic.parse::<TopicName>().ok());
-        names.any(|name| one.matches(&name) && other.matches(&name))
+        topics.iter().filter_map(|topic| topic.parse().ok()).collect()
+    }
+
+    #[test]
+    fn the_walk_finds_who_guards_one_by_one() {
+        let (filters, tree) = tree();
+        for topic in topics() {
+            let expected: Vec<u32> =
+                (0_u32..).zip(&filters).filter(|(_, f)| f.guards(&topic)).map(|(i, _)| i).collect();
+            assert_eq!(tree.guarding(&topic).as_slice(), expected, "{topic}");
+        }
     }
 
     #[test]
     fn the_walk_finds_what_overlaps_one_by_one() {
         let (filters, tree) = tree();
-        // The parent of `/#` is the empty topic, which is none: that `+` is found for it as well does no harm.
-        for subscription in SUBSCRIPTIONS.into_iter().filter(|subscription| *subscription != "/#") {
+        let topics = topics();
+        for subscription in SUBSCRIPTIONS {
             let other: TopicFilter = subscription.parse().unwrap();
-            let expected: Vec<u32> = (0_u32..)
-                .zip(&filters)
-                .filter(|(_, f)| have_one_in_common(f, &other))
-                .map(|(i, _)| i)
-                .collect();
-            assert_eq!(tree.overlapping(&other).as_slice(), expected, "{subscription}");
+            let found = tree.overlapping(&other);
+            let expected: Vec<u32> =
+                (0_u32..).zip(&filters).filter(|(_, f)| f.guards_part_of(&other)).map(|(i, _)| i).collect();
+            assert_eq!(found.as_slice(), expected, "{subscription}");
+            // The parent of `/#` is the empty topic, which is none: that `+` is found for it as well does no harm.
+            if subscription == "/#" {
+                continue;
+            }
+            let in_common = |f: &TopicFilter| topics.iter().any(|t| f.guards(t) && other.matches(t));
+            let expected: Vec<u32> =
+                (0_u32..).zip(&filters).filter(|(_, f)| in_common(f)).map(|(i, _)| i).collect();
+            assert_eq!(found.as_slice(), expected, "{subscription}: a topic in common");
         }
         assert_eq!(tree.overlapping(&"b".parse().unwrap()).as_slice(), [0, 1]);
+    }
+
+    /// A client could use what a guard of `#` was not asked about.
+    #[test]
+    fn a_guard_of_everything_guards_dollar_topics() {
+        let (_, tree) = tree();
+        let at = |filter: &str| u32::try_from(FILTERS.iter().position(|f| *f == filter).unwrap()).unwrap();
+        let (all, plus) = (at("#"), at("+/+"));
+        let topic: TopicName = "$SYS/x".parse().unwrap();
+        assert!([all, plus].iter().all(|guard| tree.guarding(&topic).contains(guard)));
+        assert!([all, plus].iter().all(|other| !tree.matching(&topic).contains(other)));
+        for asked in ["$SYS/#", "$SYS/x", "$SYS/+"] {
+            let found = tree.overlapping(&asked.parse().unwrap());
+            assert!([all, plus].iter().all(|guard| found.contains(guard)), "{asked}");
+        }
+        // What a subscription does not bring needs no guard.
+        assert!(!tree.overlapping(&"#".parse().unwrap()).contains(&at("$SYS/#")));
     }
 
     #[test]

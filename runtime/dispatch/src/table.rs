@@ -84,7 +84,7 @@ impl HookTable {
                 row.tree.covering(filter)
             }
             (None, Event::ClientAuthorize { access: Access::Publish(message), .. }) => {
-                row.tree.matching(&message.topic)
+                row.tree.guarding(&message.topic)
             }
             (
                 None,

@@ -124,8 +124,9 @@ pub enum TopicOf {
     Message,
     /// The subscription's filter: the handler's filter must cover it.
     Subscription,
-    /// The topic name or filter that a client wants to use. A handler's filter must match the name; it must overlap
-    /// the filter: who guards `a/b` is asked about `a/#` too.
+    /// The topic name or filter that a client wants to use. A handler's filter must guard the name
+    /// ([`crate::TopicFilter::guards`]); it must overlap the filter ([`crate::TopicFilter::overlaps`]): who guards `a/b` is
+    /// asked about `a/#` too, and who guards `#` about `$SYS/#`.
     Access,
 }
 

@@ -203,6 +203,41 @@ impl TopicFilter {
             }
         }
     }
+
+    /// Whether who guards this filter guards `topic`. Unlike in [`Self::matches`] a wildcard at the root stands for `$`
+    /// levels too: what clause 4.7.2 hides from a subscriber it does not take from a guard.
+    pub fn guards(&self, topic: &TopicName) -> bool {
+        let mut names = topic.levels();
+        for level in self.levels() {
+            if level == "#" {
+                return true;
+            }
+            match names.next() {
+                Some(name) if level == "+" || level == name => {}
+                _ => return false,
+            }
+        }
+        names.next().is_none()
+    }
+
+    /// Whether who guards this filter guards a part of what a subscription to `asked` brings: some topic that `asked`
+    /// matches and `self` guards.
+    pub fn guards_part_of(&self, asked: &Self) -> bool {
+        let (mut mine, mut theirs) = (self.levels(), asked.levels());
+        let mut first = true;
+        loop {
+            match (mine.next(), theirs.next()) {
+                (Some("#"), _) | (None, None) => return true,
+                // The root wildcards of a subscription bring nothing that begins with `$`.
+                (Some(level), Some("#" | "+")) if first && level.starts_with('$') => return false,
+                // `a/#` also has its parent `a`.
+                (_, Some("#")) => return true,
+                (Some(mine), Some(theirs)) if mine == "+" || theirs == "+" || mine == theirs => {}
+                _ => return false,
+            }
+            first = false;
+        }
+    }
 }
 
 /// A filter as SUBSCRIBE names it: perhaps shared (clause 4.8.2).
@@ -352,6 +387,54 @@ mod tests {
         ] {
             assert_eq!(filter(a).overlaps(&filter(b)), expected, "{a} {b}");
             assert_eq!(filter(b).overlaps(&filter(a)), expected, "{b} {a}");
+        }
+    }
+
+    #[test]
+    fn a_guard_is_not_blind_to_dollar_topics() {
+        for (f, t, expected) in [
+            ("#", "$SYS/x", true),
+            ("+/x", "$SYS/x", true),
+            ("+/y", "$SYS/x", false),
+            ("+", "$SYS", true),
+            ("$SYS/#", "$SYS", true),
+            ("a/#", "a/b", true),
+            ("a/#", "ab", false),
+            ("a/+", "a", false),
+            ("a/b", "a/b/c", false),
+        ] {
+            assert_eq!(filter(f).guards(&name(t)), expected, "{f} guards {t}");
+        }
+    }
+
+    #[test]
+    fn a_guard_overlaps_what_brings_one_of_its_topics() {
+        for (f, asked, expected) in [
+            ("a/b", "a/#", true),
+            ("a/b", "a/+", true),
+            ("a/b", "+/b/#", true),
+            ("a/b", "a/b", true),
+            ("a/b", "a/c", false),
+            ("a/b", "a", false),
+            ("a/b", "+/+/+", false),
+            ("a/#", "a", true),
+            ("a", "a/#", true),
+            ("a/+", "a", false),
+            ("a/#", "+/b", true),
+            ("+/x/#", "a/+/y", true),
+            // A guard is asked about `$` topics, and a subscription to `#` does not bring them.
+            ("#", "$SYS/#", true),
+            ("#", "$SYS/x", true),
+            ("+/#", "$SYS/x", true),
+            ("+/x", "$SYS/+", true),
+            ("+", "$SYS/x", false),
+            ("$SYS/#", "#", false),
+            ("$SYS/#", "+/x", false),
+            ("$SYS/#", "$SYS/+", true),
+            ("a/$x", "a/+", true),
+            ("a/$x", "a/#", true),
+        ] {
+            assert_eq!(filter(f).guards_part_of(&filter(asked)), expected, "{f} of {asked}");
         }
     }
 

@@ -3,6 +3,10 @@
 //! The old version's only permit is held from the end of one event to the moment the new version has the state; events
 //! that come meanwhile wait for that permit. Then the old version is closed, and whoever waited or still comes to it is
 //! sent on. So no event reaches the old instance after its drain, and none is lost.
+//!
+//! While a version is on trial the version before keeps its state: it serves, or will again after a rollback. A version on
+//! trial has none, for `mode = "single"` has no trials. So the state goes from the version before to the one that ends the
+//! trial by taking both their places; when the one on trial is promoted it is lost, and that is said then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +20,46 @@ use crate::module::Module;
 /// The largest state, in bytes.
 const MAX_STATE: usize = 16 << 20;
 
-/// Makes `new`, which nobody calls yet, the successor of `old` with its state, when both keep one. Within `patience`.
+/// Hands the state that there is when `serving` serves to `new`, which was loaded to take its place.
+///
+/// # Errors
+/// As [`hand_over`].
+pub(crate) async fn keep_state(
+    serving: &Arc<Module>,
+    new: &Arc<Module>,
+    patience: Duration,
+) -> Result<(), LoadError> {
+    // A new trial begins: whoever has the state keeps it.
+    if new.rollout.is_trial() {
+        return Ok(());
+    }
+    match serving.trial.before() {
+        None => hand_over(serving, new, patience).await,
+        // It is the version before itself that serves again.
+        Some(before) if before.version == new.version => Ok(()),
+        Some(before) => hand_over(&before, new, patience).await,
+    }
+}
+
+/// Says that the state of `old` is lost with it, if it still has one: `new`, which was on trial, has none.
+pub(crate) fn leave_state(old: &Module, new: &Module) {
+    if old.pool.keeps_state() && old.successor.get().is_none() {
+        meters::state_lost(old.name());
+        tracing::warn!(
+            module = old.name(),
+            version = old.short_hash(),
+            by = new.short_hash(),
+            "the version that was on trial takes no state: what the one before it has is lost"
+        );
+    }
+}
+
+/// Makes `new`, which nobody calls yet, the successor of `old` with its state, when both keep one. `patience` is for the
+/// event in flight to end, and as much again for drain and restore: a slow event must not take their time.
 ///
 /// # Errors
 /// [`LoadError::Busy`], [`LoadError::Handover`], [`LoadError::Restore`]: `old` goes on serving with its state.
-pub(crate) async fn hand_over(old: &Module, new: &Arc<Module>, patience: Duration) -> Result<(), LoadError> {
+async fn hand_over(old: &Module, new: &Arc<Module>, patience: Duration) -> Result<(), LoadError> {
     if !old.pool.keeps_state() {
         return Ok(());
     }
@@ -33,9 +72,11 @@ pub(crate) async fn hand_over(old: &Module, new: &Arc<Module>, patience: Duratio
         );
         return Ok(());
     }
+    let Some(mut held) = old.pool.pause(Instant::now() + patience).await else {
+        return Err(LoadError::Busy(patience));
+    };
     let deadline = Instant::now() + patience;
     let left = || deadline.saturating_duration_since(Instant::now());
-    let Some(mut held) = old.pool.pause(deadline).await else { return Err(LoadError::Busy(patience)) };
     if let Some(instance) = held.instance.as_deref_mut() {
         match instance.drain(left()).await {
             Ok(Some(state)) if state.len() > MAX_STATE => {

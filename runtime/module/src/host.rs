@@ -1,5 +1,7 @@
 //! The host: engine, linker, cache and services, and the way from a file to a module.
 
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::AtomicBool;
@@ -35,7 +37,7 @@ use crate::seldom::Seldom;
 use crate::slots::Slots;
 use crate::state::{Services, Shared, State};
 use crate::tick;
-use tidegate_encode::Lane;
+use tidegate_encode::{FormError, Lane};
 
 /// How often the log tells that a module is still being compiled.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -43,6 +45,10 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How often a file that changes while it is read is read again, and after which pause.
 const READS: u32 = 5;
 const READ_PAUSE: Duration = Duration::from_millis(10);
+
+/// Files that are read at once, and in which pieces: only the one that is compiled is ever in memory as a whole.
+const READ_AT_ONCE: usize = 4;
+const PIECE: usize = 256 << 10;
 
 /// How the host works.
 #[derive(Clone, Debug)]
@@ -73,8 +79,8 @@ pub struct HostConfig {
     /// The most directories that are watched (default 4,096); the system has a limit for all programs. More are read
     /// again every second.
     pub max_watches: usize,
-    /// How long events wait for one module to hand its state to a new version (default 5 s); then the old version goes
-    /// on.
+    /// How long a module's event in flight may keep its state from a new version, and how long events may then wait
+    /// while the state is handed over (default 5 s each); after that the old version goes on.
     pub handover: Duration,
     /// How long events may go on with a version after another has replaced it (default 30 s); then they are
     /// interrupted.
@@ -113,6 +119,8 @@ pub struct Host {
     linkers: Linkers,
     cache: Cache,
     services: Services,
+    /// Files that are read at once.
+    reading: Semaphore,
     /// One compilation at a time: the others' processors are for messages.
     compiling: Semaphore,
     loads: Loads,
@@ -145,10 +153,21 @@ impl Linkers {
     }
 }
 
-/// A module's files as they were read.
+/// Where a module is.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    root: &'a Path,
+    path: &'a Path,
+    tenant: &'a Tenant,
+}
+
+/// A module's files as they were read, but for the WebAssembly itself: many may wait for the compiler.
 struct Files {
     name: Arc<str>,
-    wasm: Vec<u8>,
+    /// Size of the WebAssembly file.
+    bytes: usize,
+    /// Whether it looks like one.
+    form: Result<(), FormError>,
     content: blake3::Hash,
     manifest_name: String,
     manifest: Option<String>,
@@ -205,6 +224,7 @@ impl Host {
             engines,
             linkers,
             cache,
+            reading: Semaphore::new(READ_AT_ONCE),
             compiling: Semaphore::new(1),
             loads: Loads::default(),
             slots: Slots::new(slots),
@@ -253,13 +273,27 @@ impl Host {
         tenant: &Tenant,
         known: &[blake3::Hash],
     ) -> Result<Found, LoadError> {
+        let source = Source { root, path, tenant };
+        let mut reads = READS;
+        loop {
+            reads -= 1;
+            match self.attempt(source, known).await {
+                // It was saved again while it waited for the compiler.
+                Err(LoadError::Changing(_)) if reads > 0 => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn attempt(&self, source: Source<'_>, known: &[blake3::Hash]) -> Result<Found, LoadError> {
+        let Source { path, tenant, .. } = source;
         let started = Instant::now();
-        let files = self.read(root, path, tenant).await?;
+        let files = self.read(source).await?;
         let version = files.version();
         if known.contains(&version) {
             return Ok(Found::Unchanged(version));
         }
-        tidegate_encode::kind(&files.wasm)?;
+        files.form.clone()?;
         let manifest = match &files.manifest {
             Some(text) => Manifest::parse(&files.manifest_name, text).map_err(LoadError::Manifest)?,
             None => Manifest::default(),
@@ -270,8 +304,9 @@ impl Host {
         let config = grants::config(&at, &manifest)?;
         let http = grants::http(&at, &manifest)?;
 
-        let progress = self.loads.begin(&files.name, files.wasm.len());
-        let (Compiled { component, lane }, compile) = self.component(&files, &progress).await?;
+        let progress = self.loads.begin(&files.name, files.bytes);
+        let (Compiled { component, lane }, compile) =
+            self.component(source, files.content, &progress).await?;
         progress.enter(Stage::Starting);
         let engine = self.engines.get(lane);
         let pre = self
@@ -316,8 +351,6 @@ impl Host {
                 return Err(LoadError::NoRawHook);
             }
         }
-        // The version before may have left it open.
-        pool.shared().meters.circuit_open.set(0.0);
         let loading = Loading {
             total: started.elapsed(),
             compile: compile.unwrap_or_default(),
@@ -331,7 +364,7 @@ impl Host {
             mandatory: manifest.mandatory,
             hooks,
             failing: Failing::new(manifest.on_error),
-            wasm_bytes: u64::try_from(files.wasm.len()).unwrap_or(u64::MAX),
+            wasm_bytes: u64::try_from(files.bytes).unwrap_or(u64::MAX),
             loading,
             pool,
             counts: Counts::default(),
@@ -349,7 +382,7 @@ impl Host {
     /// and cannot be read might.
     pub(crate) async fn is_mandatory(path: &Path) -> bool {
         let manifest = path.with_extension("toml");
-        let is_missing = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        let is_missing = |error: &std::io::Error| error.kind() == ErrorKind::NotFound;
         match tokio::fs::metadata(&manifest).await {
             Ok(found) if found.is_file() => {}
             Ok(_) => return true,
@@ -361,14 +394,32 @@ impl Host {
         }
     }
 
-    async fn read(&self, root: &Path, path: &Path, tenant: &Tenant) -> Result<Files, LoadError> {
-        let (root, path, limit) = (root.to_owned(), path.to_owned(), self.config.max_module_bytes);
-        let links = may_link(tenant);
+    async fn read(&self, source: Source<'_>) -> Result<Files, LoadError> {
+        let _turn = self.reading.acquire().await;
+        let limit = self.config.max_module_bytes;
+        let (root, path, links) = (source.root.to_owned(), source.path.to_owned(), may_link(source.tenant));
         let read = tokio::task::spawn_blocking(move || {
             if !links {
                 refuse_links(&root, &path)?;
             }
             read_whole(&root, &path, limit)
+        });
+        read.await.map_err(|_| LoadError::Panicked)?
+    }
+
+    /// The WebAssembly at `source`, if it still has this `content`.
+    async fn wasm(&self, source: Source<'_>, content: blake3::Hash) -> Result<Vec<u8>, LoadError> {
+        let limit = self.config.max_module_bytes;
+        let (root, path, links) = (source.root.to_owned(), source.path.to_owned(), may_link(source.tenant));
+        let read = tokio::task::spawn_blocking(move || {
+            if !links {
+                refuse_links(&root, &path)?;
+            }
+            let mut wasm = Vec::new();
+            File::open(&path)
+                .and_then(|file| file.take(limit).read_to_end(&mut wasm))
+                .map_err(|source| LoadError::Read { path: path.clone(), source })?;
+            if blake3::hash(&wasm) == content { Ok(wasm) } else { Err(LoadError::Changing(path)) }
         });
         read.await.map_err(|_| LoadError::Panicked)?
     }
@@ -394,13 +445,15 @@ impl Host {
         self.loads.list()
     }
 
-    /// The compiled component, and how long compiling took unless it was cached.
+    /// The component compiled from the file at `source` with this `content`, and how long compiling took unless it was
+    /// cached.
     async fn component(
         &self,
-        files: &Files,
+        source: Source<'_>,
+        content: blake3::Hash,
         progress: &Progress,
     ) -> Result<(Compiled, Option<Duration>), LoadError> {
-        let key = Key::new(files.content, &self.engines);
+        let key = Key::new(content, &self.engines);
         if let Some(compiled) = self.cached(key).await {
             return Ok((compiled?, None));
         }
@@ -409,16 +462,18 @@ impl Host {
         if let Some(compiled) = self.cached(key).await {
             return Ok((compiled?, None));
         }
+        // Not before: a thousand large modules may have waited here.
+        let wasm = self.wasm(source, content).await?;
         let started = Instant::now();
         let output = self.cache.temporary();
-        let made = self.compile(files, &output, progress).await.and_then(|()| self.cache.put(&key, &output));
+        let made = self.compile(&wasm, &output, progress).await.and_then(|()| self.cache.put(&key, &output));
         if made.is_err() {
             // A compiler that was stopped may have left a part of its work.
             drop(std::fs::remove_file(&output));
         }
         made?;
         let took = started.elapsed();
-        drop(turn);
+        drop((wasm, turn));
         match self.cached(key).await {
             Some(compiled) => Ok((compiled?, Some(took))),
             None => Err(LoadError::Unfinished("made an artefact that this engine does not load".into())),
@@ -426,10 +481,9 @@ impl Host {
     }
 
     /// Compiles, and tells from time to time that it does.
-    async fn compile(&self, files: &Files, output: &Path, progress: &Progress) -> Result<(), LoadError> {
+    async fn compile(&self, wasm: &[u8], output: &Path, progress: &Progress) -> Result<(), LoadError> {
         let HostConfig { compiler, compiler_limits: limits, .. } = &self.config;
-        let compile =
-            pin!(compiler.compile(&self.engines, limits, &files.wasm, &self.cache, output, progress));
+        let compile = pin!(compiler.compile(&self.engines, limits, wasm, &self.cache, output, progress));
         let mut compile = compile;
         loop {
             match tokio::time::timeout(TELL_EVERY, &mut compile).await {
@@ -466,9 +520,9 @@ fn refuse_links(root: &Path, path: &Path) -> Result<(), LoadError> {
 fn read_whole(root: &Path, path: &Path, limit: u64) -> Result<Files, LoadError> {
     for _ in 0..READS {
         let before = Stamp::of(path);
-        let files = read(root, path, limit)?;
+        let read = read(root, path, limit)?;
         if Stamp::of(path) == before {
-            return Ok(files);
+            return Ok(read);
         }
         std::thread::sleep(READ_PAUSE);
     }
@@ -485,14 +539,39 @@ fn read(root: &Path, path: &Path, limit: u64) -> Result<Files, LoadError> {
     if bytes > limit {
         return Err(LoadError::TooLarge { bytes, limit });
     }
-    let wasm = std::fs::read(path).map_err(failed(path))?;
+    let mut file = File::open(path).map_err(failed(path))?.take(limit.saturating_add(1));
+    let (mut hasher, mut bytes, mut form) = (blake3::Hasher::new(), 0, tidegate_encode::kind(&[]));
+    let mut piece = vec![0; PIECE];
+    loop {
+        let read = match file.read(&mut piece) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read.map_err(failed(path))?,
+        };
+        let Some(piece) = piece.get(..read).filter(|piece| !piece.is_empty()) else { break };
+        if bytes == 0 {
+            form = tidegate_encode::kind(piece);
+        }
+        hasher.update(piece);
+        bytes += read;
+    }
+    if u64::try_from(bytes).unwrap_or(u64::MAX) > limit {
+        // It grew meanwhile.
+        return Err(LoadError::Changing(path.to_owned()));
+    }
     let manifest_path = path.with_extension("toml");
     let manifest = match std::fs::read_to_string(&manifest_path) {
         Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(failed(&manifest_path)(error)),
     };
-    Ok(Files { content: blake3::hash(&wasm), manifest_name: format!("{name}.toml"), name, wasm, manifest })
+    Ok(Files {
+        bytes,
+        form: form.map(drop),
+        content: hasher.finalize(),
+        manifest_name: format!("{name}.toml"),
+        name,
+        manifest,
+    })
 }
 
 /// How often to tick: what the manifest says, or the default for a component that exports it.

@@ -60,7 +60,9 @@ mod translate;
 
 pub use circuit::CircuitState;
 pub use compile::{Compiler, CompilerLimits, compile_file};
-pub use directory::{CommandError, Commands, Directory, Failure, OnChange, Outcome, module_files};
+pub use directory::{
+    CommandError, Commands, Directory, Failure, OnChange, Outcome, TrialEnded, module_files,
+};
 pub use error::{CallError, GuestFailure, HostError, Limit, LoadError};
 pub use host::{Host, HostConfig};
 pub use imports::http::{HttpConfig, Resolve};

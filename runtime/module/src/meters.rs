@@ -1,6 +1,7 @@
 //! What is counted about modules. Handles are made once per module version and kept.
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use parking_lot::Mutex;
 
 use crate::error::CallError;
 
@@ -24,13 +25,61 @@ const KINDS: [&str; 15] = [
 
 const TICKS: [&str; 3] = ["done", "failed", "skipped"];
 
+/// A version's part in the gauge of its module: 1 while it serves and its circuit is not closed. The versions of a module
+/// share the gauge, so each adds its own part and takes it away again.
+pub(crate) struct CircuitGauge {
+    gauge: Gauge,
+    part: Mutex<Part>,
+}
+
+struct Part {
+    serves: bool,
+    is_open: bool,
+}
+
+impl Part {
+    fn value(&self) -> f64 {
+        f64::from(u8::from(self.serves && self.is_open))
+    }
+}
+
+impl CircuitGauge {
+    fn new(gauge: Gauge) -> Self {
+        // It is there from the first version on.
+        gauge.increment(0.0);
+        Self { gauge, part: Mutex::new(Part { serves: true, is_open: false }) }
+    }
+
+    /// The circuit may have changed. Looks at it in turn, so that the last change counts.
+    pub(crate) fn show(&self, is_open: impl FnOnce() -> bool) {
+        self.change(|part| part.is_open = is_open());
+    }
+
+    /// Whether events go to the version.
+    pub(crate) fn serves(&self, serves: bool) {
+        self.change(|part| part.serves = serves);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Part)) {
+        let mut part = self.part.lock();
+        let before = part.value();
+        change(&mut part);
+        self.gauge.increment(part.value() - before);
+    }
+}
+
+impl Drop for CircuitGauge {
+    fn drop(&mut self) {
+        self.serves(false);
+    }
+}
+
 /// The counters of one module.
 pub(crate) struct Meters {
     pub(crate) calls: Counter,
     pub(crate) seconds: Histogram,
     pub(crate) retries: Counter,
-    /// 1 while the circuit is open or half open.
-    pub(crate) circuit_open: Gauge,
+    pub(crate) circuit_open: CircuitGauge,
     pub(crate) circuit_opened: Counter,
     /// Events that went to the policy without a call.
     pub(crate) skipped: Counter,
@@ -56,7 +105,7 @@ impl Meters {
             calls: counter!("tidegate_module_calls_total", "module" => label()),
             seconds: histogram!("tidegate_module_call_seconds", "module" => label()),
             retries: counter!("tidegate_module_retries_total", "module" => label()),
-            circuit_open: gauge!("tidegate_module_circuit_open", "module" => label()),
+            circuit_open: CircuitGauge::new(gauge!("tidegate_module_circuit_open", "module" => label())),
             circuit_opened: counter!("tidegate_module_circuit_opened_total", "module" => label()),
             skipped: counter!("tidegate_module_skipped_total", "module" => label()),
             dead_letters: counter!(

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tidegate_event::{BoxFuture, Hook, QoS, Scope, TopicFilter, Verdict};
+use tidegate_event::{BoxFuture, Event, Hook, QoS, Scope, TopicFilter, Verdict};
 use tokio_util::sync::CancellationToken;
 
 use crate::circuit::{Admission, CircuitState, Probe};
@@ -169,6 +169,11 @@ impl Module {
     /// divided between two versions: those of both.
     pub fn hooks(&self) -> &[(Hook, Vec<TopicFilter>)] {
         self.trial.joint().map_or(&self.hooks, |(hooks, _)| hooks)
+    }
+
+    /// Whether a table of handlers would hand it `event`.
+    pub fn selects(&self, event: &Event) -> bool {
+        selects(self.hooks(), event)
     }
 
     pub(crate) fn own_hooks(&self) -> &[(Hook, Vec<TopicFilter>)] {
@@ -388,7 +393,7 @@ impl Module {
         };
         let meters = &self.pool.shared().meters;
         meters.circuit_opened.increment(1);
-        meters.circuit_open.set(1.0);
+        self.show_circuit();
         tracing::error!(
             module = self.name(),
             version = self.short_hash(),
@@ -404,11 +409,10 @@ impl Module {
         let skipped = self.counts.skipped.load(Ordering::Relaxed);
         if outcome.is_ok() {
             probe.succeeded();
-            self.pool.shared().meters.circuit_open.set(0.0);
+            self.show_circuit();
             tracing::info!(module, version, skipped, "the module works again: its circuit is closed");
         } else {
             let pause = probe.failed(Instant::now());
-            self.pool.shared().meters.circuit_open.set(1.0);
             tracing::warn!(
                 module,
                 version,
@@ -419,10 +423,19 @@ impl Module {
         }
     }
 
+    fn show_circuit(&self) {
+        self.pool.shared().meters.circuit_open.show(|| !self.failing.circuit.is_closed());
+    }
+
+    /// Whether events go to it: its circuit concerns nobody otherwise.
+    pub(crate) fn serves(&self, serves: bool) {
+        self.pool.shared().meters.circuit_open.serves(serves);
+    }
+
     /// The version that took this one's place, if it handles the event. When there is none the module is gone, and the
     /// event goes on as all others do since.
     fn heir(&self, scope: &Scope) -> Option<&Arc<Self>> {
-        self.successor.get().filter(|next| selects(next.hooks(), &scope.event))
+        self.successor.get().filter(|next| next.selects(&scope.event))
     }
 
     /// Names the version that takes the events which come after this one is closed.
@@ -438,6 +451,7 @@ impl Module {
             self.succeed(next);
         }
         self.retired.cancel();
+        self.serves(false);
         self.pool.retire_idle();
         let version = Arc::downgrade(self);
         tokio::spawn(async move {

@@ -3,7 +3,7 @@
 //! For dispatch both are one module, the new one. Its share of 100 per cent, which every version without a trial has,
 //! costs an event one comparison.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -66,10 +66,12 @@ pub(crate) fn selects(hooks: &[(Hook, Vec<TopicFilter>)], event: &Event) -> bool
             filters.iter().any(|own| own.covers(filter))
         }
         Event::ClientAuthorize { access: Access::Publish(message), .. } => {
-            filters.iter().any(|filter| filter.matches(&message.topic))
+            filters.iter().any(|filter| filter.guards(&message.topic))
         }
-        // Which filters overlap only the table knows; asking a version that has no opinion costs a call.
-        Event::ClientAuthorize { .. } | Event::ClientSubscribe { .. } => true,
+        Event::ClientAuthorize { access: Access::Subscribe(request), .. }
+        | Event::ClientSubscribe { request, .. } => {
+            filters.iter().any(|filter| filter.guards_part_of(&request.filter.filter))
+        }
         _ => {
             event.message().is_some_and(|message| filters.iter().any(|filter| filter.matches(&message.topic)))
         }
@@ -114,18 +116,11 @@ pub(crate) struct Trial {
     before: Mutex<Option<Arc<Module>>>,
     /// What both versions handle, and the place of the one before among other modules.
     joint: OnceLock<(Hooks, i32)>,
-    /// Whether somebody asked for the end of the trial.
-    promote: AtomicBool,
 }
 
 impl Default for Trial {
     fn default() -> Self {
-        Self {
-            share: AtomicU8::new(ALL),
-            before: Mutex::default(),
-            joint: OnceLock::new(),
-            promote: AtomicBool::new(false),
-        }
+        Self { share: AtomicU8::new(ALL), before: Mutex::default(), joint: OnceLock::new() }
     }
 }
 
@@ -166,15 +161,6 @@ impl Trial {
     /// The new version serves nobody any more.
     pub(crate) fn withdraw(&self) {
         self.share.store(0, Ordering::Relaxed);
-    }
-
-    /// Asks for the new version to serve everybody.
-    pub(crate) fn ask_promotion(&self) {
-        self.promote.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn promotion_asked(&self) -> bool {
-        self.promote.load(Ordering::Relaxed)
     }
 
     /// Who handles `event` of the version `own` while clients are divided. Events of no client are the old version's.
@@ -226,6 +212,12 @@ impl Tally {
         }
     }
 
+    /// What the version before is compared by: what it did beside the new one, unless that is so little that one
+    /// straggling call would decide; then what it had done when the trial began, `history`.
+    pub(crate) fn or(self, history: Self) -> Self {
+        if self.calls < MIN_CALLS { history } else { self }
+    }
+
     fn rate(self) -> f64 {
         if self.calls == 0 { 0.0 } else { self.errors as f64 / self.calls as f64 }
     }
@@ -275,6 +267,18 @@ mod tests {
         assert_eq!(worse(tally(100, 54), tally(100, 50), 0.05), None, "the old one fails as often");
         assert!(worse(tally(100, 60), tally(100, 50), 0.05).is_some());
         assert!(worse(tally(100, 6), Tally::default(), 0.05).is_some());
+    }
+
+    #[test]
+    fn stragglers_of_the_version_before_are_no_measure() {
+        let tally = |calls, errors| Tally { calls, errors };
+        let history = tally(1_000, 10);
+        assert_eq!(tally(0, 0).or(history), history);
+        assert_eq!(tally(1, 1).or(history), history);
+        assert_eq!(tally(19, 19).or(history), history);
+        assert_eq!(tally(20, 5).or(history), tally(20, 5));
+        assert!(worse(tally(40, 40), tally(1, 1).or(history), 0.05).is_some());
+        assert_eq!(worse(tally(40, 0), tally(1, 0).or(tally(100, 90)), 0.05), None);
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl From<RunArgs> for Overrides {
 
 #[derive(Debug, Subcommand)]
 enum ModulesCommand {
-    /// List the modules of a running server, with their hooks, calls, errors and times.
+    /// List the modules of a running server, with their hooks, calls, errors and times, trials and open circuits.
     List(ListArgs),
     /// Show what a module is and wants, and what it was granted.
     ///
@@ -146,6 +146,15 @@ enum ModulesCommand {
     ///
     /// Exit status: 0 when the new instance serves, 1 with the reason when it is refused (the old one serves on).
     Reload(NamedArgs),
+    /// Let the new version of a module, which is on trial, serve all clients.
+    ///
+    /// Exit status: 0 when it does, 1 when no version of the module is on trial.
+    Promote(NamedArgs),
+    /// Let the version before the one on trial serve all clients again.
+    ///
+    /// The new one is not loaded again until its file changes, `modules reload` says so or the server starts again: then
+    /// the file counts. Exit status: 0 when the version before serves, 1 when no version of the module is on trial.
+    Rollback(NamedArgs),
     /// Print the last lines of a module: what it wrote, and what the server said about it.
     Logs(LogsArgs),
 }
@@ -308,6 +317,8 @@ fn modules(command: &ModulesCommand) -> ExitCode {
         ModulesCommand::Load(args) => crate::modules::load(args),
         ModulesCommand::Unload(args) => crate::modules::unload(args),
         ModulesCommand::Reload(args) => crate::modules::reload(args),
+        ModulesCommand::Promote(args) => crate::modules::promote(args),
+        ModulesCommand::Rollback(args) => crate::modules::roll_back(args),
         ModulesCommand::Logs(args) => crate::modules::logs(args),
     }
 }
@@ -420,7 +431,10 @@ mod tests {
         let Ok(Command::Test(args)) = parse("tidegate test m.wasm a.json - --json") else { panic!("test") };
         assert_eq!((args.events.len(), args.json), (2, true));
         assert_eq!(parse("tidegate test m.wasm").err(), Some(ErrorKind::MissingRequiredArgument));
-        assert_eq!(parse("tidegate modules reload").err(), Some(ErrorKind::MissingRequiredArgument));
+        for command in ["reload", "promote", "rollback"] {
+            let line = format!("tidegate modules {command}");
+            assert_eq!(parse(&line).err(), Some(ErrorKind::MissingRequiredArgument));
+        }
     }
 
     #[test]

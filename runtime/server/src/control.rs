@@ -11,10 +11,13 @@
 //! | `POST /v1/modules/enable` | [`messages::Named`] -> [`messages::Served`] |
 //! | `POST /v1/modules/unload` | [`messages::Named`] -> [`messages::Unloaded`], when it no longer serves |
 //! | `POST /v1/modules/reload` | [`messages::Named`] -> [`messages::Served`] |
+//! | `POST /v1/modules/promote` | [`messages::Named`] -> [`messages::TrialEnded`]: the version on trial serves all clients |
+//! | `POST /v1/modules/rollback` | [`messages::Named`] -> [`messages::TrialEnded`]: the version before does |
 //! | `POST /v1/modules/logs` | [`messages::LogsOf`] -> lines, a JSON object each |
 
 pub(crate) mod client;
 mod files;
+mod install;
 mod listener;
 pub mod messages;
 mod modules;
@@ -26,6 +29,7 @@ pub use modules::Controls;
 pub(crate) use routes::MISTAKES;
 
 pub(crate) use files::{MODULE, Refusal};
+pub(crate) use install::recover;
 pub(crate) use modules::look_at;
 
 /// Name of the socket in the data directory.

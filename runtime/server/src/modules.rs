@@ -3,6 +3,7 @@
 mod request;
 mod sheet;
 mod table;
+mod words;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use serde::Serialize;
 use crate::api::report::{FailureReport, Modules};
 use crate::cli::{InspectArgs, ListArgs, LoadArgs, LogsArgs, NamedArgs, printable};
 use crate::config::Config;
-use crate::control::messages::{Inspected, Listing, LoadFile, LogsOf, Named, Served, Unloaded};
+use crate::control::messages::{Inspected, Listing, LoadFile, LogsOf, Named, Served, TrialEnded, Unloaded};
 use crate::control::{MODULE, Refusal, client, look_at};
 use crate::logging::module_lines::Line;
 
@@ -65,6 +66,21 @@ pub(crate) fn unload(args: &NamedArgs) -> ExitCode {
 /// Loads a module again; exit status 1 when it is refused.
 pub(crate) fn reload(args: &NamedArgs) -> ExitCode {
     finish(named(&args.server.data, "reload", &args.name), args.json, serves)
+}
+
+/// Ends a trial in favour of the new version; exit status 1 when there is none.
+pub(crate) fn promote(args: &NamedArgs) -> ExitCode {
+    finish(named(&args.server.data, "promote", &args.name), args.json, trial_ended)
+}
+
+/// Ends a trial in favour of the version before; exit status 1 when there is none.
+pub(crate) fn roll_back(args: &NamedArgs) -> ExitCode {
+    finish(named(&args.server.data, "rollback", &args.name), args.json, trial_ended)
+}
+
+fn trial_ended(ended: &TrialEnded) -> String {
+    let (serves, gone) = (words::short(&ended.version), words::short(&ended.gone));
+    format!("{}: version {serves} serves all clients; version {gone} serves no longer\n", ended.name)
 }
 
 /// Prints lines of a module; exit status 1 when there is none or the server goes.
@@ -132,17 +148,16 @@ fn inspect_file(path: &Path) -> Result<Inspected, Refusal> {
 }
 
 fn serves(served: &Served) -> String {
-    let short = |hash: &str| hash.chars().take(12).collect::<String>();
     let mut text = format!(
         "{}: version {} serves after {} ms (compile {} ms, from cache {})",
         served.name,
-        short(&served.version),
+        words::short(&served.version),
         served.took_ms,
         served.compile_ms,
         if served.from_cache { "yes" } else { "no" },
     );
     if let Some(before) = served.before.as_ref().filter(|before| **before != served.version) {
-        text.push_str(&format!("; before it {}", short(before)));
+        text.push_str(&format!("; before it {}", words::short(before)));
     }
     text.push('\n');
     text

@@ -86,6 +86,7 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
         std::fs::create_dir_all(&config.modules_dir)
             .map_err(|error| Failed::at(&format!("modules.dir: {}", config.modules_dir.display()), &error))?;
     }
+    crate::control::recover(&config.modules_dir);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

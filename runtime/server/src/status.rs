@@ -8,11 +8,12 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tidegate_broker::Broker;
 use tidegate_event::{Storage as _, Tenant};
-use tidegate_module::{Commands, Directory, Module};
+use tidegate_module::{CircuitState, Commands, Directory, Module};
 use tidegate_store::Stores;
 
 use crate::api::report::{
-    ConnectorState, FailureReport, HookReport, ModuleCount, ModuleReport, Modules, Readiness,
+    CircuitReport, ConnectorState, FailureReport, HookReport, ModuleCount, ModuleReport, Modules, Readiness,
+    TrialReport,
 };
 
 /// How far the node is.
@@ -165,5 +166,21 @@ pub(crate) fn report(module: &Module) -> ModuleReport {
         mean_us,
         bytes: stats.wasm_bytes,
         instances: stats.instances as u64,
+        circuit: CircuitReport {
+            state: match stats.circuit {
+                CircuitState::Closed => CircuitReport::CLOSED,
+                CircuitState::Open => "open",
+                CircuitState::HalfOpen => "half-open",
+            }
+            .into(),
+            opened: stats.circuit_opened,
+            skipped: stats.skipped,
+        },
+        trial: module.trial().map(|trial| TrialReport {
+            share: trial.share,
+            before: trial.before,
+            before_calls: trial.before_calls,
+            before_errors: trial.before_errors,
+        }),
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::time::{ClockId, clock_gettime};
-use tidegate_event::{Access, Event, Hook, IdSource, Node, Scope, Tenant, TopicFilter};
+use tidegate_event::{IdSource, Node, Scope, Tenant};
 use tidegate_module::{Host, HostConfig, Module, Terms};
 use tracing::Level;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -123,7 +123,7 @@ async fn call(
     lines: &ModuleLines,
 ) -> Outcome {
     let hook = event.event.hook();
-    let selected = selects(module, hook, &event.event);
+    let selected = module.selects(&event.event);
     let scope = Scope::new(event.event, node.clone());
     let (began, computed) = (Instant::now(), thread_time());
     let answer = module.call(&scope).await;
@@ -137,23 +137,6 @@ async fn call(
     outcome.computing_us = micros(computing);
     outcome.memory_bytes = module.memory();
     outcome
-}
-
-/// Whether a server would hand the event to the module.
-fn selects(module: &Module, hook: Hook, event: &Event) -> bool {
-    let Some((_, filters)) = module.hooks().iter().find(|(handled, _)| *handled == hook) else {
-        return false;
-    };
-    let matches = |filter: &TopicFilter| match event {
-        Event::SessionSubscribed { filter: wanted, .. }
-        | Event::SessionUnsubscribed { filter: wanted, .. } => filter.covers(wanted),
-        Event::ClientAuthorize { access: Access::Publish(message), .. } => filter.matches(&message.topic),
-        // Who guards a part of what a client asks for is asked about all of it.
-        Event::ClientAuthorize { access: Access::Subscribe(request), .. }
-        | Event::ClientSubscribe { request, .. } => filter.overlaps(&request.filter.filter),
-        _ => event.message().is_none_or(|message| filter.matches(&message.topic)),
-    };
-    filters.is_empty() || filters.iter().any(matches)
 }
 
 /// What the guest wrote, and warnings of the host. The host's report of a failure is in the outcome.

@@ -20,6 +20,36 @@ fn stranger() -> Vec<u8> {
     .unwrap()
 }
 
+/// A core module that passes every event, or traps on it; another `mark` makes other bytes.
+fn raw(mark: u8, traps: bool) -> Vec<u8> {
+    // An event begins with `{"h`, for its hook.
+    let on_event = if traps { "unreachable" } else { "" };
+    let mut wasm = wat::parse_str(format!(
+        r#"(module
+            (memory (export "memory") 1)
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 1024)
+            (func (export "handle") (param i32 i32) (result i32)
+                (if (i32.eq (i32.load8_u offset=2 (local.get 0)) (i32.const 104)) (then {on_event}))
+                i32.const 8))"#
+    ))
+    .unwrap();
+    wasm.extend_from_slice(&[0, 3, 1, b'v', mark]);
+    wasm
+}
+
+const ON_PUBLISH: &str = "hooks = { \"message.publish\" = [] }\n";
+
+/// Writes `m.wasm` and `m.toml` beside the modules directory and loads them.
+fn load(node: &Node, wasm: &[u8], manifest: &str) -> (Option<i32>, String, String) {
+    write(node.dir.path(), "m.wasm", wasm);
+    write(node.dir.path(), "m.toml", format!("{ON_PUBLISH}{manifest}"));
+    modules(node, &["load", "--replace", "m.wasm"])
+}
+
+fn short(wasm: &[u8]) -> String {
+    blake3::hash(wasm).to_hex().chars().take(12).collect()
+}
+
 /// Status and body of a request to the socket.
 fn ask(node: &Node, request: &str) -> (u16, Value) {
     let mut stream = UnixStream::connect(node.dir.path().join("data/control.sock")).unwrap();
@@ -167,6 +197,73 @@ fn a_file_that_is_refused_says_why_and_can_be_taken_out_again() {
     let (code, _, errors) = modules(&node, &["load", "stranger"]);
     assert_eq!(code, Some(1));
     assert!(errors.contains("is not unloaded"), "{errors}");
+}
+
+#[test]
+fn trials_are_shown_and_ended_by_command() {
+    let node = Node::start();
+    let (old, new, next) = (raw(0, false), raw(1, false), raw(2, false));
+    let canary = "[rollout]\ncanary = 50\n";
+    assert_eq!(load(&node, &old, "").0, Some(0));
+    let (code, _, errors) = modules(&node, &["promote", "m"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(errors, "error: no new version of the module \"m\" is on trial\n");
+    let (code, _, errors) = load(&node, &new, canary);
+    assert_eq!(code, Some(0), "{errors}");
+
+    let trial = format!(
+        "version {} serves 50 % of clients (0 calls, 0 errors), version {} the others (0 calls, 0 errors)\n",
+        short(&new),
+        short(&old)
+    );
+    let (_, list, _) = modules(&node, &["list"]);
+    assert!(list.contains(&format!("on trial: m: {trial}")) && !list.contains("circuit"), "{list}");
+    let (_, sheet, _) = modules(&node, &["inspect", "m"]);
+    assert!(sheet.contains(&format!("on trial      {trial}")), "{sheet}");
+    assert!(sheet.contains("circuit       closed, opened 0 times, 0 events skipped\n"), "{sheet}");
+    let (_, json, _) = modules(&node, &["list", "--json"]);
+    let module = &serde_json::from_str::<Value>(&json).unwrap()["modules"][0];
+    assert_eq!((&module["trial"]["share"], &module["circuit"]["state"]), (&50.into(), &"closed".into()));
+    assert_eq!(module["trial"]["before"], blake3::hash(&old).to_hex().as_str());
+    assert_eq!(&node.json("/api/v1/modules")["modules"][0]["trial"], &module["trial"]);
+
+    let (code, out, errors) = modules(&node, &["promote", "m"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let (serves, gone) = (short(&new), short(&old));
+    assert_eq!(out, format!("m: version {serves} serves all clients; version {gone} serves no longer\n"));
+    assert!(!modules(&node, &["list"]).1.contains("on trial"));
+
+    assert_eq!(load(&node, &next, canary).0, Some(0));
+    let (code, json, errors) = modules(&node, &["rollback", "m", "--json"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let ended: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(ended["version"], blake3::hash(&new).to_hex().as_str());
+    assert_eq!(ended["gone"], blake3::hash(&next).to_hex().as_str());
+    let (_, list, _) = modules(&node, &["list"]);
+    assert!(list.contains(&short(&new)) && list.contains("rolled back, until the file changes"), "{list}");
+    assert_eq!(modules(&node, &["rollback", "m"]).0, Some(1));
+    assert_eq!(modules(&node, &["reload", "m"]).0, Some(0));
+    assert!(modules(&node, &["list"]).1.contains("on trial: m: "), "a reload tries it again");
+    let (code, _, errors) = modules(&node, &["promote", "n"]);
+    assert_eq!((code, errors.as_str()), (Some(1), "error: no module \"n\"; did you mean \"m\"?\n"));
+}
+
+#[test]
+fn a_circuit_that_is_open_is_shown() {
+    let node = Node::start();
+    assert_eq!(load(&node, &raw(0, true), "").0, Some(0));
+    for message in 0..12 {
+        let payload = message.to_string();
+        let (code, ..) = finish(node.client(&["pub", "-t", "a", "-q", "1", "-m", &payload]));
+        assert_eq!(code, Some(1), "{message} is refused");
+    }
+    let (_, list, _) = modules(&node, &["list"]);
+    let line = list.lines().find(|line| line.starts_with("circuit: m: ")).unwrap();
+    assert!(line.contains("open, opened 1 times, "), "{line}");
+    let (_, json, _) = modules(&node, &["inspect", "m", "--json"]);
+    let circuit = &serde_json::from_str::<Value>(&json).unwrap()["serving"]["circuit"];
+    assert_eq!(circuit["opened"], 1, "{json}");
+    assert_ne!(circuit["state"], "closed", "{json}");
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Look {
 }
 
 /// A module file and its manifest from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stamp {
     wasm: Option<Look>,
     manifest: Option<Look>,
@@ -55,6 +55,11 @@ impl Stamp {
     /// Of the module at `wasm`.
     pub(crate) fn of(wasm: &Path) -> Self {
         Self { wasm: Look::at(wasm), manifest: Look::at(&wasm.with_extension("toml")) }
+    }
+
+    /// Whether there is a module file.
+    pub(super) fn has_file(&self) -> bool {
+        self.wasm.is_some()
     }
 
     /// Whether there is neither a file nor a manifest.

@@ -17,22 +17,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::changes::Changes;
-use super::command::{Command, Pending};
-use super::files::{self, Listing, SETTLE, Stamp};
+use super::command::{Command, Pending, is_gone};
+use super::files::{Listing, SETTLE, Stamp};
 use super::names::shown;
+use super::scout::{self, Report, Scout};
 use super::trials::{LOOK, Probation};
-use super::watch::{Synced, Watch};
 use super::{OnChange, Refusal, State};
 use crate::error::{HostError, LoadError};
-use crate::handover::hand_over;
+use crate::handover::keep_state;
 use crate::host::{Found, Host, may_link};
 use crate::meters;
 use crate::module::Module;
 
 /// How often to look at a directory that does not exist or cannot be watched.
 const UNWATCHED: Duration = Duration::from_secs(1);
-/// How often in a row the directories are read because new ones have come.
-const ROUNDS: usize = 10;
 
 /// Why a file is looked at, which decides what is worth a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +59,10 @@ pub(super) struct Follower {
     on_change: OnChange,
     pub(super) state: Arc<State>,
     changes: Arc<Changes>,
-    watch: Option<Watch>,
+    /// Away while it looks.
+    scout: Option<Scout>,
     /// Whether every directory is watched.
     watched: bool,
-    /// Whether it has been said that the directory cannot be watched.
-    unwatched: bool,
     /// Whether it has been said that the directory cannot be read.
     unreadable: bool,
     /// What the files looked like when they were last read.
@@ -92,9 +89,8 @@ impl Follower {
             on_change,
             state,
             changes: Arc::default(),
-            watch: None,
+            scout: None,
             watched: false,
-            unwatched: false,
             unreadable: false,
             stamps: HashMap::new(),
             closed: BTreeMap::new(),
@@ -110,14 +106,14 @@ impl Follower {
     /// Watches the directories, then loads what is in them, so that nothing falls between.
     pub(super) async fn load_all(&mut self) -> Result<(), HostError> {
         let listing =
-            self.list().map_err(|source| HostError::Directory { path: self.dir.clone(), source })?;
+            self.list().await.map_err(|source| HostError::Directory { path: self.dir.clone(), source })?;
         let Listing { unread, .. } = self.compare(listing, Cause::Start);
         if let Some((path, source)) = unread.into_iter().next() {
             return Err(HostError::Directory { path, source });
         }
         while let Some(done) = self.loads.join_next().await {
             if let Ok(done) = done {
-                self.finish(done);
+                self.finish(done).await;
             }
         }
         let refusals = self.state.refusals.lock().clone();
@@ -141,21 +137,28 @@ impl Follower {
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(command) = queue.recv() => {
-                    let path = self.commands.ask(command);
-                    self.load(path, Cause::Change(std::time::Instant::now()));
+                    match command {
+                        Command::Look(look) => {
+                            let since = std::time::Instant::now();
+                            let path = self.commands.ask(look);
+                            let stamp = scout::stamp(&path).await;
+                            self.load(path, stamp, Cause::Change(since));
+                        }
+                        Command::End(end) => self.end_trial(end),
+                    }
                 }
                 () = changes.wait() => {
                     due.get_or_insert_with(|| Instant::now() + self.host.config().debounce);
                 }
                 () = sleep_until(due) => {
                     due = None;
-                    self.look_at_changes();
+                    self.look_at_changes().await;
                     // The directory may just have gone: then its return is looked for often.
                     rescan = rescan.min(Instant::now() + self.pause());
                 }
                 Some(done) = self.loads.join_next() => {
                     match done {
-                        Ok(done) => self.finish(done),
+                        Ok(done) => self.finish(done).await,
                         Err(error) => tracing::error!(%error, "loading a module ended unexpectedly"),
                     }
                 }
@@ -164,7 +167,7 @@ impl Follower {
                     judge = Instant::now() + LOOK;
                 }
                 () = tokio::time::sleep_until(rescan) => {
-                    self.read_directories();
+                    self.read_directories().await;
                     for module in self.state.modules() {
                         module.trim();
                     }
@@ -179,71 +182,42 @@ impl Follower {
         if self.watched && !self.unreadable { rescan } else { rescan.min(UNWATCHED) }
     }
 
-    /// Lists what is there, and watches the directories found: again when there are new ones, as they may have been
-    /// filled before they were watched.
-    fn list(&mut self) -> io::Result<Listing> {
-        for _ in 0..ROUNDS {
-            let found = files::list(&self.dir, may_link(&self.state.tenant));
-            let synced = match &found {
-                Ok(listing) => self.follow(listing),
-                // The links that lead there may be switched.
-                Err(_) => Synced { complete: false, ..self.follow(&Listing::default()) },
-            };
-            self.watched = synced.complete;
-            if !synced.added {
-                return found;
-            }
+    /// What is there. The directories are watched from then on.
+    async fn list(&mut self) -> io::Result<Listing> {
+        let scout = self.scout.take().unwrap_or_else(|| {
+            let links = may_link(&self.state.tenant);
+            Scout::new(&self.dir, links, self.host.config().max_watches, &self.changes)
+        });
+        let Some((scout, Report { found, watched, gaps })) = scout::list(scout).await else {
+            self.watched = false;
+            return Err(io::Error::other("looking at the directory panicked"));
+        };
+        self.scout = Some(scout);
+        self.watched = watched;
+        for gap in gaps {
+            meters::missed(gap.kind);
+            tracing::warn!(dir = %self.dir.display(), "{}", gap.words);
         }
-        self.changes.rescan();
-        files::list(&self.dir, may_link(&self.state.tenant))
+        found
     }
 
-    fn follow(&mut self, listing: &Listing) -> Synced {
-        if self.watch.is_none() {
-            match Watch::new(&self.changes, self.host.config().max_watches) {
-                Ok(watch) => {
-                    self.unwatched = false;
-                    self.watch = Some(watch);
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut self.unwatched, true) {
-                        meters::missed("error");
-                        tracing::warn!(
-                            dir = %self.dir.display(), %error,
-                            "the modules' directory cannot be watched: it is read every second instead"
-                        );
-                    }
-                }
+    async fn look_at_changes(&mut self) {
+        let looked = scout::look(self.changes.take()).await;
+        for (path, stamp, since) in looked.modules {
+            // Otherwise the end of the write will be reported.
+            if !self.changes.is_writing(&path) {
+                self.load(path, stamp, Cause::Change(since));
             }
         }
-        match &mut self.watch {
-            Some(watch) => watch.follow(&self.dir, listing),
-            None => Synced { added: false, complete: false },
-        }
-    }
-
-    fn look_at_changes(&mut self) {
-        let mut batch = self.changes.take();
-        // What is gone first: a file that was moved is not to serve under two names.
-        let mut modules: Vec<_> = batch.modules.into_iter().collect();
-        modules.sort_by_cached_key(|(path, _)| path.exists());
-        for (path, since) in modules {
-            if path.is_dir() {
-                batch.rescan = true;
-            } else if files::is_module(&path) && !self.changes.is_writing(&path) {
-                // Otherwise the end of the write will be reported.
-                self.load(path, Cause::Change(since));
-            }
-        }
-        if batch.rescan {
-            self.read_directories();
+        if looked.rescan {
+            self.read_directories().await;
         }
     }
 
     /// Reads the directories again. A directory that is not there holds nothing; of one that cannot be read nobody
     /// knows, so what serves goes on.
-    fn read_directories(&mut self) {
-        let found = match self.list() {
+    async fn read_directories(&mut self) {
+        let found = match self.list().await {
             Ok(found) => {
                 self.unreadable = false;
                 found
@@ -272,7 +246,7 @@ impl Follower {
         let is_gone = |path: &&PathBuf| !found.modules.contains_key(*path) && !unknown(path);
         let gone: Vec<_> = self.stamps.keys().filter(is_gone).cloned().collect();
         for path in gone {
-            self.load(path, cause);
+            self.load(path, Stamp::default(), cause);
         }
         for (path, stamp) in std::mem::take(&mut found.modules) {
             let retry = self.state.refusals.lock().get(&path).is_some_and(|refusal| refusal.transient);
@@ -287,7 +261,7 @@ impl Follower {
                 self.settling = true;
                 continue;
             }
-            self.load(path, cause);
+            self.load(path, stamp, cause);
         }
         found
     }
@@ -308,7 +282,8 @@ impl Follower {
         self.closed = closed;
     }
 
-    fn load(&mut self, path: PathBuf, cause: Cause) {
+    /// Loads the module at `path`, whose files looked like `stamp` a moment ago.
+    fn load(&mut self, path: PathBuf, stamp: Stamp, cause: Cause) {
         if let Some(again) = self.loading.get_mut(&path) {
             // A reported change knows its time and is not forgotten for a later rescan.
             if !matches!(again, Some(Cause::Change(_))) {
@@ -317,8 +292,8 @@ impl Follower {
             return;
         }
         self.loading.insert(path.clone(), None);
-        // Taken before the file is read: a change in between shows at the next rescan.
-        self.stamps.insert(path.clone(), Stamp::of(&path));
+        // Of before the file is read: a change in between shows at the next rescan.
+        self.stamps.insert(path.clone(), stamp);
         let (host, root, tenant) = (self.host.clone(), self.dir.clone(), self.state.tenant.clone());
         let old = self.state.serving.lock().get(&path).cloned();
         // What is commanded is loaded whatever is known of it.
@@ -332,7 +307,7 @@ impl Follower {
             let steps = async {
                 let found = host.look(&root, &path, &tenant, &known).await?;
                 if let (Found::Loaded(new), Some(old)) = (&found, &old) {
-                    hand_over(old, new, host.config().handover).await?;
+                    keep_state(old, new, host.config().handover).await?;
                 }
                 Ok(found)
             };
@@ -346,7 +321,7 @@ impl Follower {
     }
 
     /// Takes the result of a load. At start the list is published once, when everything has been tried.
-    fn finish(&mut self, done: Done) {
+    async fn finish(&mut self, done: Done) {
         let Done { path, cause, took, result, mandatory } = done;
         let again = self.loading.remove(&path).flatten();
         let told = self.commands.end(&path, &result);
@@ -382,8 +357,11 @@ impl Follower {
             }
         }
         told.tell(&self.state);
+        // Whoever waits for a file that changed while it was read waits for no timer.
+        let again = again.or_else(|| self.commands.are_asked(&path).then_some(cause));
         if let Some(cause) = again {
-            self.load(path, cause);
+            let stamp = scout::stamp(&path).await;
+            self.load(path, stamp, cause);
         }
     }
 
@@ -429,7 +407,7 @@ impl Follower {
     /// Unloads a module whose file is gone, unless it is mandatory: an unmounted directory looks the same as one from
     /// which the file was deleted, and the events must not go on without the module.
     fn unload(&mut self, path: &Path, name: &str, cause: Cause, mandatory: bool) {
-        if Stamp::of(path).is_nothing() {
+        if self.stamps.get(path).is_some_and(Stamp::is_nothing) {
             self.stamps.remove(path);
         }
         self.blocked.remove(path);
@@ -510,12 +488,6 @@ fn announce(module: &Module, cause: Cause, took: Duration) {
         loading.compile.as_millis(),
         if loading.from_cache { "yes" } else { "no" },
     );
-}
-
-fn is_gone(error: &LoadError, path: &Path) -> bool {
-    // A directory in its place, or a file in the place of its directory, is no module file either.
-    let kinds = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::IsADirectory];
-    matches!(error, LoadError::Read { path: missing, source } if missing == path && kinds.contains(&source.kind()))
 }
 
 async fn sleep_until(due: Option<Instant>) {

@@ -10,6 +10,7 @@ mod files;
 mod follow;
 mod links;
 pub(crate) mod names;
+mod scout;
 mod trials;
 mod watch;
 
@@ -27,7 +28,7 @@ use crate::host::Host;
 use crate::meters;
 use crate::module::Module;
 
-pub use command::{CommandError, Commands, Outcome};
+pub use command::{CommandError, Commands, Outcome, TrialEnded};
 pub(crate) use files::Stamp;
 pub use files::module_files;
 use follow::Follower;
@@ -148,16 +149,20 @@ impl Directory {
         refusals.iter().map(failure).collect()
     }
 
-    /// Ends the trial of a new version of the module `name` in its favour, within a moment. False: no module of this
-    /// name is on trial.
-    pub fn promote(&self, name: &str) -> bool {
-        let serving = self.state.serving.lock();
-        let Some(module) = serving.values().find(|module| module.name() == name) else { return false };
-        let on_trial = module.trial.before().is_some();
-        if on_trial {
-            module.trial.ask_promotion();
-        }
-        on_trial
+    /// As [`Commands::promote`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn promote(&self, name: &str) -> Result<TrialEnded, CommandError> {
+        self.commands.promote(name).await
+    }
+
+    /// As [`Commands::roll_back`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn roll_back(&self, name: &str) -> Result<TrialEnded, CommandError> {
+        self.commands.roll_back(name).await
     }
 
     /// As [`Commands::reload`].

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Refusal;
+use super::command::{End, Favour, TrialEnded};
 use super::follow::Follower;
 use super::names::shown;
+use crate::handover::leave_state;
 use crate::meters;
 use crate::module::Module;
 use crate::rollout::{Tally, worse};
@@ -24,7 +26,7 @@ pub(super) struct Probation {
     since: Instant,
     /// What both had done at some times, the last of them before the window began first.
     samples: VecDeque<(Instant, Tally, Tally)>,
-    /// What the version before had done when the trial began: its rate when it has no clients left.
+    /// What the version before had done when the trial began: its rate when it has hardly any clients left.
     history: Tally,
 }
 
@@ -52,15 +54,14 @@ impl Probation {
         if let (Some(allowed), Some((_, new_then, before_then))) =
             (rollout.rollback_error_rate, self.samples.front())
         {
-            let beside = before.since(*before_then);
-            let beside = if beside.calls == 0 { self.history } else { beside };
+            let beside = before.since(*before_then).or(self.history);
             if let Some(reason) = worse(new.since(*new_then), beside, allowed) {
                 return Ruling::RollBack(reason);
             }
         }
         self.samples.push_back((now, new, before));
         let over = rollout.trial().is_some_and(|time| now.duration_since(self.since) >= time);
-        if over || self.new.trial.promotion_asked() { Ruling::Promote } else { Ruling::GoOn }
+        if over { Ruling::Promote } else { Ruling::GoOn }
     }
 }
 
@@ -68,6 +69,7 @@ impl Follower {
     /// Puts `new` on trial beside `before`.
     pub(super) fn try_out(&mut self, path: &Path, new: &Arc<Module>, before: Arc<Module>) {
         new.trial.begin(new, before.clone());
+        before.serves(new.trial.is_divided());
         tracing::info!(
             module = new.name(),
             version = new.short_hash(),
@@ -97,10 +99,30 @@ impl Follower {
         }
     }
 
+    /// Ends a trial by command.
+    pub(super) fn end_trial(&mut self, command: End) {
+        let End { path, favour, answer } = command;
+        let ended = self.trials.remove(&path).map(|probation| {
+            let Probation { new, before, .. } = &probation;
+            let (serves, gone) = match favour {
+                Favour::New => (new.clone(), before.clone()),
+                Favour::Before => (before.clone(), new.clone()),
+            };
+            match favour {
+                Favour::New => self.promote(&probation),
+                Favour::Before => self.roll_back(path, &probation, "by command".into()),
+            }
+            TrialEnded { serves, gone }
+        });
+        // Who no longer waits needs no answer.
+        answer.send(ended).ok();
+    }
+
     fn promote(&self, probation: &Probation) {
         let Probation { new, before, .. } = probation;
         new.trial.promote();
         self.publish();
+        leave_state(before, new);
         before.retire(Some(new), self.host.config().retire);
         meters::tried(new.name(), "promoted");
         tracing::info!(module = new.name(), version = new.short_hash(), "the new version serves all clients");
@@ -126,6 +148,7 @@ impl Follower {
     /// The version before serves all clients again.
     pub(super) fn withdraw(&self, path: &Path, new: &Arc<Module>, before: &Arc<Module>) {
         new.trial.withdraw();
+        before.serves(true);
         self.state.serving.lock().insert(path.to_owned(), before.clone());
         self.publish();
         new.retire(Some(before), self.host.config().retire);

@@ -14,7 +14,6 @@ use notify::{ErrorKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use super::changes::{Changes, Map};
 use super::files::{Identity, Listing, identity};
 use super::links;
-use crate::meters;
 
 /// What is to be watched, by directory, and what a change there means.
 struct Plan {
@@ -68,12 +67,23 @@ pub(super) struct Watch {
 }
 
 /// What became of the wanted watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Synced {
     /// There are new ones: what happened in their directories before is not known.
     pub(super) added: bool,
     /// All wanted ones are there.
     pub(super) complete: bool,
+    /// Why not, when that is news.
+    pub(super) gap: Option<Gap>,
+}
+
+/// Why changes of some directories will not be reported.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Gap {
+    /// As it is counted: `limit` or `error`.
+    pub(super) kind: &'static str,
+    /// In words.
+    pub(super) words: String,
 }
 
 impl Watch {
@@ -110,7 +120,7 @@ impl Watch {
         }
         // Before the watches: their first events are already understood.
         self.changes.explain(Map { watched: wanted.keys().cloned().collect(), ..plan.map });
-        let mut synced = Synced { added: false, complete: true };
+        let mut synced = Synced { added: false, complete: true, gap: None };
         let mut reason = None;
         for (path, own) in wanted {
             if self.watched.contains_key(&path) {
@@ -138,11 +148,10 @@ impl Watch {
             Some((kind, reason)) => {
                 synced.complete = false;
                 if !std::mem::replace(&mut self.said, true) {
-                    meters::missed(kind);
-                    tracing::warn!(
-                        dir = %root.display(),
+                    let words = format!(
                         "not all directories of modules are watched, they are read every second instead: {reason}"
                     );
+                    synced.gap = Some(Gap { kind, words });
                 }
             }
         }

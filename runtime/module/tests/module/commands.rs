@@ -68,3 +68,28 @@ async fn the_terms_of_a_version_are_what_its_manifest_asked_for() {
     assert_eq!((granted.limits.cpu_ms, granted.instances.mode.as_str()), (7, "single"));
     assert!(module.memory().is_some_and(|bytes| bytes >= 64 << 10));
 }
+
+/// A look was answered with "gone": nothing served, and the file had only changed while it was read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_changes_while_it_is_read_is_not_gone() {
+    let bench = Bench::new();
+    let directory = open(&bench).await;
+    // Under a name that is not looked at, so that the look is the first to see it.
+    let (path, hidden) = (bench.dir().join("m.wasm"), bench.dir().join(".m.wasm"));
+    fs::write(&hidden, guest("pass")).unwrap();
+    let file = fs::File::options().write(true).open(&hidden).unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_millis(700);
+    let busy = std::thread::spawn(move || {
+        let mut time = std::time::SystemTime::UNIX_EPOCH;
+        while std::time::Instant::now() < until {
+            time += std::time::Duration::from_nanos(100);
+            file.set_modified(time).unwrap();
+        }
+    });
+    fs::rename(&hidden, &path).unwrap();
+    let looked = directory.commands().look(path).await;
+    let Ok(Outcome::Serves(module)) = looked else { panic!("{looked:?}") };
+    assert_eq!(module.name(), "m");
+    busy.join().unwrap();
+    directory.close().await;
+}

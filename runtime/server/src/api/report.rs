@@ -75,6 +75,47 @@ pub struct ModuleReport {
     pub bytes: u64,
     /// Live instances.
     pub instances: u64,
+    /// Whether it is called.
+    #[serde(default)]
+    pub circuit: CircuitReport,
+    /// The trial that it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialReport>,
+}
+
+/// The circuit breaker of a version.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CircuitReport {
+    /// `closed` (it is called), `open` (it is not) or `half-open` (one event finds out).
+    pub state: String,
+    /// How often it has opened.
+    pub opened: u64,
+    /// Events that went to the error policy without a call.
+    pub skipped: u64,
+}
+
+impl CircuitReport {
+    /// The state of a module that is called.
+    pub const CLOSED: &'static str = "closed";
+}
+
+impl Default for CircuitReport {
+    fn default() -> Self {
+        Self { state: Self::CLOSED.into(), opened: 0, skipped: 0 }
+    }
+}
+
+/// A new version on trial, beside the version before.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TrialReport {
+    /// Per cent of clients that the new version serves.
+    pub share: u8,
+    /// Hash of the version before, hex.
+    pub before: String,
+    /// Calls of the version before since it was loaded, with those that its circuit kept from it.
+    pub before_calls: u64,
+    /// How many of them failed.
+    pub before_errors: u64,
 }
 
 /// A hook that a module handles.

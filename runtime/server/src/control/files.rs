@@ -1,20 +1,17 @@
-//! Module files on their way into the modules directory, out of service and back.
+//! Module files: their names, how they are read, and how they go out of service and back.
 //!
-//! A file comes under a hidden name, is written to the disk and then renamed: the follower of the directory never
-//! sees a part of it. A module out of service is `NAME.wasm.disabled`, which is no module's name.
+//! A module out of service is `NAME.wasm.disabled`, which is no module's name.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Component, Path, PathBuf};
 
 /// Extension of a module's file.
 pub(crate) const MODULE: &str = "wasm";
 /// What is added to the name of a file that is out of service.
 const DISABLED: &str = "disabled";
-/// The largest manifest, in bytes.
-const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 /// How deep folders of modules are looked into.
-const MAX_DEPTH: usize = 8;
+pub(super) const MAX_DEPTH: usize = 8;
 
 /// Why a command is refused, in words for a person.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +38,7 @@ pub(crate) enum Refusal {
     },
 }
 
-fn failed(path: &Path) -> impl FnOnce(io::Error) -> Refusal {
+pub(super) fn failed(path: &Path) -> impl FnOnce(io::Error) -> Refusal {
     let path = path.to_owned();
     move |source| Refusal::Io { path, source }
 }
@@ -97,43 +94,6 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Refusal> 
     Ok(bytes)
 }
 
-/// Copies the module `from`, and the manifest beside it if there is one, to `to`: the manifest first. Gives the
-/// module's bytes.
-pub(crate) fn install(from: &Path, to: &Path, limit: u64) -> Result<Vec<u8>, Refusal> {
-    let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    };
-    if same(from, to) {
-        let shown = from.display();
-        return Err(Refusal::Wrong(format!(
-            "{shown} is in the modules directory already: reload it by its name"
-        )));
-    }
-    let wasm = read_bounded(from, limit)?;
-    let manifest = from.with_extension("toml");
-    match read_bounded(&manifest, MAX_MANIFEST_BYTES) {
-        Ok(text) => place(&text, &manifest, &to.with_extension("toml"))?,
-        Err(Refusal::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-        Err(refusal) => return Err(refusal),
-    }
-    place(&wasm, from, to)?;
-    Ok(wasm)
-}
-
-/// Writes `bytes` beside `to`, with the permissions of `like`, and renames.
-fn place(bytes: &[u8], like: &Path, to: &Path) -> Result<(), Refusal> {
-    let dir = to.parent().unwrap_or(Path::new("."));
-    let permissions = std::fs::metadata(like).map_err(failed(like))?.permissions();
-    let mut part =
-        tempfile::Builder::new().prefix(".load-").suffix(".part").tempfile_in(dir).map_err(failed(dir))?;
-    part.write_all(bytes).map_err(failed(part.path()))?;
-    part.as_file().set_permissions(permissions).map_err(failed(part.path()))?;
-    part.as_file().sync_all().map_err(failed(part.path()))?;
-    part.persist(to).map_err(|error| failed(to)(error.error))?;
-    sync(dir)
-}
-
 /// Renames a file within its folder, never over another one.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Refusal> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -154,7 +114,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Refusal> {
 }
 
 /// The names in a folder are on the disk, too.
-fn sync(dir: &Path) -> Result<(), Refusal> {
+pub(super) fn sync(dir: &Path) -> Result<(), Refusal> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed(dir))
 }
 
@@ -186,7 +146,6 @@ fn walk(dir: &Path, prefix: &str, depth: usize, names: &mut Vec<String>) {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn names_stay_in_the_directory() {
@@ -200,24 +159,6 @@ mod tests {
         for file in ["a.wat", ".wasm", ".a.wasm", "a"] {
             assert!(name_of(Path::new(file)).is_err(), "{file}");
         }
-    }
-
-    #[test]
-    fn a_module_comes_with_its_manifest_and_its_permissions() {
-        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (wasm, target) = (from.path().join("a.wasm"), to.path().join("a.wasm"));
-        std::fs::write(&wasm, "code").unwrap();
-        assert_eq!(install(&wasm, &target, 4).unwrap(), b"code");
-        assert!(install(&wasm, &target, 3).unwrap_err().to_string().contains("more than the 3 bytes"));
-        let manifest = from.path().join("a.toml");
-        std::fs::write(&manifest, "priority = 1").unwrap();
-        std::fs::set_permissions(&manifest, std::fs::Permissions::from_mode(0o600)).unwrap();
-        install(&wasm, &target, 4).unwrap();
-        let copied = target.with_extension("toml");
-        assert_eq!(std::fs::read(&copied).unwrap(), b"priority = 1");
-        assert_eq!(std::fs::metadata(&copied).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 2, "nothing is left beside them");
-        assert!(install(&target, &target, 4).unwrap_err().to_string().contains("already"));
     }
 
     #[test]

@@ -67,6 +67,17 @@ pub struct Unloaded {
     pub took_ms: u64,
 }
 
+/// A trial that is over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TrialEnded {
+    /// The module's name.
+    pub name: String,
+    /// Hash of the version that serves all clients, hex.
+    pub version: String,
+    /// Hash of the version that serves no longer.
+    pub gone: String,
+}
+
 /// Modules, and those that were taken out of service.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Listing {

@@ -8,7 +8,8 @@ use tidegate_module::{CommandError, Commands, Inspection, Module, Outcome, Terms
 use tokio::sync::Mutex;
 
 use super::files::{self, Refusal};
-use super::messages::{Inspected, Listing, LoadFile, Served, Unloaded};
+use super::install::install;
+use super::messages::{Inspected, Listing, LoadFile, Served, TrialEnded, Unloaded};
 use crate::config::Config;
 use crate::logging::module_lines::ModuleLines;
 use crate::status::Status;
@@ -35,6 +36,7 @@ impl From<CommandError> for Refusal {
         match error {
             CommandError::NoSuchModule { .. } => Self::Unknown(error.to_string()),
             CommandError::Refused(reason) => Self::Conflict(reason),
+            CommandError::NoTrial(_) => Self::Conflict(error.to_string()),
             CommandError::Stopped => Self::Unready("the server is stopping"),
         }
     }
@@ -89,14 +91,14 @@ impl Controls {
         let before = version(&commands, &to);
         let (from, target, limit) = (request.file, to.clone(), self.max_module_bytes);
         let wasm = blocking(move || {
-            let wasm = files::install(&from, &target, limit)?;
+            let installed = install(&from, &target, limit)?;
             // Replaced: it must not come back in the place of its successor.
             if let Err(source) = std::fs::remove_file(&aside)
                 && source.kind() != std::io::ErrorKind::NotFound
             {
                 return Err(Refusal::Io { path: aside, source });
             }
-            Ok(wasm)
+            Ok(installed.keep())
         })
         .await?;
         drop(moving);
@@ -175,6 +177,16 @@ impl Controls {
         let before = version(&commands, &commands.find(name)?);
         let module = commands.reload(name).await?;
         Ok(served(&module, before, began))
+    }
+
+    /// Ends a trial in favour of the new version.
+    pub(super) async fn promote(&self, name: &str) -> Result<TrialEnded, Refusal> {
+        Ok(trial_ended(name, &self.commands()?.promote(name).await?))
+    }
+
+    /// Ends a trial in favour of the version before.
+    pub(super) async fn roll_back(&self, name: &str) -> Result<TrialEnded, Refusal> {
+        Ok(trial_ended(name, &self.commands()?.roll_back(name).await?))
     }
 
     /// Everything about a module.
@@ -266,6 +278,14 @@ fn served(module: &Module, before: Option<String>, began: Instant) -> Served {
         took_ms: millis(began),
         compile_ms: u64::try_from(loading.compile.as_millis()).unwrap_or(u64::MAX),
         from_cache: loading.from_cache,
+    }
+}
+
+fn trial_ended(name: &str, ended: &tidegate_module::TrialEnded) -> TrialEnded {
+    TrialEnded {
+        name: name.to_owned(),
+        version: ended.serves.hash().to_owned(),
+        gone: ended.gone.hash().to_owned(),
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) fn router(controls: Arc<Controls>, stop: CancellationToken) -> Router
         .route("/v1/modules/enable", post(enable))
         .route("/v1/modules/unload", post(unload))
         .route("/v1/modules/reload", post(reload))
+        .route("/v1/modules/promote", post(promote))
+        .route("/v1/modules/rollback", post(roll_back))
         .route("/v1/modules/logs", post(logs))
         .fallback(async || mistake(StatusCode::NOT_FOUND, "no such command".into()))
         .method_not_allowed_fallback(async || {
@@ -83,6 +85,20 @@ async fn unload(State(s): State<Sources>, body: Posted) -> Response {
 async fn reload(State(s): State<Sources>, body: Posted) -> Response {
     match read::<Named>(body) {
         Ok(named) => answer(s.controls.reload(&named.name).await),
+        Err(refused) => *refused,
+    }
+}
+
+async fn promote(State(s): State<Sources>, body: Posted) -> Response {
+    match read::<Named>(body) {
+        Ok(named) => answer(s.controls.promote(&named.name).await),
+        Err(refused) => *refused,
+    }
+}
+
+async fn roll_back(State(s): State<Sources>, body: Posted) -> Response {
+    match read::<Named>(body) {
+        Ok(named) => answer(s.controls.roll_back(&named.name).await),
         Err(refused) => *refused,
     }
 }

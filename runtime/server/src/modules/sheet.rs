@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use tidegate_module::{HookTerms, Producer, Terms};
 
+use super::words;
 use crate::control::messages::Inspected;
 
 /// Width of the column of titles.
@@ -29,14 +30,20 @@ pub(super) fn render(module: &Inspected) -> String {
     line("hooks", &or(&file.hooks.join(", "), "none"));
     match &module.serving {
         Some(serving) => {
-            let version: String = serving.version.chars().take(12).collect();
             line(
                 "serving",
                 &format!(
-                    "version {version}: {} calls, {} errors, {} instances",
-                    serving.calls, serving.errors, serving.instances
+                    "version {}: {} calls, {} errors, {} instances",
+                    words::short(&serving.version),
+                    serving.calls,
+                    serving.errors,
+                    serving.instances
                 ),
             );
+            if let Some(trial) = words::trial(serving) {
+                line("on trial", &trial);
+            }
+            line("circuit", &words::circuit(&serving.circuit));
         }
         None if module.unloaded => line("serving", "no: it is unloaded"),
         None => {}
@@ -138,6 +145,7 @@ fn or(words: &str, nothing: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::api::report::{CircuitReport, ModuleReport, TrialReport};
     use tidegate_module::Inspection;
 
     #[test]
@@ -173,6 +181,34 @@ mod tests {
             assert!(text.contains(line), "{line:?} in\n{text}");
         }
         assert!(text.contains("refused       found no WebAssembly") && !text.contains("s3cret"), "{text}");
+        module.serving = Some(ModuleReport {
+            name: "m".into(),
+            version: "0123456789abcdef".into(),
+            priority: 5,
+            path: "x/m.wasm".into(),
+            hooks: Vec::new(),
+            calls: 12,
+            errors: 10,
+            mean_us: 1.0,
+            bytes: 8,
+            instances: 2,
+            circuit: CircuitReport { state: "open".into(), opened: 1, skipped: 30 },
+            trial: Some(TrialReport {
+                share: 100,
+                before: "fedcba9876543210".into(),
+                before_calls: 7,
+                before_errors: 0,
+            }),
+        });
+        let text = render(&module);
+        for line in [
+            "serving       version 0123456789ab: 12 calls, 10 errors, 2 instances\n",
+            "on trial      version 0123456789ab serves all clients (42 calls, 40 errors), version fedcba987654 would again (7 \
+             calls, 0 errors)\n",
+            "circuit       open, opened 1 times, 30 events skipped\n",
+        ] {
+            assert!(text.contains(line), "{line:?} in\n{text}");
+        }
         module.granted = None;
         assert!(render(&module).contains("connectors    all\n"));
     }

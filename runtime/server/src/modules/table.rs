@@ -1,12 +1,13 @@
 //! The list of modules as a table for people.
 
-use crate::api::report::{HookReport, ModuleReport};
+use super::words;
+use crate::api::report::{CircuitReport, HookReport, ModuleReport};
 use crate::control::messages::Listing;
 
 /// Titles of the columns.
 const TITLES: [&str; 7] = ["NAME", "VERSION", "CALLS", "ERRORS", "MEAN", "SIZE", "HOOKS"];
 
-/// The table, then the files that did not load and the modules out of service.
+/// The table, then versions on trial, modules that are not called, files that did not load and modules out of service.
 pub(super) fn render(listing: &Listing) -> String {
     let list = &listing.modules;
     let mut text = String::new();
@@ -32,6 +33,14 @@ pub(super) fn render(listing: &Listing) -> String {
             text.push('\n');
         }
     }
+    for module in &list.modules {
+        if let Some(trial) = words::trial(module) {
+            text.push_str(&format!("on trial: {}: {trial}\n", module.name));
+        }
+        if module.circuit.state != CircuitReport::CLOSED {
+            text.push_str(&format!("circuit: {}: {}\n", module.name, words::circuit(&module.circuit)));
+        }
+    }
     for failure in &list.failures {
         text.push_str(&format!("not loaded: {}: {}\n", failure.path, failure.error));
     }
@@ -44,7 +53,7 @@ pub(super) fn render(listing: &Listing) -> String {
 fn row(module: &ModuleReport) -> [String; 7] {
     [
         module.name.clone(),
-        module.version.chars().take(12).collect(),
+        words::short(&module.version),
         module.calls.to_string(),
         module.errors.to_string(),
         if module.calls == 0 { "-".into() } else { format!("{:.1} us", module.mean_us) },
@@ -64,7 +73,7 @@ fn hook(hook: &HookReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::report::{FailureReport, Modules};
+    use crate::api::report::{FailureReport, Modules, TrialReport};
 
     #[test]
     fn columns_are_aligned_and_failures_follow() {
@@ -79,9 +88,19 @@ mod tests {
             mean_us: 2.5,
             bytes: 1_025,
             instances: 1,
+            circuit: CircuitReport::default(),
+            trial: None,
         };
+        let trial = TrialReport {
+            share: 10,
+            before: "fedcba9876543210".into(),
+            before_calls: 1_000,
+            before_errors: 7,
+        };
+        let circuit = CircuitReport { state: "half-open".into(), opened: 2, skipped: 31 };
+        let tried = ModuleReport { trial: Some(trial), circuit, ..module("longer", 12_345) };
         let list = Modules {
-            modules: vec![module("a", 0), module("longer", 12_345)],
+            modules: vec![module("a", 0), tried],
             failures: vec![FailureReport {
                 path: "m/x.wasm".into(),
                 error: "no component".into(),
@@ -93,6 +112,9 @@ mod tests {
             "NAME    VERSION       CALLS  ERRORS    MEAN   SIZE  HOOKS\n\
              a       0123456789ab      0       0       -  2 KiB  message.publish(a/#)\n\
              longer  0123456789ab  12345       0  2.5 us  2 KiB  message.publish(a/#)\n\
+             on trial: longer: version 0123456789ab serves 10 % of clients (12376 calls, 31 errors), version fedcba987654 \
+             the others (1000 calls, 7 errors)\n\
+             circuit: longer: half-open, opened 2 times, 31 events skipped\n\
              not loaded: m/x.wasm: no component\n\
              unloaded: y\n"
         );

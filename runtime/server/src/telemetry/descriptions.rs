@@ -81,7 +81,10 @@ const GAUGES: &[(&str, &str)] = &[
     ("tidegate_broker_retained_messages", "Retained messages"),
     ("tidegate_broker_sessions", "Sessions, connected or not"),
     ("tidegate_build_info", "Always 1; the labels say which build runs as which node"),
-    ("tidegate_module_circuit_open", "1 while a module is not called because it keeps failing, else 0"),
+    (
+        "tidegate_module_circuit_open",
+        "Versions of a module that serve and are not called because they keep failing",
+    ),
     ("tidegate_module_mandatory_failed", "Mandatory modules whose newest version does not serve"),
     ("tidegate_store_inflight", "Operations in the batches that are being written"),
     ("tidegate_store_queued", "Operations that wait for a batch"),

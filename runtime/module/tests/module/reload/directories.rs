@@ -263,3 +263,38 @@ async fn more_directories_than_watches_are_read_every_second() {
         log.lines().iter().filter(|line| line.contains("not all directories of modules are watched")).count();
     assert_eq!(said, 1, "{:#?}", log.lines());
 }
+
+/// It was read on the runtime's own threads, and everything else there waited for the disk.
+#[tokio::test]
+async fn reading_directories_does_not_hold_up_the_runtime() {
+    let bench = Bench::with(|config: &mut HostConfig| {
+        config.max_watches = 1;
+        config.rescan = Duration::from_millis(50);
+    });
+    for n in 0..5_000 {
+        fs::create_dir(bench.dir().join(format!("{n}"))).unwrap();
+    }
+    let followed = Followed::open(bench).await;
+    let dir = followed.bench.dir();
+    let reading = tokio::task::spawn_blocking(move || {
+        let one = || {
+            let began = std::time::Instant::now();
+            assert!(tidegate_module::module_files(&dir).unwrap().is_empty());
+            began.elapsed()
+        };
+        one().min(one()).min(one())
+    });
+    let reading = reading.await.unwrap();
+    // Long enough for many readings.
+    let began = std::time::Instant::now();
+    let (mut stalls, mut last) = (0, began);
+    while began.elapsed() < reading * 20 + Duration::from_secs(1) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        stalls += usize::from(last.elapsed() > reading / 2);
+        last = std::time::Instant::now();
+    }
+    println!("a reading takes {reading:?}; the runtime stood still for half as long {stalls} times");
+    // Other processes may have taken the processor now and then.
+    assert!(stalls <= 3, "{stalls} in {:?}", began.elapsed());
+    followed.directory.close().await;
+}

@@ -153,6 +153,43 @@ async fn a_busy_instance_keeps_its_version_until_it_pauses() {
     assert_eq!(ask(&now[0], "t").await, "new 5");
 }
 
+/// The event in flight took the time of drain, which then failed, and the state was lost.
+#[tokio::test]
+async fn a_slow_event_in_flight_takes_no_time_from_drain() {
+    let bench = Bench::with(|config: &mut HostConfig| {
+        config.handover = Duration::from_secs(2);
+        config.rescan = Duration::from_millis(200);
+    });
+    // Two events at a time: whenever the old version is to pause, there are 800 ms and more before it.
+    bench.write("m", &guest("counter"), &format!("{SINGLE}name = \"old\"\ndrain = \"1400\""));
+    let mut followed = Followed::open(bench).await;
+    let old = followed.directory.modules()[0].clone();
+    let (stop, counted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let callers: Vec<_> = (0..2)
+        .map(|_| {
+            let (old, stop, counted) = (old.clone(), stop.clone(), counted.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    if said(old.call(&publish("sleep/800", b"")).await).starts_with("old ") {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    followed.save_new("");
+    let hash = blake3::hash(&variant(guest("counter"), 1)).to_hex();
+    let now = followed.until(|now| now[0].hash() == hash.as_str()).await;
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let count: u64 = ask(&now[0], "t").await.strip_prefix("new ").unwrap().parse().unwrap();
+    let before = counted.load(Ordering::Relaxed);
+    // After the swap each caller may have had one event of the new version, and this was one.
+    assert!(before > 0 && (before + 1..=before + 3).contains(&count), "{count} after {before}");
+}
+
 /// The state of an instance that fails in drain is gone whatever happens next: a new version may be the cure.
 #[tokio::test]
 async fn a_drain_that_fails_loses_the_state_and_not_the_new_version() {
@@ -183,4 +220,76 @@ async fn state_without_a_single_instance_is_warned_of() {
     let followed = Followed::with(&[("m", &guest("counter"))]).await;
     assert_eq!(followed.names(), ["m"]);
     assert!(log.lines().iter().any(|line| line.contains("called only with mode")), "{:#?}", log.lines());
+}
+
+/// The counter called `old` with a version on trial beside it that has no state.
+async fn tried_beside(config: &str, next: &[u8], rollout: &str) -> (Followed, Arc<Module>) {
+    let (mut followed, old) = counted(config).await;
+    followed.bench.write("m", next, &format!("[rollout]\n{rollout}"));
+    let hash = blake3::hash(next).to_hex();
+    followed.until(|now| now[0].trial().is_some() && now[0].hash() == hash.as_str()).await;
+    (followed, old)
+}
+
+fn losses(log: &crate::fakes::Log) -> usize {
+    log.lines().iter().filter(|line| line.contains("is lost")).count()
+}
+
+/// The version on trial, which has none, was asked for the state, and the version before went with it.
+#[tokio::test]
+async fn a_version_that_ends_a_trial_has_the_state_from_before_the_trial() {
+    let log = crate::fakes::Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    for canary in ["canary = 50", "rollback_error_rate = 0.5"] {
+        let (mut followed, old) = tried_beside("", &guest("pass"), canary).await;
+        assert_eq!(ask(&old, "t").await, "old 4", "it serves on");
+        followed.save_new("");
+        let hash = blake3::hash(&variant(guest("counter"), 1)).to_hex();
+        let now = followed.until(|now| now[0].hash() == hash.as_str()).await;
+        assert!(now[0].trial().is_none());
+        assert_eq!(ask(&now[0], "t").await, "new 5");
+        assert_eq!(ask(&old, "t").await, "new 6", "it sends its callers on");
+        followed.directory.close().await;
+    }
+    assert_eq!(losses(&log), 0, "{:#?}", log.lines());
+}
+
+#[tokio::test]
+async fn a_trial_that_is_followed_by_a_trial_leaves_the_state_where_it_is() {
+    let log = crate::fakes::Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let (mut followed, old) = tried_beside("", &guest("pass"), "canary = 50").await;
+    followed.bench.write("m", &guest("upper"), "[rollout]\ncanary = 50");
+    let hash = blake3::hash(&guest("upper")).to_hex();
+    followed.until(|now| now[0].hash() == hash.as_str()).await;
+    assert_eq!(ask(&old, "t").await, "old 4");
+    // The version before, saved again, is not handed its own state.
+    followed.bench.write("m", &guest("counter"), &format!("{SINGLE}name = \"old\"\n"));
+    followed.until(|now| Arc::ptr_eq(&now[0], &old)).await;
+    assert_eq!(ask(&old, "t").await, "old 5");
+    assert_eq!(losses(&log), 0, "{:#?}", log.lines());
+}
+
+#[tokio::test]
+async fn after_a_rollback_the_version_before_has_its_state() {
+    let rollout = "canary = 100\nrollback_error_rate = 0.1";
+    let (mut followed, old) = tried_beside("", &guest("probe"), rollout).await;
+    let bad = followed.directory.modules()[0].clone();
+    for _ in 0..40 {
+        bad.call(&publish("failed", b"")).await.unwrap_err();
+    }
+    followed.until(|now| Arc::ptr_eq(&now[0], &old)).await;
+    assert_eq!(ask(&old, "t").await, "old 4");
+}
+
+/// It was said when the trial began, and never when it ended otherwise.
+#[tokio::test]
+async fn a_promotion_that_loses_the_state_says_so_when_it_does() {
+    let log = crate::fakes::Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let (mut followed, _) = tried_beside("", &guest("pass"), "canary = 50").await;
+    assert_eq!(losses(&log), 0, "{:#?}", log.lines());
+    followed.directory.promote("m").await.unwrap();
+    followed.until(|now| now[0].trial().is_none()).await;
+    assert_eq!(losses(&log), 1, "{:#?}", log.lines());
 }

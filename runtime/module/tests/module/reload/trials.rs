@@ -1,8 +1,11 @@
 //! Trials of new versions: a share of clients, promotion, rollback.
 
+use tidegate_module::{CircuitState, CommandError};
+
 use super::*;
+use crate::fakes::Recorder;
 use crate::guests::{client, message, scope};
-use tidegate_event::{Event, Scope};
+use tidegate_event::{Access, Event, QoS, Requested, Scope};
 
 const CLIENTS: usize = 200;
 
@@ -61,12 +64,14 @@ async fn a_canary_serves_its_share_of_clients_always_the_same() {
     assert_eq!(next.trial().unwrap().before, old.hash());
     assert_eq!(served(&next).await, first);
     // By command.
-    assert!(!followed.directory.promote("other"));
-    assert!(followed.directory.promote("m"));
-    followed.until(|now| now[0].trial().is_none()).await;
+    let commands = followed.directory.commands();
+    assert!(matches!(commands.promote("other").await, Err(CommandError::NoSuchModule { .. })));
+    let ended = commands.promote("m").await.unwrap();
+    assert!(Arc::ptr_eq(&ended.serves, &next) && Arc::ptr_eq(&ended.gone, &old));
+    assert!(followed.serving().trial().is_none(), "when the answer comes");
     assert_eq!(followed.serving().hash(), hash.as_str());
     assert!(served(&followed.serving()).await.iter().all(|served| *served));
-    assert!(!followed.directory.promote("m"), "it is over");
+    assert!(matches!(commands.promote("m").await, Err(CommandError::NoTrial(_))), "it is over");
     assert_eq!(old.stats().instances, 0);
 }
 
@@ -128,6 +133,23 @@ async fn a_canary_that_fails_is_rolled_back_and_blocked_until_the_file_changes()
 }
 
 #[tokio::test]
+async fn a_trial_is_rolled_back_by_command() {
+    let (mut followed, old) = Followed::tried(&guest("upper"), "[rollout]\ncanary = 50").await;
+    let new = followed.serving();
+    let commands = followed.directory.commands();
+    let ended = commands.roll_back("m").await.unwrap();
+    assert!(Arc::ptr_eq(&ended.serves, &old) && Arc::ptr_eq(&ended.gone, &new));
+    assert!(Arc::ptr_eq(&followed.serving(), &old), "when the answer comes");
+    assert!(served(&new).await.iter().all(|served| !*served), "a table from before leads to the old one");
+    followed.until_failure("rolled back, until the file changes: by command").await;
+    assert!(matches!(commands.roll_back("m").await, Err(CommandError::NoTrial(_))));
+    // By command it is tried again.
+    commands.reload("m").await.unwrap();
+    followed.until(|now| now[0].trial().is_some()).await;
+    assert!(followed.directory.failures().is_empty());
+}
+
+#[tokio::test]
 async fn a_version_for_all_clients_is_on_probation() {
     let manifest = "[rollout]\nrollback_error_rate = 0.1";
     let (mut followed, old) = Followed::tried(&guest("probe"), manifest).await;
@@ -171,8 +193,108 @@ async fn versions_with_other_filters_stay_apart() {
         counts[usize::from(handled[1])] += 1;
     }
     assert!(counts.iter().all(|count| *count > 60), "{counts:?}");
-    assert!(followed.directory.promote("m"));
+    followed.directory.promote("m").await.unwrap();
     followed.until(|now| now[0].trial().is_none()).await;
     assert_eq!(followed.serving().priority(), 1);
     assert_eq!(followed.serving().hooks()[0].1.len(), 1);
+}
+
+/// It was asked about every subscription, whatever its filters: it gave leave, or refused it, where it had no say.
+#[tokio::test]
+async fn a_version_is_not_asked_about_subscriptions_that_its_filters_do_not_overlap() {
+    let hooks = |filter: &str| {
+        format!("hooks = {{ \"client.authorize\" = [\"{filter}\"], \"client.subscribe\" = [\"{filter}\"] }}")
+    };
+    let mut followed = Followed::with(&[]).await;
+    followed.bench.write("m", &guest("probe"), &hooks("allow/#"));
+    followed.until(|now| now.len() == 1 && now[0].hooks().len() == 2).await;
+    let next = format!("{}\n[rollout]\ncanary = 50", hooks("refuse/#"));
+    followed.bench.write("m", &variant(guest("probe"), 1), &next);
+    followed.until(|now| now[0].trial().is_some()).await;
+    let module = followed.serving();
+    let (mut allowed, mut refused) = (0, 0);
+    for id in 0..CLIENTS {
+        let (client, request) = (client(&format!("client-{id}")), |filter: &str| {
+            Arc::new(Requested::parse(filter.into(), QoS::AtLeastOnce).unwrap())
+        });
+        let subscribe = |filter| Event::ClientSubscribe { client: client.clone(), request: request(filter) };
+        let authorize = |filter| Event::ClientAuthorize {
+            client: client.clone(),
+            access: Access::Subscribe(request(filter)),
+        };
+        for events in [["allow/+", "refuse/151"].map(subscribe), ["allow/+", "refuse/151"].map(authorize)] {
+            let mut answers = Vec::new();
+            for event in events {
+                answers.push(module.call(&scope(event)).await.unwrap().verdict);
+            }
+            match answers.as_slice() {
+                [Verdict::Allow, Verdict::Pass] => allowed += 1,
+                [Verdict::Pass, Verdict::Reject(_)] => refused += 1,
+                other => panic!("one version a client: {other:?}"),
+            }
+        }
+    }
+    assert!(allowed > 120 && refused > 120, "{allowed} and {refused}");
+}
+
+/// One call that was still on the version before, and failed, was all that it was compared by: 100 %.
+#[tokio::test]
+async fn a_straggling_call_does_not_decide_a_probation() {
+    let mut followed = Followed::with(&[("m", &guest("probe"))]).await;
+    let old = followed.until(|now| now.len() == 1).await[0].clone();
+    for id in 0..40 {
+        old.call(&from(id, "count")).await.unwrap();
+    }
+    let next = variant(guest("probe"), 1);
+    followed.bench.write("m", &next, "[rollout]\nrollback_error_rate = 0.1");
+    followed.until(|now| now[0].trial().is_some()).await;
+    let bad = followed.serving();
+    old.call(&from(0, "failed")).await.unwrap_err();
+    for id in 0..40 {
+        bad.call(&from(id, "failed")).await.unwrap_err();
+    }
+    followed.until(|now| Arc::ptr_eq(&now[0], &old)).await;
+    let reason = followed.until_failure("calls failed (100.0 %)").await;
+    assert!(reason.contains("of the version before 0.0 %"), "{reason}");
+}
+
+/// Versions of a module set one gauge: a load, or a circuit that closed, hid that the other's was open.
+#[tokio::test]
+async fn the_circuit_gauge_counts_the_versions_that_serve() {
+    let recorder = Recorder::default();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let open = || recorder.gauge("tidegate_module_circuit_open{module=m}").round() as i64;
+    let mut followed = Followed::with(&[("m", &guest("probe"))]).await;
+    let old = followed.until(|now| now.len() == 1).await[0].clone();
+    assert_eq!(open(), 0);
+    for id in 0..10 {
+        old.call(&from(id, "panic/x")).await.unwrap_err();
+    }
+    assert_eq!((open(), old.stats().circuit), (1, CircuitState::Open));
+
+    followed.bench.write("m", &variant(guest("probe"), 1), "[rollout]\ncanary = 50");
+    followed.until(|now| now[0].trial().is_some()).await;
+    let new = followed.serving();
+    assert_eq!(open(), 1, "the version before still serves");
+    for id in 0..CLIENTS {
+        new.call(&from(id, "panic/x")).await.unwrap_err();
+    }
+    assert_eq!((open(), new.stats().circuit), (2, CircuitState::Open));
+    for _ in 0..1_000 {
+        if old.call(&from(0, "pass")).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((open(), old.stats().circuit), (1, CircuitState::Closed), "the new version's is open");
+
+    followed.directory.promote("m").await.unwrap();
+    followed.until(|now| now[0].trial().is_none()).await;
+    assert_eq!(open(), 1);
+    followed.bench.write("m", &guest("pass"), "[rollout]\nrollback_error_rate = 0.5");
+    followed.until(|now| now[0].trial().is_some()).await;
+    assert_eq!(open(), 0, "no client is left to the version before");
+    followed.bench.write("m", &variant(guest("probe"), 1), "[rollout]\ncanary = 50");
+    followed.until(|now| Arc::ptr_eq(&now[0], &new)).await;
+    assert_eq!(open(), 1, "it serves again");
 }

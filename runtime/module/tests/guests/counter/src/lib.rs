@@ -58,7 +58,7 @@ impl state::Guest for Counter {
             "panic" => panic!("drain was told to panic"),
             "big" => return vec![1; (16 << 20) + 1],
             "slow" => sleep(Duration::from_secs(60)),
-            _ => {}
+            millis => sleep(Duration::from_millis(millis.parse().unwrap_or(0))),
         }
         COUNT.get().to_string().into_bytes()
     }
