@@ -41,9 +41,14 @@ pub(crate) async fn keep_state(
     }
 }
 
+/// Whether `module` has a state that no other version was handed.
+pub(crate) fn has_state(module: &Module) -> bool {
+    module.pool.keeps_state() && module.successor.get().is_none()
+}
+
 /// Says that the state of `old` is lost with it, if it still has one: `new`, which was on trial, has none.
 pub(crate) fn leave_state(old: &Module, new: &Module) {
-    if old.pool.keeps_state() && old.successor.get().is_none() {
+    if has_state(old) {
         meters::state_lost(old.name());
         tracing::warn!(
             module = old.name(),

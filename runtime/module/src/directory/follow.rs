@@ -24,7 +24,7 @@ use super::scout::{self, Report, Scout};
 use super::trials::{LOOK, Probation};
 use super::{OnChange, Refusal, State};
 use crate::error::{HostError, LoadError};
-use crate::handover::keep_state;
+use crate::handover::{has_state, keep_state};
 use crate::host::{Found, Host, may_link};
 use crate::meters;
 use crate::module::Module;
@@ -376,6 +376,14 @@ impl Follower {
         {
             tracing::info!(module = module.name(), "the file is again the version before: the trial ends");
             self.withdraw(path, old, before);
+            return;
+        }
+        if let Some(old) = &old
+            && old.version == module.version
+            && has_state(old)
+        {
+            // It came during a trial that was rolled back before it was loaded: it was handed nothing.
+            tracing::info!(module = module.name(), "the file is again the version that serves");
             return;
         }
         let stable = before.clone().or_else(|| old.clone());
