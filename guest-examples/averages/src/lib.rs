@@ -36,9 +36,11 @@ fn add(batch: Vec<Published>) -> Vec<Result<Verdict>> {
 }
 
 fn publish(event: Event) -> std::result::Result<(), String> {
-    for (topic, mean) in SUMS.take().means() {
-        let message = Message::new(topic, mean.to_string()).with_retain(true);
+    while let Some((topic, mean)) = SUMS.with_borrow(Sums::first) {
+        let message = Message::new(means_topic(&topic), mean.to_string()).with_retain(true);
+        // What cannot be published now stays for the next tick.
         client_control::publish(event, &message).map_err(|error| error.to_string())?;
+        SUMS.with_borrow_mut(|sums| sums.of.remove(&topic));
     }
     Ok(())
 }
@@ -53,14 +55,17 @@ impl Sums {
         *count += 1;
     }
 
-    /// Topic and mean of each sum.
-    fn means(self) -> impl Iterator<Item = (String, Value)> {
-        self.of.into_iter().map(|(topic, (sum, count))| {
-            let place = topic.strip_prefix(READINGS).unwrap_or(&topic);
-            // Exact up to 2^53 readings.
-            (format!("{MEANS}{place}"), json!({"celsius": sum / count as f64, "count": count}))
-        })
+    /// The first topic, and the mean of its readings.
+    fn first(&self) -> Option<(String, Value)> {
+        let (topic, (sum, count)) = self.of.first_key_value()?;
+        // Exact up to 2^53 readings.
+        Some((topic.clone(), json!({"celsius": sum / *count as f64, "count": count})))
     }
+}
+
+/// Where the mean of `topic` is published.
+fn means_topic(topic: &str) -> String {
+    format!("{MEANS}{}", topic.strip_prefix(READINGS).unwrap_or(topic))
 }
 
 impl State for Sums {
@@ -91,12 +96,16 @@ mod tests {
         ] {
             sums.add(topic, payload.as_bytes());
         }
-        let means: Vec<_> = sums.means().map(|(topic, mean)| (topic, mean.to_string())).collect();
-        let expected = [
-            ("averages/a", r#"{"celsius":22.0,"count":2}"#),
-            ("averages/b/c", r#"{"celsius":-3.0,"count":1}"#),
-        ];
-        assert_eq!(means, expected.map(|(topic, mean)| (topic.to_owned(), mean.to_owned())));
+        for (topic, published, mean) in [
+            ("sensors/a", "averages/a", r#"{"celsius":22.0,"count":2}"#),
+            ("sensors/b/c", "averages/b/c", r#"{"celsius":-3.0,"count":1}"#),
+        ] {
+            let first = sums.first().map(|(topic, mean)| (topic, mean.to_string()));
+            assert_eq!(first, Some((topic.to_owned(), mean.to_owned())));
+            assert_eq!(means_topic(topic), published);
+            sums.of.remove(topic);
+        }
+        assert_eq!(sums.first(), None);
     }
 
     #[test]

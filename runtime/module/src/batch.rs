@@ -40,7 +40,10 @@ pub(crate) struct Batcher {
 
 #[derive(Default)]
 struct Queue {
+    /// In the order of their numbers.
     events: VecDeque<Waiting>,
+    /// The number of the next to wait.
+    next: u64,
     /// Calls that run.
     running: usize,
 }
@@ -48,6 +51,7 @@ struct Queue {
 /// An event that waits.
 pub(crate) struct Waiting {
     pub(crate) scope: Scope,
+    number: u64,
     tell: oneshot::Sender<Told>,
 }
 
@@ -65,8 +69,8 @@ pub(crate) enum Told {
 pub(crate) enum Place {
     /// Run a call, with what [`Turn::gather`] gives besides.
     Lead(Turn),
-    /// Wait.
-    Wait(oneshot::Receiver<Told>),
+    /// Wait, under this number.
+    Wait(u64, oneshot::Receiver<Told>),
 }
 
 /// The right to run one call. When it is dropped, the next in line gets it.
@@ -96,9 +100,12 @@ impl Batcher {
     /// A call with so many events took this long.
     pub(crate) fn took(&self, events: usize, time: Duration) {
         let each = nanos(time) / (events as u64).max(1);
-        let before = self.pace.load(Ordering::Relaxed);
+        let next = match self.pace.load(Ordering::Relaxed) {
+            0 => each.max(1),
+            before => (before / 4).saturating_mul(3).saturating_add(each / 4).max(1),
+        };
         // Two calls that end at once may lose one of their figures.
-        self.pace.store((before / 4).saturating_mul(3).saturating_add(each / 4), Ordering::Relaxed);
+        self.pace.store(next, Ordering::Relaxed);
     }
 
     /// A call with several events failed as a whole: the next ones are small, and grow again as calls succeed.
@@ -106,21 +113,41 @@ impl Batcher {
         self.pace.store(self.aim, Ordering::Relaxed);
     }
 
+    /// Nothing is known of a version before its first call.
     fn most_events(&self) -> usize {
-        let fits = self.aim / self.pace.load(Ordering::Relaxed).max(1);
+        let fits = self.aim.checked_div(self.pace.load(Ordering::Relaxed)).unwrap_or(1);
         usize::try_from(fits).unwrap_or(usize::MAX).clamp(1, MOST_EVENTS)
     }
 
     /// A place for the event of `scope`: at the head of a call, or in the line.
     pub(crate) fn enter(self: &Arc<Self>, scope: &Scope) -> Place {
-        let mut queue = self.queue.lock();
-        if queue.running < self.calls {
-            queue.running += 1;
-            return Place::Lead(Turn { batcher: Some(self.clone()) });
+        if let Some(turn) = self.lead(&mut self.queue.lock()) {
+            return Place::Lead(turn);
         }
-        let (tell, told) = oneshot::channel();
-        queue.events.push_back(Waiting { scope: scope.clone(), tell });
-        Place::Wait(told)
+        let ((tell, told), scope) = (oneshot::channel(), scope.clone());
+        let mut queue = self.queue.lock();
+        if let Some(turn) = self.lead(&mut queue) {
+            return Place::Lead(turn);
+        }
+        let number = queue.next;
+        queue.next += 1;
+        queue.events.push_back(Waiting { scope, number, tell });
+        Place::Wait(number, told)
+    }
+
+    fn lead(self: &Arc<Self>, queue: &mut Queue) -> Option<Turn> {
+        if queue.running >= self.calls {
+            return None;
+        }
+        queue.running += 1;
+        Some(Turn { batcher: Some(self.clone()) })
+    }
+
+    /// Takes who waits under `number` out of the line; false when his event is being handled, or he has been told.
+    pub(crate) fn leave(&self, number: u64) -> bool {
+        let mut queue = self.queue.lock();
+        let place = queue.events.binary_search_by_key(&number, |waiting| waiting.number);
+        place.is_ok_and(|place| queue.events.remove(place).is_some())
     }
 }
 
@@ -137,7 +164,8 @@ impl Turn {
             }
             count += 1;
         }
-        queue.events.drain(..count).collect()
+        // Whoever is gone needs no call.
+        queue.events.drain(..count).filter(|waiting| !waiting.tell.is_closed()).collect()
     }
 }
 
@@ -162,7 +190,11 @@ fn nanos(time: Duration) -> u64 {
 }
 
 fn size(scope: &Scope) -> usize {
-    scope.event.message().map_or(0, |message| message.payload.len())
+    scope.event.message().map_or(0, |message| {
+        let pairs = message.properties.iter().flat_map(|properties| &properties.user);
+        let properties: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
+        message.payload.len() + message.topic.as_str().len() + properties
+    })
 }
 
 #[cfg(test)]
@@ -192,23 +224,30 @@ mod tests {
         Scope::new(event, Arc::new(Node::default()))
     }
 
+    /// A queue whose events are known to be short.
+    fn quick() -> Arc<Batcher> {
+        let batcher = Batcher::new(Duration::from_millis(50), MOST_CALLS);
+        batcher.took(1, Duration::from_micros(5));
+        batcher
+    }
+
     fn lead(batcher: &Arc<Batcher>, payload: usize) -> Turn {
         match batcher.enter(&scope(payload)) {
             Place::Lead(turn) => turn,
-            Place::Wait(_) => panic!("nobody else leads"),
+            Place::Wait(..) => panic!("nobody else leads"),
         }
     }
 
     fn wait(batcher: &Arc<Batcher>, payload: usize) -> oneshot::Receiver<Told> {
         match batcher.enter(&scope(payload)) {
-            Place::Wait(told) => told,
+            Place::Wait(_, told) => told,
             Place::Lead(_) => panic!("there are leaders enough"),
         }
     }
 
     #[test]
     fn what_waits_goes_into_the_next_batch_and_its_first_leads() {
-        let batcher = Batcher::new(Duration::from_millis(50), MOST_CALLS);
+        let batcher = quick();
         let (one, _two) = (lead(&batcher, 1), lead(&batcher, 1));
         let (mut first, mut second) = (wait(&batcher, 1), wait(&batcher, 1));
         drop(one);
@@ -223,7 +262,7 @@ mod tests {
 
     #[test]
     fn batches_are_bounded_in_events_and_bytes() {
-        let batcher = Batcher::new(Duration::from_millis(50), MOST_CALLS);
+        let batcher = quick();
         let (turn, _other) = (lead(&batcher, 1), lead(&batcher, 1));
         let _large = wait(&batcher, MOST_BYTES);
         let _rest: Vec<_> = (0..MOST_EVENTS + 5).map(|_| wait(&batcher, 8)).collect();
@@ -235,7 +274,7 @@ mod tests {
 
     #[test]
     fn who_is_gone_neither_leads_nor_stops_the_line() {
-        let batcher = Batcher::new(Duration::from_millis(50), MOST_CALLS);
+        let batcher = quick();
         let (one, two) = (lead(&batcher, 1), lead(&batcher, 1));
         drop(wait(&batcher, 1));
         let mut last = wait(&batcher, 1);
@@ -247,7 +286,7 @@ mod tests {
 
     #[test]
     fn batches_are_no_larger_than_what_one_event_may_take() {
-        let batcher = Batcher::new(Duration::from_millis(50), MOST_CALLS);
+        let batcher = quick();
         let (turn, _other) = (lead(&batcher, 1), lead(&batcher, 1));
         let _waiting: Vec<_> = (0..100).map(|_| wait(&batcher, 1)).collect();
         for _ in 0..50 {
@@ -261,5 +300,34 @@ mod tests {
             batcher.took(1, Duration::from_micros(5));
         }
         assert_eq!(batcher.most_events(), MOST_EVENTS);
+    }
+
+    #[test]
+    fn the_first_figures_count_in_full() {
+        let batcher = Batcher::new(Duration::from_millis(50), MOST_CALLS);
+        assert_eq!(batcher.most_events(), 1, "nothing is known");
+        batcher.took(1, Duration::from_millis(5));
+        assert_eq!(batcher.most_events(), 10);
+    }
+
+    #[test]
+    fn who_waits_can_leave_until_his_event_is_handled() {
+        let batcher = quick();
+        let (turn, _other) = (lead(&batcher, 1), lead(&batcher, 1));
+        let Place::Wait(one, _one) = batcher.enter(&scope(1)) else { panic!("wait") };
+        let Place::Wait(two, _two) = batcher.enter(&scope(1)) else { panic!("wait") };
+        assert!(batcher.leave(one) && !batcher.leave(one));
+        let gathered = turn.gather(&scope(1));
+        assert_eq!(gathered.len(), 1);
+        assert!(!batcher.leave(two), "it is being handled");
+    }
+
+    #[test]
+    fn the_event_of_who_is_gone_is_not_handled() {
+        let batcher = quick();
+        let (turn, _other) = (lead(&batcher, 1), lead(&batcher, 1));
+        drop(wait(&batcher, 1));
+        let _here = wait(&batcher, 1);
+        assert_eq!(turn.gather(&scope(1)).len(), 1);
     }
 }

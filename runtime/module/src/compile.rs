@@ -82,7 +82,7 @@ impl Compiler {
         &self,
         engines: &Engines,
         limits: &CompilerLimits,
-        wasm: &[u8],
+        wasm: Vec<u8>,
         cache: &Cache,
         output: &Path,
         progress: &Progress,
@@ -90,7 +90,7 @@ impl Compiler {
         match self {
             Self::InProcess => {
                 progress.enter(Stage::Compiling);
-                let (engines, wasm, output) = (engines.clone(), wasm.to_vec(), output.to_owned());
+                let (engines, output) = (engines.clone(), output.to_owned());
                 tokio::task::spawn_blocking(move || {
                     write(&output, &artefact::compile(&engines, &wasm, |_| ())?)
                 })
@@ -100,12 +100,14 @@ impl Compiler {
             Self::Child { program } => {
                 // A copy, so that the child compiles the very bytes that were hashed.
                 let input = cache.temporary();
-                let written = write(&input, wasm);
+                let place = input.clone();
+                let written = tokio::task::spawn_blocking(move || write(&place, &wasm)).await;
                 let result = match written {
-                    Ok(()) => run(program, limits, &input, output, progress).await,
-                    Err(error) => Err(error),
+                    Ok(Ok(())) => run(program, limits, &input, output, progress).await,
+                    Ok(Err(error)) => Err(error),
+                    Err(error) => Err(LoadError::Unfinished(format!("failed: {error}"))),
                 };
-                drop(std::fs::remove_file(&input));
+                drop(tokio::fs::remove_file(&input).await);
                 result
             }
         }

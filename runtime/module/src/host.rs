@@ -299,9 +299,9 @@ impl Host {
             None => Manifest::default(),
         };
         self.check_ceilings(&files, &manifest)?;
+        let config = granted_config(&files.manifest_name, path, tenant, &manifest).await?;
         let at = grants::Place { manifest: &files.manifest_name, dir: path.parent(), tenant };
         let granted = grants::connectors(&at, &manifest, &self.services.storage.connectors(tenant))?;
-        let config = grants::config(&at, &manifest)?;
         let http = grants::http(&at, &manifest)?;
 
         let progress = self.loads.begin(&files.name, files.bytes);
@@ -373,6 +373,7 @@ impl Host {
             successor: OnceLock::new(),
             tick,
             ticks: AtomicBool::new(false),
+            idles: AtomicBool::new(false),
             tick_line: Seldom::default(),
             retired: CancellationToken::new(),
         })))
@@ -466,14 +467,21 @@ impl Host {
         let wasm = self.wasm(source, content).await?;
         let started = Instant::now();
         let output = self.cache.temporary();
-        let made = self.compile(&wasm, &output, progress).await.and_then(|()| self.cache.put(&key, &output));
+        let made = match self.compile(wasm, &output, progress).await {
+            Ok(()) => {
+                let (cache, made) = (self.cache.clone(), output.clone());
+                let put = tokio::task::spawn_blocking(move || cache.put(&key, &made));
+                put.await.map_err(|_| LoadError::Panicked)?
+            }
+            Err(error) => Err(error),
+        };
         if made.is_err() {
             // A compiler that was stopped may have left a part of its work.
-            drop(std::fs::remove_file(&output));
+            drop(tokio::fs::remove_file(&output).await);
         }
         made?;
         let took = started.elapsed();
-        drop((wasm, turn));
+        drop(turn);
         match self.cached(key).await {
             Some(compiled) => Ok((compiled?, Some(took))),
             None => Err(LoadError::Unfinished("made an artefact that this engine does not load".into())),
@@ -481,7 +489,7 @@ impl Host {
     }
 
     /// Compiles, and tells from time to time that it does.
-    async fn compile(&self, wasm: &[u8], output: &Path, progress: &Progress) -> Result<(), LoadError> {
+    async fn compile(&self, wasm: Vec<u8>, output: &Path, progress: &Progress) -> Result<(), LoadError> {
         let HostConfig { compiler, compiler_limits: limits, .. } = &self.config;
         let compile = pin!(compiler.compile(&self.engines, limits, wasm, &self.cache, output, progress));
         let mut compile = compile;
@@ -494,6 +502,8 @@ impl Host {
     }
 
     async fn cached(&self, key: Key) -> Option<Result<Compiled, LoadError>> {
+        // An artefact is read whole: not those of a thousand modules at once.
+        let _turn = self.reading.acquire().await;
         let (cache, engines) = (self.cache.clone(), self.engines.clone());
         tokio::task::spawn_blocking(move || cache.get(&engines, &key)).await.ok().flatten()
     }
@@ -572,6 +582,21 @@ fn read(root: &Path, path: &Path, limit: u64) -> Result<Files, LoadError> {
         name,
         manifest,
     })
+}
+
+/// The values of `[config]`, some of which are in files.
+async fn granted_config(
+    manifest_name: &str,
+    path: &Path,
+    tenant: &Tenant,
+    manifest: &Manifest,
+) -> Result<Vec<(String, String)>, LoadError> {
+    let (name, path) = (manifest_name.to_owned(), path.to_owned());
+    let (tenant, manifest) = (tenant.clone(), manifest.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        grants::config(&grants::Place { manifest: &name, dir: path.parent(), tenant: &tenant }, &manifest)
+    });
+    read.await.map_err(|_| LoadError::Panicked)?
 }
 
 /// How often to tick: what the manifest says, or the default for a component that exports it.

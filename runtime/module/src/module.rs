@@ -101,6 +101,8 @@ pub struct Module {
     pub(crate) tick: Option<Duration>,
     /// Whether the ticks have begun.
     pub(crate) ticks: AtomicBool,
+    /// Whether no events go to it, because another version is watched that may have to be rolled back.
+    pub(crate) idles: AtomicBool,
     pub(crate) tick_line: Seldom,
     /// Cancelled when the version serves no longer.
     pub(crate) retired: CancellationToken,
@@ -356,7 +358,7 @@ impl Module {
             let Some(pause) = self.failing.next_attempt(hook, error, attempts, started) else { break };
             self.pool.shared().meters.retries.increment(1);
             tokio::time::sleep(pause).await;
-            outcome = self.pool.call(scope, Instant::now()).await;
+            outcome = self.pool.call_alone(scope, Instant::now()).await;
             attempts += 1;
         }
         (outcome, attempts)
@@ -373,12 +375,14 @@ impl Module {
                 return Err(Failed { error: CallError::CircuitOpen(left), attempts: 0 });
             }
         };
-        let outcome = self.pool.call(scope, started).await;
+        let outcome = self.pool.call_alone(scope, started).await;
         if let Err(error @ CallError::Replaced) = outcome {
             return Err(Failed { error, attempts: 0 });
         }
         self.count(started.elapsed());
         match (probe, &outcome) {
+            // It says nothing of the module: the next event is a probe, too.
+            (_, Err(error)) if error.is_before_the_guest() => {}
             (Some(probe), outcome) => self.probed(probe, outcome),
             (None, Err(error)) => self.attempt_failed(error),
             (None, Ok(_)) => {}
@@ -427,8 +431,9 @@ impl Module {
         self.pool.shared().meters.circuit_open.show(|| !self.failing.circuit.is_closed());
     }
 
-    /// Whether events go to it: its circuit concerns nobody otherwise.
+    /// Whether events go to it: its circuit concerns nobody otherwise, and it does not tick.
     pub(crate) fn serves(&self, serves: bool) {
+        self.idles.store(!serves, Ordering::Relaxed);
         self.pool.shared().meters.circuit_open.serves(serves);
     }
 

@@ -117,6 +117,21 @@ impl Pool {
             // On the heap, so that calls with one event do not carry its state.
             return Box::pin(self.gathered(batcher, scope, started)).await;
         }
+        pin!(self.call_one(scope, started)).await
+    }
+
+    /// As [`Self::call`], never together with other events: for those that failed before.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(crate) async fn call_alone(&self, scope: &Scope, started: Instant) -> Result<Answer, CallError> {
+        match &self.batcher {
+            Some(batcher) if scope.event.hook() == Hook::MessagePublish => self.alone(batcher, scope).await,
+            _ => self.call_one(scope, started).await,
+        }
+    }
+
+    async fn call_one(&self, scope: &Scope, started: Instant) -> Result<Answer, CallError> {
         let (mut lease, started) = self.lease(started).await?;
         let instance = lease.instance()?;
         let outcome = pin!(instance.call(scope, started)).await;

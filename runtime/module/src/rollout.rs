@@ -16,7 +16,7 @@ use crate::module::Module;
 /// All clients.
 const ALL: u8 = 100;
 /// Calls before a version is judged: a rate of fewer says nothing.
-const MIN_CALLS: u64 = 20;
+pub(crate) const MIN_CALLS: u64 = 20;
 /// How long a version that serves all clients is watched when the manifest names no time.
 const PROBATION: Duration = Duration::from_secs(30);
 
@@ -213,9 +213,14 @@ impl Tally {
     }
 
     /// What the version before is compared by: what it did beside the new one, unless that is so little that one
-    /// straggling call would decide; then what it had done when the trial began, `history`.
+    /// straggling call would decide; then with what it had done when the trial began, `history`. A version of which
+    /// nearly nothing is known counts as one that does not fail.
     pub(crate) fn or(self, history: Self) -> Self {
-        if self.calls < MIN_CALLS { history } else { self }
+        if self.calls >= MIN_CALLS {
+            return self;
+        }
+        let all = Self { calls: self.calls + history.calls, errors: self.errors + history.errors };
+        if all.calls >= MIN_CALLS { all } else { Self::default() }
     }
 
     fn rate(self) -> f64 {
@@ -279,6 +284,14 @@ mod tests {
         assert_eq!(tally(20, 5).or(history), tally(20, 5));
         assert!(worse(tally(40, 40), tally(1, 1).or(history), 0.05).is_some());
         assert_eq!(worse(tally(40, 0), tally(1, 0).or(tally(100, 90)), 0.05), None);
+    }
+
+    #[test]
+    fn a_version_of_few_calls_is_no_measure() {
+        let tally = |calls, errors| Tally { calls, errors };
+        assert_eq!(tally(20, 1).or(tally(100, 0)), tally(20, 1));
+        assert_eq!(tally(1, 1).or(tally(100, 0)), tally(101, 1));
+        assert_eq!(tally(0, 0).or(tally(1, 1)), Tally::default(), "one call in its life, which failed");
     }
 
     #[test]

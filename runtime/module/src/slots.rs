@@ -88,7 +88,7 @@ impl Slots {
         loop {
             // Its place is given back when it is dropped, to whoever has waited longest. Others may have become idle
             // since the last look.
-            drop(self.longest_idle());
+            self.longest_idle().into_iter().for_each(end);
             let look = until.min(Instant::now() + LOOK_EVERY);
             match tokio::time::timeout_at(look, self.free.clone().acquire_owned()).await {
                 Ok(Ok(slot)) => return Ok(slot),
@@ -107,7 +107,7 @@ impl Slots {
         }
         let _waits = Waits::among(&self.waiting);
         if let Some(idle) = self.longest_idle() {
-            drop(idle);
+            end(idle);
         } else {
             tokio::time::sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;
         }

@@ -81,6 +81,9 @@ pub(crate) fn is_named(connector: &str, name: &str) -> bool {
     connector == name || connector.split_once(':').is_some_and(|(_, pool)| pool == name)
 }
 
+/// How many events an idle instance keeps room for.
+const MANY_CALLS: usize = 8;
+
 /// What an instance is called for.
 pub(crate) struct Call {
     /// The number the guest knows it by.
@@ -199,6 +202,9 @@ impl State {
     /// The call ends; its numbers are of no use any more.
     pub(crate) fn end(&mut self) {
         self.calls.clear();
+        if self.calls.capacity() > MANY_CALLS {
+            self.calls.shrink_to(MANY_CALLS);
+        }
         self.hook = None;
     }
 

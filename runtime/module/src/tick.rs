@@ -26,6 +26,8 @@ impl Module {
             times.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
+                    // A tick that took long must not begin another one after the end.
+                    biased;
                     () = retired.cancelled() => return,
                     _ = times.tick() => {}
                 }
@@ -35,7 +37,18 @@ impl Module {
         });
     }
 
+    /// Ends the ticks, now or after the one that goes on.
+    pub(crate) fn end_ticks(&self) {
+        self.retired.cancel();
+        if let Some(before) = self.trial.before() {
+            before.retired.cancel();
+        }
+    }
+
     async fn tick_once(&self) {
+        if self.idles.load(Ordering::Relaxed) {
+            return;
+        }
         let meters = &self.pool.shared().meters;
         if !self.failing.circuit.is_closed() {
             meters.ticked("skipped");

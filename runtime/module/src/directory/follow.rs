@@ -3,7 +3,7 @@
 //! Loads of different files run side by side (compiling is one at a time, in the host); loads of one file
 //! follow each other, so the last save wins.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -121,6 +121,8 @@ impl Follower {
             return Err(HostError::Mandatory { path, reason: refusal.reason });
         }
         self.publish();
+        // What a tick publishes is an event like others: the handlers come first.
+        self.state.modules().iter().for_each(Module::begin_ticks);
         Ok(())
     }
 
@@ -244,7 +246,9 @@ impl Follower {
         self.note_closed(&found);
         let unknown = |path: &Path| found.unread.iter().any(|(dir, _)| path.starts_with(dir));
         let is_gone = |path: &&PathBuf| !found.modules.contains_key(*path) && !unknown(path);
-        let gone: Vec<_> = self.stamps.keys().filter(is_gone).cloned().collect();
+        // A file that changed while it was read has no stamp, and may serve.
+        let serving: Vec<_> = self.state.serving.lock().keys().cloned().collect();
+        let gone: BTreeSet<_> = self.stamps.keys().chain(&serving).filter(is_gone).cloned().collect();
         for path in gone {
             self.load(path, Stamp::default(), cause);
         }
@@ -395,9 +399,9 @@ impl Follower {
             _ => false,
         };
         self.state.serving.lock().insert(path.to_owned(), module.clone());
-        module.begin_ticks();
         if cause != Cause::Start {
             self.publish();
+            module.begin_ticks();
         }
         let patience = self.host.config().retire;
         match (old, before) {

@@ -183,5 +183,6 @@ impl Directory {
         self.stop.cancel();
         // It ends at once; a panic in it has been reported by tokio.
         drop(self.task.await);
+        self.state.modules().iter().for_each(|module| module.end_ticks());
     }
 }

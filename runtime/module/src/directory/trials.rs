@@ -12,7 +12,7 @@ use super::names::shown;
 use crate::handover::leave_state;
 use crate::meters;
 use crate::module::Module;
-use crate::rollout::{Tally, worse};
+use crate::rollout::{MIN_CALLS, Tally, worse};
 
 /// How often versions on trial are looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
@@ -47,7 +47,10 @@ impl Probation {
 
     fn rule(&mut self, now: Instant) -> Ruling {
         let (new, before) = (self.new.tally(), self.before.tally());
-        while self.samples.get(1).is_some_and(|(at, ..)| now.duration_since(*at) >= WINDOW) {
+        // Long enough, and with calls enough: a new version with little traffic is judged by more than a minute of it.
+        while self.samples.get(1).is_some_and(|(at, new_then, _)| {
+            now.duration_since(*at) >= WINDOW && new.since(*new_then).calls >= MIN_CALLS
+        }) {
             self.samples.pop_front();
         }
         let rollout = &self.new.rollout;

@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::time::Instant;
 
+use smallvec::SmallVec;
 use tidegate_event::Scope;
 
 use super::{Instance, failure};
@@ -43,10 +44,11 @@ impl Instance {
         let Some(hook) = &self.functions.publish_batch else {
             return Err(CallError::NotHandled("message.publish"));
         };
-        let messages: Vec<_> = batch.iter().filter_map(|scope| scope.event.message()).collect();
-        let user: Vec<_> = messages.iter().map(|message| translate::user_properties(message)).collect();
-        let mut texts: Vec<_> = messages.iter().map(|_| Texts::new()).collect();
-        let published: Vec<_> = (first..)
+        let messages: SmallVec<[_; 1]> = batch.iter().filter_map(|scope| scope.event.message()).collect();
+        let user: SmallVec<[_; 1]> =
+            messages.iter().map(|message| translate::user_properties(message)).collect();
+        let mut texts: SmallVec<[_; 1]> = messages.iter().map(|_| Texts::new()).collect();
+        let published: SmallVec<[_; 1]> = (first..)
             .zip(&messages)
             .zip(&user)
             .zip(&mut texts)

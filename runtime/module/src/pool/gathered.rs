@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
 use tidegate_event::Scope;
 
 use super::Pool;
@@ -11,29 +12,38 @@ use crate::batch::{Batcher, Outcome, Place, Told, Turn};
 use crate::error::CallError;
 
 impl Pool {
-    /// Handles the event of `scope`, together with others if there are any.
+    /// Handles the event of `scope`, together with others if there are any. It waits for its turn no longer than an event
+    /// may take.
     ///
     /// # Errors
     /// [`CallError`] of this event: when a call with several events fails as a whole, each is handled again alone.
     pub(super) async fn gathered(&self, batcher: &Arc<Batcher>, scope: &Scope, started: Instant) -> Outcome {
         match batcher.enter(scope) {
             Place::Lead(turn) => self.lead(turn, batcher, scope, started).await,
-            Place::Wait(told) => match told.await {
-                Ok(Told::Outcome(outcome)) => outcome,
-                Ok(Told::Lead(turn)) => self.lead(turn, batcher, scope, Instant::now()).await,
-                // Whoever ran the call may be gone without a word, too.
-                Ok(Told::Alone) | Err(_) => self.alone(batcher, scope).await,
-            },
+            Place::Wait(number, mut told) => {
+                let timeout = self.blueprint.shared.limits.timeout;
+                let told = match tokio::time::timeout(timeout, &mut told).await {
+                    Ok(told) => told,
+                    Err(_) if batcher.leave(number) => return Err(CallError::Busy(timeout)),
+                    // It is being handled, and that has a bound of its own.
+                    Err(_) => told.await,
+                };
+                match told {
+                    Ok(Told::Outcome(outcome)) => outcome,
+                    Ok(Told::Lead(turn)) => self.lead(turn, batcher, scope, Instant::now()).await,
+                    // Whoever ran the call may be gone without a word, too.
+                    Ok(Told::Alone) | Err(_) => self.alone(batcher, scope).await,
+                }
+            }
         }
     }
 
     /// Runs a call for the event of `scope` and those that wait.
     async fn lead(&self, turn: Turn, batcher: &Batcher, scope: &Scope, started: Instant) -> Outcome {
-        let leased = self.lease(started).await;
-        let (mut lease, started) = leased?;
+        let (mut lease, started) = self.lease(started).await?;
         // Not before there is an instance: others have come meanwhile.
         let others = turn.gather(scope);
-        let events: Vec<&Scope> =
+        let events: SmallVec<[&Scope; 1]> =
             std::iter::once(scope).chain(others.iter().map(|other| &other.scope)).collect();
         let count = events.len();
         let outcome = pin!(lease.instance()?.call_batch(&events, started)).await;
@@ -42,6 +52,7 @@ impl Pool {
         } else {
             drop(lease);
         }
+        drop(events);
         self.shared().meters.batch_events.record(count as f64);
         match outcome {
             Ok(outcomes) => {
@@ -68,7 +79,7 @@ impl Pool {
     }
 
     /// Runs a call for the event of `scope` alone.
-    async fn alone(&self, batcher: &Batcher, scope: &Scope) -> Outcome {
+    pub(super) async fn alone(&self, batcher: &Batcher, scope: &Scope) -> Outcome {
         let (mut lease, started) = self.lease(Instant::now()).await?;
         let outcome = lease.instance()?.call_batch(&[scope], started).await;
         if matches!(outcome, Ok(_) | Err(CallError::Answer(_) | CallError::NotHandled(_))) {

@@ -1,7 +1,7 @@
 //! Several events in one call: how they are gathered, what each gets, and what a bad one does to the others.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate_event::{Event, Message, Scope, Tenant};
 use tidegate_module::{CallError, Module};
@@ -30,9 +30,11 @@ async fn module(bench: &Bench, manifest: &str) -> Arc<Module> {
 }
 
 /// Calls `module` with events on `topics` that are there when the call before them ends.
-async fn together(module: &Arc<Module>, topics: &[&str]) -> Vec<(Scope, Called)> {
+async fn together(bench: &Bench, module: &Arc<Module>, topics: &[&str]) -> Vec<(Scope, Called)> {
     let first = call(module, &publish_from("first", "sleep/200"));
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    while bench.control.published.lock().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let mut called = Vec::new();
     for (number, topic) in topics.iter().enumerate() {
         let scope = publish_from(&format!("c{number}"), topic);
@@ -48,7 +50,7 @@ async fn what_comes_during_a_call_goes_into_the_next() {
     let bench = Bench::new();
     let module = module(&bench, SERIAL).await;
     let mut answers = Vec::new();
-    for (_, called) in together(&module, &["a", "b", "c", "d"]).await {
+    for (_, called) in together(&bench, &module, &["a", "b", "c", "d"]).await {
         answers.push(said(called.await.unwrap()));
     }
     assert_eq!(answers, ["0/4 c0 true", "1/4 c1 true", "2/4 c2 true", "3/4 c3 true"]);
@@ -71,7 +73,8 @@ async fn an_event_that_finds_nobody_is_a_batch_of_one() {
 async fn an_error_in_a_batch_is_of_its_event_alone() {
     let bench = Bench::new();
     let module = module(&bench, SERIAL).await;
-    let mut called = together(&module, &["a", "fail/why", "wrong", "d"]).await.into_iter().map(|(_, c)| c);
+    let mut called =
+        together(&bench, &module, &["a", "fail/why", "wrong", "d"]).await.into_iter().map(|(_, c)| c);
     let mut next = async || called.next().unwrap().await.unwrap();
     assert_eq!(said(next().await), "0/4 c0 true");
     let error = next().await.unwrap_err();
@@ -85,7 +88,7 @@ async fn an_error_in_a_batch_is_of_its_event_alone() {
 async fn a_batch_that_traps_is_handled_again_one_by_one() {
     let bench = Bench::new();
     let module = module(&bench, SERIAL).await;
-    let called = together(&module, &["a", "panic", "c"]).await;
+    let called = together(&bench, &module, &["a", "panic", "c"]).await;
     let mut answers = Vec::new();
     for (_, called) in called {
         answers.push(called.await.unwrap());
@@ -100,20 +103,45 @@ async fn a_batch_that_traps_is_handled_again_one_by_one() {
 #[tokio::test]
 async fn a_loop_in_a_batch_costs_the_others_two_budgets_and_not_one_for_each() {
     let bench = Bench::new();
-    let manifest = "[instances]\nmode = \"single\"\n[limits]\ncpu = \"300ms\"\n";
+    let manifest = "[instances]\nmode = \"single\"\n[limits]\ncpu = \"1s\"\n";
+    let alone = module(&bench, manifest).await;
+    let started = Instant::now();
+    let error = alone.call(&publish_from("c", "loop")).await.unwrap_err();
+    assert!(error.to_string().contains("cpu"), "{error}");
+    let budget = started.elapsed();
+
     let module = module(&bench, manifest).await;
-    let mut topics = vec!["loop"];
-    topics.extend(["a"; 5]);
-    let started = std::time::Instant::now();
-    let mut called = together(&module, &topics).await.into_iter().map(|(_, called)| called);
+    let started = Instant::now();
+    let mut called =
+        together(&bench, &module, &["loop", "a", "a", "a", "a"]).await.into_iter().map(|(_, called)| called);
     let looped = called.next().unwrap();
     for called in called {
         assert!(said(called.await.unwrap()).starts_with("0/"));
     }
     let error = looped.await.unwrap().unwrap_err();
     assert!(error.to_string().contains("cpu"), "{error}");
-    // 200 ms before it, 600 in the batch, 300 alone; six would be 1,800.
-    assert!(started.elapsed() < Duration::from_millis(2_000), "{:?}", started.elapsed());
+    // Two in the batch and one alone, besides the 200 ms before it; one for each would be five and more.
+    assert!(started.elapsed() < budget * 9 / 2, "{:?} of {budget:?}", started.elapsed());
+}
+
+/// The line was served at the pace of two calls, whatever the manifest's timeout said.
+#[tokio::test]
+async fn an_event_waits_in_line_no_longer_than_its_timeout() {
+    let bench = Bench::new();
+    let manifest = "[instances]\nmode = \"single\"\n[limits]\ntimeout = \"300ms\"\n";
+    let module = module(&bench, manifest).await;
+    let called: Vec<_> =
+        (0..6).map(|n| call(&module, &publish_from(&format!("c{n}"), "sleep/250"))).collect();
+    let started = Instant::now();
+    let mut busy = 0;
+    for called in called {
+        match called.await.unwrap() {
+            Ok(_) => {}
+            Err(CallError::Busy(limit)) if limit == Duration::from_millis(300) => busy += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(busy >= 3, "{busy} of 6 were told, in {:?}", started.elapsed());
 }
 
 #[tokio::test]
@@ -132,7 +160,7 @@ async fn what_an_event_stores_joins_its_own_acknowledgement() {
     use futures_util::FutureExt as _;
     let bench = Bench::new();
     let module = module(&bench, SERIAL).await;
-    let called = together(&module, &["a", "store", "c"]).await;
+    let called = together(&bench, &module, &["a", "store", "c"]).await;
     let mut scopes = Vec::new();
     for (scope, called) in called {
         called.await.unwrap().unwrap();
@@ -151,7 +179,7 @@ async fn the_events_of_a_batch_have_their_limits_together() {
     let module = module(&bench, manifest).await;
     let error = module.call(&publish_from("c", "ops/3")).await.unwrap_err();
     assert!(error.to_string().contains("QuotaExceeded"), "{error}");
-    for (_, called) in together(&module, &["ops/3", "a"]).await {
+    for (_, called) in together(&bench, &module, &["ops/3", "a"]).await {
         called.await.unwrap().unwrap();
     }
 }
@@ -161,19 +189,17 @@ async fn a_batch_is_bounded_by_what_its_events_take() {
     let bench = Bench::new();
     let manifest = "[instances]\nmode = \"single\"\n[limits]\ncpu = \"100ms\"\n";
     let module = module(&bench, manifest).await;
-    // 30 ms each, again and again: three of them fit into the time of one event.
-    let mut largest = 0;
+    // 30 ms each: three of them fit into the time of one event.
     let called: Vec<_> =
         (0..24).map(|n| call(&module, &publish_from(&format!("c{n}"), "sleep/30"))).collect();
+    let mut lengths = Vec::new();
     for called in called {
         let text = said(called.await.unwrap());
         let (place, length) = text.split_once(' ').unwrap().0.split_once('/').unwrap();
         let (place, length): (usize, usize) = (place.parse().unwrap(), length.parse().unwrap());
         assert!(place < length);
-        largest = largest.max(length);
+        lengths.push(length);
     }
-    // The first ones are gathered before anything is known of them.
-    assert!(largest <= 23, "{largest}");
-    let text = said(module.call(&publish_from("late", "a")).await);
-    assert_eq!(text, "0/1 late true");
+    assert_eq!(lengths[0], 1, "nothing is known of a new version");
+    assert!(lengths.iter().all(|length| *length <= 3) && lengths.contains(&2), "{lengths:?}");
 }

@@ -93,7 +93,10 @@ async fn a_tick_that_fails_is_followed_by_the_next_and_by_events() {
         let bench = Bench::new();
         let manifest = format!("tick = \"20ms\"\nconfig = {{ tick = \"{what}\" }}");
         let directory = follow(&bench, &manifest).await;
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        let published = until(&bench, |published| published.len() >= 3).await;
+        // Who panics is another instance every time.
+        let counts = if what == "fail" { ["1", "2", "3"] } else { ["1", "1", "1"] };
+        assert_eq!(payloads(&published[..3]), counts);
         let module = directory.modules()[0].clone();
         let answer = module.call(&publish("a", b"")).await.unwrap();
         assert!(matches!(answer.verdict, tidegate_event::Verdict::Replace(_)), "{answer:?}");
@@ -142,4 +145,38 @@ async fn a_raw_module_ticks_when_its_manifest_says_so() {
     assert_eq!(directory.failures().len(), 0, "{:?}", directory.failures());
     let published = until(&bench, |published| published.len() >= 2).await;
     assert_eq!(published[0].topic.as_str(), "raw/tick");
+}
+
+/// Both could end the wait, and chance decided.
+#[tokio::test]
+async fn a_tick_that_took_long_begins_no_other_after_the_end() {
+    for _ in 0..8 {
+        let bench = Bench::new();
+        let directory = follow(&bench, "tick = \"10ms\"\nconfig = { tick = \"sleep\" }").await;
+        until(&bench, |published| !published.is_empty()).await;
+        directory.close().await;
+        let told = bench.control.published.lock().len();
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        assert_eq!(bench.control.published.lock().len(), told);
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_is_kept_for_a_rollback_does_not_tick() {
+    let bench = Bench::new();
+    let manifest = |name: &str| {
+        format!(
+            "tick = \"20ms\"\nconfig = {{ name = \"{name}\" }}\n[rollout]\nrollback_error_rate = 0.5\npromote_after = 0\n"
+        )
+    };
+    let directory = follow(&bench, &manifest("one")).await;
+    until(&bench, |published| !published.is_empty()).await;
+    bench.write("m", &guest("gather"), &manifest("two"));
+    let of = |name: &'static str| move |message: &&Message| message.topic.as_str() == name;
+    until(&bench, |published| published.iter().filter(of("tick/two")).count() >= 2).await;
+    assert!(directory.modules()[0].trial().is_some());
+    let count = || bench.control.published.lock().iter().filter(of("tick/one")).count();
+    let before = count();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(count(), before);
 }

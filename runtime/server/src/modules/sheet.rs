@@ -103,7 +103,7 @@ fn rows(terms: &Terms) -> Vec<(&'static str, String)> {
         ("priority", terms.priority.to_string()),
         ("mandatory", if terms.mandatory { "yes" } else { "no" }.into()),
         ("ack", terms.ack.clone()),
-        ("tick", terms.tick_ms.map_or_else(|| "none, or every second if exported".into(), time)),
+        ("tick", terms.tick_ms.map_or_else(|| "default".into(), time)),
         ("config keys", or(&terms.config.join(" "), "none")),
         ("instances", format!("{}, at most {}, {} idle", instances.mode, instances.max, instances.idle)),
         ("cpu", time(limits.cpu_ms)),

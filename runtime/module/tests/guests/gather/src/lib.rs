@@ -80,7 +80,11 @@ impl message_publish_batch::Guest for Gather {
 fn one(place: usize, length: usize, published: Published) -> Result<Verdict, HookError> {
     let Published { event, client, message } = published;
     match message.topic.split_once('/').unwrap_or((&message.topic, "")) {
-        ("sleep", millis) => sleep(Duration::from_millis(millis.parse().unwrap_or(0))),
+        ("sleep", millis) => {
+            say(event, "started", client.as_ref().map_or("", |client| &client.id))
+                .map_err(HookError::Failed)?;
+            sleep(Duration::from_millis(millis.parse().unwrap_or(0)));
+        }
         ("panic", _) => panic!("told to panic"),
         ("loop", _) => loop {
             std::hint::black_box(());
@@ -112,25 +116,41 @@ impl tick::Guest for Gather {
     fn on_tick(event: u64) -> Result<(), String> {
         TICKS.set(TICKS.get() + 1);
         let mut said = TICKS.get().to_string();
+        let topic = format!("tick/{}", config("name"));
         match config("tick").as_str() {
-            "fail" => return Err("told to fail".into()),
-            "panic" => panic!("told to panic"),
+            "fail" => {
+                say(event, &topic, &said)?;
+                return Err("told to fail".into());
+            }
+            "panic" => {
+                say(event, &topic, &said)?;
+                panic!("told to panic");
+            }
+            "sleep" => {
+                say(event, &topic, &said)?;
+                sleep(Duration::from_millis(100));
+                return Ok(());
+            }
             "store" => {
                 said = format!("{:?}", actions::run(event, "fake:pool", "on_message_publish", None));
             }
             "client" => said = format!("{:?} {}", context::client(event), context::tenant(event)),
             _ => {}
         }
-        let message = Message {
-            id: String::new(),
-            topic: format!("tick/{}", config("name")),
-            payload: said.into_bytes(),
-            qos: Qos::AtMostOnce,
-            retain: false,
-            dup: false,
-            timestamp_ms: 0,
-            user_properties: Vec::new(),
-        };
-        client_control::publish(event, &message).map_err(|error| format!("{error:?}"))
+        say(event, &topic, &said)
     }
+}
+
+fn say(event: u64, topic: &str, text: &str) -> Result<(), String> {
+    let message = Message {
+        id: String::new(),
+        topic: topic.to_owned(),
+        payload: text.as_bytes().to_vec(),
+        qos: Qos::AtMostOnce,
+        retain: false,
+        dup: false,
+        timestamp_ms: 0,
+        user_properties: Vec::new(),
+    };
+    client_control::publish(event, &message).map_err(|error| format!("{error:?}"))
 }
