@@ -45,14 +45,29 @@ pub(crate) fn wasm_target(target: &str) -> Result<()> {
 pub(crate) fn for_tests() -> Result<PathBuf> {
     let mut missing: Vec<&str> =
         PROGRAMS.iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| *package).collect();
-    if !works(Command::new("python3").args(["-c", "import venv, ensurepip"])) {
-        missing.extend(["python3", "python3-venv"]);
-    }
+    missing.extend(missing_for_environments());
     missing.dedup();
     if !missing.is_empty() {
         install(&missing)?;
     }
     python()
+}
+
+/// Installs what Python makes environments with.
+///
+/// # Errors
+/// It is missing and cannot be installed; the text is the command that installs it.
+pub(crate) fn for_environments() -> Result<()> {
+    match missing_for_environments() {
+        [] => Ok(()),
+        missing => install(missing),
+    }
+}
+
+/// The Debian packages of Python and its `venv` when one of them is missing: `venv` is a package of its own there.
+fn missing_for_environments() -> &'static [&'static str] {
+    let is_there = works(Command::new("python3").args(["-c", "import venv, ensurepip"]));
+    if is_there { &[] } else { &["python3", "python3-venv"] }
 }
 
 /// Installs the peer of the benches that is no crate. Without it the benches run, and say that it is missing.

@@ -8,7 +8,9 @@
 //! | --- | --- |
 //! | `.NAME.wasm.next`, `.NAME.toml.next` | what is to come; the module's is named last: while it is there, both are whole |
 //! | `.NAME.wasm.before`, `.NAME.toml.before` | what was there, until the load holds |
+//! | `.load-*.part` | what is being written, before it is named `.next` |
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
@@ -20,12 +22,13 @@ use super::files::{MAX_DEPTH, Refusal, failed, read_bounded, sync};
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 const NEXT: &str = ".next";
 const BEFORE: &str = ".before";
+const PART: (&str, &str) = (".load-", ".part");
 
 /// A module and its manifest in their new places. Dropped without [`Installed::keep`], those before them are put back.
 #[derive(Debug)]
 pub(crate) struct Installed {
-    /// The module's bytes.
-    pub(crate) wasm: Vec<u8>,
+    /// Of the module's bytes.
+    hash: blake3::Hash,
     /// What was replaced, in the order of the renames.
     replaced: Vec<Replaced>,
 }
@@ -72,7 +75,9 @@ pub(crate) fn install(from: &Path, to: &Path, limit: u64) -> Result<Installed, R
     }
     places.push(to.to_owned());
     stage(&wasm, from, to)?;
-    let mut installed = Installed { wasm, replaced: Vec::new() };
+    let mut installed = Installed { hash: blake3::hash(&wasm), replaced: Vec::new() };
+    // They are many, and on the disk.
+    drop(wasm);
     for path in places {
         let before = put_by(&path)?;
         installed.replaced.push(Replaced { path, before, is_done: false });
@@ -88,13 +93,13 @@ pub(crate) fn install(from: &Path, to: &Path, limit: u64) -> Result<Installed, R
 }
 
 impl Installed {
-    /// The load holds: what was there before goes. Gives the module's bytes.
-    pub(crate) fn keep(mut self) -> Vec<u8> {
+    /// The load holds: what was there before goes. Gives the hash of the module's bytes.
+    pub(crate) fn keep(mut self) -> blake3::Hash {
         for before in self.replaced.drain(..).filter_map(|replaced| replaced.before) {
             // The next start removes it otherwise.
             fs::remove_file(before).ok();
         }
-        std::mem::take(&mut self.wasm)
+        self.hash
     }
 }
 
@@ -131,7 +136,7 @@ fn stage(bytes: &[u8], like: &Path, to: &Path) -> Result<(), Refusal> {
     let dir = to.parent().unwrap_or(Path::new("."));
     let permissions = fs::metadata(like).map_err(failed(like))?.permissions();
     let mut part =
-        tempfile::Builder::new().prefix(".load-").suffix(".part").tempfile_in(dir).map_err(failed(dir))?;
+        tempfile::Builder::new().prefix(PART.0).suffix(PART.1).tempfile_in(dir).map_err(failed(dir))?;
     part.write_all(bytes).map_err(failed(part.path()))?;
     part.as_file().set_permissions(permissions).map_err(failed(part.path()))?;
     part.as_file().sync_all().map_err(failed(part.path()))?;
@@ -166,53 +171,87 @@ fn hidden(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Finishes loads into `dir` that a process did not live to finish. Before the modules there are loaded.
+/// Finishes loads into `dir` that a process did not live to finish. Before the modules there are loaded: nothing else
+/// writes there yet.
 pub(crate) fn recover(dir: &Path) {
-    if let Err(error) = walk(dir, 0) {
-        tracing::warn!("a load of a module that was interrupted cannot be finished: {error}");
-    }
+    walk(dir, 0);
 }
 
-fn walk(dir: &Path, depth: usize) -> Result<(), Refusal> {
-    let mut unfinished = Vec::new();
+/// One load that cannot be finished keeps no other from it.
+fn walk(dir: &Path, depth: usize) {
+    // By module: a load has several hidden files.
+    let mut unfinished = BTreeSet::new();
     // A directory that cannot be read is told of by who loads its modules.
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
         match (name.strip_prefix('.'), entry.file_type()) {
+            (Some(_), _) if name.starts_with(PART.0) && name.ends_with(PART.1) => {
+                if let Err(error) = fs::remove_file(entry.path()) {
+                    let path = entry.path();
+                    tracing::warn!(path = %path.display(), %error, "what a load has left cannot be removed");
+                }
+            }
             (Some(name), _) => {
                 let name = name.strip_suffix(NEXT).or_else(|| name.strip_suffix(BEFORE));
                 let stem = name.and_then(|name| name.strip_suffix(".wasm").or(name.strip_suffix(".toml")));
                 unfinished.extend(stem.map(|stem| dir.join(format!("{stem}.wasm"))));
             }
-            (None, Ok(kind)) if kind.is_dir() && depth < MAX_DEPTH => walk(&entry.path(), depth + 1)?,
+            (None, Ok(kind)) if kind.is_dir() && depth < MAX_DEPTH => walk(&entry.path(), depth + 1),
             _ => {}
         }
     }
     for wasm in unfinished {
-        finish(&wasm)?;
-        for path in [&wasm, &wasm.with_extension("toml")] {
-            fs::remove_file(hidden(path, BEFORE)).ok();
+        if let Err(error) = finish(&wasm) {
+            tracing::warn!("a load of a module that was interrupted cannot be finished: {error}");
         }
     }
-    Ok(())
 }
 
-/// Makes the renames that are left of a load to `wasm`, if both its files were whole.
+/// Makes the renames that are left of a load to `wasm`, if both its files were whole. Nothing is left of it then.
+///
+/// # Errors
+/// The module cannot be placed: the manifest is as it was before the load, which is left for the next start.
 fn finish(wasm: &Path) -> Result<(), Refusal> {
     let manifest = wasm.with_extension("toml");
     let (next, next_manifest) = (hidden(wasm, NEXT), hidden(&manifest, NEXT));
     if next.exists() {
-        if next_manifest.exists() {
+        let is_placed_here = next_manifest.exists();
+        if is_placed_here {
+            // There already: of this load, and the only one left if putting it back was interrupted.
+            if fs::symlink_metadata(hidden(&manifest, BEFORE)).is_err() {
+                put_by(&manifest)?;
+            }
             fs::rename(&next_manifest, &manifest).map_err(failed(&manifest))?;
         }
-        fs::rename(&next, wasm).map_err(failed(wasm))?;
+        if let Err(error) = fs::rename(&next, wasm) {
+            if let Err(error) = put_back(&manifest, is_placed_here) {
+                tracing::error!(path = %manifest.display(), %error, "the manifest before it cannot be put back");
+            }
+            return Err(failed(wasm)(error));
+        }
         tracing::warn!(path = %wasm.display(), "a load that was interrupted is finished");
-        return sync(wasm.parent().unwrap_or(Path::new(".")));
+        sync(wasm.parent().unwrap_or(Path::new(".")))?;
+    } else if let Err(error) = fs::remove_file(&next_manifest)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(failed(&next_manifest)(error));
     }
-    match fs::remove_file(&next_manifest) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&next_manifest)(error)),
-        _ => Ok(()),
+    for path in [wasm, manifest.as_path()] {
+        // The next start removes it otherwise.
+        fs::remove_file(hidden(path, BEFORE)).ok();
     }
+    Ok(())
+}
+
+/// The manifest that a load has put in place is to come again, and the one before it, if any, is back. With none before
+/// it stays unless `is_placed_here`: a load without a manifest leaves the same files.
+fn put_back(manifest: &Path, is_placed_here: bool) -> io::Result<()> {
+    let before = hidden(manifest, BEFORE);
+    let has_before = fs::symlink_metadata(&before).is_ok();
+    if has_before || is_placed_here {
+        fs::rename(manifest, hidden(manifest, NEXT))?;
+    }
+    if has_before { fs::rename(before, manifest) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -265,7 +304,7 @@ mod tests {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (wasm, target) = (from.path().join("a.wasm"), to.path().join("a.wasm"));
         fs::write(&wasm, "code").unwrap();
-        assert_eq!(install(&wasm, &target, 4).unwrap().keep(), b"code");
+        assert_eq!(install(&wasm, &target, 4).unwrap().keep(), blake3::hash(b"code"));
         assert!(install(&wasm, &target, 3).unwrap_err().to_string().contains("more than the 3 bytes"));
         let manifest = from.path().join("a.toml");
         fs::write(&manifest, "priority = 1").unwrap();
@@ -337,5 +376,64 @@ mod tests {
         assert_eq!(bench.read("sub/b.wasm"), "new");
         fs::remove_dir_all(bench.to.path().join("sub")).unwrap();
         bench.assert_holds("new");
+    }
+
+    #[test]
+    fn what_a_process_was_writing_is_removed_by_the_next_start() {
+        let bench = Bench::new();
+        fs::create_dir(bench.to.path().join("sub")).unwrap();
+        for name in [".load-Ab1.part", "sub/.load-Ab2.part"] {
+            fs::write(bench.to.path().join(name), "ne").unwrap();
+        }
+        recover(bench.to.path());
+        fs::remove_dir(bench.to.path().join("sub")).unwrap();
+        bench.assert_holds("old");
+    }
+
+    /// The first error ended the recovery, with the new manifest beside the old module.
+    #[test]
+    fn a_load_that_cannot_be_finished_leaves_the_old_manifest_and_the_other_loads() {
+        // With no manifest before; before the copy was made, before the renames, and between them.
+        let left: [&[(&str, &str)]; 4] = [
+            &[(".a.toml.next", "new")],
+            &[("a.toml", "old"), (".a.toml.next", "new")],
+            &[("a.toml", "old"), (".a.toml.next", "new"), (".a.toml.before", "old")],
+            &[("a.toml", "new"), (".a.toml.before", "old")],
+        ];
+        for files in left {
+            let bench = Bench::new();
+            let write = |name: &str, text: &str| fs::write(bench.to.path().join(name), text).unwrap();
+            fs::remove_file(bench.to.path().join("a.toml")).unwrap();
+            files.iter().for_each(|(name, text)| write(name, text));
+            let before = files.iter().any(|(_, text)| *text == "old").then_some("old");
+            write(".a.wasm.next", "new");
+            // In its way.
+            fs::remove_file(bench.to.path().join("a.wasm")).unwrap();
+            fs::create_dir(bench.to.path().join("a.wasm")).unwrap();
+            // Whichever order they are found in, some come after it.
+            fs::create_dir(bench.to.path().join("sub")).unwrap();
+            let others = ["0", "b", "sub/c"];
+            others.iter().for_each(|name| {
+                let (dir, name) = name.split_at(name.rfind('/').map_or(0, |at| at + 1));
+                write(&format!("{dir}.{name}.wasm.next"), "other");
+            });
+            // The second time as the first.
+            for _ in 0..2 {
+                recover(bench.to.path());
+                let manifest = fs::read_to_string(bench.to.path().join("a.toml")).ok();
+                assert_eq!(manifest.as_deref(), before, "{files:?}");
+                assert_eq!(bench.read(".a.toml.next"), "new", "{files:?}");
+            }
+            for name in others {
+                assert_eq!(bench.read(&format!("{name}.wasm")), "other", "{files:?}");
+                fs::remove_file(bench.to.path().join(format!("{name}.wasm"))).unwrap();
+            }
+            // Nothing is in its way any more.
+            for dir in ["sub", "a.wasm"] {
+                fs::remove_dir(bench.to.path().join(dir)).unwrap();
+            }
+            recover(bench.to.path());
+            bench.assert_holds("new");
+        }
     }
 }

@@ -81,16 +81,16 @@ impl Controls {
             None => files::path_of(&self.dir, &name)?,
         };
         let aside = files::disabled(&to);
-        if !request.replace && (known.is_some() || to.exists() || aside.exists()) {
-            let state =
-                if aside.exists() && !to.exists() { "unloaded: load it by its name, or" } else { "there:" };
+        let (is_there, is_aside) = (exists(&to).await, exists(&aside).await);
+        if !request.replace && (known.is_some() || is_there || is_aside) {
+            let state = if is_aside && !is_there { "unloaded: load it by its name, or" } else { "there:" };
             return Err(Refusal::Conflict(format!(
                 "a module {name:?} is {state} say --replace to put this file in its place"
             )));
         }
         let before = version(&commands, &to);
         let (from, target, limit) = (request.file, to.clone(), self.max_module_bytes);
-        let wasm = blocking(move || {
+        let hash = blocking(move || {
             let installed = install(&from, &target, limit)?;
             // Replaced: it must not come back in the place of its successor.
             if let Err(source) = std::fs::remove_file(&aside)
@@ -103,8 +103,7 @@ impl Controls {
         .await?;
         drop(moving);
         let module = self.serves(&commands, to).await?;
-        let hash = blake3::hash(&wasm).to_hex();
-        if module.hash() != hash.as_str() {
+        if module.hash() != hash.to_hex().as_str() {
             return Err(Refusal::Conflict(format!(
                 "another file was saved in its place meanwhile: version {} serves",
                 module.short_hash()
@@ -193,11 +192,16 @@ impl Controls {
     pub(super) async fn inspect(&self, name: &str) -> Result<Inspected, Refusal> {
         let commands = self.commands()?;
         let known = commands.find(name);
-        let aside = files::path_of(&self.dir, name).map(|path| files::disabled(&path));
-        let (path, file, unloaded) = match (known, aside) {
+        let (path, file, unloaded) = match (known, files::path_of(&self.dir, name)) {
             (Ok(path), _) => (path.clone(), path, false),
-            (Err(_), Ok(aside)) if aside.exists() => (files::path_of(&self.dir, name)?, aside, true),
-            (Err(error), _) => return Err(error.into()),
+            (Err(error), Ok(path)) => {
+                let aside = files::disabled(&path);
+                if !exists(&aside).await {
+                    return Err(error.into());
+                }
+                (path, aside, true)
+            }
+            (Err(error), Err(_)) => return Err(error.into()),
         };
         let (wasm, read, limit) = (path.clone(), file.clone(), self.max_module_bytes);
         let (found, requested) = blocking(move || look_at(&read, &wasm, limit)).await?;
@@ -291,6 +295,11 @@ fn trial_ended(name: &str, ended: &tidegate_module::TrialEnded) -> TrialEnded {
 
 fn millis(began: Instant) -> u64 {
     u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether there is such a file, as far as can be told.
+async fn exists(path: &Path) -> bool {
+    tokio::fs::try_exists(path).await.unwrap_or(false)
 }
 
 /// Runs `work` on the file system where it may block.

