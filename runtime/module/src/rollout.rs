@@ -279,8 +279,8 @@ mod tests {
         let tally = |calls, errors| Tally { calls, errors };
         let history = tally(1_000, 10);
         assert_eq!(tally(0, 0).or(history), history);
-        assert_eq!(tally(1, 1).or(history), history);
-        assert_eq!(tally(19, 19).or(history), history);
+        assert_eq!(tally(1, 1).or(history), tally(1_001, 11));
+        assert_eq!(tally(19, 19).or(history), tally(1_019, 29), "not 100 %");
         assert_eq!(tally(20, 5).or(history), tally(20, 5));
         assert!(worse(tally(40, 40), tally(1, 1).or(history), 0.05).is_some());
         assert_eq!(worse(tally(40, 0), tally(1, 0).or(tally(100, 90)), 0.05), None);

@@ -21,9 +21,6 @@ use crate::ticker;
 /// How often an event that waits for a place looks for idle instances.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Bytes of memory whose release takes about a tenth of a millisecond.
-const MUCH_MEMORY: usize = 2 << 20;
-
 /// All places of a host.
 pub(crate) struct Slots {
     most: usize,
@@ -88,7 +85,7 @@ impl Slots {
         loop {
             // Its place is given back when it is dropped, to whoever has waited longest. Others may have become idle
             // since the last look.
-            self.longest_idle().into_iter().for_each(end);
+            drop(self.longest_idle());
             let look = until.min(Instant::now() + LOOK_EVERY);
             match tokio::time::timeout_at(look, self.free.clone().acquire_owned()).await {
                 Ok(Ok(slot)) => return Ok(slot),
@@ -107,7 +104,7 @@ impl Slots {
         }
         let _waits = Waits::among(&self.waiting);
         if let Some(idle) = self.longest_idle() {
-            end(idle);
+            drop(idle);
         } else {
             tokio::time::sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;
         }
@@ -146,16 +143,6 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// Drops `instance`. The system takes milliseconds to take back much memory, which no message should wait for.
-fn end(instance: Box<Instance>) {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) if instance.memory() > MUCH_MEMORY => {
-            runtime.spawn_blocking(move || drop(instance));
-        }
-        _ => drop(instance),
-    }
-}
-
 impl Shelf {
     /// Instances alive, and how many of them are idle.
     pub(crate) fn count(&self) -> (usize, usize) {
@@ -174,7 +161,7 @@ impl Shelf {
 
     /// Ends an instance that was in use.
     pub(crate) fn retire(&self, instance: Box<Instance>) {
-        end(instance);
+        drop(instance);
         self.live.fetch_sub(1, Ordering::Relaxed);
     }
 

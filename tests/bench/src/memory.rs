@@ -15,6 +15,8 @@ pub struct Memory {
     pub resident: u64,
     /// Resident and nobody else's.
     pub private: u64,
+    /// Resident and of no file: the system cannot take it back. What is mapped from a file it can, and reads it again.
+    pub anonymous: u64,
     /// Held by memory files that the process keeps open (the initial memories of modules), resident only while an
     /// instance maps them.
     pub files: u64,
@@ -32,15 +34,18 @@ impl Memory {
         Ok(Self {
             resident: field("Rss")?,
             private: field("Private_Clean")? + field("Private_Dirty")?,
+            anonymous: field("Anonymous")?,
             files: memory_files(pid)?,
         })
     }
 
-    /// How much more than `before`, for each of `count`, in KiB: resident with memory files, and private.
+    /// How much more than `before`, for each of `count`, in KiB: resident with memory files, and what of that the system
+    /// cannot take back.
     pub fn each_since(self, before: Self, count: usize) -> (f64, f64) {
         let each = |now: u64, then: u64| (now as f64 - then as f64) / 1024.0 / count as f64;
         let whole = |memory: Self| memory.resident + memory.files;
-        (each(whole(self), whole(before)), each(self.private, before.private))
+        let kept = |memory: Self| memory.anonymous + memory.files;
+        (each(whole(self), whole(before)), each(kept(self), kept(before)))
     }
 }
 
@@ -110,8 +115,8 @@ mod tests {
         let pid = std::process::id();
         let before = Memory::of(pid).unwrap();
         let taken = std::hint::black_box(vec![1_u8; 32 << 20]);
-        let (whole, private) = Memory::of(pid).unwrap().each_since(before, 32);
-        assert!(whole > 900.0 && private > 900.0, "a MiB each: {whole} KiB, {private} KiB private");
+        let (whole, kept) = Memory::of(pid).unwrap().each_since(before, 32);
+        assert!(whole > 900.0 && kept > 900.0, "a MiB each: {whole} KiB, {kept} KiB of no file");
         drop(taken);
         assert!(maps(pid).unwrap() > 10 && open_files(pid).unwrap() >= 3);
         assert!(max_maps().unwrap() > 1_000);
