@@ -45,5 +45,9 @@ mod timers;
 mod tree;
 mod will;
 
+/// After how many polls of tasks a worker of the broker's runtime should look at sockets and timers (tokio's own 61 is meant for
+/// tasks that are polled for microseconds; a flood keeps one busy for a millisecond each time).
+pub const EVENT_INTERVAL: u32 = 8;
+
 pub use broker::Broker;
 pub use config::BrokerConfig;

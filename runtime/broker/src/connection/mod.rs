@@ -23,6 +23,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BytesMut};
 use bytestring::ByteString;
@@ -53,6 +54,10 @@ const READ_MOST: usize = 64 * 1024;
 const PACKETS_PER_SLICE: usize = 64;
 /// Turns before other tasks get the processor.
 const TURNS: usize = 16;
+/// Time after which they get it after the turn that goes on.
+const SLICE: Duration = Duration::from_millis(1);
+/// Packets decoded in one turn, so that no turn is long: what is read at once may be thousands.
+const PACKETS_PER_TURN: usize = 64;
 /// Buffers larger than this are given back while the connection is idle.
 const IDLE_BUFFER: usize = 4 * 1024;
 
@@ -98,6 +103,8 @@ pub(crate) struct Connection<S> {
     read_size: usize,
     /// Whether the socket was not looked at because no more packets may be taken.
     read_blocked: bool,
+    /// Whether more packets may be whole in the input than the last turn took.
+    has_more: bool,
     /// In which phase the pipeline was polled last.
     polled_in: Phase,
     pipeline: Pipeline,
@@ -145,6 +152,7 @@ where
             output: BytesMut::new(),
             read_size: READ_LEAST,
             read_blocked: false,
+            has_more: false,
             polled_in: Phase::Running,
             pipeline,
             replies: VecDeque::new(),
@@ -191,10 +199,13 @@ where
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let started = Instant::now();
         for _ in 0..TURNS {
             let turn = self.turn(cx);
             self.pipeline.flush();
             match turn {
+                // Handlers that are done at once (a circuit that is open) make a flood long: others have their turn.
+                Ok(Turn::Moved) if started.elapsed() > SLICE => break,
                 Ok(Turn::Moved) => {}
                 Ok(Turn::Idle) => {
                     self.tally.flush(&self.shared.metrics);
@@ -264,7 +275,8 @@ where
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = self.decode()?;
         self.read_blocked = !self.may_read();
-        if self.read_blocked || self.pipeline.fanout.crowded.is_some() {
+        // What is there comes before what can be read: the input must not grow faster than it is taken.
+        if self.read_blocked || self.has_more || self.pipeline.fanout.crowded.is_some() {
             return Ok(moved);
         }
         let room = self.decoder.missing(self.input.len()).clamp(self.read_size, READ_MOST);
@@ -300,7 +312,12 @@ where
     fn decode(&mut self) -> Result<bool, End> {
         let mut taken = 0;
         self.clock = None;
+        self.has_more = false;
         while self.may_read() {
+            if taken == PACKETS_PER_TURN {
+                self.has_more = true;
+                break;
+            }
             // Without an allowance to pause, go on for a while, so that the rest is not paid for every packet.
             if self.pipeline.fanout.crowded.is_some()
                 && (self.pause.is_allowed() || taken % PACKETS_PER_SLICE == PACKETS_PER_SLICE - 1)

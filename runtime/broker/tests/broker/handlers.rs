@@ -1,6 +1,8 @@
 //! The life of a PUBLISH with handlers, and the events of connections and subscriptions.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use tidegate_event::{AckError, Hook, Message, QoS, ReasonCode, Scope, Verdict, VolatileStore};
 
@@ -80,6 +82,49 @@ async fn handlers_run_one_event_at_a_time_per_client() {
     let log = hooks.log();
     let place = |line: &str| log.iter().position(|l| l == line).unwrap();
     assert!(place("+message.publish c t 1") < place("message.publish c t 2"));
+}
+
+/// A connection went on for as long as sixteen full reads brought packets, and sockets were looked at after sixty-one such
+/// polls. With handlers that end at once, as those of a module whose circuit is open, that was half a second for everybody
+/// else. On one thread, so that nobody else serves the others.
+#[test]
+fn a_flood_whose_handlers_end_at_once_leaves_others_their_turn() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().event_interval(tidegate_broker::EVENT_INTERVAL).build().unwrap();
+    runtime.block_on(flood_and_ping());
+}
+
+async fn flood_and_ping() {
+    const MESSAGES: usize = 30_000;
+    let handled = Arc::new(AtomicUsize::new(0));
+    let counted = handled.clone();
+    let hooks = Script::new(&[Hook::MessagePublish], move |_| {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_micros(10) {
+            std::hint::spin_loop();
+        }
+        counted.fetch_add(1, Ordering::Relaxed);
+        decide(Verdict::Drop)
+    });
+    let server = with_hooks(hooks).await;
+    let mut other = Client::connect(server.address, &Connect::v4("other")).await;
+    let mut flooder = Client::connect(server.address, &Connect::v4("flooder")).await;
+    let one = flooder.draft("flood", "a payload of forty bytes, more or less...").bytes();
+    let flood = one.repeat(MESSAGES);
+    let started = Instant::now();
+    let flooding = tokio::spawn(async move {
+        flooder.send(&flood).await;
+        flooder
+    });
+    let mut longest = Duration::ZERO;
+    while handled.load(Ordering::Relaxed) < MESSAGES {
+        let sent = Instant::now();
+        other.ping().await;
+        longest = longest.max(sent.elapsed());
+    }
+    let whole = started.elapsed();
+    drop(flooding.await.unwrap());
+    assert!(longest < whole / 4, "one ping took {longest:?} of {whole:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
