@@ -55,8 +55,8 @@ const MAX_STEPS_BYTES: u64 = 1 << 10;
 
 /// The child ended its work and says that the component is bad.
 const REFUSED: u8 = 3;
-/// The child could not do its work; another may.
-const FAILED: u8 = 1;
+/// The child could not do its work; another may. Not 1, with which any program ends.
+const FAILED: u8 = 5;
 /// The child passed its limits and noticed it itself.
 const UNFINISHED: u8 = 4;
 
@@ -83,6 +83,10 @@ pub fn exit_status(error: &LoadError) -> u8 {
 /// [`LoadError`] as [`crate::Host::load`] gives it.
 pub fn compile_file(wasm: &Path, artefact: &Path) -> Result<(), LoadError> {
     let bytes = std::fs::read(wasm).map_err(|source| LoadError::Read { path: wasm.to_owned(), source })?;
+    // Compiled on all processors. It would panic later, as if the component were to blame, when there are no threads.
+    rayon::ThreadPoolBuilder::new()
+        .build_global()
+        .map_err(|error| LoadError::Compiler(format!("has no threads: {error}")))?;
     let engines = Engines::on_demand().map_err(|error| LoadError::Compiler(error.to_string()))?;
     let tell = |stage: Stage| {
         // Whoever does not read it does not need it.
@@ -181,8 +185,9 @@ async fn run(
             let text = String::from_utf8_lossy(&stderr);
             let text = text.trim();
             match status.code().and_then(|code| u8::try_from(code).ok()) {
-                Some(REFUSED) if !text.is_empty() => Err(refusal(text)),
-                Some(FAILED) if !text.is_empty() => {
+                Some(REFUSED) => Err(refusal(text)),
+                Some(FAILED) => {
+                    let text = text.strip_prefix("the compiler ").unwrap_or(text);
                     Err(LoadError::Compiler(format!("process failed: {text}")))
                 }
                 _ => Err(LoadError::Unfinished(format!("process ended with {status} {text}"))),

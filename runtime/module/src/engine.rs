@@ -114,9 +114,8 @@ fn configuration(lane: Lane) -> Config {
 
 fn pooling(size: PoolSize) -> PoolingAllocationConfig {
     let count = |most: usize| u32::try_from(most).unwrap_or(u32::MAX);
-    // The largest component that is admitted fits into the smallest pool when that is empty: what is given up for it is
-    // not given up in vain.
-    let total = |parts: u32, most: usize| parts.max(count(most));
+    // The largest component that is admitted fits into the smallest pool beside instances of ordinary size.
+    let total = |parts: u32, most: usize| parts.saturating_add(count(most));
     let mut pool = PoolingAllocationConfig::new();
     // Ratios and per-component ceilings admit every tool chain measured, Python and StarlingMonkey included.
     pool.total_component_instances(size.instances)

@@ -158,6 +158,11 @@ impl Trial {
         self.share.store(new.rollout.canary, Ordering::Relaxed);
     }
 
+    /// All clients are its share; the version before stays ready.
+    pub(crate) fn widen(&self) {
+        self.share.store(ALL, Ordering::Relaxed);
+    }
+
     /// The new version serves everybody.
     pub(crate) fn promote(&self) {
         self.share.store(ALL, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! Commands to a followed directory. They go through the follower's own queues, so that a command and a save of the
-//! same file follow each other like two saves. The ends of trials have a queue of their own: they need no file, and wait
-//! for none.
+//! same file follow each other like two saves. The ends of trials have a queue of their own: they need no file, wait
+//! for none, and may overtake a load that was asked for before.
 
 use std::collections::HashMap;
 use std::io;

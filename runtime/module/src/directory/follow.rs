@@ -187,7 +187,7 @@ impl Follower {
     }
 
     /// Waits for an answer of the file system, however long it takes. Trials go on, and are ended, meanwhile.
-    pub(super) async fn meanwhile<T>(&mut self, answer: impl Future<Output = T>) -> T {
+    async fn meanwhile<T>(&mut self, answer: impl Future<Output = T>) -> T {
         let mut answer = pin!(answer);
         loop {
             tokio::select! {

@@ -43,12 +43,16 @@ pub(super) struct Probation {
     samples: VecDeque<(Instant, Tally, Tally)>,
     /// What the version before had done when the trial began: its rate when it has hardly any clients left.
     history: Tally,
+    /// Whether it has been said that the time is over and the trial is not.
+    overdue: bool,
 }
 
 /// What becomes of a trial.
 #[derive(Debug, PartialEq, Eq)]
 enum Ruling {
     GoOn,
+    /// Its time is over, and nobody has called it: let all clients, and go on watching.
+    Widen,
     Promote,
     RollBack(String),
 }
@@ -57,7 +61,7 @@ impl Probation {
     fn new(new: Arc<Module>, before: Arc<Module>) -> Self {
         let (now, history) = (Instant::now(), before.tally());
         let samples = VecDeque::from([(now, new.tally(), history)]);
-        Self { new, before, since: now, samples, history }
+        Self { new, before, since: now, samples, history, overdue: false }
     }
 
     fn rule(&mut self, now: Instant) -> Ruling {
@@ -77,9 +81,33 @@ impl Probation {
                 return Ruling::RollBack(reason);
             }
         }
-        self.samples.push_back((now, new, before));
+        // As of the last look: failures of the calls counted then are counted by now.
+        let judged = self.samples.back().map_or(new, |(_, then, _)| *then);
+        // A version that nobody calls takes no memory for it.
+        if judged != new {
+            self.samples.push_back((now, new, before));
+        }
         let over = rollout.trial().is_some_and(|time| now.duration_since(self.since) >= time);
-        if over && rollout.is_enough(new) { Ruling::Promote } else { Ruling::GoOn }
+        if !over {
+            return Ruling::GoOn;
+        }
+        if rollout.is_enough(judged) {
+            return Ruling::Promote;
+        }
+        let first = !std::mem::replace(&mut self.overdue, true);
+        if new.calls == 0 && self.new.trial.is_divided() {
+            return Ruling::Widen;
+        }
+        if first {
+            tracing::warn!(
+                module = self.new.name(),
+                version = self.new.short_hash(),
+                calls = new.calls,
+                errors = new.errors,
+                "the time of the trial is over, and its calls are too few to judge: it goes on"
+            );
+        }
+        Ruling::GoOn
     }
 }
 
@@ -112,10 +140,25 @@ impl Follower {
             let Some(probation) = self.trials.remove(&path) else { continue };
             match ruling {
                 Ruling::GoOn => {}
+                Ruling::Widen => self.widen(path, probation),
                 Ruling::Promote => self.promote(&probation),
                 Ruling::RollBack(reason) => self.roll_back(path, &probation, reason),
             }
         }
+    }
+
+    /// The share had no client that called it: all clients are its share from now on.
+    fn widen(&mut self, path: PathBuf, probation: Probation) {
+        let Probation { new, before, .. } = &probation;
+        new.trial.widen();
+        before.serves(false);
+        self.publish();
+        tracing::warn!(
+            module = new.name(),
+            version = new.short_hash(),
+            "the time of the trial is over, and no client of its share has called it: it serves all clients, and is watched"
+        );
+        self.trials.insert(path, probation);
     }
 
     /// Ends a trial by command.

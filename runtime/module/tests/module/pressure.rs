@@ -54,12 +54,12 @@ async fn state_is_not_given_up_and_the_refusal_names_the_key() {
     assert_eq!(ask(&kept[0], "config/none").await, "None of 0");
 }
 
-/// A host with four places, whose engine's pool has as many memories, tables and core instances as one component may
-/// have; and of each kind a component of which two instances do not fit beside each other, with what they run out of.
+/// A host with four places, whose engine's pool has memories, tables and core instances for one component of the largest
+/// size and a few small ones; and of each kind a component of which two instances do not fit beside each other, with what they run out of.
 const PLACES: u32 = 4;
 const TABLES: &str = "(table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref)";
 const LARGE: [(&str, usize, &str); 3] =
-    [("40 memories", 20, "(memory 1)"), ("60 tables", 8, TABLES), ("100 core instances", 50, "")];
+    [("45 memories", 23, "(memory 1)"), ("76 tables", 10, TABLES), ("132 core instances", 70, "")];
 
 #[tokio::test]
 async fn an_instance_made_of_many_parts_finds_room_although_the_pool_has_none() {

@@ -305,10 +305,23 @@ async fn a_version_that_is_watched_is_not_promoted_before_it_was_called() {
     let (mut followed, _) = Followed::tried(&guest("upper"), manifest).await;
     tokio::time::sleep(Duration::from_millis(900)).await;
     let module = followed.serving();
-    assert!(module.trial().is_some(), "nobody knows whether it works");
-    served(&module).await;
+    assert_eq!(
+        module.trial().unwrap().share,
+        100,
+        "nobody knows whether it works, and its share may have no client"
+    );
+    assert!(served(&module).await.iter().all(|served| *served));
     followed.until(|now| now[0].trial().is_none()).await;
     assert!(Arc::ptr_eq(&followed.serving(), &module), "promoted");
+
+    let (mut followed, old) = Followed::tried(&guest("probe"), manifest).await;
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    let module = followed.serving();
+    for id in 0..CLIENTS {
+        drop(module.call(&from(id, "failed")).await);
+    }
+    followed.until(|now| Arc::ptr_eq(&now[0], &old)).await;
+    assert!(followed.until_failure("rolled back").await.contains("of the version before 0.0 %"));
 }
 
 /// A file system that does not answer, such as a network's: all blocking threads wait for it.
@@ -319,6 +332,10 @@ fn trials_end_while_the_file_system_does_not_answer() {
     runtime.block_on(async {
         let manifest = "[rollout]\ncanary = 50\nrollback_error_rate = 0.1";
         let (mut followed, old) = Followed::tried(&guest("probe"), manifest).await;
+        followed.bench.write("n", &guest("pass"), "");
+        followed.until(|now| now.len() == 2).await;
+        followed.bench.write("n", &guest("upper"), "[rollout]\ncanary = 50");
+        followed.until(|now| now[1].trial().is_some()).await;
         let (bad, commands) = (followed.serving(), followed.directory.commands());
         let (_answer, never) = std::sync::mpsc::channel::<()>();
         tokio::task::spawn_blocking(move || never.recv().ok());
@@ -330,7 +347,8 @@ fn trials_end_while_the_file_system_does_not_answer() {
         }
         soon(followed.until(|now| Arc::ptr_eq(&now[0], &old))).await;
         assert!(matches!(soon(commands.promote("m")).await, Err(CommandError::NoTrial(_))));
-        assert_eq!(followed.names(), ["m"], "nothing has answered");
+        assert!(soon(commands.roll_back("n")).await.is_ok());
+        assert_eq!(followed.names(), ["m", "n"], "nothing has answered");
         soon(followed.directory.close()).await;
     });
 }
