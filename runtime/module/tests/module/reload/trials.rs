@@ -337,7 +337,7 @@ fn trials_end_while_the_file_system_does_not_answer() {
         followed.bench.write("n", &guest("upper"), "[rollout]\ncanary = 50");
         followed.until(|now| now[1].trial().is_some()).await;
         let (bad, commands) = (followed.serving(), followed.directory.commands());
-        let (_answer, never) = std::sync::mpsc::channel::<()>();
+        let (_answer, never) = std::sync::mpsc::sync_channel::<()>(0);
         tokio::task::spawn_blocking(move || never.recv().ok());
         // The follower asks what this looks like.
         fs::write(followed.path("other"), guest("pass")).unwrap();
