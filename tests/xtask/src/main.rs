@@ -1,6 +1,6 @@
 //! `cargo xtask`: build, demonstrate, test and measure Tidegate.
 //!
-//! Only the standard library, so that it builds in seconds on a fresh machine. Everything it starts uses the
+//! Only the standard library, like the one crate it stands on, so that it builds in seconds on a fresh machine. Everything it starts uses the
 //! one optimised profile and a target directory outside the clone (see [`paths`]), so a second clone is warm.
 
 mod bench;
@@ -11,6 +11,7 @@ mod guests;
 mod paths;
 mod process;
 mod screen;
+mod servers;
 mod test;
 mod toolchains;
 mod tools;
@@ -24,9 +25,13 @@ cargo xtask COMMAND
                        the module while messages flow. Runs until Ctrl-C; --once ends by itself with status
                        0 when every check held.
   test [--filter TEXT] [--long] [--no-fuzz]
-                       Install what is missing, build, run every test and print the totals. --filter runs
-                       only tests whose name contains TEXT (and no fuzz target), --long repeats the kill and
-                       reload tests ten times as often.
+                       Install what is missing, start the databases, build, run every test, print the totals.
+                       --filter runs only tests whose name contains TEXT (and no fuzz target), --long repeats
+                       the kill and reload tests ten times as often.
+  servers start [NAME..] | status | stop [NAME..]
+                       The same databases, to keep: started on free ports with new data, until they are
+                       stopped. start prints the lines that tell tests where they are:
+                       eval \"$(cargo xtask servers start)\". See docs/servers.md.
   fuzz                 Only the fuzz targets.
   bench [NAME..]       Measure against peers; without names every bench. --help lists names and flags. Fails
                        when Tidegate loses or reorders a message; a missed target is only shown.
@@ -36,7 +41,7 @@ cargo xtask COMMAND
   help                 This text.
 
 Environment: CARGO_TARGET_DIR (default ~/.cache/tidegate/target), TIDEGATE_FUZZ_SECONDS (default 60, for each
-fuzz target).
+fuzz target). `test` uses a database of yours where its variable (TIDEGATE_REDIS ..) is set.
 ";
 
 fn main() -> ExitCode {
@@ -45,6 +50,7 @@ fn main() -> ExitCode {
     let result = match words.split_first() {
         Some((&"demo", rest)) => demo::main(rest),
         Some((&"test", rest)) => test::main(rest),
+        Some((&"servers", rest)) => servers::main(rest),
         Some((&"fuzz", [])) => fuzz::main(),
         Some((&"bench", rest)) => bench::main(rest),
         Some((&"guests", [])) => guests::main(),

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::process::{Result, cargo, run, stream, workspace_cargo};
-use crate::{fuzz, guests, paths, screen, tools};
+use crate::{fuzz, guests, paths, screen, servers, tools};
 
 /// What the arguments ask for.
 #[derive(Default)]
@@ -18,7 +18,7 @@ struct Wanted {
 struct Totals {
     passed: u64,
     failed: u64,
-    /// Suites that ended badly without saying which test it was.
+    /// What ended badly without a test that says so: suites, shared servers.
     broken: Vec<String>,
 }
 
@@ -38,6 +38,9 @@ pub(crate) fn main(arguments: &[&str]) -> Result<()> {
     let guests = guests::build_all()?;
     screen::heading("Guests of other toolchains");
     let matrix = guests::build_matrix()?;
+    screen::heading("Servers");
+    // They end when we do, however that comes about.
+    let bed = servers::for_tests()?;
 
     let mut totals = Totals::default();
     screen::heading("Tests of the workspace");
@@ -47,11 +50,15 @@ pub(crate) fn main(arguments: &[&str]) -> Result<()> {
         .env("TIDEGATE_BIN", paths::binary()?)
         .env("TIDEGATE_GUESTS", &guests)
         .env("TIDEGATE_MATRIX", &matrix)
-        .env("TIDEGATE_PYTHON", &python);
+        .env("TIDEGATE_PYTHON", &python)
+        .envs(bed.variables().iter().map(|(name, value)| (name, value)));
     if wanted.long {
         command.env("TIDEGATE_LONG", "1");
     }
     suite(&mut totals, "the workspace", command, &wanted)?;
+    // A test that brings down what all share has failed, whatever it says.
+    totals.broken.extend(bed.gone().iter().map(|name| format!("the shared server {name} ended meanwhile")));
+    drop(bed);
 
     screen::heading("Tests of the guests, on this machine");
     let mut command = cargo(&paths::root().join("guest-examples"), &guests);
@@ -123,7 +130,7 @@ fn finish(totals: &Totals) -> Result<()> {
     // Exactly this form: other programs read it.
     println!("{} passed, {} failed", totals.passed, totals.failed);
     if !totals.broken.is_empty() {
-        return Err(format!("a suite did not run to its end: {}", totals.broken.join(", ")));
+        return Err(format!("not everything ran to its end: {}", totals.broken.join(", ")));
     }
     match totals.failed {
         0 if totals.passed == 0 => Err("no test has run".into()),

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use tidegate_servers::kind::{KINDS, Kind};
+
 use crate::paths;
 use crate::process::{Result, output, run, works};
 
@@ -43,14 +45,30 @@ pub(crate) fn wasm_target(target: &str) -> Result<()> {
 /// # Errors
 /// Something is missing and cannot be installed; the text is the command that installs it.
 pub(crate) fn for_tests() -> Result<PathBuf> {
-    let mut missing: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| *package).collect();
+    let mut missing = missing_of(PROGRAMS.iter().chain(KINDS.iter().flat_map(|kind| kind.programs)));
     missing.extend(missing_for_environments());
-    missing.dedup();
     if !missing.is_empty() {
         install(&missing)?;
     }
     python()
+}
+
+/// Installs what these servers need.
+///
+/// # Errors
+/// Something is missing and cannot be installed; the text is the command that installs it.
+pub(crate) fn for_servers(kinds: &[&Kind]) -> Result<()> {
+    let missing = missing_of(kinds.iter().flat_map(|kind| kind.programs));
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
+/// The packages of those programs that are not there, each once.
+fn missing_of<'a>(programs: impl Iterator<Item = &'a (&'static str, &'static str)>) -> Vec<&'static str> {
+    let mut packages: Vec<_> =
+        programs.filter(|(program, _)| !on_path(program)).map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
 }
 
 /// Installs what Python makes environments with.
@@ -113,10 +131,55 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         return Err(format!("missing: {}. Install them with: `sudo sh -c '{wanted}'`", packages.join(", ")));
     }
     update_lists()?;
-    run(Command::new("apt-get")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .args(["install", "-q", "-y", "--no-install-recommends"])
-        .args(packages))
+    let _no_services = NoServices::while_installing()?;
+    // Somebody else's apt may hold the lock, or, in images that clean up after every apt, take the files away.
+    let mut tries = 3;
+    loop {
+        let result = run(Command::new("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["install", "-q", "-y", "--no-install-recommends"])
+            .args(packages));
+        tries -= 1;
+        if result.is_ok() || tries == 0 {
+            return result;
+        }
+        std::thread::sleep(std::time::Duration::from_secs(5));
+    }
+}
+
+/// Keeps packages from starting the service they bring: tests start their own. Ends with this value.
+struct NoServices {
+    is_ours: bool,
+}
+
+impl NoServices {
+    /// What Debian's package scripts ask before they start a service.
+    const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+    fn while_installing() -> Result<Self> {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(Self::POLICY);
+        match file {
+            // 101: not allowed.
+            Ok(mut file) => match file.write_all(b"#!/bin/sh\nexit 101\n") {
+                Ok(()) => Ok(Self { is_ours: true }),
+                Err(error) => Err(format!("{}: {error}", Self::POLICY)),
+            },
+            // The image's own, which says the same.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(Self { is_ours: false }),
+            Err(error) => Err(format!("{}: {error}", Self::POLICY)),
+        }
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.is_ours {
+            // Left behind it only keeps services from starting, and the next `install` takes it for the image's.
+            drop(std::fs::remove_file(Self::POLICY));
+        }
+    }
 }
 
 /// Whether we may install packages.
