@@ -6,7 +6,9 @@
 //! | [`mosquitto`] | `mosquitto_pub` and `mosquitto_sub` |
 //! | [`paho`] | the Python client, through `paho/client.py` and `paho/load.py` |
 //! | [`wire`] | hand-made MQTT packets on a plain socket, for what no decent client would send |
+//! | [`load`] | publishers that go on through faults, and what they were promised |
 //! | [`sqlite`] | the `sqlite3` command |
+//! | [`redis`] | Redis through `redis-cli`, with the hook lines of document 003 |
 //! | [`guests`] | the compiled modules, and variants of them |
 //!
 //! A missing tool is a failure that names it, never a skipped test: `cargo xtask test` installs them all.
@@ -15,8 +17,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness fails by panicking")]
 
 pub mod guests;
+pub mod load;
 pub mod mosquitto;
 pub mod paho;
+pub mod redis;
 pub mod server;
 pub mod sqlite;
 pub mod wait;

@@ -34,6 +34,16 @@ fn a_password_is_asked_for_and_errors_are_errors() {
 }
 
 #[test]
+fn tls_and_an_acl_user_are_asked_for() {
+    let place = Place::temporary().unwrap();
+    let redis = Options::new("tls").tls().user("mqtt", "public").start(&place).unwrap();
+    assert_eq!(redis.run(&["ACL", "WHOAMI"]).unwrap(), "mqtt");
+    assert!(redis.authority().is_file());
+    let stranger = Cli::at(&redis.server().address(), Some("public")).unwrap();
+    assert!(stranger.run(&["PING"]).is_err());
+}
+
+#[test]
 fn a_paused_server_says_nothing_until_it_goes_on() {
     let place = Place::temporary().unwrap();
     let redis = Options::new("paused").start(&place).unwrap();

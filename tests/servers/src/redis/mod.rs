@@ -2,10 +2,12 @@
 
 mod cluster;
 mod sentinel;
+mod tls;
 
 pub use cluster::Cluster;
 pub use sentinel::{MASTER, Sentinels};
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::kind::Shared;
@@ -18,6 +20,8 @@ use crate::{Error, Place, Result, Server};
 pub const SERVER: (&str, &str) = ("redis-server", "redis-server");
 /// The program of the client.
 pub const CLIENT: (&str, &str) = ("redis-cli", "redis-tools");
+/// All that servers and tests need.
+pub const PROGRAMS: &[(&str, &str)] = &[SERVER, CLIENT, tls::OPENSSL];
 /// The password of the shared server that has one.
 pub const PASSWORD: &str = "public";
 
@@ -25,7 +29,9 @@ pub const PASSWORD: &str = "public";
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     name: String,
+    user: Option<String>,
     password: Option<String>,
+    tls: bool,
     lines: Vec<String>,
     arguments: Vec<String>,
 }
@@ -41,6 +47,21 @@ impl Options {
     pub fn password(mut self, password: &str) -> Self {
         self.password = Some(password.into());
         self.line(&format!("requirepass {password}")).line(&format!("masterauth {password}"))
+    }
+
+    /// Only this ACL user may connect, with this password.
+    #[must_use]
+    pub fn user(mut self, user: &str, password: &str) -> Self {
+        self.user = Some(user.into());
+        self.password = Some(password.into());
+        self.line("user default off").line(&format!("user {user} on >{password} ~* &* +@all"))
+    }
+
+    /// Only TLS is spoken, with a certificate for 127.0.0.1: see [`Redis::authority`].
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
     }
 
     /// What was answered is in the file and is there after `kill -9`: `appendonly yes`. The kernel has it when the
@@ -73,18 +94,19 @@ impl Options {
         let mut arguments = vec!["redis.conf".to_owned()];
         arguments.extend(self.arguments.iter().cloned());
         let program = Program { name: SERVER.0.into(), package: SERVER.1, arguments };
-        let mut lines = vec![
-            format!("port {}", port.number()),
-            "bind 127.0.0.1".into(),
-            "dir .".into(),
-            "save \"\"".into(),
-            "daemonize no".into(),
-        ];
+        let mut lines = match self.tls {
+            true => tls::lines(port.number()),
+            false => vec![format!("port {}", port.number())],
+        };
+        lines.extend(["bind 127.0.0.1".into(), "dir .".into(), "save \"\"".into(), "daemonize no".into()]);
         lines.extend(self.lines);
         let server = Server::new(place, &self.name, port, program)?;
         let file = server.folder().join("redis.conf");
         std::fs::write(&file, lines.join("\n") + "\n").map_err(Error::io(file.display().to_string()))?;
-        let mut redis = Redis { server, password: self.password };
+        if self.tls {
+            tls::certify(&server.folder())?;
+        }
+        let mut redis = Redis { server, user: self.user, password: self.password, tls: self.tls };
         redis.start()?;
         Ok(redis)
     }
@@ -94,7 +116,9 @@ impl Options {
 #[derive(Debug)]
 pub struct Redis {
     server: Server,
+    user: Option<String>,
     password: Option<String>,
+    tls: bool,
 }
 
 impl Redis {
@@ -125,7 +149,14 @@ impl Redis {
 
     /// How to talk to it.
     pub fn cli(&self) -> Cli {
-        Cli { port: self.server.port(), password: self.password.clone(), database: 0, follows: false }
+        let authority = self.tls.then(|| self.authority());
+        let (user, password) = (self.user.clone(), self.password.clone());
+        Cli { port: self.server.port(), user, password, authority, ..Cli::default() }
+    }
+
+    /// With TLS: the PEM file of the certificate, which is its own authority.
+    pub fn authority(&self) -> PathBuf {
+        self.server.folder().join(tls::CERTIFICATE)
     }
 
     /// The answer to a command, as [`Cli::run`].
@@ -146,9 +177,11 @@ fn is_itself(cli: &Cli, identity: Identity) -> bool {
 }
 
 /// `redis-cli` for one server: what an operator would see.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Cli {
     port: u16,
+    user: Option<String>,
+    authority: Option<PathBuf>,
     password: Option<String>,
     database: u8,
     follows: bool,
@@ -167,7 +200,7 @@ impl Cli {
                     answer: format!("{address:?} is not 127.0.0.1:PORT"),
                 }
             })?;
-        Ok(Self { port, password: password.map(str::to_owned), database: 0, follows: false })
+        Ok(Self { port, password: password.map(str::to_owned), ..Self::default() })
     }
 
     /// The same in another database.
@@ -192,7 +225,7 @@ impl Cli {
     /// Runs a command; gives the raw answer without its last line end, elements of an array as lines.
     ///
     /// # Errors
-    /// The server cannot be reached, does not answer within five seconds, or answers with an error.
+    /// The server cannot be reached, does not answer within ten seconds, or answers with an error.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         let (mut command, shown) = self.command(arguments)?;
         command.args(["-e", "--raw"]).args(arguments);
@@ -221,12 +254,18 @@ impl Cli {
             find(CLIENT.0).ok_or(Error::Missing { program: CLIENT.0.to_owned(), package: CLIENT.1 })?;
         // A paused server takes connections and says nothing.
         let mut command = Command::new("timeout");
-        command.arg("5").arg(program).args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        command.arg("10").arg(program).args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
         if self.follows {
             command.arg("-c");
         }
         if self.database != 0 {
             command.args(["-n", &self.database.to_string()]);
+        }
+        if let Some(user) = &self.user {
+            command.args(["--user", user]);
+        }
+        if let Some(authority) = &self.authority {
+            command.arg("--tls").arg("--cacert").arg(authority);
         }
         if let Some(password) = &self.password {
             command.env("REDISCLI_AUTH", password);
