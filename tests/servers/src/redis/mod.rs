@@ -94,10 +94,8 @@ impl Options {
         let mut arguments = vec!["redis.conf".to_owned()];
         arguments.extend(self.arguments.iter().cloned());
         let program = Program { name: SERVER.0.into(), package: SERVER.1, arguments };
-        let mut lines = match self.tls {
-            true => tls::lines(port.number()),
-            false => vec![format!("port {}", port.number())],
-        };
+        let number = port.number();
+        let mut lines = if self.tls { tls::lines(number) } else { vec![format!("port {number}")] };
         lines.extend(["bind 127.0.0.1".into(), "dir .".into(), "save \"\"".into(), "daemonize no".into()]);
         lines.extend(self.lines);
         let server = Server::new(place, &self.name, port, program)?;
