@@ -1,16 +1,18 @@
-//! The bare peer: sqlx and SQLite, the runtime's schema, pragmas, statements and batch size, and no broker.
+//! SQLite: a file of the runtime's, and the bare peer: sqlx, the runtime's schema, pragmas and statements, and no broker.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous,
 };
 use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
+use tempfile::TempDir;
 use tidegate_event::{IdSource, Node};
 
-use crate::load::Span;
+use super::Work;
 
 /// The very file that the runtime applies to a new database.
 const SCHEMA: &str =
@@ -19,8 +21,50 @@ const SCHEMA: &str =
 /// Rows of one statement, largest first, as the runtime prepares them.
 const SIZES: [usize; 5] = [256, 64, 16, 4, 1];
 
-/// Rows a second, inserted in transactions of `batch` rows for `span`.
-pub(super) async fn rate(batch: usize, topic: &str, payload: &[u8], span: Span) -> anyhow::Result<f64> {
+/// A file for the runtime, in a directory of its own.
+pub(super) struct Sqlite {
+    directory: TempDir,
+}
+
+impl Sqlite {
+    pub(super) fn open() -> anyhow::Result<Self> {
+        Ok(Self { directory: tempfile::tempdir()? })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("bench.db")
+    }
+
+    pub(super) fn pool(&self) -> String {
+        format!("backend.sqlite.pool1.path = {}\n", self.path().display())
+    }
+
+    /// How many messages there are, each with an id of its own.
+    pub(super) async fn stored(&self) -> anyhow::Result<u64> {
+        let options = SqliteConnectOptions::new().filename(self.path()).read_only(true);
+        let mut connection =
+            SqliteConnection::connect_with(&options).await.context("opening the database")?;
+        let (rows, ids): (i64, i64) = sqlx::query_as("SELECT count(*), count(DISTINCT msgid) FROM mqtt_msg")
+            .fetch_one(&mut connection)
+            .await
+            .context("counting rows")?;
+        connection.close().await.context("closing the database")?;
+        ensure!(rows == ids, "{rows} rows have {ids} ids");
+        Ok(rows.unsigned_abs())
+    }
+
+    /// Removes the file; the runtime makes a new one.
+    pub(super) fn empty(&self) -> anyhow::Result<()> {
+        for entry in std::fs::read_dir(self.directory.path())? {
+            std::fs::remove_file(entry?.path())?;
+        }
+        Ok(())
+    }
+}
+
+/// Rows a second, inserted by one connection, as the runtime does: a file has one writer.
+pub(super) async fn rate(work: &Work) -> anyhow::Result<f64> {
+    let (batch, span) = (work.batch, work.span);
     let directory = tempfile::tempdir()?;
     let options = SqliteConnectOptions::new()
         .filename(directory.path().join("bare.db"))
@@ -35,10 +79,11 @@ pub(super) async fn rate(batch: usize, topic: &str, payload: &[u8], span: Span) 
     let mut rows = Rows {
         ids: IdSource::new(&Node::default()),
         statements: SIZES.map(statement),
-        topic: topic.into(),
+        topics: work.topics.iter().map(|topic| topic.as_str().into()).collect(),
+        bound: 0,
         sender: "pub-0".into(),
         arrived: "2026-01-01 00:00:00".into(),
-        payload: std::str::from_utf8(payload).context("the payload is text")?.to_owned(),
+        payload: std::str::from_utf8(&work.payload).context("the payload is text")?.to_owned(),
     };
     let start = Instant::now();
     let mut measured = None;
@@ -47,8 +92,8 @@ pub(super) async fn rate(batch: usize, topic: &str, payload: &[u8], span: Span) 
         if measured.is_none() && start.elapsed() >= span.warm_up {
             measured = Some((Instant::now(), count));
         }
-        rows.insert(&mut connection, batch.max(1)).await?;
-        count += batch.max(1);
+        rows.insert(&mut connection, batch).await?;
+        count += batch;
     }
     let (since, before) = measured.context("one batch took longer than the warm-up")?;
     let rate = (count - before) as f64 / since.elapsed().as_secs_f64();
@@ -68,7 +113,9 @@ fn statement(rows: usize) -> Arc<str> {
 struct Rows {
     ids: IdSource,
     statements: [Arc<str>; SIZES.len()],
-    topic: Arc<str>,
+    topics: Vec<Arc<str>>,
+    /// Rows bound so far: topics take turns.
+    bound: usize,
     sender: Arc<str>,
     arrived: Arc<str>,
     payload: String,
@@ -78,7 +125,7 @@ impl Rows {
     /// One transaction of `count` rows.
     async fn insert(&mut self, connection: &mut SqliteConnection, mut count: usize) -> anyhow::Result<()> {
         connection.execute("BEGIN IMMEDIATE").await?;
-        for (size, statement) in SIZES.into_iter().zip(&self.statements) {
+        for (size, statement) in SIZES.into_iter().zip(self.statements.clone()) {
             while count >= size {
                 let mut arguments = SqliteArguments::default();
                 arguments.reserve(size * 7, 0);
@@ -94,9 +141,11 @@ impl Rows {
         Ok(())
     }
 
-    fn bind(&self, arguments: &mut SqliteArguments) -> Result<(), sqlx::error::BoxDynError> {
+    fn bind(&mut self, arguments: &mut SqliteArguments) -> Result<(), sqlx::error::BoxDynError> {
         arguments.add(self.ids.next_id().to_string())?;
-        arguments.add(self.topic.clone())?;
+        let topic = self.topics.get(self.bound % self.topics.len().max(1)).cloned().unwrap_or_default();
+        self.bound += 1;
+        arguments.add(topic)?;
         arguments.add(self.sender.clone())?;
         arguments.add(1_i64)?;
         arguments.add(0_i64)?;
@@ -111,12 +160,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::load::Span;
 
     #[tokio::test]
     async fn rows_are_inserted_in_transactions_of_any_size() {
         let span = Span { warm_up: Duration::from_millis(1), measure: Duration::from_millis(50) };
         for batch in [1, 341] {
-            assert!(rate(batch, "t", b"{}", span).await.unwrap() > 0.0);
+            let topics = vec!["t/0".into(), "t/1".into()];
+            let work = Work { topics, batch, payload: b"{}".to_vec(), span };
+            assert!(rate(&work).await.unwrap() > 0.0);
         }
     }
 }
