@@ -9,7 +9,7 @@ use bytestring::ByteString;
 use parking_lot::Mutex;
 use tidegate_event::{BoxFuture, StorageError};
 
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, BackendKind};
 use crate::metrics::ConnectorMetrics;
 use crate::writer::{Backoff, Writer};
 
@@ -17,6 +17,7 @@ use crate::writer::{Backoff, Writer};
 pub(crate) struct Connector {
     /// `kind:pool`.
     pub(crate) name: String,
+    pub(crate) kind: &'static BackendKind,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) writer: Writer,
     pub(crate) metrics: Arc<ConnectorMetrics>,

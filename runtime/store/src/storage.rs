@@ -63,7 +63,7 @@ impl Storage for Stores {
     ) -> BoxFuture<'a, Result<(), StorageError>> {
         Box::pin(async move {
             let connector = self.connector(connector)?;
-            let function = actions::find(function, scope.event.hook()).map_err(invalid)?;
+            let function = actions::find(function, scope.event.hook(), connector.kind).map_err(invalid)?;
             let (own, scope, options) = (Arc::clone(connector), scope.clone(), options.clone());
             let call = async move { run_function(&own, function.builtin, &options, &scope, level).await };
             enqueued(connector, Box::pin(call)).await

@@ -95,7 +95,11 @@ impl Stores {
             templates: TemplateCache::default(),
         };
         for pool in &config.pools {
-            match (pool.kind.open)(pool, limits).await {
+            let Some(open) = pool.kind.open else {
+                findings.push(pool.place.error(pool.kind.no_driver()));
+                continue;
+            };
+            match open(pool, limits).await {
                 Ok(backend) => {
                     let name = pool.connector();
                     let metrics = Arc::new(ConnectorMetrics::new(&name));
@@ -113,7 +117,10 @@ impl Stores {
                     let writer = Writer::start(parts, &budget);
                     let online = OnlineClients::default();
                     let read_deadline = options.read_deadline;
-                    stores.add(pool, Connector { name, backend, writer, metrics, online, read_deadline });
+                    stores.add(
+                        pool,
+                        Connector { name, kind: pool.kind, backend, writer, metrics, online, read_deadline },
+                    );
                 }
                 Err(error) => findings.push(pool.place.error(format!("{}: {error}", pool.connector()))),
             }
