@@ -24,15 +24,19 @@ mod connector;
 mod dead_letter;
 mod letter_file;
 mod metrics;
+mod opened;
 pub mod operation;
 pub mod pairs;
+mod retire;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod statement;
 mod storage;
 mod stores;
+mod turn;
 mod writer;
 
 pub use actions::Action;
 pub use letter_file::LetterFile;
-pub use stores::{StoreOptions, Stores};
+pub use metrics::LastError;
+pub use stores::{Changes, ConnectorReport, Prepared, StoreOptions, Stores};

@@ -64,9 +64,9 @@ impl Storage for Stores {
         Box::pin(async move {
             let connector = self.connector(connector)?;
             let function = actions::find(function, scope.event.hook(), connector.kind).map_err(invalid)?;
-            let (own, scope, options) = (Arc::clone(connector), scope.clone(), options.clone());
+            let (own, scope, options) = (Arc::clone(&connector), scope.clone(), options.clone());
             let call = async move { run_function(&own, function.builtin, &options, &scope, level).await };
-            enqueued(connector, Box::pin(call)).await
+            enqueued(&connector, Box::pin(call)).await
         })
     }
 
@@ -86,9 +86,9 @@ impl Storage for Stores {
             if compiled.is_empty() {
                 return Ok(());
             }
-            let (own, scope) = (Arc::clone(connector), scope.clone());
+            let (own, scope) = (Arc::clone(&connector), scope.clone());
             let call = async move { run_statements(&own, &compiled, &scope, level).await };
-            enqueued(connector, Box::pin(call)).await
+            enqueued(&connector, Box::pin(call)).await
         })
     }
 
@@ -104,7 +104,7 @@ impl Storage for Stores {
             check_direct(statement, params.len()).map_err(invalid)?;
             let (backend, statement) = (Arc::clone(&connector.backend), statement.to_owned());
             let call = async move { backend.query(&statement, params).await };
-            let result = apart(connector, Box::pin(call)).await?;
+            let result = apart(&connector, Box::pin(call)).await?;
             result.map_err(|error| error.into_storage(&connector.name))
         })
     }
@@ -123,13 +123,13 @@ impl Storage for Stores {
             }
             let (backend, statement) = (Arc::clone(&connector.backend), statement.to_owned());
             let call = async move { backend.exec(&statement, params).await };
-            let result = apart(connector, Box::pin(call)).await?;
+            let result = apart(&connector, Box::pin(call)).await?;
             result.map_err(|error| error.into_storage(&connector.name))
         })
     }
 
     fn key_value(&self, _tenant: &Tenant, connector: &str) -> Result<Arc<dyn KeyValue>, StorageError> {
-        Ok(Arc::new(ConnectorPairs::of(self.connector(connector)?)?))
+        Ok(Arc::new(ConnectorPairs::of(&self.connector(connector)?)?))
     }
 
     fn connectors(&self, _tenant: &Tenant) -> Vec<String> {

@@ -28,6 +28,7 @@ use crate::backend::Backend;
 use crate::dead_letter::DeadLetters;
 use crate::metrics::ConnectorMetrics;
 use crate::operation::{Operation, shard_of};
+use crate::turn::Turn;
 
 /// Upper bounds of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +65,8 @@ pub(crate) struct WriterParts {
     pub(crate) metrics: Arc<ConnectorMetrics>,
     pub(crate) dead_letters: Arc<DeadLetters>,
     pub(crate) limits: BatchLimits,
+    /// When it may write: not before what stood in its place has written what it had.
+    pub(crate) turn: Turn,
 }
 
 impl Writer {
@@ -149,7 +152,8 @@ impl Writer {
         }
         let left: usize = self.shards.iter().map(|queue| queue.clear()).sum();
         self.metrics.abandoned.increment(left as u64);
-        self.metrics.queued.set(0.0);
+        // Not to 0: the connector in its place counts on.
+        self.metrics.queued.decrement(left as f64);
         given_up + left
     }
 }

@@ -123,6 +123,10 @@ impl Worker {
         let metrics = &self.parts.metrics;
         let down = AtomicBool::new(false);
         let mut batch = Batch::default();
+        tokio::select! {
+            () = self.parts.turn.comes() => {}
+            () = self.abort.cancelled() => return 0, // what is queued is counted by who clears the queue
+        }
         loop {
             self.queue.take(&mut batch, self.parts.limits.operations, self.parts.limits.bytes);
             if batch.operations.is_empty() {
@@ -213,6 +217,7 @@ impl Worker {
             match result {
                 Err(WriteError { error, .. }) if error.is_retryable() => {
                     metrics.write_retries.increment(1);
+                    metrics.failed(&error);
                     if !down.swap(true, Ordering::Relaxed) {
                         metrics.up.set(0.0);
                         tracing::warn!(%connector, %error, "store is down: operations wait and are tried again");
@@ -236,6 +241,7 @@ impl Worker {
     async fn refuse(&self, operation: &Operation, part: Option<AckPart>, error: &BackendError) {
         let WriterParts { connector, metrics, dead_letters, .. } = &*self.parts;
         let reason = error.to_string();
+        metrics.failed(&reason);
         tracing::warn!(%connector, operation = operation.name(), error = %reason, "operation refused");
         if !dead_letters.keep(connector, operation, &reason).await {
             // Neither stored nor kept: without an ack, which dropping the part says, the publisher sends it again.

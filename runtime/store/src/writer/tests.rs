@@ -133,6 +133,7 @@ fn bench(shards: usize, permits: usize, budget: usize) -> Bench {
         metrics: Arc::new(ConnectorMetrics::new("test:p")),
         dead_letters: Arc::new(DeadLetters::new(dir.path().join("dead-letters.jsonl"), 1 << 20)),
         limits: BatchLimits { operations: 100, bytes: 1 << 20 },
+        turn: crate::turn::Turn::now(),
     };
     let writer = Writer::start(parts, &Budget::new(budget, 1));
     Bench { backend, writer, dir }
