@@ -8,6 +8,8 @@ mod keys;
 mod read;
 pub mod reference;
 
+pub(crate) use keys::{KEYS, Key};
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
