@@ -38,6 +38,9 @@ enum Command {
     /// Look at the modules of a running server and command them.
     #[command(subcommand)]
     Modules(ModulesCommand),
+    /// Look at what waits on disk for stores of a running server, run it again or remove it.
+    #[command(subcommand)]
+    Buffers(crate::buffers::BuffersCommand),
     /// Run one module without a server: hand it events and print what it does.
     ///
     /// Reads the manifest beside the module, makes an instance, runs its init and calls it for each event in order.
@@ -288,6 +291,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => crate::run::main(args.into()),
         Command::Check(args) => crate::check::main(args.into()),
         Command::Modules(command) => modules(&command),
+        Command::Buffers(command) => crate::buffers::main(&command),
         Command::Test(args) => crate::try_module::main(&args),
         Command::Pub(command) => crate::client::publish(command.connect, command.args),
         Command::Sub(command) => crate::client::subscribe(command.connect, command.args),

@@ -15,6 +15,7 @@
 //! | `POST /v1/modules/rollback` | [`messages::Named`] -> [`messages::TrialEnded`]: the version before does |
 //! | `POST /v1/modules/logs` | [`messages::LogsOf`] -> lines, a JSON object each |
 
+pub(crate) mod buffers;
 pub(crate) mod client;
 mod files;
 mod install;

@@ -10,6 +10,7 @@ use tidegate_event::{Hook, Node, StorageError};
 
 use crate::actions::{Action, Builtin, Work};
 use crate::backend::{self, Limits};
+use crate::buffer::{BufferSpace, Spill};
 use crate::config::{Diagnostic, HookLine, LineAction, PoolConfig, StoreConfig};
 use crate::connector::{Connector, OnlineClients};
 use crate::dead_letter::DeadLetters;
@@ -37,6 +38,9 @@ pub struct StoreOptions {
     pub max_result_bytes: usize,
     /// Size at which the dead-letter file is rotated. Default 64 MiB.
     pub dead_letter_bytes: u64,
+    /// Where operations wait on disk while their store is down. Default none: they wait in memory, and their publishers
+    /// with them.
+    pub buffer: Option<Arc<dyn BufferSpace>>,
 }
 
 impl Default for StoreOptions {
@@ -50,6 +54,7 @@ impl Default for StoreOptions {
             statement_timeout: Duration::from_secs(30),
             max_result_bytes: 16 << 20,
             dead_letter_bytes: 64 << 20,
+            buffer: None,
         }
     }
 }
@@ -60,6 +65,8 @@ pub struct Stores {
     by_name: HashMap<String, usize>,
     actions: Vec<Arc<Action>>,
     pub(crate) templates: TemplateCache,
+    pub(crate) dead_letters: Arc<DeadLetters>,
+    pub(crate) space: Option<Arc<dyn BufferSpace>>,
 }
 
 impl std::fmt::Debug for Stores {
@@ -93,6 +100,8 @@ impl Stores {
             by_name: HashMap::new(),
             actions: Vec::new(),
             templates: TemplateCache::default(),
+            dead_letters: Arc::clone(&dead_letters),
+            space: options.buffer.clone(),
         };
         for pool in &config.pools {
             match (pool.kind.open)(pool, limits).await {
@@ -109,8 +118,16 @@ impl Stores {
                             operations: options.batch_operations,
                             bytes: options.batch_bytes,
                         },
+                        knock: Arc::default(),
                     };
-                    let writer = Writer::start(parts, &budget);
+                    let spill = match Spill::open(&name, options.buffer.clone(), Arc::clone(&metrics)).await {
+                        Ok(spill) => spill,
+                        Err(error) => {
+                            findings.push(pool.place.error(format!("{name}: {error}")));
+                            continue;
+                        }
+                    };
+                    let writer = Writer::start(parts, &budget, spill);
                     let online = OnlineClients::default();
                     let read_deadline = options.read_deadline;
                     stores.add(pool, Connector { name, backend, writer, metrics, online, read_deadline });
@@ -229,6 +246,11 @@ impl Stores {
             .get(name)
             .and_then(|index| self.connectors.get(*index))
             .ok_or_else(|| StorageError::NoSuchConnector(name.to_owned()))
+    }
+
+    /// All connectors.
+    pub(crate) fn connectors(&self) -> &[Arc<Connector>] {
+        &self.connectors
     }
 
     /// The names of all connectors.

@@ -101,6 +101,8 @@ impl Bound {
 /// A statement whose variables have become the numbered parameters `?1`, `?2` ...
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
+    text: Arc<str>,
+    hook: Hook,
     sql: Arc<str>,
     fields: Vec<Field>,
 }
@@ -147,7 +149,17 @@ impl Template {
             }
         }
         sql.push_str(text.get(copied..).unwrap_or_default());
-        Ok(Self { sql: sql.into(), fields })
+        Ok(Self { text: text.into(), hook, sql: sql.into(), fields })
+    }
+
+    /// The statement as it was written: with [`Self::hook`] it compiles to the same.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The hook whose variables it has.
+    pub(crate) fn hook(&self) -> Hook {
+        self.hook
     }
 
     /// The statement with parameters `?1`, `?2` ...
