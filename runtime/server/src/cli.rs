@@ -303,12 +303,13 @@ pub fn main() -> ExitCode {
         Command::Compile { wasm, artefact } => match tidegate_module::compile_file(&wasm, &artefact) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
+                let status = tidegate_module::exit_status(&error);
                 // The parent process puts the words in their place: only the reason, without a frame.
                 match error {
                     LoadError::Compile(reason) => eprintln!("{reason}"),
                     other => eprintln!("{}", with_causes(&other)),
                 }
-                ExitCode::FAILURE
+                ExitCode::from(status)
             }
         },
     }
