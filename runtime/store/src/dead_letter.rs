@@ -70,7 +70,7 @@ fn line(connector: &str, operation: &Operation, error: &str) -> Result<String, s
     let subject = operation.subject();
     let message = subject.message.as_deref();
     let statements = match operation {
-        Operation::Execute { statements, .. } => statements.iter().map(|s| &**s.sql()).collect(),
+        Operation::Execute { statements, .. } => statements.iter().map(|s| &**s.text()).collect(),
         _ => Vec::new(),
     };
     let letter = Letter {

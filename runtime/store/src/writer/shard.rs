@@ -167,7 +167,23 @@ impl Worker {
                         part.done();
                     }
                 }
-                Outcome::Refused(WriteError { error, operation: at }) => {
+                Outcome::Refused(WriteError { refused, .. }) if !refused.is_empty() => {
+                    let failed = refused.len().min(operations.len());
+                    metrics.stored.increment((operations.len() - failed) as u64);
+                    for (index, part) in (from..to).zip(batch.parts.get_mut(from..to).unwrap_or_default()) {
+                        match refused.binary_search_by_key(&(index - from), |(at, _)| *at) {
+                            Err(_) => part.take().into_iter().for_each(AckPart::done),
+                            Ok(found) => {
+                                if let Some(((_, error), operation)) =
+                                    refused.get(found).zip(batch.operations.get(index))
+                                {
+                                    self.refuse(operation, part.take(), error).await;
+                                }
+                            }
+                        }
+                    }
+                }
+                Outcome::Refused(WriteError { error, operation: at, .. }) => {
                     if let [operation] = operations {
                         let part = batch.parts.get_mut(from).and_then(Option::take);
                         self.refuse(operation, part, &error).await;
