@@ -102,6 +102,9 @@ impl Links {
     /// # Errors
     /// As [`each`](Self::each); a group that was not executed has the same fault for each of its commands.
     pub(super) async fn transactions(&self, groups: Vec<Group>) -> Result<Vec<Vec<Answer>>, BackendError> {
+        if groups.is_empty() {
+            return Ok(Vec::new());
+        }
         let lent = self.lend().await?;
         let Connection::Node(node) = &lent.connection else {
             return Err(BackendError::Invalid("a cluster has no transactions over several keys".into()));
