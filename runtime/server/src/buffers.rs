@@ -88,14 +88,18 @@ pub(crate) fn main(command: &BuffersCommand) -> ExitCode {
             finish(client::get::<Buffers>(&args.server.data, "/v1/buffers"), args.json, table)
         }
         BuffersCommand::Show(args) => {
-            let show = Show { connector: args.connector.clone(), what: what(args.buffered), limit: args.limit };
+            let show =
+                Show { connector: args.connector.clone(), what: what(args.buffered), limit: args.limit };
             let shown = client::post(&args.all.server.data, "/v1/buffers/show", &show);
             finish(shown.and_then(|answer| answer.json::<Shown>()), args.all.json, lines)
         }
         BuffersCommand::Retry(args) => retry(args),
         BuffersCommand::Drop(args) => {
-            let chosen =
-                Chosen { connector: args.connector.clone(), what: what(args.buffered), ids: args.ids.clone() };
+            let chosen = Chosen {
+                connector: args.connector.clone(),
+                what: what(args.buffered),
+                ids: args.ids.clone(),
+            };
             let dropped = client::post(&args.all.server.data, "/v1/buffers/drop", &chosen);
             let told = |done: &Dropped| format!("{}: {} dropped\n", args.connector, done.dropped);
             finish(dropped.and_then(|answer| answer.json::<Dropped>()), args.all.json, told)

@@ -165,7 +165,11 @@ fn serves(served: &Served) -> String {
 
 /// Prints what came of a command.
 /// Prints `result`, as JSON or as `text` has it; the exit status.
-pub(crate) fn finish<T: Serialize>(result: anyhow::Result<T>, json: bool, text: impl Fn(&T) -> String) -> ExitCode {
+pub(crate) fn finish<T: Serialize>(
+    result: anyhow::Result<T>,
+    json: bool,
+    text: impl Fn(&T) -> String,
+) -> ExitCode {
     match result {
         Ok(value) if json => match serde_json::to_string_pretty(&value) {
             Ok(text) => {

@@ -215,6 +215,7 @@ impl Parts {
         let broker = Broker::new(config.broker.clone(), node.clone(), hooks, Arc::new(VolatileStore))
             .map_err(|error| Failed::at("broker", &error))?;
         status.set_broker(broker.clone());
+        stores.listen(broker.control());
 
         let letters =
             LetterFile::new(data.path().join("module-dead-letters.jsonl"), config.store.dead_letter_bytes);

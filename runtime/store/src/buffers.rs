@@ -304,7 +304,7 @@ fn describe(operation: &Operation) -> Map<String, Value> {
         fields.insert("payload".into(), BASE64.encode(&message.payload).into());
     }
     if let Operation::Execute { statements, .. } = operation {
-        fields.insert("statements".into(), json!(statements.iter().map(|s| s.text()).collect::<Vec<_>>()));
+        fields.insert("statements".into(), json!(statements.iter().map(|s| s.written()).collect::<Vec<_>>()));
     }
     fields
 }

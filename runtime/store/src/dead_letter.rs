@@ -123,7 +123,7 @@ fn line(connector: &str, operation: &Operation, error: &str) -> Result<String, s
     let subject = operation.subject();
     let message = subject.message.as_deref();
     let statements = match operation {
-        Operation::Execute { statements, .. } => statements.iter().map(|s| &**s.sql()).collect(),
+        Operation::Execute { statements, .. } => statements.iter().map(|s| &**s.text()).collect(),
         _ => Vec::new(),
     };
     let record = record::encode(operation, now_ms()).map(|bytes| BASE64.encode(bytes)).unwrap_or_default();

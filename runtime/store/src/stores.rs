@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tidegate_event::{Hook, Node, StorageError};
+use parking_lot::Mutex;
+use tidegate_event::{Control, Hook, Node, StorageError};
+use tokio::task::JoinSet;
 
 use crate::actions::{Action, Builtin, Work};
 use crate::backend::{self, Limits};
@@ -67,6 +69,8 @@ pub struct Stores {
     pub(crate) templates: TemplateCache,
     pub(crate) dead_letters: Arc<DeadLetters>,
     pub(crate) space: Option<Arc<dyn BufferSpace>>,
+    /// Tasks that take requests from databases; they end with the stores.
+    listeners: Mutex<JoinSet<()>>,
 }
 
 impl std::fmt::Debug for Stores {
@@ -102,6 +106,7 @@ impl Stores {
             templates: TemplateCache::default(),
             dead_letters: Arc::clone(&dead_letters),
             space: options.buffer.clone(),
+            listeners: Mutex::default(),
         };
         for pool in &config.pools {
             match (pool.kind.open)(pool, limits).await {
@@ -211,6 +216,16 @@ impl Stores {
         self.actions.iter().filter(move |action| action.hook() == hook)
     }
 
+    /// From now on takes requests for subscriptions from the databases that give some, and makes them with `control`,
+    /// until the stores are closed. Inside a tokio runtime.
+    pub fn listen(&self, control: Arc<dyn Control>) {
+        for connector in &self.connectors {
+            if let Some(requests) = connector.backend.listen(Arc::clone(&control)) {
+                self.listeners.lock().spawn(requests);
+            }
+        }
+    }
+
     /// Asks a connector's database whether it answers ("test connection").
     ///
     /// # Errors
@@ -225,6 +240,7 @@ impl Stores {
     /// # Errors
     /// Operations had to be given up; they were never acknowledged, so their publishers send them again.
     pub async fn close(&self, deadline: Duration) -> Result<(), StorageError> {
+        self.listeners.lock().abort_all();
         let closing = self.connectors.iter().map(|connector| async {
             let abandoned = connector.writer.close(deadline).await;
             connector.backend.close().await;
@@ -262,7 +278,8 @@ impl Stores {
 /// A custom statement, compiled, and checked by its database if that can be reached.
 async fn checked(connector: &Connector, line: &HookLine, text: &str) -> Result<Template, Diagnostic> {
     let at = |words: String| line.place.error(words);
-    let template = Template::compile(text, line.hook).map_err(|error| at(error.to_string()))?;
+    let template = Template::compile(text, line.hook, connector.backend.language())
+        .map_err(|error| at(error.to_string()))?;
     match connector.backend.prepare(&template).await {
         Ok(()) => {}
         Err(error) if error.is_retryable() => {

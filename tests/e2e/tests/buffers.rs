@@ -75,7 +75,9 @@ fn what_was_acknowledged_while_the_database_was_down_survives_kill_9_and_is_stor
     until("the buffer to empty", || (buffered(&server) < 0.5).then_some(()));
     tell(&format!("{total} acknowledged by the buffer, all stored {:?} after the start", began.elapsed()));
     for (publisher, acknowledged) in acknowledged.iter().enumerate() {
-        let sql = format!("select cast(payload as text) from mqtt_msg where topic = 'load/{publisher}' order by id");
+        let sql = format!(
+            "select cast(payload as text) from mqtt_msg where topic = 'load/{publisher}' order by id"
+        );
         let stored: Vec<u64> =
             column(&server.database(), &sql).iter().map(|number| number.parse().unwrap()).collect();
         assert!(stored.is_sorted_by(|a, b| a < b), "publisher {publisher}: out of order or twice");

@@ -25,6 +25,7 @@ pub fn page() -> String {
             let syntax = match row.kind {
                 OptionKind::Integer { min, max } => format!("number from {min} to {max}"),
                 OptionKind::Text | OptionKind::Secret => "text".to_owned(),
+                OptionKind::Boolean => "`true` or `false`".to_owned(),
                 OptionKind::Inert => {
                     page += &format!("| `{}` | any | | No effect: {}. |\n", row.name, row.doc);
                     continue;

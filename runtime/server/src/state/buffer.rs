@@ -183,9 +183,8 @@ impl Changes {
 }
 
 fn sheets(database: &Database) -> Result<Vec<(String, Sheet)>, String> {
-    let pairs = guarded(|| {
-        database.buffers.iter().map(|pair| pair.into_inner()).collect::<fjall::Result<Vec<_>>>()
-    })?;
+    let pairs =
+        guarded(|| database.buffers.iter().map(|pair| pair.into_inner()).collect::<fjall::Result<Vec<_>>>())?;
     let mut found = Vec::new();
     for (name, bytes) in pairs {
         let name = String::from_utf8_lossy(&name).into_owned();
@@ -301,7 +300,10 @@ mod tests {
 
     async fn held(space: &dyn BufferSpace, name: &str) -> Vec<(u64, u8)> {
         let stored = space.read(name, 0, 1_000, usize::MAX).await.unwrap();
-        stored.iter().map(|stored| (stored.number, stored.bytes.first().copied().unwrap_or_default())).collect()
+        stored
+            .iter()
+            .map(|stored| (stored.number, stored.bytes.first().copied().unwrap_or_default()))
+            .collect()
     }
 
     fn amount(records: u64) -> Amount {

@@ -72,7 +72,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("tidegate_server_state_quota_denied_total", "Changes of the embedded state above a module's share"),
     ("tidegate_store_buffer_in_total", "Operations that went to the buffer on disk: their database was down"),
     ("tidegate_store_buffer_out_total", "Operations that came out of the buffer and are decided"),
-    ("tidegate_store_buffer_refused_total", "Batches for which the buffer had no room or no disk: they waited in memory"),
+    (
+        "tidegate_store_buffer_refused_total",
+        "Batches for which the buffer had no room or no disk: they waited in memory",
+    ),
     ("tidegate_store_operations_total", "Operations of a connector, by result"),
     ("tidegate_store_retries_total", "Writes and reads of a connector made again"),
     ("tidegate_store_skipped_rows_total", "Stored rows that cannot be used"),

@@ -25,6 +25,13 @@ pub(crate) enum Builtin {
     AckedDelete,
 }
 
+impl Builtin {
+    /// Whether it looks for what a subscription's filter matches.
+    pub(crate) const fn takes_filter(self) -> bool {
+        matches!(self, Self::Fetch | Self::FetchQueue | Self::RetainLookup | Self::AckedDelete)
+    }
+}
+
 /// A built-in function: its name in configuration and in calls of guests, and where it may stand.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Function {

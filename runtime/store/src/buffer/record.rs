@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_event::{Hook, Message, MsgId, Node, Origin, QoS, TopicFilter, TopicName};
 
 use crate::operation::{Operation, Subject};
-use crate::statement::{Bound, TemplateCache};
+use crate::statement::{Bound, Language, Template, TemplateCache};
 
 /// The form of records. Change it when [`Form`] changes, and keep reading the old ones.
 const VERSION: u8 = 1;
@@ -34,18 +34,30 @@ fn damaged(error: impl ToString) -> RecordError {
 /// The fields of [`Operation`], in a form that stays the same when that changes.
 #[derive(Serialize, Deserialize)]
 enum Form {
-    ClientOnline { client: ByteString, node: String, at_ms: u64 },
-    ClientOffline { client: ByteString, node: String, at_ms: u64 },
-    StoreSubscription { client: ByteString, filter: ByteString, qos: u8 },
+    ClientOnline { client: ByteString, node: String, at_ms: u64, ttl: Ttl },
+    ClientOffline { client: ByteString, node: String, since_ms: u64, at_ms: u64, ttl: Ttl },
+    StoreSubscription { client: ByteString, filter: ByteString, qos: u8, ttl: Ttl },
     DeleteSubscription { client: ByteString, filter: ByteString },
-    AppendMessage(Letter),
-    KeepLatest(Letter),
-    AdvancePosition { client: ByteString, topic: ByteString, through: u128 },
+    AppendMessage(Letter, Ttl),
+    KeepLatest(Letter, Ttl),
+    AdvancePosition { client: ByteString, topic: ByteString, through: u128, ttl: Ttl },
     DeletePositions { client: ByteString, filter: ByteString },
     RemoveMessage { topic: ByteString, id: u128 },
-    PutRetained(Letter),
+    PutRetained(Letter, Ttl),
     DeleteRetained { topic: ByteString },
-    Execute { statements: Vec<Statement>, client: Option<ByteString>, topic: Option<ByteString>, message: Option<Letter> },
+    Execute(Custom),
+}
+
+/// Seconds after which what is written expires.
+type Ttl = Option<u64>;
+
+/// Custom statements and what their event was about.
+#[derive(Serialize, Deserialize)]
+struct Custom {
+    statements: Vec<Statement>,
+    client: Option<ByteString>,
+    topic: Option<ByteString>,
+    message: Option<Letter>,
 }
 
 /// A message.
@@ -67,6 +79,7 @@ struct Letter {
 struct Statement {
     text: String,
     hook: String,
+    commands: bool,
     values: Vec<Datum>,
 }
 
@@ -114,43 +127,52 @@ fn form(operation: &Operation) -> Form {
     let text = |filter: &TopicFilter| filter.as_byte_string().clone();
     let name = |topic: &TopicName| topic.as_byte_string().clone();
     match operation {
-        Operation::ClientOnline { client, node, at_ms } => {
-            Form::ClientOnline { client: client.clone(), node: node.name().into(), at_ms: *at_ms }
+        Operation::ClientOnline { client, node, at_ms, ttl } => {
+            Form::ClientOnline { client: client.clone(), node: node.name().into(), at_ms: *at_ms, ttl: *ttl }
         }
-        Operation::ClientOffline { client, node, at_ms } => {
-            Form::ClientOffline { client: client.clone(), node: node.name().into(), at_ms: *at_ms }
-        }
-        Operation::StoreSubscription { client, filter, qos } => {
-            Form::StoreSubscription { client: client.clone(), filter: text(filter), qos: qos.level() }
-        }
+        Operation::ClientOffline { client, node, since_ms, at_ms, ttl } => Form::ClientOffline {
+            client: client.clone(),
+            node: node.name().into(),
+            since_ms: *since_ms,
+            at_ms: *at_ms,
+            ttl: *ttl,
+        },
+        Operation::StoreSubscription { client, filter, qos, ttl } => Form::StoreSubscription {
+            client: client.clone(),
+            filter: text(filter),
+            qos: qos.level(),
+            ttl: *ttl,
+        },
         Operation::DeleteSubscription { client, filter } => {
             Form::DeleteSubscription { client: client.clone(), filter: text(filter) }
         }
-        Operation::AppendMessage { message } => Form::AppendMessage(letter(message)),
-        Operation::KeepLatest { message } => Form::KeepLatest(letter(message)),
-        Operation::AdvancePosition { client, topic, through } => {
-            Form::AdvancePosition { client: client.clone(), topic: name(topic), through: through.bits() }
-        }
+        Operation::AppendMessage { message, ttl } => Form::AppendMessage(letter(message), *ttl),
+        Operation::KeepLatest { message, ttl } => Form::KeepLatest(letter(message), *ttl),
+        Operation::AdvancePosition { client, topic, through, ttl } => Form::AdvancePosition {
+            client: client.clone(),
+            topic: name(topic),
+            through: through.bits(),
+            ttl: *ttl,
+        },
         Operation::DeletePositions { client, filter } => {
             Form::DeletePositions { client: client.clone(), filter: text(filter) }
         }
-        Operation::RemoveMessage { topic, id } => {
-            Form::RemoveMessage { topic: name(topic), id: id.bits() }
-        }
-        Operation::PutRetained { message } => Form::PutRetained(letter(message)),
+        Operation::RemoveMessage { topic, id } => Form::RemoveMessage { topic: name(topic), id: id.bits() },
+        Operation::PutRetained { message, ttl } => Form::PutRetained(letter(message), *ttl),
         Operation::DeleteRetained { topic } => Form::DeleteRetained { topic: name(topic) },
         Operation::Execute { statements, values, subject } => {
-            let statement = |(template, values): (&Arc<crate::statement::Template>, &Box<[Bound]>)| Statement {
-                text: template.text().to_owned(),
+            let statement = |(template, values): (&Arc<Template>, &Box<[Bound]>)| Statement {
+                text: template.written().to_owned(),
+                commands: template.language() == Language::Commands,
                 hook: template.hook().name().to_owned(),
                 values: values.iter().map(datum).collect(),
             };
-            Form::Execute {
+            Form::Execute(Custom {
                 statements: statements.iter().zip(values).map(statement).collect(),
                 client: subject.client.clone(),
                 topic: subject.topic.clone(),
                 message: subject.message.as_deref().map(letter),
-            }
+            })
         }
     }
 }
@@ -182,22 +204,23 @@ fn operation(form: Form, templates: &TemplateCache) -> Result<Operation, RecordE
     let filter = |text: ByteString| TopicFilter::new(text).map_err(damaged);
     let topic = |text: ByteString| TopicName::new(text).map_err(damaged);
     Ok(match form {
-        Form::ClientOnline { client, node, at_ms } => {
-            Operation::ClientOnline { client, node: Arc::new(Node::new(&node)), at_ms }
+        Form::ClientOnline { client, node, at_ms, ttl } => {
+            Operation::ClientOnline { client, node: Arc::new(Node::new(&node)), at_ms, ttl }
         }
-        Form::ClientOffline { client, node, at_ms } => {
-            Operation::ClientOffline { client, node: Arc::new(Node::new(&node)), at_ms }
+        Form::ClientOffline { client, node, since_ms, at_ms, ttl } => {
+            Operation::ClientOffline { client, node: Arc::new(Node::new(&node)), since_ms, at_ms, ttl }
         }
-        Form::StoreSubscription { client, filter: text, qos } => {
-            Operation::StoreSubscription { client, filter: filter(text)?, qos: level(qos)? }
+        Form::StoreSubscription { client, filter: text, qos, ttl } => {
+            Operation::StoreSubscription { client, filter: filter(text)?, qos: level(qos)?, ttl }
         }
         Form::DeleteSubscription { client, filter: text } => {
             Operation::DeleteSubscription { client, filter: filter(text)? }
         }
-        Form::AppendMessage(letter) => Operation::AppendMessage { message: message(letter)? },
-        Form::KeepLatest(letter) => Operation::KeepLatest { message: message(letter)? },
-        Form::AdvancePosition { client, topic: text, through } => {
-            Operation::AdvancePosition { client, topic: topic(text)?, through: MsgId::from_bits(through) }
+        Form::AppendMessage(letter, ttl) => Operation::AppendMessage { message: message(letter)?, ttl },
+        Form::KeepLatest(letter, ttl) => Operation::KeepLatest { message: message(letter)?, ttl },
+        Form::AdvancePosition { client, topic: text, through, ttl } => {
+            let through = MsgId::from_bits(through);
+            Operation::AdvancePosition { client, topic: topic(text)?, through, ttl }
         }
         Form::DeletePositions { client, filter: text } => {
             Operation::DeletePositions { client, filter: filter(text)? }
@@ -205,13 +228,14 @@ fn operation(form: Form, templates: &TemplateCache) -> Result<Operation, RecordE
         Form::RemoveMessage { topic: text, id } => {
             Operation::RemoveMessage { topic: topic(text)?, id: MsgId::from_bits(id) }
         }
-        Form::PutRetained(letter) => Operation::PutRetained { message: message(letter)? },
+        Form::PutRetained(letter, ttl) => Operation::PutRetained { message: message(letter)?, ttl },
         Form::DeleteRetained { topic: text } => Operation::DeleteRetained { topic: topic(text)? },
-        Form::Execute { statements, client, topic, message: about } => {
+        Form::Execute(Custom { statements, client, topic, message: about }) => {
             let (mut compiled, mut values) = (Vec::new(), Vec::new());
-            for Statement { text, hook, values: data } in statements {
+            for Statement { text, hook, commands, values: data } in statements {
+                let language = if commands { Language::Commands } else { Language::Sql };
                 let hook = Hook::from_name(&hook).ok_or_else(|| damaged(format!("no hook {hook:?}")))?;
-                compiled.push(templates.get(&text, hook).map_err(damaged)?);
+                compiled.push(templates.get(&text, hook, language).map_err(damaged)?);
                 values.push(data.into_iter().map(bound).collect());
             }
             let subject = Subject { client, topic, message: about.map(message).transpose()? };
@@ -275,28 +299,42 @@ mod tests {
         let (topic, node) = (TopicName::new("a/b").unwrap(), Arc::new(Node::new("n@h")));
         let (message, id) = (some_message(), MsgId::from_bits(77));
         let text = "insert into t values (${topic}, ${payload}, ${qos})";
-        let statement = templates.get(text, Hook::MessagePublish).unwrap();
-        let values = [Bound::Text("a/b".into()), Bound::Bytes(Bytes::from_static(b"\xfe")), Bound::Integer(-1)];
-        let subject = Subject {
-            client: Some(client.clone()),
-            topic: None,
-            message: Some(Arc::clone(&message)),
-        };
+        let statement = templates.get(text, Hook::MessagePublish, Language::Sql).unwrap();
+        let command = templates.get("SET k ${payload}", Hook::MessagePublish, Language::Commands).unwrap();
+        let values =
+            [Bound::Text("a/b".into()), Bound::Bytes(Bytes::from_static(b"\xfe")), Bound::Integer(-1)];
+        let subject =
+            Subject { client: Some(client.clone()), topic: None, message: Some(Arc::clone(&message)) };
         vec![
-            Operation::ClientOnline { client: client.clone(), node: Arc::clone(&node), at_ms: 5 },
-            Operation::ClientOffline { client: client.clone(), node, at_ms: 6 },
-            Operation::StoreSubscription { client: client.clone(), filter: filter.clone(), qos: QoS::AtLeastOnce },
+            Operation::ClientOnline {
+                client: client.clone(),
+                node: Arc::clone(&node),
+                at_ms: 5,
+                ttl: Some(9),
+            },
+            Operation::ClientOffline { client: client.clone(), node, since_ms: 4, at_ms: 6, ttl: None },
+            Operation::StoreSubscription {
+                client: client.clone(),
+                filter: filter.clone(),
+                qos: QoS::AtLeastOnce,
+                ttl: None,
+            },
             Operation::DeleteSubscription { client: client.clone(), filter: filter.clone() },
-            Operation::AppendMessage { message: Arc::clone(&message) },
-            Operation::KeepLatest { message: Arc::clone(&message) },
-            Operation::AdvancePosition { client: client.clone(), topic: topic.clone(), through: id },
+            Operation::AppendMessage { message: Arc::clone(&message), ttl: Some(60) },
+            Operation::KeepLatest { message: Arc::clone(&message), ttl: None },
+            Operation::AdvancePosition {
+                client: client.clone(),
+                topic: topic.clone(),
+                through: id,
+                ttl: None,
+            },
             Operation::DeletePositions { client, filter },
             Operation::RemoveMessage { topic: topic.clone(), id },
-            Operation::PutRetained { message },
+            Operation::PutRetained { message, ttl: None },
             Operation::DeleteRetained { topic },
             Operation::Execute {
-                statements: [statement].into(),
-                values: Box::new([Box::new(values), ]),
+                statements: [statement, command].into(),
+                values: Box::new([Box::new(values.clone()), Box::new(values)]),
                 subject,
             },
         ]

@@ -214,7 +214,12 @@ impl Spill {
     ///
     /// # Errors
     /// [`SpaceError`].
-    pub(crate) async fn read(&self, from: u64, records: usize, bytes: usize) -> Result<Vec<Stored>, SpaceError> {
+    pub(crate) async fn read(
+        &self,
+        from: u64,
+        records: usize,
+        bytes: usize,
+    ) -> Result<Vec<Stored>, SpaceError> {
         match &self.space {
             Some(space) => space.read(&self.name, from, records, bytes).await,
             None => Ok(Vec::new()),
@@ -262,7 +267,8 @@ impl Spill {
             return;
         }
         let count = self.about.get(shard_of(key, SLOTS));
-        let is_out = |left: &u64| *left >= self.before && count.is_none_or(|count| count.load(Ordering::Relaxed) == 0);
+        let is_out =
+            |left: &u64| *left >= self.before && count.is_none_or(|count| count.load(Ordering::Relaxed) == 0);
         self.left.subscribe().wait_for(is_out).await.map(drop).unwrap_or_default();
     }
 

@@ -62,7 +62,9 @@ pub(super) fn read(
             "offline_opts" => reader.offline_options(&value, &mut line.options),
             "expired_time" => {
                 line.options.expired_time = reader.integer(&place, &value);
-                reader.without_effect(&place, "the back end keeps what is written until it is deleted");
+                if !kind.expires {
+                    reader.without_effect(&place, "the back end keeps what is written until it is deleted");
+                }
             }
             "payload_format" => {
                 line.options.payload_format = reader.text(&place, &value);
@@ -243,7 +245,16 @@ impl Reader<'_> {
     fn function(&mut self, hook: Hook, place: &Place, value: &Node) -> Option<LineAction> {
         let name = self.text(place, value)?;
         match actions::find(&name, hook) {
-            Ok(function) => Some(LineAction::Function(function)),
+            Ok(function) => {
+                if let Some(why) = self.kind.exact_only
+                    && function.builtin.takes_filter()
+                {
+                    let words =
+                        format!("{name} skips subscriptions with wildcards on {}: {why}", self.kind.name);
+                    self.findings.push(place.warning(words));
+                }
+                Some(LineAction::Function(function))
+            }
             Err(words) => {
                 self.error(place, words);
                 None
@@ -263,7 +274,7 @@ impl Reader<'_> {
         for (index, item) in items.iter().enumerate() {
             let place = self.source.place_of(&format!("action.{key}[{index}]"), item.offset);
             if let Some(text) = self.text(&place, item) {
-                if let Err(wrong) = Template::compile(&text, hook) {
+                if let Err(wrong) = Template::compile(&text, hook, self.kind.language()) {
                     self.error(&place, wrong.to_string());
                 }
                 statements.push(text);

@@ -69,15 +69,20 @@ impl PoolConfig {
         match self.options.get(option)? {
             OptionValue::Text(text) => Some(text),
             OptionValue::Secret(secret) => Some(secret.expose()),
-            OptionValue::Integer(_) => None,
+            OptionValue::Integer(_) | OptionValue::Boolean(_) => None,
         }
+    }
+
+    /// Whether an option is set and true.
+    pub fn flag(&self, option: &str) -> bool {
+        matches!(self.options.get(option), Some(OptionValue::Boolean(true)))
     }
 
     /// The number of an option, when it is set.
     pub fn integer(&self, option: &str) -> Option<u64> {
         match self.options.get(option)? {
             OptionValue::Integer(number) => Some(*number),
-            OptionValue::Text(_) | OptionValue::Secret(_) => None,
+            OptionValue::Text(_) | OptionValue::Secret(_) | OptionValue::Boolean(_) => None,
         }
     }
 }
@@ -91,6 +96,8 @@ pub enum OptionValue {
     Secret(Secret),
     /// A number.
     Integer(u64),
+    /// True or false.
+    Boolean(bool),
 }
 
 /// A hook line: what to do at a hook, on which connector.

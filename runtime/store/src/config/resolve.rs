@@ -145,6 +145,12 @@ fn read_value(wanted: OptionKind, value: &Kind) -> Result<Option<OptionValue>, S
             (None, Some(text)) => Ok(Some(OptionValue::Text(text.to_owned()))),
             (None, None) => Err(format!("expected a string, not {}", value.name())),
         },
+        OptionKind::Boolean => match (value, text) {
+            (Kind::Boolean(on), _) => Ok(Some(OptionValue::Boolean(*on))),
+            (_, Some("true" | "on")) => Ok(Some(OptionValue::Boolean(true))),
+            (_, Some("false" | "off")) => Ok(Some(OptionValue::Boolean(false))),
+            _ => Err("expected true or false".to_owned()),
+        },
         OptionKind::Integer { min, max } => {
             let number = match (value, text) {
                 (Kind::Integer(number), _) => u64::try_from(*number).ok(),

@@ -32,6 +32,8 @@ pub static KIND: BackendKind = BackendKind {
     name: "sqlite",
     statements: "sql",
     doc: "A file on this machine, with MySQL's tables; a new file gets them by itself.",
+    expires: false,
+    exact_only: None,
     options: &[
         OptionRow {
             name: "path",
@@ -226,7 +228,11 @@ impl Backend for Sqlite {
             };
             self.transaction(work).await.map_err(|error| {
                 let failed = failed.load(Ordering::Relaxed);
-                WriteError { error, operation: (failed < operations.len()).then_some(failed) }
+                WriteError {
+                    error,
+                    operation: (failed < operations.len()).then_some(failed),
+                    refused: Vec::new(),
+                }
             })
         })
     }
@@ -317,7 +323,7 @@ impl Backend for Sqlite {
 
     fn prepare<'a>(&'a self, statement: &'a Template) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
-            let text = AssertSqlSafe(Arc::clone(statement.sql())).into_sql_str();
+            let text = AssertSqlSafe(Arc::clone(statement.text())).into_sql_str();
             let prepare = self.reading(async |connection| Ok(connection.prepare(text).await.map(drop)?));
             prepare.await.map_err(|failure| self.error(failure))
         })

@@ -135,7 +135,19 @@ impl Committer {
                     parts.iter_mut().filter_map(Option::take).for_each(AckPart::done);
                     continue;
                 }
-                Outcome::Refused(WriteError { error, operation: at }) => {
+                Outcome::Refused(WriteError { refused, .. }) if !refused.is_empty() => {
+                    let parts = parts.get_mut(from..to).unwrap_or_default();
+                    match self.all_but(some, parts, &refused).await {
+                        None => continue,
+                        // Only those that could not be kept: the others are written.
+                        Some(at) => {
+                            ranges.push((from + at, from + at + 1));
+                            let undecided = Undecided(ranges);
+                            return Committed::Abandoned(undecided);
+                        }
+                    }
+                }
+                Outcome::Refused(WriteError { error, operation: at, .. }) => {
                     if let [operation] = some {
                         let part = parts.get_mut(from).and_then(Option::take);
                         if self.refuse(operation, part, &error).await {
@@ -167,6 +179,30 @@ impl Committer {
             return if is_down { Committed::Down(undecided) } else { Committed::Abandoned(undecided) };
         }
         Committed::Decided
+    }
+
+    /// Tells who waits for `operations`, of which the database has written all but `refused`. Gives the place of one that
+    /// is not decided, when there is such a one: what comes after it is decided again.
+    async fn all_but(
+        &self,
+        operations: &[Operation],
+        parts: &mut [Option<AckPart>],
+        refused: &[(usize, BackendError)],
+    ) -> Option<usize> {
+        let failed = refused.len().min(operations.len());
+        self.parts.metrics.stored.increment((operations.len() - failed) as u64);
+        let mut undecided = None;
+        for (index, (operation, part)) in operations.iter().zip(parts).enumerate() {
+            match refused.iter().find(|(at, _)| *at == index) {
+                None => part.take().into_iter().for_each(AckPart::done),
+                Some((_, error)) => {
+                    if !self.refuse(operation, part.take(), error).await {
+                        undecided = Some(index);
+                    }
+                }
+            }
+        }
+        undecided
     }
 
     /// Writes until the database has decided; while it is down until `until`, and for ever without.

@@ -124,7 +124,16 @@ impl Writer {
         };
         let shards = (0..shards).map(start).collect();
         let (metrics, knock) = (Arc::clone(&parts.metrics), Arc::clone(&parts.knock));
-        Self { shards, share, spill, knock, metrics, closing, abort, workers: tokio::sync::Mutex::new(workers) }
+        Self {
+            shards,
+            share,
+            spill,
+            knock,
+            metrics,
+            closing,
+            abort,
+            workers: tokio::sync::Mutex::new(workers),
+        }
     }
 
     /// Queues `operation`; `part` is completed when it is durable or refused. Waits while the memory budget is

@@ -213,8 +213,10 @@ impl Worker {
         let Some(newest) = beside else { return (committed, behind) };
         if committed == Committed::Decided {
             let oldest = newest.saturating_sub(operations.len() as u64 - 1);
-            let going: Vec<Going> =
-                (oldest..).zip(operations.iter()).map(|(number, operation)| Going::of(number, operation)).collect();
+            let going: Vec<Going> = (oldest..)
+                .zip(operations.iter())
+                .map(|(number, operation)| Going::of(number, operation))
+                .collect();
             if let Err(error) = self.spill.remove(&going, None).await {
                 let connector = &self.committer.parts.connector;
                 tracing::warn!(%connector, %error, "operations that were stored will be stored once more");

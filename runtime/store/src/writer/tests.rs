@@ -76,7 +76,11 @@ impl Backend for Scripted {
             *self.writes.lock() += 1;
             if let Some(at) = topics.iter().position(|t| self.refuse.lock().contains(&&**t)) {
                 let error = BackendError::Refused { code: "1".into(), message: "no".into() };
-                return Err(WriteError { error, operation: self.says_which.lock().then_some(at) });
+                return Err(WriteError {
+                    error,
+                    operation: self.says_which.lock().then_some(at),
+                    refused: Vec::new(),
+                });
             }
             self.batches.lock().push(topics);
             Ok(())

@@ -203,7 +203,8 @@ async fn a_look_up_waits_only_for_what_is_about_it() {
     bench.down();
     assert_eq!(bench.put("stored/topic").await.await, Ok(()));
     assert_eq!(space.count(), 1);
-    let (own, other): (TopicFilter, TopicFilter) = ("stored/topic".parse().unwrap(), "other".parse().unwrap());
+    let (own, other): (TopicFilter, TopicFilter) =
+        ("stored/topic".parse().unwrap(), "other".parse().unwrap());
     bench.writer.drain_filter(&other).await;
     bench.writer.drain_client(&ByteString::from_static("somebody")).await;
     let mut drain = bench.writer.drain_filter(&own).boxed();
