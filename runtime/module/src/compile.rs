@@ -23,8 +23,8 @@ pub enum Compiler {
     /// On a thread of this process.
     #[default]
     InProcess,
-    /// In a child process: `PROGRAM compile IN OUT` must call [`compile_file`] with the two paths and exit
-    /// with status 0, or print the error to standard error and exit with another.
+    /// In a child process: `PROGRAM compile IN OUT` must call [`compile_file`] with the two paths and exit with status
+    /// 0, or print the error to standard error and exit with its [`exit_status`].
     Child {
         /// The program, as a rule this very one.
         program: PathBuf,
@@ -52,6 +52,27 @@ impl Default for CompilerLimits {
 const NICENESS: i32 = 15;
 const MAX_STDERR_BYTES: u64 = 16 << 10;
 const MAX_STEPS_BYTES: u64 = 1 << 10;
+
+/// The child ended its work and says that the component is bad.
+const REFUSED: u8 = 3;
+/// The child could not do its work; another may.
+const FAILED: u8 = 1;
+/// The child passed its limits and noticed it itself.
+const UNFINISHED: u8 = 4;
+
+/// The exit status by which a compiler process says what kind of failure `error` of [`compile_file`] is. A process that
+/// panics or is killed has others.
+pub fn exit_status(error: &LoadError) -> u8 {
+    match error {
+        LoadError::Compile(_) | LoadError::Form(_) => REFUSED,
+        LoadError::Read { source, .. } | LoadError::Cache { source, .. }
+            if source.kind() == io::ErrorKind::OutOfMemory =>
+        {
+            UNFINISHED
+        }
+        _ => FAILED,
+    }
+}
 
 /// Compiles the component or core module at `wasm` into an artefact for the cache at `artefact`, which must not exist.
 ///
@@ -159,9 +180,11 @@ async fn run(
         Ok(Ok(status)) => {
             let text = String::from_utf8_lossy(&stderr);
             let text = text.trim();
-            match status.code() {
-                // It ran to its end and said why the component is bad.
-                Some(_) if !text.is_empty() => Err(refusal(text)),
+            match status.code().and_then(|code| u8::try_from(code).ok()) {
+                Some(REFUSED) if !text.is_empty() => Err(refusal(text)),
+                Some(FAILED) if !text.is_empty() => {
+                    Err(LoadError::Compiler(format!("process failed: {text}")))
+                }
                 _ => Err(LoadError::Unfinished(format!("process ended with {status} {text}"))),
             }
         }

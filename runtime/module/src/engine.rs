@@ -114,12 +114,15 @@ fn configuration(lane: Lane) -> Config {
 
 fn pooling(size: PoolSize) -> PoolingAllocationConfig {
     let count = |most: usize| u32::try_from(most).unwrap_or(u32::MAX);
+    // The largest component that is admitted fits into the smallest pool when that is empty: what is given up for it is
+    // not given up in vain.
+    let total = |parts: u32, most: usize| parts.max(count(most));
     let mut pool = PoolingAllocationConfig::new();
     // Ratios and per-component ceilings admit every tool chain measured, Python and StarlingMonkey included.
     pool.total_component_instances(size.instances)
-        .total_core_instances(size.instances.saturating_mul(8))
-        .total_memories(size.instances.saturating_add(size.instances / 4))
-        .total_tables(size.instances.saturating_mul(4))
+        .total_core_instances(total(size.instances.saturating_mul(8), MAX_CORE_INSTANCES))
+        .total_memories(total(size.instances.saturating_add(size.instances / 4), MAX_MEMORIES))
+        .total_tables(total(size.instances.saturating_mul(4), MAX_TABLES))
         .total_stacks(size.instances)
         .max_memory_size(size.memory_bytes)
         .max_core_instances_per_component(count(MAX_CORE_INSTANCES))

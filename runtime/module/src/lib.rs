@@ -59,7 +59,7 @@ mod ticker;
 mod translate;
 
 pub use circuit::CircuitState;
-pub use compile::{Compiler, CompilerLimits, compile_file};
+pub use compile::{Compiler, CompilerLimits, compile_file, exit_status};
 pub use directory::{
     CommandError, Commands, Directory, Failure, OnChange, Outcome, TrialEnded, module_files,
 };

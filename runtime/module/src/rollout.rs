@@ -50,6 +50,12 @@ impl Rollout {
             None => (self.canary == ALL).then_some(PROBATION),
         }
     }
+
+    /// Whether a version that did `done` on trial may serve all: where failures are watched, so few calls that nobody
+    /// judged them speak for it only when all of them went well, and no calls do not.
+    pub(crate) fn is_enough(&self, done: Tally) -> bool {
+        self.rollback_error_rate.is_none() || done.calls >= MIN_CALLS || (done.calls > 0 && done.errors == 0)
+    }
 }
 
 /// Hooks and the topic filters that select events; no filter: all topics.
@@ -292,6 +298,15 @@ mod tests {
         assert_eq!(tally(20, 1).or(tally(100, 0)), tally(20, 1));
         assert_eq!(tally(1, 1).or(tally(100, 0)), tally(101, 1));
         assert_eq!(tally(0, 0).or(tally(1, 1)), Tally::default(), "one call in its life, which failed");
+    }
+
+    #[test]
+    fn a_version_that_nobody_could_judge_is_not_promoted() {
+        let tally = |calls, errors| Tally { calls, errors };
+        let watched = Rollout { rollback_error_rate: Some(0.05), ..Rollout::default() };
+        let enough = [tally(0, 0), tally(1, 0), tally(19, 0), tally(19, 1), tally(20, 1)];
+        assert_eq!(enough.map(|done| watched.is_enough(done)), [false, true, true, false, true]);
+        assert!(Rollout::default().is_enough(tally(0, 0)), "nothing is watched");
     }
 
     #[test]

@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use tidegate_event::offline::Offline;
 use tidegate_event::{IdSource, Node, Tenant};
-use tidegate_module::{Compiler, Host, HostConfig, LoadError, compile_file};
+use tidegate_module::{Compiler, Host, HostConfig, LoadError, compile_file, exit_status};
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().collect();
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error}");
-                ExitCode::FAILURE
+                ExitCode::from(exit_status(&error))
             }
         },
         // What cargo and test runners ask a program for.
@@ -37,8 +38,9 @@ fn main() -> ExitCode {
                 the_child_says_why().await;
                 a_child_that_passes_its_limits_is_not_started_again().await;
                 a_program_that_is_none().await;
+                a_child_that_panics_or_fails_does_not_accuse_the_component().await;
             });
-            println!("compiler: 4 checks passed");
+            println!("compiler: 5 checks passed");
             ExitCode::SUCCESS
         }
     }
@@ -111,4 +113,21 @@ async fn a_program_that_is_none() {
     let (error, _) = load(&component(), PathBuf::from("/no/such/program"), |_| {}).await;
     assert!(error.to_string().contains("/no/such/program cannot be started"), "{error}");
     assert!(error.is_transient());
+}
+
+/// A machine without memory or threads for the compiler once was taken for a component that does not compile.
+async fn a_child_that_panics_or_fails_does_not_accuse_the_component() {
+    let place = tempfile::tempdir().unwrap();
+    let ends_with = |status: u8, words: &str| {
+        let program = place.path().join(format!("ends-with-{status}"));
+        std::fs::write(&program, format!("#!/bin/sh\necho '{words}' >&2\nexit {status}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        program
+    };
+    let (error, _) = load(&component(), ends_with(101, "panicked: no thread"), |_| {}).await;
+    assert!(matches!(&error, LoadError::Unfinished(why) if why.contains("panicked: no thread")), "{error}");
+    let full = "artefact cache x: No space left on device";
+    let (error, _) = load(&component(), ends_with(1, full), |_| {}).await;
+    assert!(matches!(&error, LoadError::Compiler(why) if why.contains(full)), "{error}");
+    assert!(error.is_transient(), "the disk may have room later");
 }

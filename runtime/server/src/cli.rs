@@ -47,6 +47,9 @@ enum Command {
     /// Print and make the tables that back ends need.
     #[command(subcommand)]
     Schema(SchemaCommand),
+    /// Look at what waits on disk for stores of a running server, run it again or remove it.
+    #[command(subcommand)]
+    Buffers(crate::buffers::BuffersCommand),
     /// Run one module without a server: hand it events and print what it does.
     ///
     /// Reads the manifest beside the module, makes an instance, runs its init and calls it for each event in order.
@@ -392,6 +395,7 @@ pub fn main() -> ExitCode {
         Command::Connectors(ConnectorsCommand::Test(args)) => crate::connectors::test(&args),
         Command::Schema(SchemaCommand::Print(args)) => crate::schema::print(&args),
         Command::Schema(SchemaCommand::Apply(args)) => crate::schema::apply(&args),
+        Command::Buffers(command) => crate::buffers::main(&command),
         Command::Test(args) => crate::try_module::main(&args),
         Command::Pub(command) => crate::client::publish(command.connect, command.args),
         Command::Sub(command) => crate::client::subscribe(command.connect, command.args),
@@ -403,12 +407,13 @@ pub fn main() -> ExitCode {
         Command::Compile { wasm, artefact } => match tidegate_module::compile_file(&wasm, &artefact) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
+                let status = tidegate_module::exit_status(&error);
                 // The parent process puts the words in their place: only the reason, without a frame.
                 match error {
                     LoadError::Compile(reason) => eprintln!("{reason}"),
                     other => eprintln!("{}", with_causes(&other)),
                 }
-                ExitCode::FAILURE
+                ExitCode::from(status)
             }
         },
     }

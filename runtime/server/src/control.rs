@@ -22,6 +22,7 @@
 //! | `POST /v1/connectors/test` | [`messages::Which`] -> a list of [`messages::Asked`] |
 //! | `POST /v1/schema/apply` | [`messages::Which`] -> a list of [`messages::Asked`] |
 
+pub(crate) mod buffers;
 pub(crate) mod client;
 mod connectors;
 mod files;

@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod backends;
+mod buffers;
 pub mod check;
 pub mod cli;
 pub mod client;

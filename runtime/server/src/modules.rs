@@ -164,6 +164,7 @@ fn serves(served: &Served) -> String {
 }
 
 /// Prints what came of a command.
+/// Prints `result`, as JSON or as `text` has it; the exit status.
 pub(crate) fn finish<T: Serialize>(
     result: anyhow::Result<T>,
     json: bool,

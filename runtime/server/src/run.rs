@@ -225,7 +225,10 @@ impl Parts {
         let tenant = Tenant::default();
         let dispatcher = Dispatcher::new(node.clone());
 
-        let options = config.store_options(data.path().to_path_buf());
+        let state = State::open(&data.path().join("state"), config.max_state_bytes)
+            .map_err(|error| Failed::at("embedded state", &error))?;
+        let mut options = config.store_options(data.path().to_path_buf());
+        options.buffer = state.buffers(config.buffer_bytes);
         let stores = Stores::open(&loaded.config, node.clone(), options)
             .await
             .map_err(|problems| Failed::listed(&problems))?;
@@ -235,11 +238,10 @@ impl Parts {
         let broker = Broker::new(config.broker.clone(), node.clone(), hooks, Arc::new(VolatileStore))
             .map_err(|error| Failed::at("broker", &error))?;
         status.set_broker(broker.clone());
+        stores.listen(broker.control());
 
         let letters =
             LetterFile::new(data.path().join("module-dead-letters.jsonl"), config.store.dead_letter_bytes);
-        let state = State::open(&data.path().join("state"), config.max_state_bytes)
-            .map_err(|error| Failed::at("state of modules", &error))?;
         let host_config = HostConfig {
             dead_letters: Some(Arc::new(letters)),
             state,

@@ -60,6 +60,11 @@ impl Status {
         self.0.lock().phase = phase;
     }
 
+    /// The stores, once they are open.
+    pub(crate) fn stores(&self) -> Option<Arc<Stores>> {
+        self.0.lock().stores.clone()
+    }
+
     /// Connectors are open.
     pub fn set_stores(&self, stores: Arc<Stores>) {
         self.0.lock().stores = Some(stores);

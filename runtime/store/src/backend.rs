@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_event::{BoxFuture, Message, Rows, SqlValue, StorageError, TopicFilter};
+use tidegate_event::{BoxFuture, Control, Message, Rows, SqlValue, StorageError, TopicFilter};
 
+use crate::commands::Commands;
 use crate::config::{HookLine, PoolConfig, documented};
 use crate::operation::Operation;
 use crate::pairs::Pairs;
-use crate::statement::Template;
+use crate::statement::{Language, Template};
 
 /// Why a database call failed, by what the caller can do.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -63,11 +64,42 @@ pub struct WriteError {
     pub error: BackendError,
     /// The operation that failed, when the database said: the writer need not search for it.
     pub operation: Option<usize>,
+    /// Not empty: these operations, in their order, were refused, and **all others of the batch are written**. A database without
+    /// transactions over a batch says it this way, so that nothing is executed twice.
+    pub refused: Vec<(usize, BackendError)>,
+}
+
+impl WriteError {
+    /// The operations that were refused while all others were written; the list is not empty.
+    pub(crate) fn all_but(refused: Vec<(usize, BackendError)>) -> Self {
+        let first = refused.first();
+        let error = first.map_or(BackendError::Invalid(String::new()), |(_, error)| error.clone());
+        Self { error, operation: first.map(|(at, _)| *at), refused }
+    }
 }
 
 impl From<BackendError> for WriteError {
     fn from(error: BackendError) -> Self {
-        Self { error, operation: None }
+        Self { error, operation: None, refused: Vec::new() }
+    }
+}
+
+/// A place among stored messages, in the back end's own order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cursor {
+    /// A row's number.
+    Row(i64),
+    /// A message's id as stored.
+    Id(String),
+}
+
+impl Cursor {
+    /// The row's number; 0, which is before all rows, for a place of another kind or none.
+    pub fn row(place: Option<&Self>) -> i64 {
+        match place {
+            Some(Self::Row(row)) => *row,
+            _ => 0,
+        }
     }
 }
 
@@ -78,8 +110,8 @@ pub struct Unread {
     pub filter: TopicFilter,
     /// `Some`: only after this client's position in each topic. `None`: all that is stored (a queue).
     pub client: Option<String>,
-    /// Only after this row; 0 at the beginning.
-    pub after: i64,
+    /// Only after this place; `None` at the beginning.
+    pub after: Option<Cursor>,
     /// Only what arrived at or after this time, milliseconds since the epoch.
     pub since_ms: Option<u64>,
     /// Messages in the page; fewer when they are large ([`Limits::max_result_bytes`]).
@@ -91,8 +123,8 @@ pub struct Unread {
 pub struct Page {
     /// The messages, of origin [`tidegate_event::Origin::Fetched`].
     pub messages: Vec<Arc<Message>>,
-    /// The last row that was looked at, to go on after; 0: none.
-    pub last: i64,
+    /// The last place that was looked at, to go on after.
+    pub last: Option<Cursor>,
     /// Whether more may follow now.
     pub more: bool,
 }
@@ -116,7 +148,19 @@ pub trait Backend: Send + Sync + 'static {
         1
     }
 
-    /// Executes `operations` in order, all or none, and returns when they are durable.
+    /// The language of its custom statements.
+    fn language(&self) -> Language {
+        Language::Sql
+    }
+
+    /// Whether stored and retained messages, and positions, can be found by a filter with wildcards without reading
+    /// everything. Where not, only exact filters fetch, look up and forget.
+    fn finds_by_wildcard(&self) -> bool {
+        true
+    }
+
+    /// Executes `operations` in order, all or none (but see [`WriteError::refused`]), and returns when they are
+    /// durable.
     fn write<'a>(&'a self, operations: &'a [Operation]) -> BoxFuture<'a, Result<(), WriteError>>;
 
     /// The client's subscriptions: filter and QoS as stored, not checked.
@@ -152,6 +196,17 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The database as a place for key-value pairs, if it is one for guests.
     fn pairs(&self) -> Option<&dyn Pairs> {
+        None
+    }
+
+    /// The database as one that takes commands of guests, if it does.
+    fn commands(&self) -> Option<&dyn Commands> {
+        None
+    }
+
+    /// Takes requests for subscriptions from the database, and makes them with `control`, until the future is
+    /// dropped. `None`: the pool is not configured for it.
+    fn listen(&self, _control: Arc<dyn Control>) -> Option<BoxFuture<'static, ()>> {
         None
     }
 
@@ -323,6 +378,13 @@ pub const fn any_options(_: &PoolConfig) -> Option<(&'static str, String)> {
     None
 }
 
+impl BackendKind {
+    /// The language of its custom statements.
+    pub fn language(&self) -> Language {
+        if self.statements == "commands" { Language::Commands } else { Language::Sql }
+    }
+}
+
 /// The type of [`BackendKind::open`].
 pub type OpenFn = for<'a> fn(&'a PoolConfig, Limits) -> BoxFuture<'a, Result<Arc<dyn Backend>, BackendError>>;
 
@@ -340,7 +402,7 @@ macro_rules! backends {
     };
 }
 
-backends! { sqlite if "sqlite" }
+backends! { redis if "redis", sqlite if "sqlite" }
 
 /// Every back end whose configuration can be checked: those with a driver, then the documented ones without.
 pub fn known() -> impl Iterator<Item = &'static BackendKind> {

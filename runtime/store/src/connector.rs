@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use parking_lot::Mutex;
-use tidegate_event::{BoxFuture, StorageError};
+use tidegate_event::{BoxFuture, Control, StorageError};
+use tokio::task::AbortHandle;
 
 use crate::backend::{Backend, BackendError, BackendKind};
 use crate::config::PoolConfig;
@@ -31,6 +32,8 @@ pub(crate) struct Connector {
     pub(crate) turn: Turn,
     /// How long a read is tried again while the database is down.
     pub(crate) read_deadline: Duration,
+    /// Takes requests for subscriptions from the database.
+    pub(crate) listener: Mutex<Option<AbortHandle>>,
 }
 
 impl Connector {
@@ -41,6 +44,23 @@ impl Connector {
             && own.name == pool.name
             && own.options == pool.options
             && own.in_toml == pool.in_toml
+    }
+
+    /// Takes requests for subscriptions from the database from now on, where it gives some. Inside a tokio runtime.
+    pub(crate) fn listen(&self, control: &Arc<dyn Control>) {
+        let mut listener = self.listener.lock();
+        if listener.is_none()
+            && let Some(requests) = self.backend.listen(Arc::clone(control))
+        {
+            *listener = Some(tokio::spawn(requests).abort_handle());
+        }
+    }
+
+    /// Takes no more.
+    pub(crate) fn end_listening(&self) {
+        if let Some(listener) = self.listener.lock().take() {
+            listener.abort();
+        }
     }
 
     /// Reads, again and again with back-off while the database is down, until the deadline.

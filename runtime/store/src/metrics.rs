@@ -91,6 +91,16 @@ pub(crate) struct ConnectorMetrics {
     pub(crate) inflight: Gauge,
     /// `batch_size`: operations of a batch.
     pub(crate) batch_size: Histogram,
+    /// `buffer_in_total`: operations that went to the buffer.
+    pub(crate) spilled: Counter,
+    /// `buffer_out_total`: operations that came out of the buffer and are decided.
+    pub(crate) replayed: Counter,
+    /// `buffer_refused_total`: batches for which the buffer had no room or no disk; they waited in memory.
+    pub(crate) unspilled: Counter,
+    /// `buffered`: operations in the buffer.
+    pub(crate) buffered: Gauge,
+    /// `buffered_bytes`: their bytes on disk.
+    pub(crate) buffered_bytes: Gauge,
     /// `up`: 1 when the last write succeeded, 0 while the database is down.
     pub(crate) up: Level,
     /// `errors_total`: calls that the database did not answer, or refused.
@@ -113,6 +123,11 @@ impl ConnectorMetrics {
             queued: gauge!("tidegate_store_queued", "connector" => label()).into(),
             inflight: gauge!("tidegate_store_inflight", "connector" => label()),
             batch_size: histogram!("tidegate_store_batch_size", "connector" => label()),
+            spilled: counter!("tidegate_store_buffer_in_total", "connector" => label()),
+            replayed: counter!("tidegate_store_buffer_out_total", "connector" => label()),
+            unspilled: counter!("tidegate_store_buffer_refused_total", "connector" => label()),
+            buffered: gauge!("tidegate_store_buffered", "connector" => label()),
+            buffered_bytes: gauge!("tidegate_store_buffered_bytes", "connector" => label()),
             up: gauge!("tidegate_store_up", "connector" => label()).into(),
             errors: counter!("tidegate_store_errors_total", "connector" => label()).into(),
             last_error: Mutex::default(),

@@ -89,7 +89,8 @@ impl Opened {
 /// A custom statement, compiled, and checked by its database if that can be reached.
 async fn checked(connector: &Connector, line: &HookLine, text: &str) -> Result<Template, Diagnostic> {
     let at = |words: String| line.place.error(words);
-    let template = Template::compile(text, line.hook).map_err(|error| at(error.to_string()))?;
+    let template = Template::compile(text, line.hook, connector.backend.language())
+        .map_err(|error| at(error.to_string()))?;
     match connector.backend.prepare(&template).await {
         Ok(()) => {}
         Err(error) if error.is_retryable() => {

@@ -23,9 +23,10 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(crate) async fn retire(
     connector: Arc<Connector>,
     users: Vec<Weak<Action>>,
-    predecessor: Option<Predecessor>,
+    predecessor: Predecessor,
     stopping: CancellationToken,
 ) {
+    connector.end_listening();
     let end = Instant::now() + DEADLINE;
     let unused = async {
         while users.iter().any(|user| user.strong_count() > 0) {

@@ -5,19 +5,22 @@
 //! kept, with their writers and queues. One that is changed or gone finishes first what it has (`retire`), and its
 //! successor writes after it: nothing is lost and nothing overtakes.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use tidegate_event::{Hook, Node, StorageError};
+use parking_lot::Mutex;
+use tidegate_event::{Control, Hook, Node, StorageError};
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::actions::Action;
 use crate::backend::{Limits, Schema};
+use crate::buffer::{BufferSpace, Spill};
 use crate::config::{Diagnostic, HookLine, PoolConfig, StoreConfig};
 use crate::connector::Connector;
 use crate::dead_letter::DeadLetters;
@@ -51,6 +54,9 @@ pub struct StoreOptions {
     pub max_result_bytes: usize,
     /// Size at which the dead-letter file is rotated. Default 64 MiB.
     pub dead_letter_bytes: u64,
+    /// Where operations wait on disk while their store is down. Default none: they wait in memory, and their publishers
+    /// with them.
+    pub buffer: Option<Arc<dyn BufferSpace>>,
 }
 
 impl Default for StoreOptions {
@@ -64,6 +70,7 @@ impl Default for StoreOptions {
             statement_timeout: Duration::from_secs(30),
             max_result_bytes: 16 << 20,
             dead_letter_bytes: 64 << 20,
+            buffer: None,
         }
     }
 }
@@ -73,12 +80,16 @@ pub struct Stores {
     current: ArcSwap<Opened>,
     options: StoreOptions,
     budget: Budget,
-    dead_letters: Arc<DeadLetters>,
+    pub(crate) dead_letters: Arc<DeadLetters>,
     pub(crate) templates: TemplateCache,
     /// Configurations follow each other.
     changing: Arc<tokio::sync::Mutex<()>>,
     /// Connectors that are changed or gone and have something left to do.
     retiring: TaskTracker,
+    /// When each of them is done, by name: one that comes back under the same name, at once or later, begins after it.
+    turns: Mutex<HashMap<String, Turn>>,
+    /// Whom requests of databases for subscriptions go to.
+    control: Mutex<Option<Arc<dyn Control>>>,
     stopping: CancellationToken,
 }
 
@@ -95,8 +106,8 @@ impl std::fmt::Debug for Stores {
 /// A configuration, opened and not yet in use. No other can be prepared meanwhile.
 pub struct Prepared {
     next: Opened,
-    /// What was opened for it, with the predecessor of each that takes another's place.
-    fresh: Vec<(Arc<Connector>, Option<Predecessor>)>,
+    /// What was opened for it. None of them writes, or empties a buffer, before it is used.
+    fresh: Vec<(Arc<Connector>, Predecessor)>,
     changes: Changes,
     _only: OwnedMutexGuard<()>,
 }
@@ -136,11 +147,12 @@ impl Prepared {
 }
 
 /// Closes connectors that nobody has used.
-async fn discard(fresh: Vec<(Arc<Connector>, Option<Predecessor>)>) {
+async fn discard(fresh: Vec<(Arc<Connector>, Predecessor)>) {
     for (connector, predecessor) in fresh {
-        drop(predecessor);
         connector.writer.close(Duration::from_secs(1)).await;
         connector.backend.close().await;
+        // Only now: its turn must not come.
+        drop(predecessor);
     }
 }
 
@@ -187,6 +199,8 @@ impl Stores {
             templates: TemplateCache::default(),
             changing: Arc::default(),
             retiring: TaskTracker::new(),
+            turns: Mutex::default(),
+            control: Mutex::default(),
             stopping: CancellationToken::new(),
         };
         let prepared = stores.prepare(config).await?;
@@ -243,13 +257,17 @@ impl Stores {
         pool: &PoolConfig,
         old: Option<&Arc<Connector>>,
         budget: &Budget,
-    ) -> Result<(Arc<Connector>, Option<Predecessor>), Diagnostic> {
+    ) -> Result<(Arc<Connector>, Predecessor), Diagnostic> {
         let (name, options) = (pool.connector(), &self.options);
         let Some(open) = pool.kind.open else { return Err(pool.place.error(pool.kind.no_driver())) };
         let limits = Limits {
             statement_timeout: options.statement_timeout,
             max_result_bytes: options.max_result_bytes,
         };
+        if let Some(space) = self.space() {
+            // Should that fail, nothing may be written past what is there.
+            space.extent(&name).await.map_err(|error| pool.place.error(format!("{name}: {error}")))?;
+        }
         let opened = open(pool, limits).await;
         let backend = opened.map_err(|error| pool.place.error(format!("{name}: {error}")))?;
         let metrics = match old {
@@ -267,13 +285,8 @@ impl Stores {
                 metrics.failed(&format!("no answer within {FIRST_CHECK:?}"));
             }
         }
-        let (predecessor, turn) = match old {
-            Some(_) => {
-                let (predecessor, turn) = Turn::after();
-                (Some(predecessor), turn)
-            }
-            None => (None, Turn::now()),
-        };
+        let (predecessor, turn) = Turn::after();
+        let spill = Spill::new(&name, options.buffer.clone(), Arc::clone(&metrics));
         let parts = WriterParts {
             connector: name.clone(),
             backend: Arc::clone(&backend),
@@ -281,17 +294,19 @@ impl Stores {
             dead_letters: Arc::clone(&self.dead_letters),
             limits: BatchLimits { operations: options.batch_operations, bytes: options.batch_bytes },
             turn: turn.clone(),
+            knock: Arc::default(),
         };
         let connector = Connector {
             name,
             kind: pool.kind,
             pool: pool.clone(),
             backend,
-            writer: Writer::start(parts, budget),
+            writer: Writer::start(parts, budget, spill),
             metrics,
             online: old.map(|old| Arc::clone(&old.online)).unwrap_or_default(),
             turn,
             read_deadline: options.read_deadline,
+            listener: Mutex::default(),
         };
         Ok((Arc::new(connector), predecessor))
     }
@@ -300,19 +315,35 @@ impl Stores {
     /// find them; those in flight finish on the old ones, and then the connectors that are gone or changed write what
     /// they have and close. Inside a tokio runtime.
     pub fn commit(&self, prepared: Prepared) -> Changes {
-        let Prepared { next, mut fresh, changes, _only } = prepared;
+        let Prepared { next, fresh, changes, _only } = prepared;
         next.tracked.iter().for_each(|connector| connector.online.track());
         let next = Arc::new(next);
         let before = self.current.swap(Arc::clone(&next));
+        let mut turns = self.turns.lock();
+        turns.retain(|_, turn| !turn.has_come());
         for old in &before.connectors {
             if next.find(&old.name).is_some_and(|kept| Arc::ptr_eq(kept, old)) {
                 continue;
             }
-            let successor = fresh.iter_mut().find(|(connector, _)| connector.name == old.name);
-            let predecessor = successor.and_then(|(_, predecessor)| predecessor.take());
+            let (predecessor, turn) = Turn::after();
+            turns.insert(old.name.clone(), turn);
             let users = before.users_of(old);
             self.retiring.spawn(retire(Arc::clone(old), users, predecessor, self.stopping.clone()));
         }
+        for (connector, predecessor) in fresh {
+            match turns.get(&connector.name).cloned() {
+                None => drop(predecessor),
+                Some(turn) => {
+                    let handed_on = async move {
+                        turn.comes().await;
+                        drop(predecessor);
+                    };
+                    self.retiring.spawn(handed_on);
+                }
+            }
+        }
+        drop(turns);
+        self.listen_now();
         changes
     }
 
@@ -324,6 +355,21 @@ impl Stores {
     /// The actions of one hook, in their order.
     pub fn actions_of(&self, hook: Hook) -> impl Iterator<Item = Arc<Action>> {
         self.actions().into_iter().filter(move |action| action.hook() == hook)
+    }
+
+    /// From now on takes requests for subscriptions from the databases that give some, and makes them with `control`,
+    /// until the stores are closed. Inside a tokio runtime.
+    pub fn listen(&self, control: Arc<dyn Control>) {
+        *self.control.lock() = Some(control);
+        self.listen_now();
+    }
+
+    /// Has the connectors in use listen, those that do not yet.
+    fn listen_now(&self) {
+        let control = self.control.lock().clone();
+        if let Some(control) = control {
+            self.current.load().connectors.iter().for_each(|connector| connector.listen(&control));
+        }
     }
 
     /// Asks a connector's database whether it answers ("test connection").
@@ -383,8 +429,10 @@ impl Stores {
     pub async fn close(&self, deadline: Duration) -> Result<(), StorageError> {
         self.stopping.cancel();
         self.retiring.close();
+        self.control.lock().take();
         let current = self.current.load_full();
         let closing = current.connectors.iter().map(|connector| async {
+            connector.end_listening();
             let abandoned = connector.writer.close(deadline).await;
             connector.backend.close().await;
             if abandoned == 0 {
@@ -409,6 +457,16 @@ impl Stores {
     pub(crate) fn connector(&self, name: &str) -> Result<Arc<Connector>, StorageError> {
         let found = self.current.load().find(name).cloned();
         found.ok_or_else(|| StorageError::NoSuchConnector(name.to_owned()))
+    }
+
+    /// All connectors.
+    pub(crate) fn connectors(&self) -> Vec<Arc<Connector>> {
+        self.current.load().connectors.clone()
+    }
+
+    /// Where operations wait on disk.
+    pub(crate) fn space(&self) -> Option<&Arc<dyn BufferSpace>> {
+        self.options.buffer.as_ref()
     }
 
     /// The names of all connectors.

@@ -12,6 +12,7 @@ pub(crate) struct Predecessor(#[expect(dead_code, reason = "it is there to be dr
 
 impl Turn {
     /// Nothing stood there.
+    #[cfg(test)]
     pub(crate) const fn now() -> Self {
         Self(None)
     }

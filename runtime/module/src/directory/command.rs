@@ -1,5 +1,6 @@
-//! Commands to a followed directory. They go through the follower's own queue, so that a command and a save of the
-//! same file follow each other like two saves.
+//! Commands to a followed directory. They go through the follower's own queues, so that a command and a save of the
+//! same file follow each other like two saves. The ends of trials have a queue of their own: they need no file, and wait
+//! for none.
 
 use std::collections::HashMap;
 use std::io;
@@ -67,11 +68,11 @@ fn hint(nearest: &Option<String>) -> String {
 type Answer<T> = oneshot::Sender<Result<T, CommandError>>;
 
 /// What the follower is told to do.
-pub(super) enum Command {
-    /// Look at a file now.
-    Look(Look),
-    /// End a trial now.
-    End(End),
+pub(super) struct Orders {
+    /// Files to look at now.
+    pub(super) looks: mpsc::Receiver<Look>,
+    /// Trials to end now.
+    pub(super) ends: mpsc::Receiver<End>,
 }
 
 /// A file to look at.
@@ -106,7 +107,8 @@ pub(super) enum Favour {
 /// Gives commands to a directory. Cheap to clone; outlives the directory and says so then.
 #[derive(Clone)]
 pub struct Commands {
-    queue: mpsc::Sender<Command>,
+    looks: mpsc::Sender<Look>,
+    ends: mpsc::Sender<End>,
     root: Arc<Path>,
     state: Arc<State>,
 }
@@ -117,10 +119,11 @@ impl std::fmt::Debug for Commands {
     }
 }
 
-/// The two ends of a queue.
-pub(super) fn queue(root: &Path, state: Arc<State>) -> (Commands, mpsc::Receiver<Command>) {
-    let (queue, commands) = mpsc::channel(QUEUE);
-    (Commands { queue, root: root.into(), state }, commands)
+/// Both sides of the queues.
+pub(super) fn queues(root: &Path, state: Arc<State>) -> (Commands, Orders) {
+    let (looks, to_look) = mpsc::channel(QUEUE);
+    let (ends, to_end) = mpsc::channel(QUEUE);
+    (Commands { looks, ends, root: root.into(), state }, Orders { looks: to_look, ends: to_end })
 }
 
 impl Commands {
@@ -165,7 +168,7 @@ impl Commands {
     async fn end(&self, name: &str, favour: Favour) -> Result<TrialEnded, CommandError> {
         let path = self.find(name)?;
         let (answer, answered) = oneshot::channel();
-        let sent = self.queue.send(Command::End(End { path, favour, answer })).await;
+        let sent = self.ends.send(End { path, favour, answer }).await;
         sent.map_err(|_| CommandError::Stopped)?;
         let ended = answered.await.map_err(|_| CommandError::Stopped)?;
         ended.ok_or_else(|| CommandError::NoTrial(name.to_owned()))
@@ -208,7 +211,7 @@ impl Commands {
 
     async fn send(&self, path: PathBuf, again: bool) -> Result<Outcome, CommandError> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.queue.send(Command::Look(Look { path, again, since: Instant::now(), answer })).await;
+        let sent = self.looks.send(Look { path, again, since: Instant::now(), answer }).await;
         sent.map_err(|_| CommandError::Stopped)?;
         answered.await.map_err(|_| CommandError::Stopped)?
     }

@@ -7,21 +7,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::changes::Changes;
-use super::command::{Command, Pending, is_gone};
+use super::command::{Orders, Pending, is_gone};
 use super::files::{Listing, SETTLE, Stamp};
 use super::names::shown;
 use super::scout::{self, Report, Scout};
-use super::trials::{LOOK, Probation};
+use super::trials::{Judge, Probation};
 use super::{OnChange, Refusal, State};
 use crate::error::{HostError, LoadError};
 use crate::handover::{has_state, keep_state};
@@ -74,7 +74,9 @@ pub(super) struct Follower {
     loads: JoinSet<Done>,
     /// Files being loaded, and the cause to load them once more after that.
     loading: HashMap<PathBuf, Option<Cause>>,
+    orders: Orders,
     commands: Pending,
+    pub(super) judge: Judge,
     /// New versions on trial.
     pub(super) trials: HashMap<PathBuf, Probation>,
     /// Versions that were rolled back.
@@ -82,7 +84,13 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(host: Arc<Host>, dir: PathBuf, on_change: OnChange, state: Arc<State>) -> Self {
+    pub(super) fn new(
+        host: Arc<Host>,
+        dir: PathBuf,
+        on_change: OnChange,
+        state: Arc<State>,
+        orders: Orders,
+    ) -> Self {
         Self {
             host,
             dir,
@@ -97,7 +105,9 @@ impl Follower {
             settling: false,
             loads: JoinSet::new(),
             loading: HashMap::new(),
+            orders,
             commands: Pending::default(),
+            judge: Judge::default(),
             trials: HashMap::new(),
             blocked: HashMap::new(),
         }
@@ -126,29 +136,29 @@ impl Follower {
         Ok(())
     }
 
-    pub(super) async fn run(mut self, stop: CancellationToken, mut queue: mpsc::Receiver<Command>) {
+    /// Follows the directory until `stop`, however long a file system takes to answer then.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        // Whatever it waits for when it is stopped, it has acted on all that it knows.
+        stop.run_until_cancelled(self.follow()).await;
+    }
+
+    async fn follow(&mut self) {
         // When to look at the changes reported so far.
         let mut due: Option<Instant> = None;
         let mut rescan = Instant::now() + self.pause();
-        let mut judge = Instant::now();
         let changes = self.changes.clone();
         loop {
             if std::mem::take(&mut self.settling) {
                 rescan = rescan.min(Instant::now() + SETTLE);
             }
             tokio::select! {
-                () = stop.cancelled() => return,
-                Some(command) = queue.recv() => {
-                    match command {
-                        Command::Look(look) => {
-                            let since = std::time::Instant::now();
-                            let path = self.commands.ask(look);
-                            let stamp = scout::stamp(&path).await;
-                            self.load(path, stamp, Cause::Change(since));
-                        }
-                        Command::End(end) => self.end_trial(end),
-                    }
+                Some(look) = self.orders.looks.recv() => {
+                    let since = std::time::Instant::now();
+                    let path = self.commands.ask(look);
+                    let stamp = self.meanwhile(scout::stamp(&path)).await;
+                    self.load(path, stamp, Cause::Change(since));
                 }
+                Some(end) = self.orders.ends.recv() => self.end_trial(end),
                 () = changes.wait() => {
                     due.get_or_insert_with(|| Instant::now() + self.host.config().debounce);
                 }
@@ -164,10 +174,7 @@ impl Follower {
                         Err(error) => tracing::error!(%error, "loading a module ended unexpectedly"),
                     }
                 }
-                () = tokio::time::sleep_until(judge), if !self.trials.is_empty() => {
-                    self.judge();
-                    judge = Instant::now() + LOOK;
-                }
+                () = self.judge.rises(), if !self.trials.is_empty() => self.judge(),
                 () = tokio::time::sleep_until(rescan) => {
                     self.read_directories().await;
                     for module in self.state.modules() {
@@ -175,6 +182,18 @@ impl Follower {
                     }
                     rescan = Instant::now() + self.pause();
                 }
+            }
+        }
+    }
+
+    /// Waits for an answer of the file system, however long it takes. Trials go on, and are ended, meanwhile.
+    pub(super) async fn meanwhile<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        loop {
+            tokio::select! {
+                answer = &mut answer => return answer,
+                Some(end) = self.orders.ends.recv() => self.end_trial(end),
+                () = self.judge.rises(), if !self.trials.is_empty() => self.judge(),
             }
         }
     }
@@ -190,7 +209,7 @@ impl Follower {
             let links = may_link(&self.state.tenant);
             Scout::new(&self.dir, links, self.host.config().max_watches, &self.changes)
         });
-        let Some((scout, Report { found, watched, gaps })) = scout::list(scout).await else {
+        let Some((scout, Report { found, watched, gaps })) = self.meanwhile(scout::list(scout)).await else {
             self.watched = false;
             return Err(io::Error::other("looking at the directory panicked"));
         };
@@ -204,7 +223,8 @@ impl Follower {
     }
 
     async fn look_at_changes(&mut self) {
-        let looked = scout::look(self.changes.take()).await;
+        let batch = self.changes.take();
+        let looked = self.meanwhile(scout::look(batch)).await;
         for (path, stamp, since) in looked.modules {
             // Otherwise the end of the write will be reported.
             if !self.changes.is_writing(&path) {
@@ -364,7 +384,7 @@ impl Follower {
         // Whoever waits for a file that changed while it was read waits for no timer.
         let again = again.or_else(|| self.commands.are_asked(&path).then_some(cause));
         if let Some(cause) = again {
-            let stamp = scout::stamp(&path).await;
+            let stamp = self.meanwhile(scout::stamp(&path)).await;
             self.load(path, stamp, cause);
         }
     }

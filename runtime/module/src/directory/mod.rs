@@ -125,11 +125,11 @@ impl Directory {
         // The system reports changes with absolute paths.
         let dir = std::path::absolute(&dir).unwrap_or(dir);
         let state = Arc::new(State::new(tenant));
-        let (commands, queue) = command::queue(&dir, state.clone());
-        let mut follower = Follower::new(host, dir, on_change, state.clone());
+        let (commands, orders) = command::queues(&dir, state.clone());
+        let mut follower = Follower::new(host, dir, on_change, state.clone(), orders);
         follower.load_all().await?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(follower.run(stop.clone(), queue));
+        let task = tokio::spawn(follower.run(stop.clone()));
         Ok(Self { state, commands, stop, task })
     }
 

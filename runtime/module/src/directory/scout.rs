@@ -1,7 +1,8 @@
 //! What of the follower asks the file system: it may wait for a disk or a network, so it does so on a blocking thread.
 //!
-//! The follower waits for the answer and does nothing else meanwhile. So what it knows is never older than what it has
-//! already acted on, and changes are acted on in the order in which they were looked at.
+//! The follower waits for the answer and meanwhile does nothing else that concerns files. So what it knows is never older
+//! than what it has already acted on, and changes are acted on in the order in which they were looked at. Trials go on,
+//! and are ended: they are about what is loaded, and a file system that hangs must not keep a bad version serving.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -15,9 +15,24 @@ use crate::module::Module;
 use crate::rollout::{MIN_CALLS, Tally, worse};
 
 /// How often versions on trial are looked at.
-pub(super) const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(250);
 /// The time over which failures are compared.
 const WINDOW: Duration = Duration::from_secs(60);
+
+/// When the versions on trial are looked at next.
+#[derive(Default)]
+pub(super) struct Judge {
+    due: Option<tokio::time::Instant>,
+}
+
+impl Judge {
+    /// Waits until it is time to look.
+    pub(super) async fn rises(&self) {
+        if let Some(due) = self.due {
+            tokio::time::sleep_until(due).await;
+        }
+    }
+}
 
 /// A new version on trial.
 pub(super) struct Probation {
@@ -64,7 +79,7 @@ impl Probation {
         }
         self.samples.push_back((now, new, before));
         let over = rollout.trial().is_some_and(|time| now.duration_since(self.since) >= time);
-        if over { Ruling::Promote } else { Ruling::GoOn }
+        if over && rollout.is_enough(new) { Ruling::Promote } else { Ruling::GoOn }
     }
 }
 
@@ -86,6 +101,7 @@ impl Follower {
     /// Looks at all trials, and ends those that have come to an end.
     pub(super) fn judge(&mut self) {
         let now = Instant::now();
+        self.judge.due = Some((now + LOOK).into());
         let rulings: Vec<_> = self
             .trials
             .iter_mut()

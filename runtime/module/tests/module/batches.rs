@@ -104,24 +104,35 @@ async fn a_batch_that_traps_is_handled_again_one_by_one() {
 async fn a_loop_in_a_batch_costs_the_others_two_budgets_and_not_one_for_each() {
     let bench = Bench::new();
     let manifest = "[instances]\nmode = \"single\"\n[limits]\ncpu = \"1s\"\n";
-    let alone = module(&bench, manifest).await;
-    let started = Instant::now();
-    let error = alone.call(&publish_from("c", "loop")).await.unwrap_err();
-    assert!(error.to_string().contains("cpu"), "{error}");
-    let budget = started.elapsed();
+    let mut measured = Vec::new();
+    // Another process may take the processors away from one attempt, not from three.
+    for _ in 0..3 {
+        let alone = module(&bench, manifest).await;
+        let started = Instant::now();
+        let error = alone.call(&publish_from("c", "loop")).await.unwrap_err();
+        assert!(error.to_string().contains("cpu"), "{error}");
+        let budget = started.elapsed();
 
-    let module = module(&bench, manifest).await;
-    let started = Instant::now();
-    let mut called =
-        together(&bench, &module, &["loop", "a", "a", "a", "a"]).await.into_iter().map(|(_, called)| called);
-    let looped = called.next().unwrap();
-    for called in called {
-        assert!(said(called.await.unwrap()).starts_with("0/"));
+        let module = module(&bench, manifest).await;
+        let started = Instant::now();
+        let mut called = together(&bench, &module, &["loop", "a", "a", "a", "a"])
+            .await
+            .into_iter()
+            .map(|(_, called)| called);
+        let looped = called.next().unwrap();
+        for called in called {
+            assert!(said(called.await.unwrap()).starts_with("0/"));
+        }
+        let error = looped.await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("cpu"), "{error}");
+        let took = started.elapsed();
+        // Two in the batch and one alone, besides the 200 ms before it; one for each would be five and more.
+        if took < budget * 9 / 2 {
+            return;
+        }
+        measured.push((took, budget));
     }
-    let error = looped.await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("cpu"), "{error}");
-    // Two in the batch and one alone, besides the 200 ms before it; one for each would be five and more.
-    assert!(started.elapsed() < budget * 9 / 2, "{:?} of {budget:?}", started.elapsed());
+    panic!("{measured:?}");
 }
 
 /// The line was served at the pace of two calls, whatever the manifest's timeout said.

@@ -59,6 +59,11 @@ impl Controls {
         self.status.commands().ok_or(Refusal::Unready("the server is starting or stopping: try again"))
     }
 
+    /// The open stores.
+    pub(super) fn stores(&self) -> Result<Arc<tidegate_store::Stores>, Refusal> {
+        self.status.stores().ok_or(Refusal::Unready("the server is starting or stopping: try again"))
+    }
+
     /// Modules as the API tells them, and those out of service.
     pub(super) async fn list(&self) -> Result<Listing, Refusal> {
         let dir = self.dir.clone();

@@ -52,6 +52,10 @@ pub(super) fn router(controls: Arc<Controls>, stop: CancellationToken) -> Router
         .route("/v1/connectors", get(async |State(s): State<Sources>| answer(s.controls.connectors())))
         .route("/v1/connectors/test", post(test_connectors))
         .route("/v1/schema/apply", post(apply_schema))
+        .route("/v1/buffers", get(async |State(s): State<Sources>| answer(s.controls.buffers().await)))
+        .route("/v1/buffers/show", post(show_buffer))
+        .route("/v1/buffers/retry", post(retry_buffer))
+        .route("/v1/buffers/drop", post(drop_buffer))
         .fallback(async || mistake(StatusCode::NOT_FOUND, "no such command".into()))
         .method_not_allowed_fallback(async || {
             mistake(StatusCode::METHOD_NOT_ALLOWED, "another method".into())
@@ -141,6 +145,28 @@ async fn test_connectors(State(s): State<Sources>, body: Posted) -> Response {
 async fn apply_schema(State(s): State<Sources>, body: Posted) -> Response {
     match read(body) {
         Ok(which) => answer(s.controls.apply_schema(which).await),
+        Err(refused) => *refused,
+    }
+}
+
+async fn show_buffer(State(s): State<Sources>, body: Posted) -> Response {
+    match read(body) {
+        Ok(show) => answer(s.controls.show_buffer(show).await),
+        Err(refused) => *refused,
+    }
+}
+
+async fn retry_buffer(State(s): State<Sources>, body: Posted) -> Response {
+    match read(body) {
+        // To its end: a letter that is stored must go.
+        Ok(chosen) => answer(finish(async move { s.controls.retry_buffer(chosen).await }).await),
+        Err(refused) => *refused,
+    }
+}
+
+async fn drop_buffer(State(s): State<Sources>, body: Posted) -> Response {
+    match read(body) {
+        Ok(chosen) => answer(finish(async move { s.controls.drop_buffer(chosen).await }).await),
         Err(refused) => *refused,
     }
 }

@@ -119,7 +119,7 @@ pub(crate) async fn run_function(
     scope: &Scope,
     level: AckLevel,
 ) {
-    match plan::plan(connector, builtin, scope) {
+    match plan::plan(connector, builtin, scope, options.expired_time) {
         Plan::Nothing => {}
         Plan::Write(operation) => connector.writer.enqueue(operation, part(scope, level)).await,
         Plan::Subscriptions { client } => {

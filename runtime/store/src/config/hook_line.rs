@@ -3,7 +3,6 @@
 use tidegate_event::hook::TopicOf;
 use tidegate_event::{AckLevel, ActionOptions, Hook, TopicFilter};
 
-use super::commands;
 use super::diagnostic::{Diagnostic, Place, suggestion};
 use super::duration;
 use super::model::{HookLine, LineAction};
@@ -284,12 +283,8 @@ impl Reader<'_> {
         for (index, item) in items.iter().enumerate() {
             let place = self.source.place_of(&format!("action.{key}[{index}]"), item.offset);
             if let Some(text) = self.text(&place, item) {
-                let checked = match key {
-                    "commands" => commands::check(&text, hook),
-                    _ => Template::compile(&text, hook).map(drop).map_err(|wrong| wrong.to_string()),
-                };
-                if let Err(wrong) = checked {
-                    self.error(&place, wrong);
+                if let Err(wrong) = Template::compile(&text, hook, self.kind.language()) {
+                    self.error(&place, wrong.to_string());
                 }
                 statements.push(text);
             }

@@ -4,7 +4,6 @@
 //! hook, function, filter and variable exists.
 
 mod address;
-mod commands;
 pub mod conf;
 mod diagnostic;
 pub(crate) mod documented;

@@ -99,10 +99,14 @@ impl PoolConfig {
 
     /// The servers of an option, host and port; none when it is not set.
     pub fn servers(&self, option: &str) -> Vec<(String, u16)> {
-        let port = match self.kind.row(option).map(|row| row.kind) {
-            Some(OptionKind::Server { port } | OptionKind::Servers { port }) => port,
-            _ => return Vec::new(),
-        };
+        match self.kind.row(option).map(|row| row.kind) {
+            Some(OptionKind::Server { port } | OptionKind::Servers { port }) => self.servers_at(option, port),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The same, with `port` where none is written.
+    pub fn servers_at(&self, option: &str, port: u16) -> Vec<(String, u16)> {
         self.text(option).and_then(|text| address::servers(text, port)).unwrap_or_default()
     }
 

@@ -40,8 +40,8 @@ pub(super) fn read(wanted: OptionKind, value: &Kind) -> Result<Option<OptionValu
         OptionKind::Boolean => {
             return match (value, text) {
                 (Kind::Boolean(truth), _) => Ok(Some(OptionValue::Boolean(*truth))),
-                (_, Some("true")) => Ok(Some(OptionValue::Boolean(true))),
-                (_, Some("false")) => Ok(Some(OptionValue::Boolean(false))),
+                (_, Some("true" | "on")) => Ok(Some(OptionValue::Boolean(true))),
+                (_, Some("false" | "off")) => Ok(Some(OptionValue::Boolean(false))),
                 _ => Err("expected true or false".into()),
             };
         }

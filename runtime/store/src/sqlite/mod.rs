@@ -236,7 +236,11 @@ impl Backend for Sqlite {
             };
             self.transaction(work).await.map_err(|error| {
                 let failed = failed.load(Ordering::Relaxed);
-                WriteError { error, operation: (failed < operations.len()).then_some(failed) }
+                WriteError {
+                    error,
+                    operation: (failed < operations.len()).then_some(failed),
+                    refused: Vec::new(),
+                }
             })
         })
     }
@@ -327,7 +331,7 @@ impl Backend for Sqlite {
 
     fn prepare<'a>(&'a self, statement: &'a Template) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
-            let text = AssertSqlSafe(Arc::clone(statement.sql())).into_sql_str();
+            let text = AssertSqlSafe(Arc::clone(statement.text())).into_sql_str();
             let prepare = self.reading(async |connection| Ok(connection.prepare(text).await.map(drop)?));
             prepare.await.map_err(|failure| self.error(failure))
         })

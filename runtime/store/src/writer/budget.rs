@@ -28,6 +28,13 @@ pub(crate) struct Charge {
     common: usize,
 }
 
+impl Charge {
+    /// All of it.
+    pub(crate) fn bytes(self) -> usize {
+        self.own + self.common
+    }
+}
+
 impl std::ops::AddAssign for Charge {
     fn add_assign(&mut self, other: Self) {
         self.own += other.own;

@@ -298,3 +298,43 @@ async fn the_circuit_gauge_counts_the_versions_that_serve() {
     followed.until(|now| Arc::ptr_eq(&now[0], &new)).await;
     assert_eq!(open(), 1, "it serves again");
 }
+
+#[tokio::test]
+async fn a_version_that_is_watched_is_not_promoted_before_it_was_called() {
+    let manifest = "[rollout]\ncanary = 50\npromote_after = \"200ms\"\nrollback_error_rate = 0.1";
+    let (mut followed, _) = Followed::tried(&guest("upper"), manifest).await;
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    let module = followed.serving();
+    assert!(module.trial().is_some(), "nobody knows whether it works");
+    served(&module).await;
+    followed.until(|now| now[0].trial().is_none()).await;
+    assert!(Arc::ptr_eq(&followed.serving(), &module), "promoted");
+}
+
+/// A file system that does not answer, such as a network's: all blocking threads wait for it.
+#[test]
+fn trials_end_while_the_file_system_does_not_answer() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let manifest = "[rollout]\ncanary = 50\nrollback_error_rate = 0.1";
+        let (mut followed, old) = Followed::tried(&guest("probe"), manifest).await;
+        let (bad, commands) = (followed.serving(), followed.directory.commands());
+        let (_answer, never) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || never.recv().ok());
+        // The follower asks what this looks like.
+        fs::write(followed.path("other"), guest("pass")).unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for id in 0..CLIENTS {
+            drop(bad.call(&from(id, "failed")).await);
+        }
+        soon(followed.until(|now| Arc::ptr_eq(&now[0], &old))).await;
+        assert!(matches!(soon(commands.promote("m")).await, Err(CommandError::NoTrial(_))));
+        assert_eq!(followed.names(), ["m"], "nothing has answered");
+        soon(followed.directory.close()).await;
+    });
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(5), what).await.expect("it waits for no file")
+}

@@ -16,7 +16,7 @@ macro_rules! without_driver {
     };
 }
 
-without_driver! { redis, mysql, pgsql, mongo, cassa, dynamo, influxdb, opentsdb, timescale }
+without_driver! { mysql, pgsql, mongo, cassa, dynamo, influxdb, opentsdb, timescale }
 
 /// A row of a table of options.
 pub(crate) const fn row(
