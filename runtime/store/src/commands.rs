@@ -1,4 +1,4 @@
-//! Commands that guests send to a database that takes them (`tidegate:storage/redis`).
+//! Commands that guests send to a database that takes them.
 
 use tidegate_event::{BoxFuture, Reply};
 
