@@ -159,7 +159,7 @@ async fn what_the_old_connector_has_is_written_before_what_the_new_one_gets() {
 async fn a_configuration_that_is_refused_changes_nothing() {
     let bench = Bench::open(&(pool(4) + PUBLISH)).await;
     let wrong = "backend.sqlite.q.path = DIR/q.db\nbackend.sqlite.hook.message.publish.2 = {\"action\": {\"sql\": \
-                 [\"delete from nothing\"]}, \"pool\": \"p\"}\n";
+                 [\"delete from nowhere\"]}, \"pool\": \"p\"}\n";
     let refused = bench.stores.prepare(&parse(&bench.dir, &(pool(5) + PUBLISH + wrong))).await.unwrap_err();
     assert!(refused.len() == 1 && refused[0].message.contains("no such table"), "{refused:?}");
     assert_eq!(bench.stores.connectors(&Tenant::default()), ["sqlite:p"]);

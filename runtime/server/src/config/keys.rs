@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::Config;
 use super::form::{
-    AddressOrOff, Addresses, Count, Form, LogLevel, NodeName, Path, Seconds, Size, Span, Word,
+    AddressOrOff, Addresses, Count, Form, LogLevel, NodeName, Path, Seconds, Size, SizeOrNone, Span, Word,
 };
 
 /// A key of the file.
@@ -131,7 +131,7 @@ keys! {
     /// Bytes on disk of operations that wait for databases which are down, over all connectors. They count as stored:
     /// their publishers are acknowledged, and a restart finds them. When it is used up, publishers wait; 0: they wait from
     /// the beginning.
-    store.buffer_bytes: Size => buffer_bytes;
+    store.buffer_bytes: SizeOrNone => buffer_bytes;
 
     /// Directory of the embedded database, the state of modules, buffers, the artefact cache and dead letters. Made with mode 0700. One
     /// running process at a time may use it. `--data` overrides it.

@@ -10,7 +10,7 @@ use super::modules::Controls;
 
 /// What waits for all connectors.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Buffers {
+pub(crate) struct Buffers {
     /// One for each connector.
     pub buffers: Vec<BufferReport>,
 }
@@ -18,7 +18,7 @@ pub struct Buffers {
 /// Look at what waits for one connector.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Show {
+pub(crate) struct Show {
     /// `kind:pool`.
     pub connector: String,
     /// Dead letters, or operations in the buffer.
@@ -30,7 +30,7 @@ pub struct Show {
 /// What a command is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub(crate) enum What {
     /// Operations that the store has refused.
     Dead,
     /// Operations in the buffer.
@@ -39,7 +39,7 @@ pub enum What {
 
 /// What waits for one connector.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Shown {
+pub(crate) struct Shown {
     /// Objects with an `id`, oldest first.
     pub entries: Vec<Value>,
 }
@@ -47,7 +47,7 @@ pub struct Shown {
 /// Run again, or remove, some of what waits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Chosen {
+pub(crate) struct Chosen {
     /// `kind:pool`.
     pub connector: String,
     /// Dead letters, or operations in the buffer.
@@ -58,7 +58,7 @@ pub struct Chosen {
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Dropped {
+pub(crate) struct Dropped {
     /// How many.
     pub dropped: u64,
 }
