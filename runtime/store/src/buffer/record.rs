@@ -161,14 +161,18 @@ fn form(operation: &Operation) -> Form {
         Operation::PutRetained { message, ttl } => Form::PutRetained(letter(message), *ttl),
         Operation::DeleteRetained { topic } => Form::DeleteRetained { topic: name(topic) },
         Operation::Execute { statements, values, subject } => {
-            let statement = |(template, values): (&Arc<Template>, &Box<[Bound]>)| Statement {
+            let statement = |(template, values): (&Arc<Template>, &[Bound])| Statement {
                 text: template.written().to_owned(),
                 commands: template.language() == Language::Commands,
                 hook: template.hook().name().to_owned(),
                 values: values.iter().map(datum).collect(),
             };
             Form::Execute(Custom {
-                statements: statements.iter().zip(values).map(statement).collect(),
+                statements: statements
+                    .iter()
+                    .zip(values.iter().map(|values| &**values))
+                    .map(statement)
+                    .collect(),
                 client: subject.client.clone(),
                 topic: subject.topic.clone(),
                 message: subject.message.as_deref().map(letter),

@@ -130,7 +130,8 @@ impl Spill {
             self.known.send_replace(true);
             Ok(())
         };
-        self.begun.get_or_try_init(look).await.map(|()| ())
+        self.begun.get_or_try_init(look).await?;
+        Ok(())
     }
 
     /// Its writer has closed: nobody needs to wait for anything any more.
