@@ -27,6 +27,7 @@ mod id;
 pub mod key_value;
 mod message;
 pub mod offline;
+mod reply;
 mod scope;
 mod session_store;
 mod storage;
@@ -45,6 +46,7 @@ pub use hooks::{Admitted, Hooks, NoHooks, Raised};
 pub use id::{IdSource, MsgId, Node, ParseMsgIdError};
 pub use key_value::{KeyValue, Space, Swap};
 pub use message::{Message, Origin, PublishProperties, QoS};
+pub use reply::{Reply, ReplyPart};
 pub use scope::{Backlog, Effects, Scope};
 pub use session_store::{
     Change, Restored, RestoredSession, SessionStore, SessionStoreError, SubscriptionOptions, VolatileStore,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{BoxFuture, KeyValue, Scope, Tenant};
+use crate::{BoxFuture, KeyValue, Reply, Scope, Tenant};
 
 /// A value in a statement or a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -166,6 +166,18 @@ pub trait Storage: Send + Sync + 'static {
     /// [`StorageError::NoSuchConnector`]; [`StorageError::InvalidArgument`] when it has none.
     fn key_value(&self, _tenant: &Tenant, connector: &str) -> Result<Arc<dyn KeyValue>, StorageError> {
         Err(StorageError::InvalidArgument(format!("{connector} does not serve wasi:keyvalue")))
+    }
+
+    /// Sends commands of words to a database that takes them (Redis), in one pipeline, in order. One reply a command;
+    /// a refused command has an error as its reply, and the others run.
+    fn commands<'a>(
+        &'a self,
+        _tenant: &'a Tenant,
+        connector: &'a str,
+        _commands: Vec<Vec<Vec<u8>>>,
+    ) -> BoxFuture<'a, Result<Vec<Reply>, StorageError>> {
+        let error = StorageError::InvalidArgument(format!("{connector} takes no commands"));
+        Box::pin(std::future::ready(Err(error)))
     }
 
     /// The connectors of a tenant, as `kind:pool`.

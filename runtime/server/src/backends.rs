@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use tidegate_store::backend::OptionKind;
 use tidegate_store::config::{Diagnostic, Loaded, OptionValue, PoolConfig, StoreConfig};
 
 use crate::config::{Config, read_text, unreadable};
@@ -12,12 +13,49 @@ const EMBEDDED: (&str, &str) = ("sqlite", "default");
 /// The embedded connector's file in the data directory.
 const EMBEDDED_FILE: &str = "tidegate.db";
 
+/// The texts of the `.conf` files, by their names as messages show them, in the order of the names.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    files: Vec<(String, String)>,
+    problems: Vec<Diagnostic>,
+}
+
+impl Sources {
+    /// Those in the directory of `[conf]`.
+    pub fn read(config: &Config) -> Self {
+        let (files, problems) = conf_files(&config.conf_dir);
+        Self { files, problems }
+    }
+
+    /// Their names.
+    pub fn names(&self) -> Vec<String> {
+        self.files.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// As if the file at `path` held `text`, or were not there.
+    pub(crate) fn replace(&mut self, path: &Path, text: Option<String>) {
+        let name = path.display().to_string();
+        self.files.retain(|(other, _)| *other != name);
+        if let Some(text) = text {
+            let at = self.files.partition_point(|(other, _)| Path::new(other) < path);
+            self.files.insert(at, (name, text));
+        }
+    }
+
+    /// Checks them and the `backend` tables of `tidegate.toml`.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn resolve(self, config: &Config) -> Result<Loaded, Vec<Diagnostic>> {
+        resolve(config, self.files, self.problems)
+    }
+}
+
 /// Reads every source and checks it. Gives the names of the `.conf` files, and what they and `tidegate.toml` say or
 /// all that is wrong with them.
 pub fn load(config: &Config) -> (Vec<String>, Result<Loaded, Vec<Diagnostic>>) {
-    let (sources, problems) = conf_files(&config.conf_dir);
-    let names = sources.iter().map(|(name, _)| name.clone()).collect();
-    (names, resolve(config, sources, problems))
+    let sources = Sources::read(config);
+    (sources.names(), sources.resolve(config))
 }
 
 fn resolve(
@@ -43,10 +81,7 @@ fn resolve(
         }
     }
     if let Ok(loaded) = &mut result {
-        for pool in loaded.config.pools.iter_mut().filter(|pool| pool.kind.name == kind) {
-            let path = file_of(config, &pool.name);
-            pool.options.entry("path").or_insert_with(|| OptionValue::Text(path.display().to_string()));
-        }
+        loaded.config.pools.iter_mut().for_each(|pool| fill_in_files(config, pool));
     }
     match result {
         Ok(loaded) if problems.is_empty() => Ok(loaded),
@@ -55,6 +90,19 @@ fn resolve(
             problems.extend(more);
             Err(problems)
         }
+    }
+}
+
+/// Options that name a file in the data directory unless they are set.
+fn fill_in_files(config: &Config, pool: &mut PoolConfig) {
+    let kind = pool.kind;
+    for row in kind.options.iter().filter(|row| row.kind == OptionKind::Path && !row.default.is_empty()) {
+        let path = if kind.name == EMBEDDED.0 {
+            file_of(config, &pool.name)
+        } else {
+            config.data_dir.join(row.default.trim_start_matches("DATA/"))
+        };
+        pool.options.entry(row.name).or_insert_with(|| OptionValue::Text(path.display().to_string()));
     }
 }
 
@@ -182,7 +230,7 @@ mod tests {
             .find(|row| row.name == "path")
             .unwrap();
         let page = crate::config::reference::page();
-        assert!(page.contains(&format!("| `path` | text | `{}` | {} |", row.default, row.doc)), "{page}");
+        assert!(page.contains(&format!("| `path` | file | `{}` | {} |", row.default, row.doc)), "{page}");
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path(), Some("[backend.sqlite.other]\n[backend.sqlite.default]\n"));
         let data = config.data_dir.display().to_string();

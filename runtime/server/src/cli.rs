@@ -38,6 +38,18 @@ enum Command {
     /// Look at the modules of a running server and command them.
     #[command(subcommand)]
     Modules(ModulesCommand),
+    /// Look at the files of back ends' configuration of a running server, and take them in and out of use.
+    #[command(subcommand)]
+    Plugins(PluginsCommand),
+    /// Look at the connectors of a running server and ask their databases.
+    #[command(subcommand)]
+    Connectors(ConnectorsCommand),
+    /// Print and make the tables that back ends need.
+    #[command(subcommand)]
+    Schema(SchemaCommand),
+    /// Look at what waits on disk for stores of a running server, run it again or remove it.
+    #[command(subcommand)]
+    Buffers(crate::buffers::BuffersCommand),
     /// Run one module without a server: hand it events and print what it does.
     ///
     /// Reads the manifest beside the module, makes an instance, runs its init and calls it for each event in order.
@@ -157,6 +169,94 @@ enum ModulesCommand {
     Rollback(NamedArgs),
     /// Print the last lines of a module: what it wrote, and what the server said about it.
     Logs(LogsArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginsCommand {
+    /// List the .conf files: loaded, unloaded, or refused because something is wrong with them.
+    ///
+    /// Exit status: 0; 1 when no server answers.
+    List(ServerListArgs),
+    /// Bring an unloaded file back into use, or copy a file (a name that ends in .conf) into the directory.
+    ///
+    /// Everything is checked first. Exit status: 0 when it is in use, 1 with every reason when it is refused: then
+    /// nothing has changed.
+    Load(LoadPluginArgs),
+    /// Take a file out of use, over restarts: it is kept as NAME.conf.disabled.
+    ///
+    /// Events in flight finish, and what its connectors have is written. Exit status: 0 when it is out of use, 1 with
+    /// the reason (another file may need its connectors): then nothing has changed.
+    Unload(NamedArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConnectorsCommand {
+    /// List the connectors with their states, operations and last errors.
+    ///
+    /// Exit status: 0; 1 when no server answers.
+    List(ServerListArgs),
+    /// Ask databases now whether they answer, and print why not.
+    ///
+    /// Exit status: 0 when all that were asked answer, 1 when one does not or there is no such connector.
+    Test(WhichArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum SchemaCommand {
+    /// Print the file that makes the tables of a back end; without a name, which files there are.
+    ///
+    /// Needs no server. Exit status: 0; 1 when there is no such back end.
+    Print(SchemaPrintArgs),
+    /// Have the drivers of a running server make the tables of their databases.
+    ///
+    /// Exit status: 0 when all are there, 1 when a driver does not make tables or its database refuses.
+    Apply(WhichArgs),
+}
+
+/// Flags of lists that only a server has.
+#[derive(Clone, Debug, Args)]
+pub struct ServerListArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `plugins load`.
+#[derive(Clone, Debug, Args)]
+pub struct LoadPluginArgs {
+    /// A file, or the name of a plugin that was unloaded
+    #[arg(value_name = "FILE.conf|NAME")]
+    pub what: String,
+    /// Put the file in the place of one of its name
+    #[arg(long)]
+    pub replace: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of commands about connectors.
+#[derive(Clone, Debug, Args)]
+pub struct WhichArgs {
+    /// A connector (kind:pool, or a pool) or a back end [default: all connectors]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `schema print`.
+#[derive(Clone, Debug, Args)]
+pub struct SchemaPrintArgs {
+    /// A back end, or a connector of it
+    #[arg(value_name = "BACKEND|CONNECTOR")]
+    pub name: Option<String>,
 }
 
 /// Flags of `modules list`.
@@ -288,6 +388,14 @@ pub fn main() -> ExitCode {
         Command::Run(args) => crate::run::main(args.into()),
         Command::Check(args) => crate::check::main(args.into()),
         Command::Modules(command) => modules(&command),
+        Command::Plugins(PluginsCommand::List(args)) => crate::plugins::list(&args),
+        Command::Plugins(PluginsCommand::Load(args)) => crate::plugins::load(&args),
+        Command::Plugins(PluginsCommand::Unload(args)) => crate::plugins::unload(&args),
+        Command::Connectors(ConnectorsCommand::List(args)) => crate::connectors::list(&args),
+        Command::Connectors(ConnectorsCommand::Test(args)) => crate::connectors::test(&args),
+        Command::Schema(SchemaCommand::Print(args)) => crate::schema::print(&args),
+        Command::Schema(SchemaCommand::Apply(args)) => crate::schema::apply(&args),
+        Command::Buffers(command) => crate::buffers::main(&command),
         Command::Test(args) => crate::try_module::main(&args),
         Command::Pub(command) => crate::client::publish(command.connect, command.args),
         Command::Sub(command) => crate::client::subscribe(command.connect, command.args),

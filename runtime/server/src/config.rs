@@ -8,6 +8,8 @@ mod keys;
 mod read;
 pub mod reference;
 
+pub(crate) use keys::{KEYS, Key};
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +41,8 @@ pub struct Config {
     pub(crate) host: HostConfig,
     /// Bytes of key-value pairs that a module may keep.
     pub(crate) max_state_bytes: u64,
+    /// Bytes that the buffers of all connectors may have together; 0: there are none.
+    pub(crate) buffer_bytes: u64,
     /// Limits of the stores; [`Self::store_options`] completes it.
     pub(crate) store: StoreOptions,
     /// Directory of `.conf` files.
@@ -100,6 +104,7 @@ impl Default for Config {
                 ..HostConfig::new("", Arc::new(IdSource::new(&Node::default())))
             },
             max_state_bytes: 64 << 20,
+            buffer_bytes: 1 << 30,
             store: StoreOptions::default(),
             conf_dir: "./conf.d".into(),
             data_dir: "./data".into(),

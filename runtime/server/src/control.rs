@@ -14,13 +14,23 @@
 //! | `POST /v1/modules/promote` | [`messages::Named`] -> [`messages::TrialEnded`]: the version on trial serves all clients |
 //! | `POST /v1/modules/rollback` | [`messages::Named`] -> [`messages::TrialEnded`]: the version before does |
 //! | `POST /v1/modules/logs` | [`messages::LogsOf`] -> lines, a JSON object each |
+//! | `GET /v1/plugins` | [`messages::Plugins`]: files of back ends' configuration, and what is wrong with them |
+//! | `POST /v1/plugins/load` | [`messages::LoadPlugin`] -> [`messages::PluginChanged`], when the copied file is in use |
+//! | `POST /v1/plugins/enable` | [`messages::Named`] -> [`messages::PluginChanged`] |
+//! | `POST /v1/plugins/unload` | [`messages::Named`] -> [`messages::PluginChanged`], when it is no longer in use |
+//! | `GET /v1/connectors` | [`messages::Connectors`] |
+//! | `POST /v1/connectors/test` | [`messages::Which`] -> a list of [`messages::Asked`] |
+//! | `POST /v1/schema/apply` | [`messages::Which`] -> a list of [`messages::Asked`] |
 
+pub(crate) mod buffers;
 pub(crate) mod client;
+mod connectors;
 mod files;
 mod install;
 mod listener;
 pub mod messages;
 mod modules;
+mod plugins;
 mod routes;
 
 pub use listener::ControlSocket;
@@ -28,7 +38,7 @@ pub(crate) use listener::REFUSED;
 pub use modules::Controls;
 pub(crate) use routes::MISTAKES;
 
-pub(crate) use files::{MODULE, Refusal};
+pub(crate) use files::{MODULE, Refusal, rename};
 pub(crate) use install::recover;
 pub(crate) use modules::look_at;
 

@@ -7,15 +7,21 @@
 
 pub mod api;
 pub mod backends;
+mod buffers;
 pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;
+mod connectors;
 pub mod control;
 pub mod data_dir;
+mod handlers;
 pub mod logging;
 pub mod modules;
+mod plugins;
+mod reload;
 pub mod run;
+mod schema;
 mod signals;
 mod sql;
 pub mod state;

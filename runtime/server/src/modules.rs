@@ -164,7 +164,12 @@ fn serves(served: &Served) -> String {
 }
 
 /// Prints what came of a command.
-fn finish<T: Serialize>(result: anyhow::Result<T>, json: bool, text: impl Fn(&T) -> String) -> ExitCode {
+/// Prints `result`, as JSON or as `text` has it; the exit status.
+pub(crate) fn finish<T: Serialize>(
+    result: anyhow::Result<T>,
+    json: bool,
+    text: impl Fn(&T) -> String,
+) -> ExitCode {
     match result {
         Ok(value) if json => match serde_json::to_string_pretty(&value) {
             Ok(text) => {
@@ -181,7 +186,7 @@ fn finish<T: Serialize>(result: anyhow::Result<T>, json: bool, text: impl Fn(&T)
     }
 }
 
-fn failed(error: &anyhow::Error) -> ExitCode {
+pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {}", printable(&format!("{error:#}")));
     ExitCode::FAILURE
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_broker::Broker;
-use tidegate_dispatch::{Dispatcher, HookTable};
+use tidegate_dispatch::Dispatcher;
 use tidegate_event::{Hooks, Node, Storage as _, Tenant, VolatileStore};
 use tidegate_module::{Directory, Host, HostConfig, HostError, Module};
 use tidegate_store::config::{Diagnostic, Loaded};
@@ -23,7 +23,9 @@ use crate::api::Api;
 use crate::config::{Config, Overrides};
 use crate::control::{ControlSocket, Controls};
 use crate::data_dir::DataDir;
+use crate::handlers::Handlers;
 use crate::logging::module_lines::ModuleLines;
+use crate::reload::{Reload, Seen};
 use crate::signals::Signals;
 use crate::state::State;
 use crate::status::{Phase, Status};
@@ -63,8 +65,11 @@ pub fn main(overrides: Overrides) -> ExitCode {
 /// Everything before the first task: what is wrong here is told before anything is touched.
 fn start(overrides: Overrides) -> Result<(), Failed> {
     let began = Instant::now();
-    let (config, mut problems) = Config::load(overrides);
-    let loaded = match backends::load(&config).1 {
+    let (config, mut problems) = Config::load(overrides.clone());
+    // Before the files are read: one that changes meanwhile is seen to have changed.
+    let seen = Seen::now(&config);
+    let (conf_files, loaded) = backends::load(&config);
+    let loaded = match loaded {
         Ok(loaded) => Some(loaded),
         Err(more) => {
             problems.extend(more);
@@ -92,10 +97,19 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
         .enable_all()
         .build()
         .map_err(|error| Failed::at("tokio", &error))?;
-    let result = runtime.block_on(serve(config, loaded, &data, metrics, lines, began));
+    let sources = Sources { overrides, seen, conf_files, loaded };
+    let result = runtime.block_on(serve(config, sources, &data, metrics, lines, began));
     // Tasks that still wait for something must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
+}
+
+/// Where the configuration came from, and what it says about back ends.
+struct Sources {
+    overrides: Overrides,
+    seen: Seen,
+    conf_files: Vec<String>,
+    loaded: Loaded,
 }
 
 /// Every connection is an open file: takes as many as the system allows, not the few it grants by default.
@@ -110,7 +124,7 @@ fn raise_file_limit() {
 /// Opens the parts, serves until a signal, closes the parts.
 async fn serve(
     config: Config,
-    loaded: Loaded,
+    sources: Sources,
     data: &DataDir,
     metrics: metrics_exporter_prometheus::PrometheusHandle,
     lines: Arc<ModuleLines>,
@@ -134,9 +148,10 @@ async fn serve(
     let controls = Arc::new(Controls::new(&config, status.clone(), lines));
     let control = control_socket(data, controls, &api_stop);
 
+    let reload_stop = CancellationToken::new();
     // A stop that is asked for while parts are being opened is a stop, too.
     let parts = tokio::select! {
-        parts = Parts::open(&config, &loaded, data, &status) => Some(parts?),
+        parts = Parts::open(&config, sources, data, &status, &reload_stop) => Some(parts?),
         name = signals.next() => {
             tracing::info!("{name} while starting");
             None
@@ -149,6 +164,7 @@ async fn serve(
         // Before the log says so: who reads it may ask /readyz, or send the second signal, at once.
         status.enter(Phase::Stopping);
         signals.end_at_next();
+        reload_stop.cancel();
         tracing::info!(connections = parts.broker.connections(), deadline = ?config.shutdown_deadline, "{name}: stopping");
     } else {
         status.enter(Phase::Stopping);
@@ -197,12 +213,22 @@ struct Parts {
 }
 
 impl Parts {
-    async fn open(config: &Config, loaded: &Loaded, data: &DataDir, status: &Status) -> Result<Self, Failed> {
+    async fn open(
+        config: &Config,
+        sources: Sources,
+        data: &DataDir,
+        status: &Arc<Status>,
+        reload_stop: &CancellationToken,
+    ) -> Result<Self, Failed> {
+        let Sources { overrides, seen, conf_files, loaded } = sources;
         let node = Arc::new(Node::new(&config.node_name));
         let tenant = Tenant::default();
         let dispatcher = Dispatcher::new(node.clone());
 
-        let options = config.store_options(data.path().to_path_buf());
+        let state = State::open(&data.path().join("state"), config.max_state_bytes)
+            .map_err(|error| Failed::at("embedded state", &error))?;
+        let mut options = config.store_options(data.path().to_path_buf());
+        options.buffer = state.buffers(config.buffer_bytes);
         let stores = Stores::open(&loaded.config, node.clone(), options)
             .await
             .map_err(|problems| Failed::listed(&problems))?;
@@ -212,11 +238,10 @@ impl Parts {
         let broker = Broker::new(config.broker.clone(), node.clone(), hooks, Arc::new(VolatileStore))
             .map_err(|error| Failed::at("broker", &error))?;
         status.set_broker(broker.clone());
+        stores.listen(broker.control());
 
         let letters =
             LetterFile::new(data.path().join("module-dead-letters.jsonl"), config.store.dead_letter_bytes);
-        let state = State::open(&data.path().join("state"), config.max_state_bytes)
-            .map_err(|error| Failed::at("state of modules", &error))?;
         let host_config = HostConfig {
             dead_letters: Some(Arc::new(letters)),
             state,
@@ -224,18 +249,23 @@ impl Parts {
         };
         let host = Host::new(host_config, node, stores.clone(), broker.control())
             .map_err(|error| Failed::at("modules", &error))?;
-        let actions = stores.actions();
-        let rebuild = {
-            let (dispatcher, tenant) = (dispatcher.clone(), tenant.clone());
-            move |modules: &[Arc<Module>]| dispatcher.install(&tenant, HookTable::build(modules, &actions))
-        };
-        let directory = Directory::open(host, config.modules_dir.clone(), tenant, Arc::new(rebuild))
-            .await
-            .map_err(|error| match error {
-                HostError::Directory { .. } => Failed::at("modules.dir", &error),
-                _ => Failed::at("modules", &error),
+        let handlers = Arc::new(Handlers::new(dispatcher, tenant.clone()));
+        handlers.set_actions(stores.actions());
+        let of_modules = handlers.clone();
+        let rebuild = Arc::new(move |modules: &[Arc<Module>]| of_modules.set_modules(modules));
+        let directory =
+            Directory::open(host, config.modules_dir.clone(), tenant, rebuild).await.map_err(|error| {
+                match error {
+                    HostError::Directory { .. } => Failed::at("modules.dir", &error),
+                    _ => Failed::at("modules", &error),
+                }
             })?;
         status.set_directory(directory);
+        let in_use = (conf_files, loaded);
+        let reload = Reload::new(config.clone(), overrides, in_use, stores.clone(), handlers, status.clone());
+        let reload = Arc::new(reload);
+        status.set_reload(reload.clone());
+        tokio::spawn(crate::reload::follow(reload, seen, reload_stop.clone()));
 
         for address in &config.listen {
             let bound = broker
@@ -280,6 +310,7 @@ impl Parts {
     /// Clients first, so that what they sent is stored and acknowledged; then modules; then the writers.
     async fn close(self, status: &Status, deadline: Duration) -> Result<(), Failed> {
         let end = Instant::now() + deadline;
+        drop(status.take_reload());
         self.broker.shutdown(deadline).await;
         let left = || end.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
         if let Some(directory) = status.take_directory()

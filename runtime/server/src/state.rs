@@ -1,9 +1,11 @@
-//! The embedded state: key-value pairs of modules in `DATA/state`, which survive whatever ends the process.
+//! The embedded state in `DATA/state`, which survives whatever ends the process: key-value pairs of modules, and the
+//! overflow buffers of connectors.
 //!
 //! A change is durable when its future completes: one thread gathers what waits and commits it with one fsync
 //! (`writer`). Reads see only what is durable. The directory is made at the first change, so a node whose modules
 //! keep nothing has no files and does no work for it.
 
+mod buffer;
 mod disk;
 mod key;
 mod writer;
@@ -14,10 +16,11 @@ use std::sync::Arc;
 
 use tidegate_event::key_value::{MAX_ANSWER_BYTES, check_key, check_value};
 use tidegate_event::{BoxFuture, KeyValue, Space, StorageError, Swap};
+use tidegate_store::buffer::BufferSpace;
 use tokio::sync::{mpsc, oneshot};
 
 use disk::{Database, Disk, guarded, unavailable};
-use writer::{Change, Outcome, Request};
+use writer::{Change, Outcome, Request, Work};
 
 /// Changes that may wait for the writer; more wait before they are queued.
 const QUEUE: usize = 256;
@@ -43,7 +46,7 @@ pub enum StateError {
 /// The open state.
 pub struct State {
     disk: Arc<Disk>,
-    queue: mpsc::Sender<Request>,
+    queue: mpsc::Sender<Work>,
 }
 
 impl std::fmt::Debug for State {
@@ -69,10 +72,16 @@ impl State {
         Ok(Arc::new(Self { disk, queue }))
     }
 
+    /// The buffers of connectors, which may have `limit` bytes together. `None`: none is wanted.
+    pub fn buffers(&self, limit: u64) -> Option<Arc<dyn BufferSpace>> {
+        let buffers = buffer::Buffers { disk: self.disk.clone(), queue: self.queue.clone(), limit };
+        (limit > 0).then(|| Arc::new(buffers) as Arc<dyn BufferSpace>)
+    }
+
     async fn change(&self, space: &Space, change: Change) -> Result<Outcome, StorageError> {
         let (answer, outcome) = oneshot::channel();
         let request = Request { space: space.clone(), change, answer };
-        self.queue.send(request).await.map_err(|_| unavailable("it is closed"))?;
+        self.queue.send(Work::Pair(request)).await.map_err(|_| unavailable("it is closed"))?;
         outcome.await.map_err(|_| unavailable("it is closed"))?
     }
 

@@ -15,6 +15,7 @@ use crate::api::report::{
     CircuitReport, ConnectorState, FailureReport, HookReport, ModuleCount, ModuleReport, Modules, Readiness,
     TrialReport,
 };
+use crate::reload::Reload;
 
 /// How far the node is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +46,7 @@ struct Parts {
     stores: Option<Arc<Stores>>,
     broker: Option<Broker>,
     directory: Option<Directory>,
+    reload: Option<Arc<Reload>>,
     listeners: Vec<SocketAddr>,
 }
 
@@ -58,6 +60,11 @@ impl Status {
         self.0.lock().phase = phase;
     }
 
+    /// The stores, once they are open.
+    pub(crate) fn stores(&self) -> Option<Arc<Stores>> {
+        self.0.lock().stores.clone()
+    }
+
     /// Connectors are open.
     pub fn set_stores(&self, stores: Arc<Stores>) {
         self.0.lock().stores = Some(stores);
@@ -66,6 +73,21 @@ impl Status {
     /// The broker is there.
     pub fn set_broker(&self, broker: Broker) {
         self.0.lock().broker = Some(broker);
+    }
+
+    /// The configuration of back ends can be changed.
+    pub(crate) fn set_reload(&self, reload: Arc<Reload>) {
+        self.0.lock().reload = Some(reload);
+    }
+
+    /// What changes the configuration of back ends; `None` before it is in use and from when it is taken out.
+    pub(crate) fn reload(&self) -> Option<Arc<Reload>> {
+        self.0.lock().reload.clone()
+    }
+
+    /// Takes it out: nothing changes any more.
+    pub(crate) fn take_reload(&self) -> Option<Arc<Reload>> {
+        self.0.lock().reload.take()
     }
 
     /// Modules are loaded.

@@ -48,8 +48,9 @@ fn a_second_signal_ends_it_at_once_with_status_130() {
         "backend.sqlite.p.path = ./p.db\n\
          backend.sqlite.hook.message.publish.1 = {\"action\": {\"function\": \"on_message_publish\"}, \"pool\": \"p\"}\n",
     );
+    write(dir.path(), "tidegate.toml", "[store]\nbuffer_bytes = 0\n");
     let mut node = Node::start_in(dir, &[]);
-    // Somebody else holds the database: the message below can be neither stored nor acknowledged, so that the
+    // Somebody else holds the database, and there is no buffer: the message below can be neither stored nor acknowledged, so that the
     // graceful stop has something to wait for.
     let mut holder = Command::new("sqlite3")
         .arg(node.dir.path().join("p.db"))

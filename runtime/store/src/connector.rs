@@ -7,25 +7,62 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use parking_lot::Mutex;
-use tidegate_event::{BoxFuture, StorageError};
+use tidegate_event::{BoxFuture, Control, StorageError};
+use tokio::task::AbortHandle;
 
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, BackendKind};
+use crate::config::PoolConfig;
 use crate::metrics::ConnectorMetrics;
+use crate::turn::Turn;
 use crate::writer::{Backoff, Writer};
 
 /// An open pool.
 pub(crate) struct Connector {
     /// `kind:pool`.
     pub(crate) name: String,
+    pub(crate) kind: &'static BackendKind,
+    /// What it was opened with.
+    pub(crate) pool: PoolConfig,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) writer: Writer,
     pub(crate) metrics: Arc<ConnectorMetrics>,
-    pub(crate) online: OnlineClients,
+    /// Shared with what stood in its place: clients are online all the same.
+    pub(crate) online: Arc<OnlineClients>,
+    /// When it may be used: see [`Turn`].
+    pub(crate) turn: Turn,
     /// How long a read is tried again while the database is down.
     pub(crate) read_deadline: Duration,
+    /// Takes requests for subscriptions from the database.
+    pub(crate) listener: Mutex<Option<AbortHandle>>,
 }
 
 impl Connector {
+    /// Whether it would be opened the same way with `pool`.
+    pub(crate) fn is_opened_with(&self, pool: &PoolConfig) -> bool {
+        let own = &self.pool;
+        std::ptr::eq(own.kind, pool.kind)
+            && own.name == pool.name
+            && own.options == pool.options
+            && own.in_toml == pool.in_toml
+    }
+
+    /// Takes requests for subscriptions from the database from now on, where it gives some. Inside a tokio runtime.
+    pub(crate) fn listen(&self, control: &Arc<dyn Control>) {
+        let mut listener = self.listener.lock();
+        if listener.is_none()
+            && let Some(requests) = self.backend.listen(Arc::clone(control))
+        {
+            *listener = Some(tokio::spawn(requests).abort_handle());
+        }
+    }
+
+    /// Takes no more.
+    pub(crate) fn end_listening(&self) {
+        if let Some(listener) = self.listener.lock().take() {
+            listener.abort();
+        }
+    }
+
     /// Reads, again and again with back-off while the database is down, until the deadline.
     ///
     /// # Errors
@@ -36,10 +73,12 @@ impl Connector {
     ) -> Result<T, StorageError> {
         let mut backoff = Backoff::default();
         let attempts = async {
+            self.turn.comes().await;
             loop {
                 match read(&*self.backend).await {
                     Err(error) if error.is_retryable() => {
                         self.metrics.read_retries.increment(1);
+                        self.metrics.failed(&error);
                         tracing::debug!(connector = %self.name, %error, "read failed, trying again");
                         backoff.wait().await;
                     }

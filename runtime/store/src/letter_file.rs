@@ -44,6 +44,42 @@ impl LetterFile {
             .await
             .map_err(io::Error::other)?
     }
+
+    /// The lines of the file and of the older one beside it, oldest first.
+    ///
+    /// # Errors
+    /// The system's. Files that are not there have no lines.
+    pub async fn lines(&self) -> io::Result<Vec<String>> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || {
+            let _one_at_a_time = inner.writing.lock();
+            let mut lines = Vec::new();
+            for path in [rotated(&inner.path), inner.path.clone()] {
+                lines.extend(read(&path)?.lines().map(str::to_owned));
+            }
+            Ok(lines)
+        })
+        .await
+        .map_err(io::Error::other)?
+    }
+
+    /// Removes the lines for which `is_unwanted`. Gives how many. A crash leaves each file as it was or as it is to be.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn remove(&self, is_unwanted: impl Fn(&str) -> bool + Send + 'static) -> io::Result<usize> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || {
+            let _one_at_a_time = inner.writing.lock();
+            let mut removed = 0;
+            for path in [rotated(&inner.path), inner.path.clone()] {
+                removed += thin_out(&path, &is_unwanted)?;
+            }
+            Ok(removed)
+        })
+        .await
+        .map_err(io::Error::other)?
+    }
 }
 
 impl tidegate_event::DeadLetters for LetterFile {
@@ -75,6 +111,37 @@ impl Inner {
         }
         sync_dir(dir)
     }
+}
+
+/// The text of a file of letters; none when it is not there. What is not UTF-8 in it was never a letter.
+fn read(path: &Path) -> io::Result<String> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Replaces the file by one without the lines for which `is_unwanted`. Gives how many those were.
+fn thin_out(path: &Path, is_unwanted: &impl Fn(&str) -> bool) -> io::Result<usize> {
+    let text = read(path)?;
+    let kept: Vec<&str> = text.lines().filter(|line| !is_unwanted(line)).collect();
+    let removed = text.lines().count() - kept.len();
+    if removed == 0 {
+        return Ok(0);
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let beside = PathBuf::from(name);
+    let mut file = File::create(&beside)?;
+    for line in kept {
+        file.write_all(line.as_bytes())?;
+        file.write_all(b"\n")?;
+    }
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    sync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    Ok(removed)
 }
 
 /// Ends a line that a crash has cut off.
@@ -126,6 +193,21 @@ mod tests {
         let letters = LetterFile::new(path.clone(), 1 << 20);
         letters.append("{\"next\":2}".into()).await.unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"whole\":1}\n{\"cut\":\n{\"next\":2}\n");
+    }
+
+    #[tokio::test]
+    async fn letters_are_taken_out_of_both_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("letters.jsonl");
+        std::fs::write(&path, "c\nd\n").unwrap();
+        std::fs::write(rotated(&path), "a\nb\n").unwrap();
+        let letters = LetterFile::new(path.clone(), 1 << 20);
+        assert_eq!(letters.lines().await.unwrap(), ["a", "b", "c", "d"]);
+        assert_eq!(letters.remove(|line| line == "a" || line == "d").await.unwrap(), 2);
+        assert_eq!(letters.lines().await.unwrap(), ["b", "c"]);
+        letters.append("e".into()).await.unwrap();
+        assert_eq!(letters.lines().await.unwrap(), ["b", "c", "e"]);
+        assert_eq!(letters.remove(|line| line == "x").await.unwrap(), 0);
     }
 
     #[tokio::test]

@@ -23,6 +23,8 @@ pub enum Operation {
         node: Arc<Node>,
         /// Since when, milliseconds since the epoch.
         at_ms: u64,
+        /// What is written expires after so many seconds, where the store can.
+        ttl: Option<u64>,
     },
     /// The client is offline: state 0, `offline_at` set, `online_at` kept; nothing when another node has it by now.
     ClientOffline {
@@ -30,8 +32,12 @@ pub enum Operation {
         client: ByteString,
         /// The node it was connected to.
         node: Arc<Node>,
+        /// Since when it was connected, milliseconds since the epoch: a newer connection keeps it online.
+        since_ms: u64,
         /// Since when, milliseconds since the epoch.
         at_ms: u64,
+        /// What is written expires after so many seconds, where the store can.
+        ttl: Option<u64>,
     },
     /// Upsert the client's subscription.
     StoreSubscription {
@@ -41,6 +47,8 @@ pub enum Operation {
         filter: TopicFilter,
         /// Granted QoS.
         qos: QoS,
+        /// What is written expires after so many seconds, where the store can.
+        ttl: Option<u64>,
     },
     /// Delete the client's subscription.
     DeleteSubscription {
@@ -53,11 +61,15 @@ pub enum Operation {
     AppendMessage {
         /// The message.
         message: Arc<Message>,
+        /// What is written expires after so many seconds, where the store can.
+        ttl: Option<u64>,
     },
     /// Store the message and delete the older ones of its topic.
     KeepLatest {
         /// The message.
         message: Arc<Message>,
+        /// What is written expires after so many seconds, where the store can.
+        ttl: Option<u64>,
     },
     /// Move the client's position in the topic up to the first stored message after `through`; never back.
     AdvancePosition {
@@ -67,6 +79,8 @@ pub enum Operation {
         topic: TopicName,
         /// Up to which message.
         through: MsgId,
+        /// What is written expires after so many seconds, where the store can.
+        ttl: Option<u64>,
     },
     /// Delete the client's positions in the topics that the filter matches.
     DeletePositions {
@@ -86,6 +100,8 @@ pub enum Operation {
     PutRetained {
         /// The message.
         message: Arc<Message>,
+        /// What is written expires after so many seconds, where the store can.
+        ttl: Option<u64>,
     },
     /// Delete the topic's retained message.
     DeleteRetained {
@@ -155,9 +171,9 @@ impl Operation {
             Self::StoreSubscription { client, filter, .. }
             | Self::DeleteSubscription { client, filter }
             | Self::DeletePositions { client, filter } => about(Some(client), Some(filter.as_byte_string())),
-            Self::AppendMessage { message }
-            | Self::KeepLatest { message }
-            | Self::PutRetained { message } => of_message(message),
+            Self::AppendMessage { message, .. }
+            | Self::KeepLatest { message, .. }
+            | Self::PutRetained { message, .. } => of_message(message),
             Self::AdvancePosition { client, topic, .. } => about(Some(client), Some(topic.as_byte_string())),
             Self::RemoveMessage { topic, .. } | Self::DeleteRetained { topic } => {
                 about(None, Some(topic.as_byte_string()))
@@ -169,11 +185,11 @@ impl Operation {
     /// Bytes it holds while it is queued.
     pub(crate) fn size(&self) -> usize {
         let held = match self {
-            Self::AppendMessage { message }
-            | Self::KeepLatest { message }
-            | Self::PutRetained { message } => message_size(message),
+            Self::AppendMessage { message, .. }
+            | Self::KeepLatest { message, .. }
+            | Self::PutRetained { message, .. } => message_size(message),
             Self::Execute { statements, values, subject } => {
-                let texts: usize = statements.iter().map(|statement| statement.sql().len()).sum();
+                let texts: usize = statements.iter().map(|statement| statement.text().len()).sum();
                 let values: usize = values.iter().flatten().map(Bound::size).sum();
                 texts + values + subject.message.as_deref().map_or(0, message_size)
             }
@@ -197,9 +213,9 @@ impl Operation {
             | Self::StoreSubscription { client, .. }
             | Self::DeleteSubscription { client, .. }
             | Self::DeletePositions { client, .. } => shard_of(client, shards),
-            Self::AppendMessage { message }
-            | Self::KeepLatest { message }
-            | Self::PutRetained { message } => shard_of(message.topic.as_str(), shards),
+            Self::AppendMessage { message, .. }
+            | Self::KeepLatest { message, .. }
+            | Self::PutRetained { message, .. } => shard_of(message.topic.as_str(), shards),
             Self::AdvancePosition { topic, .. }
             | Self::RemoveMessage { topic, .. }
             | Self::DeleteRetained { topic } => shard_of(topic.as_str(), shards),
@@ -253,6 +269,7 @@ mod tests {
     use tidegate_event::{Hook, Origin, PublishProperties};
 
     use super::*;
+    use crate::statement::Language;
 
     #[test]
     fn an_operation_is_charged_for_all_that_it_holds() {
@@ -272,9 +289,9 @@ mod tests {
             origin: Origin::Client,
             hops: 0,
         });
-        assert!(Operation::AppendMessage { message: Arc::clone(&message) }.size() > 30_000);
+        assert!(Operation::AppendMessage { message: Arc::clone(&message), ttl: None }.size() > 30_000);
         let text = format!("delete from t -- {}", "x".repeat(10_000));
-        let template = Template::compile(&text, Hook::MessagePublish).unwrap();
+        let template = Template::compile(&text, Hook::MessagePublish, Language::Sql).unwrap();
         let execute = Operation::Execute {
             statements: Arc::from([Arc::new(template)]),
             values: Box::default(),

@@ -4,18 +4,26 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use tidegate_event::{
-    AckLevel, ActionOptions, BoxFuture, KeyValue, Rows, Scope, SqlValue, Storage, StorageError, Tenant,
+    AckLevel, ActionOptions, BoxFuture, KeyValue, Reply, Rows, Scope, SqlValue, Storage, StorageError, Tenant,
 };
 use tokio::task::JoinSet;
 
 use crate::actions::{self, run_function, run_statements};
 use crate::connector::Connector;
 use crate::pairs::ConnectorPairs;
-use crate::statement::{Template, check_direct};
+use crate::statement::command::check_words;
+use crate::statement::{Language, Template, check_direct};
 use crate::stores::Stores;
 
 fn invalid(error: impl ToString) -> StorageError {
     StorageError::InvalidArgument(error.to_string())
+}
+
+fn takes_sql(connector: &Connector) -> Result<(), StorageError> {
+    match connector.backend.language() {
+        Language::Sql => Ok(()),
+        Language::Commands => Err(invalid(format!("{} takes commands, not SQL", connector.name))),
+    }
 }
 
 /// Makes a call in a task of its own. A guest's future may be left without being polled for any time: the call must not
@@ -63,10 +71,10 @@ impl Storage for Stores {
     ) -> BoxFuture<'a, Result<(), StorageError>> {
         Box::pin(async move {
             let connector = self.connector(connector)?;
-            let function = actions::find(function, scope.event.hook()).map_err(invalid)?;
-            let (own, scope, options) = (Arc::clone(connector), scope.clone(), options.clone());
+            let function = actions::find(function, scope.event.hook(), connector.kind).map_err(invalid)?;
+            let (own, scope, options) = (Arc::clone(&connector), scope.clone(), options.clone());
             let call = async move { run_function(&own, function.builtin, &options, &scope, level).await };
-            enqueued(connector, Box::pin(call)).await
+            enqueued(&connector, Box::pin(call)).await
         })
     }
 
@@ -79,16 +87,16 @@ impl Storage for Stores {
     ) -> BoxFuture<'a, Result<(), StorageError>> {
         Box::pin(async move {
             let connector = self.connector(connector)?;
-            let hook = scope.event.hook();
+            let (hook, language) = (scope.event.hook(), connector.backend.language());
             let compiled: Result<Vec<Arc<Template>>, _> =
-                statements.iter().map(|text| self.templates.get(text, hook)).collect();
+                statements.iter().map(|text| self.templates.get(text, hook, language)).collect();
             let compiled: Arc<[Arc<Template>]> = compiled.map_err(invalid)?.into();
             if compiled.is_empty() {
                 return Ok(());
             }
-            let (own, scope) = (Arc::clone(connector), scope.clone());
+            let (own, scope) = (Arc::clone(&connector), scope.clone());
             let call = async move { run_statements(&own, &compiled, &scope, level).await };
-            enqueued(connector, Box::pin(call)).await
+            enqueued(&connector, Box::pin(call)).await
         })
     }
 
@@ -101,10 +109,11 @@ impl Storage for Stores {
     ) -> BoxFuture<'a, Result<Rows, StorageError>> {
         Box::pin(async move {
             let connector = self.connector(connector)?;
+            takes_sql(&connector)?;
             check_direct(statement, params.len()).map_err(invalid)?;
             let (backend, statement) = (Arc::clone(&connector.backend), statement.to_owned());
             let call = async move { backend.query(&statement, params).await };
-            let result = apart(connector, Box::pin(call)).await?;
+            let result = apart(&connector, Box::pin(call)).await?;
             result.map_err(|error| error.into_storage(&connector.name))
         })
     }
@@ -118,18 +127,48 @@ impl Storage for Stores {
     ) -> BoxFuture<'a, Result<u64, StorageError>> {
         Box::pin(async move {
             let connector = self.connector(connector)?;
+            takes_sql(&connector)?;
             for list in &params {
                 check_direct(statement, list.len()).map_err(invalid)?;
             }
             let (backend, statement) = (Arc::clone(&connector.backend), statement.to_owned());
             let call = async move { backend.exec(&statement, params).await };
-            let result = apart(connector, Box::pin(call)).await?;
+            let result = apart(&connector, Box::pin(call)).await?;
             result.map_err(|error| error.into_storage(&connector.name))
         })
     }
 
+    fn commands<'a>(
+        &'a self,
+        _tenant: &'a Tenant,
+        connector: &'a str,
+        commands: Vec<Vec<Vec<u8>>>,
+    ) -> BoxFuture<'a, Result<Vec<Reply>, StorageError>> {
+        Box::pin(async move {
+            let connector = self.connector(connector)?;
+            let refused = |name: &str| {
+                let kind = name.split_once(':').map_or(name, |(kind, _)| kind);
+                StorageError::InvalidArgument(format!("{kind} takes no commands"))
+            };
+            if connector.backend.commands().is_none() {
+                return Err(refused(&connector.name));
+            }
+            for words in &commands {
+                check_words(words.iter().map(Vec::as_slice)).map_err(invalid)?;
+            }
+            let (backend, name) = (Arc::clone(&connector.backend), connector.name.clone());
+            let call = async move {
+                match backend.commands() {
+                    Some(database) => database.run(commands).await.map_err(|error| error.into_storage(&name)),
+                    None => Err(refused(&name)),
+                }
+            };
+            apart(&connector, Box::pin(call)).await?
+        })
+    }
+
     fn key_value(&self, _tenant: &Tenant, connector: &str) -> Result<Arc<dyn KeyValue>, StorageError> {
-        Ok(Arc::new(ConnectorPairs::of(self.connector(connector)?)?))
+        Ok(Arc::new(ConnectorPairs::of(&self.connector(connector)?)?))
     }
 
     fn connectors(&self, _tenant: &Tenant) -> Vec<String> {

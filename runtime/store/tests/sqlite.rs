@@ -203,33 +203,6 @@ async fn the_documents_mysql_sample_runs() {
     assert_eq!(cli(&file, state), "0|1|1");
 }
 
-/// Every sample file of the documents is read; the one broken line is named; back ends that are not built in are
-/// named once a file.
-#[test]
-fn the_documents_samples_are_read() {
-    for name in ["redis", "mysql", "pgsql", "mongo", "cassa", "dynamo", "influxdb", "opentsdb", "timescale"] {
-        let file = format!("emqx_backend_{name}.conf");
-        let (entries, findings) = config::conf::parse(&file, &sample(name));
-        assert!(entries.len() > 3, "{name}");
-        let errors: Vec<_> = findings.iter().filter(|f| f.severity == config::Severity::Error).collect();
-        if name == "cassa" {
-            assert_eq!(errors.len(), 1);
-            assert_eq!(errors[0].key, "backend.cassa.hook.session.unsubscribed.1");
-            assert!(
-                errors[0].line.is_some() && errors[0].message.contains("key must be a string"),
-                "{}",
-                errors[0]
-            );
-        } else {
-            assert_eq!(errors.len(), 0, "{errors:?}");
-        }
-        let all = config::load(&[(file, sample(name))], None).unwrap_err();
-        let not_built_in = all.iter().filter(|e| e.message.contains("is not built into this binary")).count();
-        assert_eq!(not_built_in, all.len() - errors.len(), "{all:?}");
-        assert!(not_built_in <= 2, "{all:?}");
-    }
-}
-
 #[tokio::test]
 async fn the_embedded_default_needs_no_configuration() {
     let dir = tempfile::tempdir().unwrap();

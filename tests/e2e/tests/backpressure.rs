@@ -1,4 +1,4 @@
-//! A database that does not answer: publishers wait, nobody is cut off, nothing is lost.
+//! A database that does not answer, and no buffer: publishers wait, nobody is cut off, nothing is lost.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -16,6 +16,9 @@ use tidegate_e2e::{Server, mosquitto};
 const fn messages(version: u8) -> u16 {
     if version == 5 { 1_000 } else { 2_000 }
 }
+
+/// Operations wait in memory, and publishers for them.
+const NO_BUFFER: &str = "[store]\nbuffer_bytes = 0\n";
 
 /// How long another process holds the database.
 const HELD: Duration = Duration::from_secs(6);
@@ -86,7 +89,7 @@ fn publish_into_a_locked_database(version: u8, name: &str, payload: &[u8], serve
 
 #[test]
 fn publishers_wait_for_a_locked_database_and_lose_nothing() {
-    let server = Server::builder().document_lines().start();
+    let server = Server::builder().document_lines().file("tidegate.toml", NO_BUFFER).start();
     mosquitto::publish(server.port, &["-t", "before", "-m", "x", "-q", "1"]);
     for (version, name) in [(4, "four"), (5, "five")] {
         let pongs = publish_into_a_locked_database(version, name, b"small", &server);
@@ -103,7 +106,7 @@ fn publishers_wait_for_a_locked_database_and_lose_nothing() {
 
 #[test]
 fn a_flood_larger_than_every_buffer_does_not_cost_the_publisher_its_connection() {
-    let server = Server::builder().document_lines().start();
+    let server = Server::builder().document_lines().file("tidegate.toml", NO_BUFFER).start();
     let payload = vec![b'x'; 4_000];
     publish_into_a_locked_database(4, "flood", &payload, &server);
     let topic = "select count(distinct id) from mqtt_msg where topic = 'stalled/flood'";
@@ -113,7 +116,7 @@ fn a_flood_larger_than_every_buffer_does_not_cost_the_publisher_its_connection()
 
 #[test]
 fn pings_are_answered_while_the_window_is_full() {
-    let server = Server::builder().document_lines().start();
+    let server = Server::builder().document_lines().file("tidegate.toml", NO_BUFFER).start();
     let (mut wire, _) = Wire::connect(server.port, &Connect::new(5, "stalled").keep_alive(1));
     let (mut other, _) = Wire::connect(server.port, &Connect::new(5, "other"));
     let lock = Lock::take(&server.database());

@@ -215,6 +215,24 @@ impl<T: TryFrom<u64> + TryInto<u64> + Copy> Form<T> for Size {
     }
 }
 
+/// A [`Size`], or 0 for none at all.
+pub(crate) struct SizeOrNone;
+
+impl Form<u64> for SizeOrNone {
+    const SYNTAX: &'static str = "size, 0 for none";
+
+    fn read(value: &DeValue<'_>) -> Result<u64, String> {
+        match value {
+            DeValue::Integer(number) if integer(number) == Some(0) => Ok(0),
+            _ => Size::read(value),
+        }
+    }
+
+    fn write(value: &u64) -> String {
+        Size::write(value)
+    }
+}
+
 /// A length of time: `"5s"`, `"1m 30s"`, `"250ms"`, or an integer of seconds.
 pub(crate) struct Span;
 
@@ -377,6 +395,13 @@ mod tests {
         for bad in ["\"much\"", "0", "-5", "[1]"] {
             assert!(read::<u32, Size>(bad).unwrap_err().starts_with("expected a size such as"), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_size_that_may_be_none_is_0() {
+        assert_eq!(read::<u64, SizeOrNone>("0"), Ok(0));
+        assert_eq!(read::<u64, SizeOrNone>("\"1MiB\""), Ok(1 << 20));
+        assert!(read::<u64, SizeOrNone>("-1").unwrap_err().starts_with("expected a size such as"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::Config;
 use super::form::{
-    AddressOrOff, Addresses, Count, Form, LogLevel, NodeName, Path, Seconds, Size, Span, Word,
+    AddressOrOff, Addresses, Count, Form, LogLevel, NodeName, Path, Seconds, Size, SizeOrNone, Span, Word,
 };
 
 /// A key of the file.
@@ -128,8 +128,12 @@ keys! {
     /// Size at which a file of dead letters is rotated: `dead-letters.jsonl` for operations that a database refused,
     /// `module-dead-letters.jsonl` for events that a module could not handle.
     store.dead_letter_bytes: Size => store.dead_letter_bytes;
+    /// Bytes on disk of operations that wait for databases which are down, over all connectors. They count as stored:
+    /// their publishers are acknowledged, and a restart finds them. When it is used up, publishers wait; 0: they wait from
+    /// the beginning.
+    store.buffer_bytes: SizeOrNone => buffer_bytes;
 
-    /// Directory of the embedded database, the state of modules, the artefact cache and dead letters. Made with mode 0700. One
+    /// Directory of the embedded database, the state of modules, buffers, the artefact cache and dead letters. Made with mode 0700. One
     /// running process at a time may use it. `--data` overrides it.
     data.dir: Path => data_dir;
 

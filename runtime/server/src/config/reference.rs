@@ -1,6 +1,6 @@
 //! The reference page of `tidegate.toml`, derived from the table of keys and the back ends' tables of options.
 
-use tidegate_store::backend::{OptionKind, built_in};
+use tidegate_store::backend::{Carried, OptionKind, OptionRow, known};
 
 use super::Config;
 use super::keys::{KEYS, sections};
@@ -18,22 +18,69 @@ pub fn page() -> String {
         }
     }
     page.push_str(BACKENDS);
-    for kind in built_in() {
-        page += &format!("\n### `[backend.{}.<pool>]`\n\n{}\n", kind.name, kind.doc);
-        page += "\n| key | value | default | |\n| --- | --- | --- | --- |\n";
-        for row in kind.options {
-            let syntax = match row.kind {
-                OptionKind::Integer { min, max } => format!("number from {min} to {max}"),
-                OptionKind::Text | OptionKind::Secret => "text".to_owned(),
-                OptionKind::Inert => {
-                    page += &format!("| `{}` | any | | No effect: {}. |\n", row.name, row.doc);
-                    continue;
-                }
-            };
-            page += &format!("| `{}` | {syntax} | `{}` | {} |\n", row.name, row.default, row.doc);
+    for kind in known() {
+        page += &format!("\n### `[backend.{}.<pool>]`\n\n{}", kind.name, kind.doc);
+        if kind.open.is_none() {
+            page += " This binary has no driver for it yet: its configuration is checked, and it is refused at start.";
         }
+        page += "\n";
+        options(&mut page, kind.options);
+        if !kind.shared.is_empty() {
+            page += &format!("\nFor all pools, `[backend.{}]`, or for one alone:\n", kind.name);
+            options(&mut page, kind.shared);
+        }
+        page += &match kind.statements {
+            "" => "\nNo statements of one's own. ".to_owned(),
+            statements => format!("\nStatements of one's own: `{statements}`. "),
+        };
+        page += &match kind.functions {
+            Carried::All => "Carries all functions.".to_owned(),
+            Carried::Only(names) => format!("Carries {}.", quoted(names)),
+        };
+        if let Some(why) = kind.exact_only {
+            page += &format!(" Subscriptions with wildcards fetch nothing: {why}.");
+        }
+        page += "\n";
+    }
+    page += FUNCTIONS;
+    for function in tidegate_store::actions::reference() {
+        let hooks: Vec<_> = function.hooks.iter().map(|hook| hook.name()).collect();
+        page += &format!("| `{}` | {} | {} |\n", function.name, quoted(&hooks), function.doc);
     }
     page
+}
+
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// A table of options.
+fn options(page: &mut String, rows: &[OptionRow]) {
+    *page += "\n| key | value | default | |\n| --- | --- | --- | --- |\n";
+    for row in rows {
+        if let OptionKind::Inert(form) = row.kind {
+            *page += &format!("| `{}` | {} | | No effect: {}. |\n", row.name, syntax(*form), row.doc);
+            continue;
+        }
+        let default = if row.default.is_empty() { String::new() } else { format!("`{}`", row.default) };
+        *page += &format!("| `{}` | {} | {default} | {} |\n", row.name, syntax(row.kind), row.doc);
+    }
+}
+
+/// What may be written.
+fn syntax(kind: OptionKind) -> String {
+    match kind {
+        OptionKind::Integer { min, max } => format!("number from {min} to {max}"),
+        OptionKind::Text => "text".into(),
+        OptionKind::Secret => "text, never shown".into(),
+        OptionKind::Boolean => "`true` or `false`".into(),
+        OptionKind::Word { words, .. } => quoted(words),
+        OptionKind::Server { .. } => "host:port".into(),
+        OptionKind::Servers { .. } => "host:port, several with commas".into(),
+        OptionKind::Url => "URL".into(),
+        OptionKind::Path => "file".into(),
+        OptionKind::Inert(form) => syntax(*form),
+    }
 }
 
 const INTRODUCTION: &str = "# Configuration
@@ -53,7 +100,8 @@ const BACKENDS: &str = "
 ## `[backend]`
 
 Connectors (`[backend.<db>.<pool>]`) and hook lines (`[[backend.<db>.hook]]`), with the same keys as the `.conf`
-files in the directory of `[conf]`. Without any, the connector `sqlite:default` exists (file `tidegate.db` in the
+files in the directory of `[conf]`, which are the documents' own: see [backends.md](backends.md). A change of these
+tables or files takes effect while the server runs. A value may be `env:NAME` or `file:PATH`; an empty one is unset. Without any, the connector `sqlite:default` exists (file `tidegate.db` in the
 directory of `[data]`) and no hook line.
 
 ```toml
@@ -66,6 +114,13 @@ topic = \"#\"
 action = { function = \"on_message_publish\" }
 pool = \"pool1\"
 ```
+";
+
+const FUNCTIONS: &str = "
+## Functions of hook lines
+
+| function | hooks | |
+| --- | --- | --- |
 ";
 
 #[cfg(test)]

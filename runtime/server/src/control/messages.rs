@@ -110,6 +110,121 @@ pub struct Inspected {
     pub unloaded: bool,
 }
 
+/// A file of back ends' configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plugin {
+    /// Its name: the file's without `.conf`.
+    pub name: String,
+    /// `loaded`, `unloaded` (kept out of service) or `refused` (there, and not in use).
+    pub state: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Connectors that it defines.
+    pub connectors: Vec<String>,
+    /// How many hook lines it has.
+    pub hook_lines: usize,
+}
+
+/// All such files.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Plugins {
+    /// In the order of their names.
+    pub plugins: Vec<Plugin>,
+    /// What is wrong with the newest configuration, which is not in use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
+}
+
+/// Copy a file into the directory of `.conf` files and put it in use.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadPlugin {
+    /// The file, absolute.
+    pub file: PathBuf,
+    /// Whether it may take the place of a file of its name.
+    pub replace: bool,
+}
+
+/// A configuration that is in use now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PluginChanged {
+    /// The plugin's name.
+    pub name: String,
+    /// `loaded` or `unloaded`.
+    pub state: String,
+    /// Where its file is.
+    pub path: PathBuf,
+    /// New connectors.
+    pub added: Vec<String>,
+    /// Connectors with other options.
+    pub changed: Vec<String>,
+    /// Connectors that are gone.
+    pub removed: Vec<String>,
+    /// Warnings that are new.
+    pub warnings: Vec<String>,
+    /// From the request to its end, milliseconds.
+    pub took_ms: u64,
+}
+
+/// A connector and what it does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Connector {
+    /// `kind:pool`.
+    pub name: String,
+    /// `up`, `down` or `waiting` (until the one in whose place it is has written what it had).
+    pub state: String,
+    /// Operations that wait.
+    pub queued: u64,
+    /// Operations that are stored.
+    pub stored: u64,
+    /// Operations that the database refused for good.
+    pub refused: u64,
+    /// Operations that were given up.
+    pub abandoned: u64,
+    /// Calls that failed.
+    pub errors: u64,
+    /// The last failure, in the driver's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// When it was, milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error_at_ms: Option<u64>,
+}
+
+/// All connectors.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Connectors {
+    /// In the order of the configuration.
+    pub connectors: Vec<Connector>,
+    /// What is wrong with the newest configuration, which is not in use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
+}
+
+/// A question about one connector or all.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Which {
+    /// A connector or a back end; `None` = all connectors.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// What came of asking a connector's database.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Asked {
+    /// `kind:pool`.
+    pub name: String,
+    /// What was done, in words, when it went well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<String>,
+    /// Why it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
+}
+
 /// A mistake.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Mistake {

@@ -16,13 +16,13 @@ use crate::status::Status;
 
 /// What the commands work on.
 pub struct Controls {
-    status: Arc<Status>,
+    pub(super) status: Arc<Status>,
     lines: Arc<ModuleLines>,
     /// The modules directory, absolute.
     dir: PathBuf,
     max_module_bytes: u64,
     /// Commands that move files follow each other.
-    moving: Mutex<()>,
+    pub(super) moving: Mutex<()>,
 }
 
 impl std::fmt::Debug for Controls {
@@ -57,6 +57,11 @@ impl Controls {
 
     fn commands(&self) -> Result<Commands, Refusal> {
         self.status.commands().ok_or(Refusal::Unready("the server is starting or stopping: try again"))
+    }
+
+    /// The open stores.
+    pub(super) fn stores(&self) -> Result<Arc<tidegate_store::Stores>, Refusal> {
+        self.status.stores().ok_or(Refusal::Unready("the server is starting or stopping: try again"))
     }
 
     /// Modules as the API tells them, and those out of service.
@@ -293,7 +298,7 @@ fn trial_ended(name: &str, ended: &tidegate_module::TrialEnded) -> TrialEnded {
     }
 }
 
-fn millis(began: Instant) -> u64 {
+pub(super) fn millis(began: Instant) -> u64 {
     u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -303,7 +308,7 @@ async fn exists(path: &Path) -> bool {
 }
 
 /// Runs `work` on the file system where it may block.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     let ended = tokio::task::spawn_blocking(work).await;

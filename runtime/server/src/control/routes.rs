@@ -45,6 +45,17 @@ pub(super) fn router(controls: Arc<Controls>, stop: CancellationToken) -> Router
         .route("/v1/modules/promote", post(promote))
         .route("/v1/modules/rollback", post(roll_back))
         .route("/v1/modules/logs", post(logs))
+        .route("/v1/plugins", get(async |State(s): State<Sources>| answer(s.controls.plugins().await)))
+        .route("/v1/plugins/load", post(load_plugin))
+        .route("/v1/plugins/enable", post(enable_plugin))
+        .route("/v1/plugins/unload", post(unload_plugin))
+        .route("/v1/connectors", get(async |State(s): State<Sources>| answer(s.controls.connectors())))
+        .route("/v1/connectors/test", post(test_connectors))
+        .route("/v1/schema/apply", post(apply_schema))
+        .route("/v1/buffers", get(async |State(s): State<Sources>| answer(s.controls.buffers().await)))
+        .route("/v1/buffers/show", post(show_buffer))
+        .route("/v1/buffers/retry", post(retry_buffer))
+        .route("/v1/buffers/drop", post(drop_buffer))
         .fallback(async || mistake(StatusCode::NOT_FOUND, "no such command".into()))
         .method_not_allowed_fallback(async || {
             mistake(StatusCode::METHOD_NOT_ALLOWED, "another method".into())
@@ -99,6 +110,63 @@ async fn promote(State(s): State<Sources>, body: Posted) -> Response {
 async fn roll_back(State(s): State<Sources>, body: Posted) -> Response {
     match read::<Named>(body) {
         Ok(named) => answer(s.controls.roll_back(&named.name).await),
+        Err(refused) => *refused,
+    }
+}
+
+async fn load_plugin(State(s): State<Sources>, body: Posted) -> Response {
+    match read(body) {
+        Ok(request) => answer(finish(async move { s.controls.load_plugin(request).await }).await),
+        Err(refused) => *refused,
+    }
+}
+
+async fn enable_plugin(State(s): State<Sources>, body: Posted) -> Response {
+    match read::<Named>(body) {
+        Ok(named) => answer(finish(async move { s.controls.enable_plugin(&named.name).await }).await),
+        Err(refused) => *refused,
+    }
+}
+
+async fn unload_plugin(State(s): State<Sources>, body: Posted) -> Response {
+    match read::<Named>(body) {
+        Ok(named) => answer(finish(async move { s.controls.unload_plugin(&named.name).await }).await),
+        Err(refused) => *refused,
+    }
+}
+
+async fn test_connectors(State(s): State<Sources>, body: Posted) -> Response {
+    match read(body) {
+        Ok(which) => answer(s.controls.test_connectors(which).await),
+        Err(refused) => *refused,
+    }
+}
+
+async fn apply_schema(State(s): State<Sources>, body: Posted) -> Response {
+    match read(body) {
+        Ok(which) => answer(s.controls.apply_schema(which).await),
+        Err(refused) => *refused,
+    }
+}
+
+async fn show_buffer(State(s): State<Sources>, body: Posted) -> Response {
+    match read(body) {
+        Ok(show) => answer(s.controls.show_buffer(show).await),
+        Err(refused) => *refused,
+    }
+}
+
+async fn retry_buffer(State(s): State<Sources>, body: Posted) -> Response {
+    match read(body) {
+        // To its end: a letter that is stored must go.
+        Ok(chosen) => answer(finish(async move { s.controls.retry_buffer(chosen).await }).await),
+        Err(refused) => *refused,
+    }
+}
+
+async fn drop_buffer(State(s): State<Sources>, body: Posted) -> Response {
+    match read(body) {
+        Ok(chosen) => answer(finish(async move { s.controls.drop_buffer(chosen).await }).await),
         Err(refused) => *refused,
     }
 }

@@ -28,6 +28,10 @@ pub(super) struct Database {
     pub(super) pairs: Keyspace,
     /// Bytes by the names of `key::module`.
     pub(super) usage: Keyspace,
+    /// Records of the connectors' buffers, by connector and number.
+    pub(super) records: Keyspace,
+    /// What is known of each buffer, by its name.
+    pub(super) buffers: Keyspace,
 }
 
 impl Database {
@@ -41,7 +45,9 @@ impl Database {
             let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
             let pairs = inner.keyspace("pairs", options)?;
             let usage = inner.keyspace("usage", options)?;
-            Ok(Self { inner, pairs, usage })
+            let records = inner.keyspace("buffer-records", options)?;
+            let buffers = inner.keyspace("buffers", options)?;
+            Ok(Self { inner, pairs, usage, records, buffers })
         })
     }
 

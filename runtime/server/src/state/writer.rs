@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use metrics::counter;
 use tidegate_event::key_value::add;
 use tidegate_event::{Space, StorageError, Swap};
+use tidegate_store::buffer::{Amount, SpaceError};
 use tokio::sync::{mpsc, oneshot};
 
+use super::buffer::{Append, Changes, Remove};
 use super::disk::{Database, Disk, guarded, unavailable};
 use super::key;
 
@@ -55,21 +57,78 @@ pub(super) struct Request {
     pub(super) answer: oneshot::Sender<Result<Outcome, StorageError>>,
 }
 
+/// What the thread does.
+pub(super) enum Work {
+    /// Change a module's pairs.
+    Pair(Request),
+    /// Append to a connector's buffer.
+    Append(Append),
+    /// Remove from a connector's buffer.
+    Remove(Remove),
+}
+
+impl Work {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Pair(request) => request.change.bytes(),
+            Self::Append(append) => append.bytes(),
+            Self::Remove(_) => 0,
+        }
+    }
+
+    /// Tells whoever waits that it was not done. Nobody waits any more when a guest has run out of time.
+    fn refuse(self, reason: &str) {
+        counter!("tidegate_server_state_failed_total").increment(1);
+        match self {
+            Self::Pair(request) => drop(request.answer.send(Err(unavailable(reason)))),
+            Self::Append(append) => drop(append.answer.send(Err(SpaceError::Failed(reason.to_owned())))),
+            Self::Remove(remove) => drop(remove.answer.send(Err(SpaceError::Failed(reason.to_owned())))),
+        }
+    }
+}
+
+/// Work that is in the batch, and what to say when that is on disk.
+enum Waiting {
+    Pair(oneshot::Sender<Result<Outcome, StorageError>>, Result<Outcome, StorageError>),
+    Append(oneshot::Sender<Result<u64, SpaceError>>, Result<u64, SpaceError>),
+    Remove(oneshot::Sender<Result<Amount, SpaceError>>, Result<Amount, SpaceError>),
+}
+
+impl Waiting {
+    fn tell(self, done: &Result<(), String>) {
+        if done.is_err() {
+            counter!("tidegate_server_state_failed_total").increment(1);
+        }
+        let failed = |reason: &String| SpaceError::Failed(reason.clone());
+        match self {
+            Self::Pair(answer, outcome) => {
+                drop(answer.send(done.as_ref().map_err(unavailable).map(drop).and(outcome)));
+            }
+            Self::Append(answer, outcome) => {
+                drop(answer.send(done.as_ref().map_err(failed).map(drop).and(outcome)));
+            }
+            Self::Remove(answer, outcome) => {
+                drop(answer.send(done.as_ref().map_err(failed).map(drop).and(outcome)));
+            }
+        }
+    }
+}
+
 /// Commits what comes in until nobody can send any more. `quota` is in bytes a module.
-pub(super) fn run(disk: &Arc<Disk>, mut queue: mpsc::Receiver<Request>, quota: u64) {
+pub(super) fn run(disk: &Arc<Disk>, mut queue: mpsc::Receiver<Work>, quota: u64) {
     let mut rest_until: Option<(Instant, String)> = None;
     while let Some(first) = queue.blocking_recv() {
-        let mut bytes = first.change.bytes();
+        let mut bytes = first.bytes();
         let mut requests = vec![first];
         while requests.len() < BATCH_REQUESTS && bytes < BATCH_BYTES {
             let Ok(next) = queue.try_recv() else { break };
-            bytes += next.change.bytes();
+            bytes += next.bytes();
             requests.push(next);
         }
         if let Some((until, reason)) = &rest_until
             && Instant::now() < *until
         {
-            refuse(requests, reason);
+            requests.into_iter().for_each(|work| work.refuse(reason));
             continue;
         }
         rest_until = commit(disk, requests, quota).err().map(|reason| {
@@ -82,38 +141,33 @@ pub(super) fn run(disk: &Arc<Disk>, mut queue: mpsc::Receiver<Request>, quota: u
     }
 }
 
-fn refuse(requests: Vec<Request>, reason: &str) {
-    counter!("tidegate_server_state_failed_total").increment(requests.len() as u64);
-    for request in requests {
-        // Nobody waits any more when the guest has run out of time.
-        drop(request.answer.send(Err(unavailable(reason))));
-    }
-}
-
 /// Applies `requests` in one batch and answers them; the error is the database's.
-fn commit(disk: &Disk, requests: Vec<Request>, quota: u64) -> Result<(), String> {
+fn commit(disk: &Disk, requests: Vec<Work>, quota: u64) -> Result<(), String> {
     let mut waiting = Vec::with_capacity(requests.len());
     let mut unapplied = requests.into_iter();
     let done = disk.write(|database| {
         let mut batch = Batch::new(database, quota);
-        for Request { space, change, answer } in unapplied.by_ref() {
-            waiting.push((answer, batch.apply(&space, change)));
+        for work in unapplied.by_ref() {
+            waiting.push(match work {
+                Work::Pair(Request { space, change, answer }) => {
+                    Waiting::Pair(answer, batch.apply(&space, change))
+                }
+                Work::Append(append) => {
+                    let outcome = batch.buffers.append(database, &append);
+                    Waiting::Append(append.answer, outcome)
+                }
+                Work::Remove(remove) => {
+                    let outcome = batch.buffers.remove(database, &remove);
+                    Waiting::Remove(remove.answer, outcome)
+                }
+            });
         }
         batch.commit()
     });
     if let Err(reason) = &done {
-        refuse(unapplied.collect(), reason);
+        unapplied.for_each(|work| work.refuse(reason));
     }
-    for (answer, outcome) in waiting {
-        let outcome = match &done {
-            Ok(()) => outcome,
-            Err(reason) => {
-                counter!("tidegate_server_state_failed_total").increment(1);
-                Err(unavailable(reason))
-            }
-        };
-        drop(answer.send(outcome));
-    }
+    waiting.into_iter().for_each(|waiting| waiting.tell(&done));
     done
 }
 
@@ -123,11 +177,12 @@ struct Batch<'d> {
     quota: u64,
     pairs: HashMap<Vec<u8>, Option<Vec<u8>>>,
     usage: HashMap<Vec<u8>, u64>,
+    buffers: Changes,
 }
 
 impl<'d> Batch<'d> {
     fn new(database: &'d Database, quota: u64) -> Self {
-        Self { database, quota, pairs: HashMap::new(), usage: HashMap::new() }
+        Self { database, quota, pairs: HashMap::new(), usage: HashMap::new(), buffers: Changes::default() }
     }
 
     fn value(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
@@ -230,7 +285,7 @@ impl<'d> Batch<'d> {
     }
 
     fn commit(self) -> Result<(), String> {
-        if self.pairs.is_empty() {
+        if self.pairs.is_empty() && self.buffers.records.is_empty() {
             return Ok(());
         }
         counter!("tidegate_server_state_commits_total").increment(1);
@@ -244,6 +299,15 @@ impl<'d> Batch<'d> {
         }
         for (module, used) in self.usage {
             batch.insert(&self.database.usage, module, used.to_be_bytes());
+        }
+        for (name, sheet) in self.buffers.sheets() {
+            batch.insert(&self.database.buffers, name, sheet);
+        }
+        for (name, record) in self.buffers.records {
+            match record {
+                Some(record) => batch.insert(&self.database.records, name, &*record),
+                None => batch.remove(&self.database.records, name),
+            }
         }
         guarded(|| batch.commit())
     }

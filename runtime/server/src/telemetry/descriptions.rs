@@ -6,11 +6,16 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 use crate::control::{MISTAKES, REFUSED};
 use crate::logging::PANICS;
+use crate::reload;
 
 /// Counters with what they count.
 const COUNTERS: &[(&str, &str)] = &[
     (MISTAKES, "Requests to the control socket that were refused"),
     (REFUSED, "Connections to the control socket closed because another user made them"),
+    (
+        reload::RELOADS,
+        "Configurations of back ends that were put in place or refused while serving, by result",
+    ),
     (PANICS, "Panics of tasks; each ended its task and nothing else"),
     ("tidegate_broker_accept_errors_total", "Sockets that could not be accepted"),
     ("tidegate_broker_accepted_total", "Connections accepted"),
@@ -70,6 +75,13 @@ const COUNTERS: &[(&str, &str)] = &[
     ("tidegate_server_state_commits_total", "Commits of the embedded state, each with one fsync"),
     ("tidegate_server_state_failed_total", "Changes of the embedded state that the disk did not take"),
     ("tidegate_server_state_quota_denied_total", "Changes of the embedded state above a module's share"),
+    ("tidegate_store_buffer_in_total", "Operations that went to the buffer on disk: their database was down"),
+    ("tidegate_store_buffer_out_total", "Operations that came out of the buffer and are decided"),
+    (
+        "tidegate_store_buffer_refused_total",
+        "Batches for which the buffer had no room or no disk: they waited in memory",
+    ),
+    ("tidegate_store_errors_total", "Calls that a connector's database did not answer, or refused"),
     ("tidegate_store_operations_total", "Operations of a connector, by result"),
     ("tidegate_store_retries_total", "Writes and reads of a connector made again"),
     ("tidegate_store_skipped_rows_total", "Stored rows that cannot be used"),
@@ -77,6 +89,7 @@ const COUNTERS: &[(&str, &str)] = &[
 
 /// Gauges with what they show.
 const GAUGES: &[(&str, &str)] = &[
+    (reload::REFUSED, "1 while the files hold a configuration of back ends that was refused"),
     ("tidegate_broker_connections", "Open connections"),
     ("tidegate_broker_retained_messages", "Retained messages"),
     ("tidegate_broker_sessions", "Sessions, connected or not"),
@@ -86,6 +99,8 @@ const GAUGES: &[(&str, &str)] = &[
         "Versions of a module that serve and are not called because they keep failing",
     ),
     ("tidegate_module_mandatory_failed", "Mandatory modules whose newest version does not serve"),
+    ("tidegate_store_buffered", "Operations in the buffer on disk"),
+    ("tidegate_store_buffered_bytes", "Their bytes"),
     ("tidegate_store_inflight", "Operations in the batches that are being written"),
     ("tidegate_store_queued", "Operations that wait for a batch"),
     ("tidegate_store_up", "1 when the last write succeeded, 0 while the database is down"),

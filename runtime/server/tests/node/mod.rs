@@ -180,6 +180,15 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Ends it gracefully; gives its exit code, and its directory with the rest of its log.
+    pub(crate) fn stop_keeping(mut self) -> (Option<i32>, (TempDir, Vec<String>)) {
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        let (code, log) = self.stop();
+        (code, (dir, log))
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         // Ended already when the test went well.

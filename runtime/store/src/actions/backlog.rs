@@ -30,7 +30,7 @@ impl Unfetched {
         let wanted = Unread {
             filter: filter.clone(),
             client: client.map(ToString::to_string),
-            after: 0,
+            after: None,
             since_ms: options.time_range_ms.map(|range| now_ms().saturating_sub(range)),
             limit: options.max_returned_count.unwrap_or(DEFAULT_PAGE).max(1),
         };
@@ -45,7 +45,7 @@ impl Backlog for Unfetched {
             self.connector.writer.drain_filter(&self.wanted.filter).await;
             while !std::mem::take(&mut self.finished) {
                 let page = self.connector.read(|backend| backend.unread(&self.wanted)).await?;
-                self.wanted.after = self.wanted.after.max(page.last);
+                self.wanted.after = self.wanted.after.take().max(page.last);
                 // An empty page is the end by itself.
                 self.finished = !page.more && !page.messages.is_empty();
                 if !page.messages.is_empty() || !page.more {

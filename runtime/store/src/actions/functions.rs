@@ -2,6 +2,7 @@
 
 use tidegate_event::hook::Hook;
 
+use crate::backend::{BackendKind, Carried};
 use crate::config::suggestion;
 
 /// What a function does; functions that differ only in name share one.
@@ -23,6 +24,13 @@ pub(crate) enum Builtin {
     RetainDelete,
     RetainLookup,
     AckedDelete,
+}
+
+impl Builtin {
+    /// Whether it looks for what a subscription's filter matches.
+    pub(crate) const fn takes_filter(self) -> bool {
+        matches!(self, Self::Fetch | Self::FetchQueue | Self::RetainLookup | Self::AckedDelete)
+    }
 }
 
 /// A built-in function: its name in configuration and in calls of guests, and where it may stand.
@@ -146,17 +154,22 @@ pub fn reference() -> &'static [Function] {
     &FUNCTIONS
 }
 
-/// The function `name` if it may stand on `hook`.
+/// The function `name` if it may stand on `hook` and `kind` carries it.
 ///
 /// # Errors
-/// Words that name the nearest function, or the hooks where it may stand.
-pub(crate) fn find(name: &str, hook: Hook) -> Result<&'static Function, String> {
+/// Words that name the nearest function, the hooks where it may stand or what the back end carries.
+pub(crate) fn find(name: &str, hook: Hook, kind: &BackendKind) -> Result<&'static Function, String> {
     let Some(function) = FUNCTIONS.iter().find(|f| f.name == name) else {
         let here = FUNCTIONS.iter().filter(|f| f.hooks.contains(&hook)).map(|f| f.name);
         let near = suggestion(name, FUNCTIONS.iter().map(|f| f.name));
         let near = if near.starts_with("; did") { near } else { suggestion(name, here) };
         return Err(format!("unknown function {name:?}{near}"));
     };
+    if let Carried::Only(names) = kind.functions
+        && !names.contains(&name)
+    {
+        return Err(format!("back end {} does not carry {name}, only {}", kind.name, names.join(", ")));
+    }
     if function.hooks.contains(&hook) {
         return Ok(function);
     }
@@ -178,7 +191,9 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_name_or_hook_is_explained() {
+    fn a_wrong_name_or_hook_or_back_end_is_explained() {
+        let kind = |name| crate::backend::find(name).unwrap();
+        let find = |name, hook| super::find(name, hook, kind("mysql"));
         assert_eq!(find("on_message_publish", Hook::MessagePublish).unwrap().name, "on_message_publish");
         assert_eq!(
             find("on_mesage_publish", Hook::MessagePublish).unwrap_err(),
@@ -187,6 +202,10 @@ mod tests {
         assert_eq!(
             find("on_retain_lookup", Hook::MessagePublish).unwrap_err(),
             "on_retain_lookup cannot stand on message.publish; it belongs to session.subscribed"
+        );
+        assert_eq!(
+            super::find("on_message_retain", Hook::MessagePublish, kind("opentsdb")).unwrap_err(),
+            "back end opentsdb does not carry on_message_retain, only on_message_publish, on_message_store"
         );
     }
 }

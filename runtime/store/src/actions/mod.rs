@@ -62,6 +62,11 @@ impl Action {
         &self.label
     }
 
+    /// The connector it works on.
+    pub(crate) fn connector(&self) -> &Arc<Connector> {
+        &self.connector
+    }
+
     /// Whether it is made of custom statements, which do not run for an implicit (QoS 0) message.acked.
     pub fn is_custom(&self) -> bool {
         matches!(self.work, Work::Custom(_))
@@ -114,7 +119,7 @@ pub(crate) async fn run_function(
     scope: &Scope,
     level: AckLevel,
 ) {
-    match plan::plan(connector, builtin, scope) {
+    match plan::plan(connector, builtin, scope, options.expired_time) {
         Plan::Nothing => {}
         Plan::Write(operation) => connector.writer.enqueue(operation, part(scope, level)).await,
         Plan::Subscriptions { client } => {

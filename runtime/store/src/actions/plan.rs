@@ -25,7 +25,14 @@ pub(super) enum Plan<'a> {
 
 /// Decides. A function on an event of a hook where it cannot stand does nothing (configuration and calls of
 /// guests are checked before).
-pub(super) fn plan<'a>(connector: &Connector, builtin: Builtin, scope: &'a Scope) -> Plan<'a> {
+pub(super) fn plan<'a>(
+    connector: &Connector,
+    builtin: Builtin,
+    scope: &'a Scope,
+    ttl: Option<u64>,
+) -> Plan<'a> {
+    // Nothing is looked up that the database could only find by reading everything.
+    let found = |filter: &TopicFilter| !filter.is_wildcard() || connector.backend.finds_by_wildcard();
     match (builtin, &scope.event) {
         (Builtin::ClientConnected, Event::ClientConnected { client }) => {
             connector.online.connected(&client.id, client.connection);
@@ -33,6 +40,7 @@ pub(super) fn plan<'a>(connector: &Connector, builtin: Builtin, scope: &'a Scope
                 client: client.id.clone(),
                 node: Arc::clone(&scope.node),
                 at_ms: client.connected_at_ms,
+                ttl,
             })
         }
         (Builtin::ClientDisconnected, Event::ClientDisconnected { client, reason }) => {
@@ -43,7 +51,9 @@ pub(super) fn plan<'a>(connector: &Connector, builtin: Builtin, scope: &'a Scope
             Plan::Write(Operation::ClientOffline {
                 client: client.id.clone(),
                 node: Arc::clone(&scope.node),
+                since_ms: client.connected_at_ms,
                 at_ms: now_ms(),
+                ttl,
             })
         }
         (Builtin::SubscribeLookup, Event::SessionCreated { client } | Event::ClientConnected { client }) => {
@@ -54,24 +64,27 @@ pub(super) fn plan<'a>(connector: &Connector, builtin: Builtin, scope: &'a Scope
                 client: client.id.clone(),
                 filter: filter.clone(),
                 qos: *qos,
+                ttl,
             })
         }
         // The plain row and the positions belong to the subscription without a share name.
         (Builtin::SubscriptionDelete, Event::SessionUnsubscribed { client, filter, shared: false }) => {
             Plan::Write(Operation::DeleteSubscription { client: client.id.clone(), filter: filter.clone() })
         }
-        (Builtin::AckedDelete, Event::SessionUnsubscribed { client, filter, shared: false }) => {
+        (Builtin::AckedDelete, Event::SessionUnsubscribed { client, filter, shared: false })
+            if found(filter) =>
+        {
             Plan::Write(Operation::DeletePositions { client: client.id.clone(), filter: filter.clone() })
         }
-        (_, Event::MessagePublish { message, .. }) => publish(builtin, message),
+        (_, Event::MessagePublish { message, .. }) => publish(builtin, message, ttl),
         // A shared subscription gets no fetch and no retained look-up.
-        (Builtin::Fetch, Event::SessionSubscribed { client, filter, shared: false, .. }) => {
+        (Builtin::Fetch, Event::SessionSubscribed { client, filter, shared: false, .. }) if found(filter) => {
             Plan::Fetch { client: Some(&client.id), filter }
         }
-        (Builtin::FetchQueue, Event::SessionSubscribed { filter, shared: false, .. }) => {
+        (Builtin::FetchQueue, Event::SessionSubscribed { filter, shared: false, .. }) if found(filter) => {
             Plan::Fetch { client: None, filter }
         }
-        (Builtin::RetainLookup, Event::SessionSubscribed { filter, shared: false, .. }) => {
+        (Builtin::RetainLookup, Event::SessionSubscribed { filter, shared: false, .. }) if found(filter) => {
             Plan::Retained { filter }
         }
         (_, Event::MessageAcked { message, .. }) if message.origin == Origin::RetainedStore => Plan::Nothing,
@@ -80,6 +93,7 @@ pub(super) fn plan<'a>(connector: &Connector, builtin: Builtin, scope: &'a Scope
                 client: client.id.clone(),
                 topic: message.topic.clone(),
                 through: *through,
+                ttl,
             })
         }
         (Builtin::AckedQueue, Event::MessageAcked { message, .. }) => {
@@ -89,16 +103,16 @@ pub(super) fn plan<'a>(connector: &Connector, builtin: Builtin, scope: &'a Scope
     }
 }
 
-fn publish(builtin: Builtin, message: &Arc<Message>) -> Plan<'static> {
+fn publish(builtin: Builtin, message: &Arc<Message>, ttl: Option<u64>) -> Plan<'static> {
     let shared = || Arc::clone(message);
     match builtin {
         Builtin::MessagePublish if message.qos != QoS::AtMostOnce => {
-            Plan::Write(Operation::AppendMessage { message: shared() })
+            Plan::Write(Operation::AppendMessage { message: shared(), ttl })
         }
-        Builtin::MessageStore => Plan::Write(Operation::AppendMessage { message: shared() }),
-        Builtin::StoreKeepLatest => Plan::Write(Operation::KeepLatest { message: shared() }),
+        Builtin::MessageStore => Plan::Write(Operation::AppendMessage { message: shared(), ttl }),
+        Builtin::StoreKeepLatest => Plan::Write(Operation::KeepLatest { message: shared(), ttl }),
         Builtin::Retain if message.retain && !message.payload.is_empty() => {
-            Plan::Write(Operation::PutRetained { message: shared() })
+            Plan::Write(Operation::PutRetained { message: shared(), ttl })
         }
         Builtin::RetainDelete if message.retain && message.payload.is_empty() => {
             Plan::Write(Operation::DeleteRetained { topic: message.topic.clone() })

@@ -62,14 +62,18 @@ pub(super) fn read(
             "offline_opts" => reader.offline_options(&value, &mut line.options),
             "expired_time" => {
                 line.options.expired_time = reader.integer(&place, &value);
-                reader.without_effect(&place, "the back end keeps what is written until it is deleted");
+                if !kind.expires {
+                    reader.without_effect(&place, "the back end keeps what is written until it is deleted");
+                }
             }
             "payload_format" => {
                 line.options.payload_format = reader.text(&place, &value);
                 if line.options.payload_format.as_deref().is_some_and(|f| f != "mongo_json") {
                     reader.error(&place, "expected \"mongo_json\"");
                 }
-                reader.without_effect(&place, "it is for back ends that store documents");
+                if !kind.documents {
+                    reader.without_effect(&place, "it is for back ends that store documents");
+                }
             }
             _ => line.ack = reader.ack(&place, &value),
         }
@@ -221,7 +225,10 @@ impl Reader<'_> {
         let known: Vec<&str> = ["function"].into_iter().chain(STATEMENT_KEYS).collect();
         let fields = self.fields("action", node, &known);
         let [(key, value)] = &*fields else {
-            let words = format!("expected one of `function` and `{}`", self.kind.statements);
+            let words = match self.kind.statements {
+                "" => "expected `function`".to_owned(),
+                statements => format!("expected one of `function` and `{statements}`"),
+            };
             let place = self.source.place_of("action", node.offset);
             if !self.failed {
                 self.error(&place, words);
@@ -232,18 +239,31 @@ impl Reader<'_> {
         if key == "function" {
             return self.function(hook, &place, value);
         }
-        if key != self.kind.statements {
-            let words = format!("back end {} takes `{}`, not `{key}`", self.kind.name, self.kind.statements);
-            self.error(&place, words);
-            return None;
+        if key == self.kind.statements {
+            return self.statements(hook, key, &place, value);
         }
-        self.statements(hook, key, &place, value)
+        let name = self.kind.name;
+        let words = match self.kind.statements {
+            "" => format!("back end {name} takes no statements, only `function`"),
+            statements => format!("back end {name} takes `{statements}`, not `{key}`"),
+        };
+        self.error(&place, words);
+        None
     }
 
     fn function(&mut self, hook: Hook, place: &Place, value: &Node) -> Option<LineAction> {
         let name = self.text(place, value)?;
-        match actions::find(&name, hook) {
-            Ok(function) => Some(LineAction::Function(function)),
+        match actions::find(&name, hook, self.kind) {
+            Ok(function) => {
+                if let Some(why) = self.kind.exact_only
+                    && function.builtin.takes_filter()
+                {
+                    let words =
+                        format!("{name} skips subscriptions with wildcards on {}: {why}", self.kind.name);
+                    self.findings.push(place.warning(words));
+                }
+                Some(LineAction::Function(function))
+            }
             Err(words) => {
                 self.error(place, words);
                 None
@@ -263,7 +283,7 @@ impl Reader<'_> {
         for (index, item) in items.iter().enumerate() {
             let place = self.source.place_of(&format!("action.{key}[{index}]"), item.offset);
             if let Some(text) = self.text(&place, item) {
-                if let Err(wrong) = Template::compile(&text, hook) {
+                if let Err(wrong) = Template::compile(&text, hook, self.kind.language()) {
                     self.error(&place, wrong.to_string());
                 }
                 statements.push(text);

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use tidegate_event::{AckLevel, ActionOptions, Hook, TopicFilter};
 
+use super::address;
 use super::diagnostic::{Diagnostic, Place};
+use super::node::Kind;
 use super::secret::Secret;
+use super::value;
 use crate::actions::Function;
-use crate::backend::BackendKind;
+use crate::backend::{BackendKind, OptionKind};
 
 /// Everything the store needs to know.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +46,8 @@ pub struct PoolConfig {
     pub name: String,
     /// Options that are set, by name.
     pub options: BTreeMap<&'static str, OptionValue>,
+    /// Whether it is first mentioned in `tidegate.toml`: the documents' files have their own encodings.
+    pub in_toml: bool,
     /// Where the pool is first mentioned.
     pub place: Place,
 }
@@ -60,16 +65,22 @@ impl PoolConfig {
             kind: &crate::sqlite::KIND,
             name: name.to_owned(),
             options: BTreeMap::from([("path", OptionValue::Text(path.to_owned()))]),
+            in_toml: false,
             place: Place::default(),
         }
     }
 
-    /// The text of an option, when it is set.
+    /// Whether the configuration sets an option.
+    pub fn is_set(&self, option: &str) -> bool {
+        self.options.contains_key(option)
+    }
+
+    /// The text of an option, when it is set to one.
     pub fn text(&self, option: &str) -> Option<&str> {
         match self.options.get(option)? {
             OptionValue::Text(text) => Some(text),
             OptionValue::Secret(secret) => Some(secret.expose()),
-            OptionValue::Integer(_) => None,
+            OptionValue::Integer(_) | OptionValue::Boolean(_) | OptionValue::Nothing => None,
         }
     }
 
@@ -77,8 +88,43 @@ impl PoolConfig {
     pub fn integer(&self, option: &str) -> Option<u64> {
         match self.options.get(option)? {
             OptionValue::Integer(number) => Some(*number),
-            OptionValue::Text(_) | OptionValue::Secret(_) => None,
+            _ => None,
         }
+    }
+
+    /// Whether an option is set and true.
+    pub fn flag(&self, option: &str) -> bool {
+        matches!(self.options.get(option), Some(OptionValue::Boolean(true)))
+    }
+
+    /// The servers of an option, host and port; none when it is not set.
+    pub fn servers(&self, option: &str) -> Vec<(String, u16)> {
+        match self.kind.row(option).map(|row| row.kind) {
+            Some(OptionKind::Server { port } | OptionKind::Servers { port }) => self.servers_at(option, port),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The same, with `port` where none is written.
+    pub fn servers_at(&self, option: &str, port: u16) -> Vec<(String, u16)> {
+        self.text(option).and_then(|text| address::servers(text, port)).unwrap_or_default()
+    }
+
+    /// The same pool with the default of every option that is not set, but for files: their defaults are filled in by
+    /// who knows the data directory.
+    #[must_use]
+    pub fn with_defaults(&self) -> Self {
+        let mut pool = self.clone();
+        for row in self.kind.options.iter().chain(self.kind.shared) {
+            if !self.is_set(row.name)
+                && row.kind != OptionKind::Path
+                && let Ok(Some(value)) = value::read(row.kind, &Kind::Text(row.default.to_owned()))
+                && value != OptionValue::Nothing
+            {
+                pool.options.insert(row.name, value);
+            }
+        }
+        pool
     }
 }
 
@@ -91,6 +137,10 @@ pub enum OptionValue {
     Secret(Secret),
     /// A number.
     Integer(u64),
+    /// True or false.
+    Boolean(bool),
+    /// None, where the default is something.
+    Nothing,
 }
 
 /// A hook line: what to do at a hook, on which connector.

@@ -6,27 +6,31 @@ use tidegate_event::TopicFilter;
 
 use super::diagnostic::{Diagnostic, Place, Severity, suggestion};
 use super::hook_line;
-use super::model::{HookLine, LineAction, Loaded, OptionValue, PoolConfig, StoreConfig};
-use super::node::Kind;
-use super::secret::{self, Secret};
+use super::model::{HookLine, LineAction, Loaded, PoolConfig, StoreConfig};
 use super::source::{OptionSource, Sources};
+use super::{Unusable, value};
 use crate::actions::Builtin;
 use crate::backend::{self, BackendKind, OptionKind};
 
-pub(super) fn resolve(sources: Sources) -> Result<Loaded, Vec<Diagnostic>> {
+pub(super) fn resolve(sources: Sources) -> Result<Loaded, Unusable> {
     let Sources { pools: tables, options, hooks, mut findings } = sources;
     let mut kinds = Kinds::default();
-    let mut pools: Vec<PoolConfig> = Vec::new();
+    let mut pools = Pools::default();
     for (kind, name, place) in &tables {
         if let Some(kind) = kinds.find(kind, place, &mut findings) {
-            pool_index(&mut pools, kind, name, place);
+            pools.index(kind, name, place, true);
         }
     }
-    for source in &options {
-        if let Some(kind) = kinds.find(&source.kind, &source.place, &mut findings) {
-            add_option(&mut pools, kind, source, &mut findings);
+    // Pools first: what they share is shared by all, wherever it stands.
+    for shared in [false, true] {
+        for source in options.iter().filter(|source| source.pool.is_empty() == shared) {
+            if let Some(kind) = kinds.find(&source.kind, &source.place, &mut findings) {
+                pools.add_option(kind, source, &mut findings);
+            }
         }
     }
+    pools.check(&mut findings);
+    let pools = pools.list;
     let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for pool in &pools {
         names.entry(pool.kind.name).or_default().push(&pool.name);
@@ -43,11 +47,18 @@ pub(super) fn resolve(sources: Sources) -> Result<Loaded, Vec<Diagnostic>> {
     warn_of_double_stores(&lines, &mut findings);
     let (errors, warnings): (Vec<_>, Vec<_>) =
         findings.into_iter().partition(|finding| finding.severity == Severity::Error);
-    if errors.is_empty() {
-        Ok(Loaded { config: StoreConfig { pools, hooks: lines }, warnings })
-    } else {
-        Err(errors)
-    }
+    let config = StoreConfig { pools, hooks: lines };
+    if errors.is_empty() { Ok(Loaded { config, warnings }) } else { Err(Unusable { errors, config }) }
+}
+
+/// Back ends of `config` that this binary cannot open, each once a file, where they are first used.
+pub(super) fn without_driver(config: &StoreConfig) -> Vec<Diagnostic> {
+    let mut reported = BTreeSet::new();
+    let pools = config.pools.iter().map(|pool| (pool.kind, &pool.place));
+    let used = pools.chain(config.hooks.iter().map(|line| (line.kind, &line.place)));
+    used.filter(|(kind, place)| kind.open.is_none() && reported.insert((kind.name, place.file.clone())))
+        .map(|(kind, place)| place.error(kind.no_driver()))
+        .collect()
 }
 
 /// Finds back ends by name, complaining once about each that cannot be used.
@@ -64,99 +75,109 @@ impl Kinds {
         place: &Place,
         findings: &mut Vec<Diagnostic>,
     ) -> Option<&'static BackendKind> {
-        if let Some(kind) = backend::built_in().iter().find(|kind| kind.name == name) {
-            return Some(kind);
-        }
-        if self.reported.insert((place.file.clone(), name.to_owned())) {
-            let built_in = backend::built_in().iter().map(|kind| kind.name);
-            let words = if backend::DOCUMENTED.contains(&name) {
-                let list: Vec<_> = built_in.collect();
-                format!("back end {name} is not built into this binary (it has: {})", list.join(", "))
+        let found = backend::find(name);
+        if found.is_none() && self.reported.insert((place.file.clone(), name.to_owned())) {
+            let words = if backend::PLANNED.contains(&name) {
+                format!("back end {name} is not in this binary yet")
             } else {
-                format!("unknown back end {name:?}{}", suggestion(name, built_in.chain(backend::DOCUMENTED)))
+                let names = backend::known().flat_map(|kind| kind.aliases.iter().chain([&kind.name]));
+                format!("unknown back end {name:?}{}", suggestion(name, names.copied()))
             };
             findings.push(place.error(words));
         }
-        None
+        found
     }
 }
 
-/// The pool of that name, made when it is new.
-fn pool_index(pools: &mut Vec<PoolConfig>, kind: &'static BackendKind, name: &str, place: &Place) -> usize {
-    if let Some(index) = pools.iter().position(|p| std::ptr::eq(p.kind, kind) && p.name == name) {
-        return index;
-    }
-    pools.push(PoolConfig { kind, name: name.to_owned(), options: BTreeMap::new(), place: place.clone() });
-    pools.len() - 1
+/// The pools as their options come.
+#[derive(Default)]
+struct Pools {
+    list: Vec<PoolConfig>,
+    /// Where options were set: (index of the pool, option).
+    places: BTreeMap<(usize, &'static str), Place>,
 }
 
-fn add_option(
-    pools: &mut Vec<PoolConfig>,
-    kind: &'static BackendKind,
-    source: &OptionSource,
-    findings: &mut Vec<Diagnostic>,
-) {
-    let place = &source.place;
-    if source.pool.is_empty() {
-        let words = format!("unknown key; expected backend.{}.POOL.OPTION", kind.name);
-        findings.push(place.error(words));
-        return;
-    }
-    let index = pool_index(pools, kind, &source.pool, place);
-    let Some(row) = kind.options.iter().find(|row| row.name == source.option) else {
-        let names = kind.options.iter().filter(|row| row.kind != OptionKind::Inert).map(|row| row.name);
-        let words = format!("unknown option of {}{}", kind.name, suggestion(&source.option, names));
-        findings.push(place.error(words));
-        return;
-    };
-    match read_value(row.kind, &source.value) {
-        Ok(Some(_)) if row.kind == OptionKind::Inert => {
-            findings.push(place.warning(format!("accepted, no effect on {}: {}", kind.name, row.doc)));
+impl Pools {
+    /// The pool of that name, made when it is new.
+    fn index(&mut self, kind: &'static BackendKind, name: &str, place: &Place, in_toml: bool) -> usize {
+        let is_it = |pool: &PoolConfig| std::ptr::eq(pool.kind, kind) && pool.name == name;
+        if let Some(index) = self.list.iter().position(is_it) {
+            return index;
         }
-        Ok(Some(value)) => {
-            if let Some(pool) = pools.get_mut(index) {
-                pool.options.insert(row.name, value);
+        let (name, place) = (name.to_owned(), place.clone());
+        self.list.push(PoolConfig { kind, name, options: BTreeMap::new(), in_toml, place });
+        self.list.len() - 1
+    }
+
+    fn add_option(
+        &mut self,
+        kind: &'static BackendKind,
+        source: &OptionSource,
+        findings: &mut Vec<Diagnostic>,
+    ) {
+        let place = &source.place;
+        let is_shared = source.pool.is_empty();
+        let pools = if is_shared {
+            let all = self.list.iter().enumerate();
+            all.filter(|(_, pool)| std::ptr::eq(pool.kind, kind)).map(|(index, _)| index).collect()
+        } else {
+            vec![self.index(kind, &source.pool, place, source.in_toml)]
+        };
+        let rows = if is_shared { kind.shared } else { kind.options };
+        // What all pools share one of them may have for itself.
+        let own = kind.shared.iter().filter(|_| !is_shared);
+        let Some(row) = rows.iter().chain(own).find(|row| row.name == source.option) else {
+            findings.push(place.error(unknown(kind, source)));
+            return;
+        };
+        match value::read(row.kind, &source.value) {
+            Ok(Some(_)) if matches!(row.kind, OptionKind::Inert(_)) => {
+                findings.push(place.warning(format!("accepted, no effect on {}: {}", kind.name, row.doc)));
+            }
+            Ok(Some(value)) => {
+                for index in pools {
+                    if let Some(pool) = self.list.get_mut(index)
+                        && !(is_shared && pool.is_set(row.name))
+                    {
+                        pool.options.insert(row.name, value.clone());
+                        self.places.insert((index, row.name), place.clone());
+                    }
+                }
+            }
+            Ok(None) => {}
+            Err(words) => findings.push(place.error(words)),
+        }
+    }
+
+    /// Options of each pool, taken together.
+    fn check(&self, findings: &mut Vec<Diagnostic>) {
+        for (index, pool) in self.list.iter().enumerate() {
+            if let Some((option, words)) = (pool.kind.check)(pool) {
+                let place = self.places.get(&(index, option)).unwrap_or(&pool.place);
+                findings.push(place.error(words));
             }
         }
-        Ok(None) => {}
-        Err(words) => findings.push(place.error(words)),
     }
 }
 
-/// The value of an option; `None` = unset (an empty text).
-fn read_value(wanted: OptionKind, value: &Kind) -> Result<Option<OptionValue>, String> {
-    let resolved = match value {
-        Kind::Text(text) if text.is_empty() => return Ok(None),
-        Kind::Text(text) => secret::resolve(text)?,
-        _ => None,
-    };
-    let text = match (&resolved, value) {
-        (Some(secret), _) => Some(secret.expose()),
-        (None, Kind::Text(text)) => Some(text.as_str()),
-        (None, _) => None,
-    };
-    match wanted {
-        OptionKind::Inert => Ok(Some(OptionValue::Integer(0))),
-        OptionKind::Text | OptionKind::Secret => match (resolved.clone(), text) {
-            (Some(secret), _) => Ok(Some(OptionValue::Secret(secret))),
-            (None, Some(text)) if wanted == OptionKind::Secret => {
-                Ok(Some(OptionValue::Secret(Secret::literal(text))))
-            }
-            (None, Some(text)) => Ok(Some(OptionValue::Text(text.to_owned()))),
-            (None, None) => Err(format!("expected a string, not {}", value.name())),
-        },
-        OptionKind::Integer { min, max } => {
-            let number = match (value, text) {
-                (Kind::Integer(number), _) => u64::try_from(*number).ok(),
-                (_, Some(text)) => text.trim().parse().ok(),
-                _ => None,
-            };
-            match number.filter(|n| (min..=max).contains(n)) {
-                Some(number) => Ok(Some(OptionValue::Integer(number))),
-                None => Err(format!("expected a number from {min} to {max}")),
-            }
-        }
+/// What there is in the place of an option that is unknown.
+fn unknown(kind: &BackendKind, source: &OptionSource) -> String {
+    let (name, option) = (kind.name, &source.option);
+    let shared = kind.shared.iter().map(|row| row.name);
+    if !source.pool.is_empty() {
+        let names = kind.options.iter().filter(|row| !matches!(row.kind, OptionKind::Inert(_)));
+        // A misspelt shared table looks like a pool.
+        let whole = format!("{}.{option}", source.pool);
+        let near = suggestion(&whole, shared);
+        let near =
+            if near.contains("did you mean") { near } else { suggestion(option, names.map(|r| r.name)) };
+        return format!("unknown option of {name}{near}");
     }
+    let near = suggestion(option, shared);
+    if near.contains("did you mean") {
+        return format!("unknown option of {name}{near}");
+    }
+    format!("unknown key; expected backend.{name}.POOL.OPTION{near}")
 }
 
 /// The documents warn of it: with both lines a QoS 1 or 2 message would be stored twice. It is stored once here.

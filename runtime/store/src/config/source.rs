@@ -11,6 +11,7 @@ use super::diagnostic::{Diagnostic, Place, suggestion};
 use super::hook_line;
 use super::lines::{Lines, Position};
 use super::node::{self, Kind, Node};
+use crate::backend;
 
 /// All settings of all files.
 #[derive(Default)]
@@ -30,6 +31,7 @@ pub(crate) struct OptionSource {
     pub(crate) option: String,
     pub(crate) value: Kind,
     pub(crate) place: Place,
+    pub(crate) in_toml: bool,
 }
 
 /// `backend.KIND.hook.HOOK.N = {...}`.
@@ -104,7 +106,7 @@ impl Sources {
                     }
                     match node::from_json(&entry.value) {
                         Ok(value) => self.hooks.push(HookSource {
-                            kind: (*kind).to_owned(),
+                            kind: proper(kind),
                             hook: hook.join("."),
                             hook_at: None,
                             n,
@@ -118,9 +120,9 @@ impl Sources {
                 ["hook", ..] | [] => self
                     .findings
                     .push(place.error("expected backend.KIND.POOL.OPTION or backend.KIND.hook.HOOK.NUMBER")),
-                [option] => self.option(kind, "", option, Kind::Text(entry.value), place),
+                [option] => self.option(kind, "", option, Kind::Text(entry.value), place, false),
                 [pool, option @ ..] => {
-                    self.option(kind, pool, &option.join("."), Kind::Text(entry.value), place)
+                    self.option(kind, pool, &option.join("."), Kind::Text(entry.value), place, false)
                 }
             }
         }
@@ -167,17 +169,19 @@ impl Sources {
                     ),
                     (pool_name, DeValue::Table(_)) => {
                         let place = at(pool.span().start, key.clone());
-                        self.pools.push((kind.get_ref().to_string(), pool_name.to_owned(), place));
+                        if !is_shared_table(kind.get_ref(), pool_name) {
+                            self.pools.push((proper(kind.get_ref()), pool_name.to_owned(), place));
+                        }
                         if let Kind::Table(options) = node::from_toml(value).kind {
                             for (option, offset, value) in options {
                                 let place = at(offset, format!("{key}.{option}"));
-                                self.option(kind.get_ref(), pool_name, &option, value.kind, place);
+                                self.option(kind.get_ref(), pool_name, &option, value.kind, place, true);
                             }
                         }
                     }
                     (option, _) => {
                         let place = at(pool.span().start, key.clone());
-                        self.option(kind.get_ref(), "", option, node::from_toml(value).kind, place);
+                        self.option(kind.get_ref(), "", option, node::from_toml(value).kind, place, true);
                     }
                 }
             }
@@ -232,7 +236,7 @@ impl Sources {
         let value = Node { offset: line.offset, kind: Kind::Table(fields) };
         let within = Within::File(Arc::clone(lines));
         self.hooks.push(HookSource {
-            kind: kind.to_owned(),
+            kind: proper(kind),
             hook,
             hook_at: Some(hook_at),
             n,
@@ -242,9 +246,12 @@ impl Sources {
         });
     }
 
-    fn option(&mut self, kind: &str, pool: &str, option: &str, value: Kind, place: Place) {
-        let (kind, pool, option) = (kind.to_owned(), pool.to_owned(), option.to_owned());
-        self.options.push(OptionSource { kind, pool, option, value, place });
+    fn option(&mut self, kind: &str, pool: &str, option: &str, value: Kind, place: Place, in_toml: bool) {
+        // `backend.mongo.topology.pool_size`: not a pool, options of all of them.
+        let shared = is_shared_table(kind, pool);
+        let option = if shared { format!("{pool}.{option}") } else { option.to_owned() };
+        let pool = if shared { String::new() } else { pool.to_owned() };
+        self.options.push(OptionSource { kind: proper(kind), pool, option, value, place, in_toml });
     }
 
     /// Keys that two files set: the last file wins, with a warning that names both.
@@ -282,6 +289,17 @@ impl Sources {
         let mut index = 0..;
         self.hooks.retain(|_| index.next().is_some_and(|at| !dropped.contains(&at)));
     }
+}
+
+/// The name of the back end that keys call `word`, so that `ecql` and `cassa` are one; an unknown word stays.
+fn proper(word: &str) -> String {
+    backend::find(word).map_or(word, |kind| kind.name).to_owned()
+}
+
+/// Whether `table` is not a pool of the back end but a part of its shared options' names.
+fn is_shared_table(kind: &str, table: &str) -> bool {
+    let begins = |name: &str| name.split_once('.').is_some_and(|(first, _)| first == table);
+    backend::find(kind).is_some_and(|kind| kind.shared.iter().any(|row| begins(row.name)))
 }
 
 fn replaces(later: &Place, earlier: &Place) -> Diagnostic {

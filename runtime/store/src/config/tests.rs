@@ -117,9 +117,10 @@ fn mistakes_in_toml_have_places() {
         ("[backend.sqlite.hook]\nx = 1", "expected a list of tables, written [[backend.sqlite.hook]]"),
         ("[[backend.sqlite.hook]]\npool = \"p\"", "the line has no `hook`"),
         (
-            "[backend.redis.pool1]\nserver = \"x\"",
-            "t.toml:1:16: backend.redis.pool1: back end redis is not built into this binary (it has: sqlite)",
+            "[backend.mysql.pool1]\nserver = \"x\"",
+            "t.toml:1:16: backend.mysql.pool1: back end mysql has no driver in this binary yet (it has: ",
         ),
+        ("[backend.tablestore.pool1]\nx = 1", "back end tablestore is not in this binary yet"),
         ("[backend.sqllite.p]\npath = \"x\"", "unknown back end \"sqllite\"; did you mean \"sqlite\"?"),
     ] {
         let all = errors(load(&[], Some(("t.toml", text))));
@@ -248,7 +249,7 @@ fn mistakes_in_keys_are_explained() {
 #[test]
 fn all_errors_are_reported_together() {
     let all = errors(conf(
-        "backend.sqlite.p.pth = 1\nbackend.redis.p.server = x\nnonsense\n\
+        "backend.sqlite.p.pth = 1\nbackend.mysql.p.server = x\nnonsense\n\
          backend.sqlite.hook.message.publish.1 = {\"action\": {\"function\": \"f\"}, \"pool\": \"q\", \"x\": 1}",
     ));
     assert_eq!(all.len(), 6, "{all:#?}");

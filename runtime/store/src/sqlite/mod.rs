@@ -18,7 +18,8 @@ use tidegate_event::{BoxFuture, Rows, SqlValue, TopicFilter};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::backend::{
-    Backend, BackendError, BackendKind, Limits, OptionKind, OptionRow, Page, RetainedPage, Unread, WriteError,
+    Backend, BackendError, BackendKind, Carried, Limits, OptionKind, OptionRow, Page, RetainedPage, Schema,
+    Unread, WriteError, any_options,
 };
 use crate::config::{OptionValue, PoolConfig};
 use crate::operation::Operation;
@@ -30,12 +31,13 @@ use value::Params;
 /// The back end's entry in the list.
 pub static KIND: BackendKind = BackendKind {
     name: "sqlite",
+    aliases: &[],
     statements: "sql",
     doc: "A file on this machine, with MySQL's tables; a new file gets them by itself.",
     options: &[
         OptionRow {
             name: "path",
-            kind: OptionKind::Text,
+            kind: OptionKind::Path,
             default: "DATA/POOL.db",
             doc: "The database file, relative to the working directory; made with its directory when missing. DATA is \
                   the directory of `[data]`; the file of the pool `default` is `DATA/tidegate.db`.",
@@ -51,12 +53,20 @@ pub static KIND: BackendKind = BackendKind {
         inert("password"),
         inert("database"),
     ],
-    open: |pool, limits| Box::pin(open(pool, limits)),
+    shared: &[],
+    check: any_options,
+    functions: Carried::All,
+    expires: false,
+    exact_only: None,
+    documents: false,
+    schema: Schema::ByItself { name: "emqx_backend_sqlite.sql", text: include_str!("schema.sql") },
+    open: Some(|pool, limits| Box::pin(open(pool, limits))),
 };
 
 /// Options of MySQL's pools, so that its file loads with the word replaced.
 const fn inert(name: &'static str) -> OptionRow {
-    OptionRow { name, kind: OptionKind::Inert, default: "", doc: "the database is the file named by `path`" }
+    let kind = OptionKind::Inert(&OptionKind::Text);
+    OptionRow { name, kind, default: "", doc: "the database is the file named by `path`" }
 }
 
 /// A database call that failed: in the driver, or before it got there.
@@ -226,7 +236,11 @@ impl Backend for Sqlite {
             };
             self.transaction(work).await.map_err(|error| {
                 let failed = failed.load(Ordering::Relaxed);
-                WriteError { error, operation: (failed < operations.len()).then_some(failed) }
+                WriteError {
+                    error,
+                    operation: (failed < operations.len()).then_some(failed),
+                    refused: Vec::new(),
+                }
             })
         })
     }
@@ -317,7 +331,7 @@ impl Backend for Sqlite {
 
     fn prepare<'a>(&'a self, statement: &'a Template) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
-            let text = AssertSqlSafe(Arc::clone(statement.sql())).into_sql_str();
+            let text = AssertSqlSafe(Arc::clone(statement.text())).into_sql_str();
             let prepare = self.reading(async |connection| Ok(connection.prepare(text).await.map(drop)?));
             prepare.await.map_err(|failure| self.error(failure))
         })

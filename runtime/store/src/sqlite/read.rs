@@ -11,7 +11,7 @@ use tidegate_event::{Message, MsgId, Origin, QoS, TopicFilter, TopicName};
 
 use super::Failure;
 use super::value::{Params, datetime, parse_datetime};
-use crate::backend::{Page, RetainedPage, Unread};
+use crate::backend::{Cursor, Page, RetainedPage, Unread};
 use crate::operation::foreign_id;
 
 /// Positions are row numbers of `mqtt_msg`; no row (a client's first fetch, or a queue) = 0.
@@ -81,7 +81,7 @@ pub(super) async fn unread(
     }
     let mut params = Params::default();
     params.text(wanted.filter.as_str());
-    params.integer(wanted.after);
+    params.integer(Cursor::row(wanted.after.as_ref()));
     params.optional_text(wanted.client.as_deref());
     params.optional_text(since.as_deref());
     params.integer(wanted.limit.into());
@@ -97,7 +97,7 @@ pub(super) async fn unread(
     }
     // The limit counts rows, also those that are no messages: more may follow a page that is not full.
     let more = page.is_full() || seen >= wanted.limit;
-    Ok(Page { messages: page.messages, last: page.last, more })
+    Ok(Page { messages: page.messages, last: place(page.last), more })
 }
 
 async fn unread_of_range(
@@ -107,7 +107,7 @@ async fn unread_of_range(
     max_bytes: usize,
 ) -> Result<Page, Failure> {
     let (low, high) = topic_range(&wanted.filter);
-    let mut after = wanted.after;
+    let mut after = Cursor::row(wanted.after.as_ref());
     let statement = if is_small(connection, wanted, &low, &high).await? {
         SORT_OF_RANGE
     } else {
@@ -161,7 +161,7 @@ async fn is_small(
         .fetch_one(&mut *connection)
         .await?
         .try_get_unchecked(0)?;
-    let behind = newest.unwrap_or_default().saturating_sub(wanted.after).max(0);
+    let behind = newest.unwrap_or_default().saturating_sub(Cursor::row(wanted.after.as_ref())).max(0);
     let most = behind.saturating_mul(wanted.limit.into()).isqrt();
     let mut params = Params::default();
     params.text(low);
@@ -210,8 +210,13 @@ impl Filling {
 
     fn messages(self) -> Page {
         let more = self.is_full();
-        Page { messages: self.messages, last: self.last, more }
+        Page { messages: self.messages, last: place(self.last), more }
     }
+}
+
+/// The place of a row; rows are counted from 1.
+fn place(row: i64) -> Option<Cursor> {
+    (row > 0).then_some(Cursor::Row(row))
 }
 
 /// The oldest row that the client has not read, over all topics that the filter matches.
@@ -421,7 +426,7 @@ mod tests {
         Unread {
             filter: filter.parse().unwrap(),
             client: client.map(str::to_owned),
-            after,
+            after: Some(Cursor::Row(after)),
             since_ms: None,
             limit,
         }

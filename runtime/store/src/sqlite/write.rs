@@ -154,7 +154,7 @@ async fn custom(
     for (statement, values) in statements.iter().zip(values) {
         let mut params = Params::with_capacity(values.len());
         values.iter().for_each(|value| params.bound(value));
-        let text = AssertSqlSafe(Arc::clone(statement.sql()));
+        let text = AssertSqlSafe(Arc::clone(statement.text()));
         sqlx::query_with(text, params.finish()?).execute(&mut connection.inner).await?;
     }
     Ok(())
@@ -223,8 +223,8 @@ async fn messages(connection: &mut Connection, lane: &[&Operation]) -> Result<()
         let mut newest: HashMap<&TopicName, usize> = HashMap::new();
         for operation in run {
             match operation {
-                Operation::AppendMessage { message } => rows.push(message),
-                Operation::KeepLatest { message } => match newest.get(&message.topic) {
+                Operation::AppendMessage { message, .. } => rows.push(message),
+                Operation::KeepLatest { message, .. } => match newest.get(&message.topic) {
                     // Of one topic only the newest would stay anyway.
                     Some(at) => rows.get_mut(*at).into_iter().for_each(|row| *row = message),
                     None => {
@@ -255,7 +255,7 @@ async fn positions(connection: &mut Connection, lane: &[&Operation]) -> Result<(
         let mut known: HashMap<(&str, &str), usize> = HashMap::new();
         for operation in run {
             match operation {
-                Operation::AdvancePosition { client, topic, through } => {
+                Operation::AdvancePosition { client, topic, through, .. } => {
                     let (client, topic) = (&**client, topic.as_str());
                     match known.get(&(client, topic)).and_then(|at| rows.get_mut(*at)) {
                         Some(row) if foreign_row(row.2).is_some() == foreign_row(*through).is_some() => {
@@ -330,7 +330,7 @@ async fn retained(connection: &mut Connection, lane: &[&Operation]) -> Result<()
     let mut last: HashMap<&str, Option<&Message>> = HashMap::new();
     for operation in lane {
         match operation {
-            Operation::PutRetained { message } => last.insert(message.topic.as_str(), Some(message)),
+            Operation::PutRetained { message, .. } => last.insert(message.topic.as_str(), Some(message)),
             Operation::DeleteRetained { topic } => last.insert(topic.as_str(), None),
             _ => None,
         };
@@ -348,8 +348,8 @@ async fn clients(connection: &mut Connection, lane: &[&Operation]) -> Result<(),
         let online = matches!(run.first(), Some(Operation::ClientOnline { .. }));
         let statement = if online { &ONLINE } else { &OFFLINE };
         let bind = |params: &mut Params, operation: &&Operation| {
-            if let Operation::ClientOnline { client, node, at_ms }
-            | Operation::ClientOffline { client, node, at_ms } = operation
+            if let Operation::ClientOnline { client, node, at_ms, .. }
+            | Operation::ClientOffline { client, node, at_ms, .. } = operation
             {
                 params.text(&**client);
                 params.text(nodes.get(node.name()));
@@ -365,7 +365,7 @@ async fn subscriptions(connection: &mut Connection, lane: &[&Operation]) -> Resu
     let mut last: HashMap<(&str, &str), Option<u8>> = HashMap::new();
     for operation in lane {
         match operation {
-            Operation::StoreSubscription { client, filter, qos } => {
+            Operation::StoreSubscription { client, filter, qos, .. } => {
                 last.insert((client, filter.as_str()), Some(qos.level()))
             }
             Operation::DeleteSubscription { client, filter } => last.insert((client, filter.as_str()), None),

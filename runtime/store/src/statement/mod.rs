@@ -5,6 +5,7 @@
 //! when the statement is compiled, with the reason.
 
 mod cache;
+pub(crate) mod command;
 mod scan;
 
 use std::sync::Arc;
@@ -53,6 +54,9 @@ pub enum StatementError {
     /// A quote or comment that does not end.
     #[error("the {0} at column {1} is not closed")]
     Unclosed(&'static str, usize),
+    /// A word of a command that cannot be taken as it is written.
+    #[error("{0}")]
+    Word(String),
     /// Nothing to run.
     #[error("the statement is empty")]
     Empty,
@@ -62,6 +66,15 @@ pub enum StatementError {
     /// A statement that would change the connection, not the data.
     #[error("{0} is not allowed: connections are shared and opened by the runtime")]
     NotAllowed(String),
+}
+
+/// What a statement is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Language {
+    /// SQL or a language like it: variables become bound parameters.
+    Sql,
+    /// Commands of words, as Redis takes them: see [`command`].
+    Commands,
 }
 
 /// A value of a variable, as the event gave it.
@@ -98,11 +111,16 @@ impl Bound {
     }
 }
 
-/// A statement whose variables have become the numbered parameters `?1`, `?2` ...
+/// A statement whose variables have become parameters: `?1`, `?2` ... of an SQL text, or pieces of a command's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    sql: Arc<str>,
+    text: Arc<str>,
+    /// The same as `text` for a command.
+    written: Arc<str>,
+    hook: Hook,
     fields: Vec<Field>,
+    /// The words of a command; none in SQL.
+    words: Vec<command::Word>,
 }
 
 impl Template {
@@ -110,7 +128,18 @@ impl Template {
     ///
     /// # Errors
     /// What is wrong with it; the database has not seen it yet.
-    pub fn compile(text: &str, hook: Hook) -> Result<Self, StatementError> {
+    pub fn compile(text: &str, hook: Hook, language: Language) -> Result<Self, StatementError> {
+        match language {
+            Language::Sql => Self::compile_sql(text, hook),
+            Language::Commands => {
+                let (words, fields) = command::compile(text, hook)?;
+                let text: Arc<str> = text.into();
+                Ok(Self { written: Arc::clone(&text), text, hook, fields, words })
+            }
+        }
+    }
+
+    fn compile_sql(text: &str, hook: Hook) -> Result<Self, StatementError> {
         let tokens = tokens_of(text)?;
         check_shape(text, &tokens)?;
         let mut sql = String::with_capacity(text.len());
@@ -147,12 +176,32 @@ impl Template {
             }
         }
         sql.push_str(text.get(copied..).unwrap_or_default());
-        Ok(Self { sql: sql.into(), fields })
+        Ok(Self { written: text.into(), hook, text: sql.into(), fields, words: Vec::new() })
     }
 
-    /// The statement with parameters `?1`, `?2` ...
-    pub fn sql(&self) -> &Arc<str> {
-        &self.sql
+    /// The statement as it was written: with [`Self::hook`] and [`Self::language`] it compiles to the same.
+    pub(crate) fn written(&self) -> &str {
+        &self.written
+    }
+
+    /// The hook whose variables it has.
+    pub(crate) fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    /// The language it is in.
+    pub(crate) fn language(&self) -> Language {
+        if self.words.is_empty() { Language::Sql } else { Language::Commands }
+    }
+
+    /// An SQL statement with parameters `?1`, `?2` ..., a command as it was written.
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    /// The words of a command with these values of its variables; none of an SQL statement.
+    pub fn words(&self, values: &[Bound]) -> Vec<Vec<u8>> {
+        self.words.iter().map(|word| word.with(values)).collect()
     }
 
     /// The values of its parameters for `event`, in their order.
@@ -286,7 +335,7 @@ mod tests {
     use super::*;
 
     fn compile(text: &str) -> Result<Template, StatementError> {
-        Template::compile(text, Hook::MessagePublish)
+        Template::compile(text, Hook::MessagePublish, Language::Sql)
     }
 
     #[test]
@@ -294,7 +343,7 @@ mod tests {
         let template =
             compile("insert into msg(msgid, topic, again) values(${msgid}, ${topic}, ${msgid}) -- ${x}")
                 .unwrap();
-        assert_eq!(&**template.sql(), "insert into msg(msgid, topic, again) values(?1, ?2, ?1) -- ${x}");
+        assert_eq!(&**template.text(), "insert into msg(msgid, topic, again) values(?1, ?2, ?1) -- ${x}");
         assert_eq!(template.fields, [Field::Msgid, Field::Topic]);
     }
 
@@ -313,7 +362,7 @@ mod tests {
             (Hook::MessageAcked, "insert into ack(msgid, topic) values(${msgid}, ${topic})"),
             (Hook::MessageDeliver, "insert into deliver(msgid, topic) values(${msgid}, ${topic})"),
         ] {
-            assert!(Template::compile(text, hook).is_ok(), "{text}");
+            assert!(Template::compile(text, hook, Language::Sql).is_ok(), "{text}");
         }
     }
 
@@ -321,7 +370,10 @@ mod tests {
     fn an_unknown_variable_names_the_nearest() {
         let error = compile("delete from t where a = ${topik}").unwrap_err();
         assert_eq!(error.to_string(), "message.publish has no variable ${topik}; did you mean \"topic\"?");
-        assert!(Template::compile("delete from t where a = ${payload}", Hook::ClientConnected).is_err());
+        assert!(
+            Template::compile("delete from t where a = ${payload}", Hook::ClientConnected, Language::Sql)
+                .is_err()
+        );
     }
 
     #[test]

@@ -28,6 +28,13 @@ pub(crate) struct Charge {
     common: usize,
 }
 
+impl Charge {
+    /// All of it.
+    pub(crate) fn bytes(self) -> usize {
+        self.own + self.common
+    }
+}
+
 impl std::ops::AddAssign for Charge {
     fn add_assign(&mut self, other: Self) {
         self.own += other.own;
@@ -41,8 +48,14 @@ const MIN_SHARE: usize = 64 * 1024;
 impl Budget {
     /// A budget of `bytes` for `connectors`.
     pub(crate) fn new(bytes: usize, connectors: usize) -> Self {
+        let common = Arc::new(Semaphore::new((bytes / 2).min(Semaphore::MAX_PERMITS)));
+        Self { common, share: 0 }.divided(bytes, connectors)
+    }
+
+    /// The same common half; new connectors get the shares that there are when there are `connectors`.
+    pub(crate) fn divided(&self, bytes: usize, connectors: usize) -> Self {
         let share = (bytes / 2 / connectors.max(1)).clamp(MIN_SHARE, u32::MAX as usize);
-        Self { common: Arc::new(Semaphore::new((bytes / 2).min(Semaphore::MAX_PERMITS))), share }
+        Self { common: Arc::clone(&self.common), share }
     }
 
     /// A connector's share.

@@ -6,28 +6,44 @@
 //!
 //! *Order*: operations of one client or topic are in one shard; a shard has one batch in flight, so an earlier
 //! operation is durable before a later one starts.
+//!
+//! *A store that is down*: after a second of asking, operations go to the connector's buffer on disk ([`crate::buffer`]),
+//! which counts as stored, and from there to the store when it is back (`replay`). Without room there they wait in
+//! memory, and when the memory budget is used up, publishers wait.
 
 mod backoff;
 mod budget;
+mod commit;
+mod replay;
 mod shard;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytestring::ByteString;
 use tidegate_event::{AckPart, TopicFilter};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use backoff::Backoff;
 pub(crate) use budget::Budget;
 use budget::{Charge, Share};
+use commit::{Committer, Unkept};
+use replay::Replay;
 use shard::{Queue, Worker};
 
 use crate::backend::Backend;
+use crate::buffer::Spill;
 use crate::dead_letter::DeadLetters;
 use crate::metrics::ConnectorMetrics;
 use crate::operation::{Operation, shard_of};
+use crate::statement::TemplateCache;
+use crate::turn::Turn;
+
+/// How long the workers may take to leave what they have when they are told to give up.
+const LAST: Duration = Duration::from_secs(3);
 
 /// Upper bounds of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +64,8 @@ struct Pending {
 pub(crate) struct Writer {
     shards: Vec<Arc<Queue>>,
     share: Arc<Share>,
+    spill: Arc<Spill>,
+    knock: Arc<Notify>,
     metrics: Arc<ConnectorMetrics>,
     /// Ends the workers once their queues are empty.
     closing: CancellationToken,
@@ -64,31 +82,71 @@ pub(crate) struct WriterParts {
     pub(crate) metrics: Arc<ConnectorMetrics>,
     pub(crate) dead_letters: Arc<DeadLetters>,
     pub(crate) limits: BatchLimits,
+    /// When it may write: not before what stood in its place has written what it had.
+    pub(crate) turn: Turn,
+    /// Ends the pause before the database is asked again.
+    pub(crate) knock: Arc<Notify>,
+}
+
+/// Waits until it is the connector's turn, and has its buffer look at what it holds then.
+async fn begin(parts: &WriterParts, spill: &Spill) {
+    parts.turn.comes().await;
+    let mut backoff = Backoff::default();
+    while let Err(error) = spill.begin().await {
+        tracing::warn!(connector = %parts.connector, %error, "nothing is written before the buffer can be read");
+        backoff.wait().await;
+    }
 }
 
 impl Writer {
-    /// Starts a worker for every shard of the back end. Inside a tokio runtime.
-    pub(crate) fn start(parts: WriterParts, budget: &Budget) -> Self {
+    /// Starts a worker for every shard of the back end, and one that empties the buffer. Inside a tokio runtime.
+    pub(crate) fn start(parts: WriterParts, budget: &Budget, spill: Arc<Spill>) -> Self {
         let parts = Arc::new(parts);
         let share = Arc::new(budget.share());
         let (closing, abort) = (CancellationToken::new(), CancellationToken::new());
         let mut workers = JoinSet::new();
-        let shards = (0..parts.backend.shards().max(1))
-            .map(|_| {
-                let queue = Arc::new(Queue::default());
-                let worker = Worker {
-                    parts: Arc::clone(&parts),
-                    queue: Arc::clone(&queue),
-                    share: Arc::clone(&share),
-                    closing: closing.clone(),
-                    abort: abort.clone(),
-                };
-                workers.spawn(worker.run());
-                queue
-            })
-            .collect();
-        let metrics = Arc::clone(&parts.metrics);
-        Self { shards, share, metrics, closing, abort, workers: tokio::sync::Mutex::new(workers) }
+        let shards = parts.backend.shards().max(1);
+        let committer = |abort: &CancellationToken, unkept| Committer {
+            parts: Arc::clone(&parts),
+            closing: closing.clone(),
+            abort: abort.clone(),
+            down: AtomicBool::new(false),
+            unkept,
+        };
+        if spill.is_on() {
+            let replay = Replay {
+                // What is left in the buffer is safe: closing need not wait for it.
+                committers: (0..shards).map(|_| committer(&closing, Unkept::TryAgain)).collect(),
+                parts: Arc::clone(&parts),
+                spill: Arc::clone(&spill),
+                closing: closing.clone(),
+                templates: TemplateCache::default(),
+            };
+            workers.spawn(replay.run());
+        }
+        let start = |_| {
+            let queue = Arc::new(Queue::default());
+            let worker = Worker {
+                committer: committer(&abort, Unkept::Abandon),
+                queue: Arc::clone(&queue),
+                share: Arc::clone(&share),
+                spill: Arc::clone(&spill),
+            };
+            workers.spawn(worker.run());
+            queue
+        };
+        let shards = (0..shards).map(start).collect();
+        let (metrics, knock) = (Arc::clone(&parts.metrics), Arc::clone(&parts.knock));
+        Self {
+            shards,
+            share,
+            spill,
+            knock,
+            metrics,
+            closing,
+            abort,
+            workers: tokio::sync::Mutex::new(workers),
+        }
     }
 
     /// Queues `operation`; `part` is completed when it is durable or refused. Waits while the memory budget is
@@ -115,6 +173,17 @@ impl Writer {
         if let Some(queue) = self.shards.get(shard_of(client, self.shards.len())) {
             queue.drain().await;
         }
+        self.spill.drain_of(client).await;
+    }
+
+    /// Asks a database that is down now, not after the pause.
+    pub(crate) fn knock(&self) {
+        self.knock.notify_waiters();
+    }
+
+    /// Its buffer.
+    pub(crate) fn spill(&self) -> &Arc<Spill> {
+        &self.spill
     }
 
     /// Waits until everything queued so far for topics that `filter` matches has been decided.
@@ -123,13 +192,15 @@ impl Writer {
             for queue in &self.shards {
                 queue.drain().await;
             }
+            self.spill.drain().await;
         } else if let Some(queue) = self.shards.get(shard_of(filter.as_str(), self.shards.len())) {
             queue.drain().await;
+            self.spill.drain_of(filter.as_str()).await;
         }
     }
 
-    /// Takes nothing more, writes what is queued, and gives up at the deadline. Gives the number of operations
-    /// that were abandoned.
+    /// Takes nothing more, writes what is queued or puts it into the buffer, and gives up at the deadline. Gives the
+    /// number of operations that were abandoned.
     pub(crate) async fn close(&self, deadline: Duration) -> usize {
         self.share.close();
         self.shards.iter().for_each(|queue| queue.close());
@@ -143,13 +214,21 @@ impl Writer {
         };
         if tokio::time::timeout(deadline, finished).await.is_err() {
             self.abort.cancel();
-            while let Some(worker) = workers.join_next().await {
-                given_up += worker.unwrap_or(0);
+            let last = async {
+                while let Some(worker) = workers.join_next().await {
+                    given_up += worker.unwrap_or(0);
+                }
+            };
+            // A disk that does not answer must not keep the process.
+            if tokio::time::timeout(LAST, last).await.is_err() {
+                workers.abort_all();
             }
         }
         let left: usize = self.shards.iter().map(|queue| queue.clear()).sum();
         self.metrics.abandoned.increment(left as u64);
-        self.metrics.queued.set(0.0);
+        // Not to 0: the connector in its place counts on.
+        self.metrics.queued.decrement(left as f64);
+        self.spill.close();
         given_up + left
     }
 }

@@ -1,19 +1,17 @@
 //! One shard: a queue and the worker that empties it, one batch at a time.
 
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tidegate_event::{AckError, AckPart, ReasonCode};
+use tidegate_event::AckPart;
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
 
+use super::commit::{Batch, Committed, Committer, Patience};
 use super::{Backoff, Charge, Pending, Share, WriterParts};
-use crate::backend::{BackendError, WriteError};
-use crate::operation::Operation;
+use crate::buffer::{Going, SpaceError, Spill};
 
 /// Operations that wait. Bounded by the memory budget: whoever pushes has paid.
 pub(super) struct Queue {
@@ -75,10 +73,15 @@ impl Queue {
         left.len()
     }
 
+    /// Whether nothing waits.
+    fn is_empty(&self) -> bool {
+        self.waiting.lock().pending.is_empty()
+    }
+
     /// Moves the next batch out.
     fn take(&self, batch: &mut Batch, operations: usize, bytes: usize) {
         let mut waiting = self.waiting.lock();
-        let mut size = 0;
+        let mut size = batch.charge.bytes();
         while batch.operations.len() < operations
             && let Some(next) = waiting.pending.front()
             && (size == 0 || size + next.bytes <= bytes)
@@ -92,163 +95,172 @@ impl Queue {
     }
 }
 
-/// Operations written together, and who waits for them.
-#[derive(Default)]
-struct Batch {
-    operations: Vec<Operation>,
-    parts: Vec<Option<AckPart>>,
-    charge: Charge,
-}
+/// How long a database that is down is asked again before operations go to the buffer: a short pause is no reason.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A database that has not answered for so long holds only the batch it was given; what comes after goes to the buffer.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Empties one queue.
 pub(super) struct Worker {
-    pub(super) parts: Arc<WriterParts>,
+    pub(super) committer: Committer,
     pub(super) queue: Arc<Queue>,
     pub(super) share: Arc<Share>,
-    pub(super) closing: CancellationToken,
-    pub(super) abort: CancellationToken,
-}
-
-/// How writing ended.
-enum Outcome {
-    Stored,
-    Refused(WriteError),
-    /// The writer was told to give up.
-    Abandoned,
+    pub(super) spill: Arc<Spill>,
 }
 
 impl Worker {
     /// Runs until the writer closes. Gives the number of operations that it gave up.
     pub(super) async fn run(self) -> usize {
-        let metrics = &self.parts.metrics;
-        let down = AtomicBool::new(false);
-        let mut batch = Batch::default();
+        let Committer { parts, closing, abort, .. } = &self.committer;
+        let closed_idle = async {
+            closing.cancelled().await;
+            if !self.queue.is_empty() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = super::begin(parts, &self.spill) => {}
+            () = closed_idle => return 0,
+            () = abort.cancelled() => return 0, // what is queued is counted by who clears the queue
+        }
+        let metrics = &parts.metrics;
+        // What was taken from the queue and found no place on disk.
+        let mut held = Batch::default();
         loop {
-            self.queue.take(&mut batch, self.parts.limits.operations, self.parts.limits.bytes);
+            let mut batch = std::mem::take(&mut held);
+            self.take(&mut batch);
             if batch.operations.is_empty() {
-                if self.closing.is_cancelled() {
+                if closing.is_cancelled() {
                     return 0;
                 }
                 tokio::select! {
                     () = self.queue.filled.notified() => {}
-                    () = self.closing.cancelled() => {}
+                    () = closing.cancelled() => {}
                 }
                 continue;
             }
-            let count = batch.operations.len();
-            metrics.queued.decrement(count as f64);
+            let count = batch.operations.len() as u64;
             metrics.inflight.set(count as f64);
-            metrics.batch_size.record(count as f64);
-            let given_up = self.commit(&mut batch, &down).await;
+            let behind = self.settle(&mut batch, &mut held).await;
             metrics.inflight.set(0.0);
-            batch.operations.clear();
+            let given_up = batch.awaited();
+            metrics.abandoned.increment(batch.operations.len() as u64);
             batch.parts.clear(); // parts that are left fail as abandoned
             self.share.release(std::mem::take(&mut batch.charge));
-            self.queue.decided.send_modify(|decided| *decided += count as u64);
-            if given_up > 0 {
-                return given_up;
+            let decided = count + behind;
+            self.queue.decided.send_modify(|all| *all += decided);
+            if given_up > 0 || self.committer.abort.is_cancelled() {
+                return given_up + held.awaited();
             }
         }
     }
 
-    /// Writes the batch; when the database refuses it, divides it until the refused operations stand alone. Gives
-    /// the number of operations given up because the writer closes.
-    async fn commit(&self, batch: &mut Batch, down: &AtomicBool) -> usize {
-        let metrics = &self.parts.metrics;
-        let mut ranges = vec![(0, batch.operations.len())];
-        while let Some((from, to)) = ranges.pop() {
-            let operations = batch.operations.get(from..to).unwrap_or_default();
-            match self.write(operations, down).await {
-                Outcome::Stored => {
-                    metrics.stored.increment(operations.len() as u64);
-                    for part in
-                        batch.parts.get_mut(from..to).unwrap_or_default().iter_mut().filter_map(Option::take)
-                    {
-                        part.done();
-                    }
+    /// Fills the batch from the queue.
+    fn take(&self, batch: &mut Batch) {
+        let WriterParts { limits, metrics, .. } = &*self.committer.parts;
+        let before = batch.operations.len();
+        self.queue.take(batch, limits.operations, limits.bytes);
+        let taken = batch.operations.len() - before;
+        if taken > 0 {
+            metrics.queued.decrement(taken as f64);
+            metrics.batch_size.record(taken as f64);
+        }
+    }
+
+    /// Has the batch decided or on disk; only a writer that is told to give up leaves anything in it. Gives how many
+    /// operations of the queue went to the buffer meanwhile, behind it.
+    async fn settle(&self, batch: &mut Batch, held: &mut Batch) -> u64 {
+        let Committer { parts, abort, .. } = &self.committer;
+        let mut backoff = Backoff::default();
+        let mut behind = 0;
+        loop {
+            let direct = self.spill.direct().await;
+            if direct.is_some() {
+                let (committed, more) = self.write(batch, held).await;
+                behind += more;
+                let may_spill = self.spill.is_on();
+                let abandoned = matches!(committed, Committed::Abandoned(_));
+                batch.keep(&committed.undecided());
+                if batch.operations.is_empty() || abandoned && !may_spill {
+                    return behind;
                 }
-                Outcome::Refused(WriteError { error, operation: at }) => {
-                    if let [operation] = operations {
-                        let part = batch.parts.get_mut(from).and_then(Option::take);
-                        self.refuse(operation, part, &error).await;
-                        continue;
-                    }
-                    // The last pushed is the next written: order is kept.
-                    match at {
-                        Some(at) => ranges.extend([
-                            (from + at + 1, to),
-                            (from + at, from + at + 1),
-                            (from, from + at),
-                        ]),
-                        None => {
-                            let middle = from + (to - from) / 2;
-                            ranges.extend([(middle, to), (from, middle)]);
+            }
+            // The right to write directly is held until this is on disk: what others append comes out after it.
+            let Err(error) = self.append(batch).await else { return behind };
+            drop(direct);
+            parts.metrics.unspilled.increment(1);
+            if abort.is_cancelled() {
+                return behind;
+            }
+            tracing::debug!(connector = %parts.connector, %error, "operations wait in memory");
+            tokio::select! {
+                () = backoff.wait() => {}
+                () = self.spill.freed() => {}
+                () = abort.cancelled() => {}
+            }
+        }
+    }
+
+    /// Writes the batch directly. Should the database be silent for long, the batch goes to the buffer beside that, and
+    /// what comes behind it, too: whoever waits for those need not wait for the silence to end.
+    async fn write(&self, batch: &mut Batch, held: &mut Batch) -> (Committed, u64) {
+        let Batch { operations, parts, .. } = batch;
+        if !self.spill.is_on() {
+            return (self.committer.commit(operations, parts, Patience::Endless).await, 0);
+        }
+        let (mut behind, mut beside) = (0, None);
+        let committed = {
+            let mut commit = pin!(self.committer.commit(operations, parts, Patience::Only(PATIENCE)));
+            loop {
+                tokio::select! {
+                    committed = &mut commit => break committed,
+                    // Not the branch's own future: that may be dropped, and an append must come to its end.
+                    () = tokio::time::sleep(SILENCE) => {
+                        if beside.is_none() {
+                            beside = self.spill.append(operations).await.ok();
+                        }
+                        if beside.is_some() {
+                            behind += self.append_waiting(held).await;
                         }
                     }
-                    ranges.retain(|(from, to)| from < to);
-                }
-                Outcome::Abandoned => {
-                    let left = batch.parts.iter().flatten().count();
-                    metrics.abandoned.increment(left as u64);
-                    return left;
                 }
             }
+        };
+        let Some(newest) = beside else { return (committed, behind) };
+        if committed == Committed::Decided {
+            let oldest = newest.saturating_sub(operations.len() as u64 - 1);
+            let going: Vec<Going> = (oldest..)
+                .zip(operations.iter())
+                .map(|(number, operation)| Going::of(number, operation))
+                .collect();
+            if let Err(error) = self.spill.remove(&going, None).await {
+                let connector = &self.committer.parts.connector;
+                tracing::warn!(%connector, %error, "operations that were stored will be stored once more");
+            }
         }
-        0
+        // On disk is as good as stored.
+        parts.iter_mut().filter_map(Option::take).for_each(AckPart::done);
+        (Committed::Decided, behind)
     }
 
-    /// Writes until the database has decided: for ever while it is down, unless the writer is told to give up.
-    async fn write(&self, operations: &[Operation], down: &AtomicBool) -> Outcome {
-        let WriterParts { connector, backend, metrics, .. } = &*self.parts;
-        let mut backoff = Backoff::default();
+    /// Moves what waits in the queue to the buffer; what finds no place there is in `held`. Gives how many operations.
+    async fn append_waiting(&self, held: &mut Batch) -> u64 {
+        let mut moved = 0;
         loop {
-            // A panic in a driver is an answer too: the operation that causes it must not stop the others.
-            let attempt = AssertUnwindSafe(backend.write(operations)).catch_unwind();
-            let result = tokio::select! {
-                result = attempt => result.unwrap_or_else(|_| {
-                    Err(BackendError::Refused { code: "panic".into(), message: "the driver panicked".into() }.into())
-                }),
-                () = self.abort.cancelled() => return Outcome::Abandoned,
-            };
-            match result {
-                Err(WriteError { error, .. }) if error.is_retryable() => {
-                    metrics.write_retries.increment(1);
-                    if !down.swap(true, Ordering::Relaxed) {
-                        metrics.up.set(0.0);
-                        tracing::warn!(%connector, %error, "store is down: operations wait and are tried again");
-                    }
-                    tokio::select! {
-                        () = backoff.wait() => {}
-                        () = self.abort.cancelled() => return Outcome::Abandoned,
-                    }
-                }
-                decided => {
-                    if down.swap(false, Ordering::Relaxed) {
-                        metrics.up.set(1.0);
-                        tracing::info!(%connector, "store is up again");
-                    }
-                    return decided.map_or_else(Outcome::Refused, |()| Outcome::Stored);
-                }
+            self.take(held);
+            let count = held.operations.len() as u64;
+            if count == 0 || self.append(held).await.is_err() {
+                return moved;
             }
+            self.share.release(std::mem::take(&mut held.charge));
+            moved += count;
         }
     }
 
-    async fn refuse(&self, operation: &Operation, part: Option<AckPart>, error: &BackendError) {
-        let WriterParts { connector, metrics, dead_letters, .. } = &*self.parts;
-        let reason = error.to_string();
-        tracing::warn!(%connector, operation = operation.name(), error = %reason, "operation refused");
-        if !dead_letters.keep(connector, operation, &reason).await {
-            // Neither stored nor kept: without an ack, which dropping the part says, the publisher sends it again.
-            metrics.abandoned.increment(1);
-            return;
-        }
-        metrics.refused.increment(1);
-        if let Some(part) = part {
-            part.fail(AckError::Refused {
-                connector: connector.clone(),
-                reason,
-                code: ReasonCode::IMPLEMENTATION_SPECIFIC,
-            });
-        }
+    /// Puts the batch into the buffer: it counts as stored.
+    async fn append(&self, batch: &mut Batch) -> Result<(), SpaceError> {
+        self.spill.append(&batch.operations).await?;
+        batch.done();
+        Ok(())
     }
 }

@@ -1,6 +1,8 @@
 //! Tests of the writer against a scripted back end.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod buffered;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::backend::{BackendError, Page, RetainedPage, Unread, WriteError};
+use crate::buffer::BufferSpace;
 use crate::statement::Template;
 
 /// Writes when it is let, answers as told, remembers what it was given.
@@ -73,7 +76,11 @@ impl Backend for Scripted {
             *self.writes.lock() += 1;
             if let Some(at) = topics.iter().position(|t| self.refuse.lock().contains(&&**t)) {
                 let error = BackendError::Refused { code: "1".into(), message: "no".into() };
-                return Err(WriteError { error, operation: self.says_which.lock().then_some(at) });
+                return Err(WriteError {
+                    error,
+                    operation: self.says_which.lock().then_some(at),
+                    refused: Vec::new(),
+                });
             }
             self.batches.lock().push(topics);
             Ok(())
@@ -125,16 +132,23 @@ struct Bench {
 }
 
 fn bench(shards: usize, permits: usize, budget: usize) -> Bench {
-    let backend = Scripted::new(shards, permits);
+    bench_with(Scripted::new(shards, permits), budget, None)
+}
+
+fn bench_with(backend: Arc<Scripted>, budget: usize, space: Option<Arc<dyn BufferSpace>>) -> Bench {
     let dir = tempfile::tempdir().unwrap();
+    let metrics = Arc::new(ConnectorMetrics::new("test:p"));
+    let spill = Spill::new("test:p", space, Arc::clone(&metrics));
     let parts = WriterParts {
         connector: "test:p".into(),
         backend: backend.clone(),
-        metrics: Arc::new(ConnectorMetrics::new("test:p")),
+        metrics,
         dead_letters: Arc::new(DeadLetters::new(dir.path().join("dead-letters.jsonl"), 1 << 20)),
         limits: BatchLimits { operations: 100, bytes: 1 << 20 },
+        turn: crate::turn::Turn::now(),
+        knock: Arc::default(),
     };
-    let writer = Writer::start(parts, &Budget::new(budget, 1));
+    let writer = Writer::start(parts, &Budget::new(budget, 1), spill);
     Bench { backend, writer, dir }
 }
 

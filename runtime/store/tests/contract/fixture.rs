@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tidegate_event::hook::TopicOf;
 use tidegate_event::{
-    AckError, Backlog, Client, DisconnectReason, Effects, Event, IdSource, Message, MsgId, Node, Origin,
-    Protocol, QoS, Scope, SqlValue, Storage as _, Tenant, TopicFilter, now_ms,
+    AckError, Backlog, BoxFuture, Client, DisconnectReason, Effects, Event, IdSource, Message, MsgId, Node,
+    Origin, Protocol, QoS, Scope, SqlValue, Storage as _, Tenant, TopicFilter, now_ms,
 };
 use tidegate_store::config::{self, Diagnostic};
 use tidegate_store::{StoreOptions, Stores};
@@ -19,17 +19,93 @@ use tidegate_store::{StoreOptions, Stores};
 pub(crate) trait Factory: Sync {
     /// The word in configuration keys.
     fn kind(&self) -> &'static str;
-    /// The lines that configure `pool1` on a database of its own for `dir`.
+    /// The lines that configure `pool1`, on a database of its own for `dir` where that is cheap.
     fn pool(&self, dir: &Path) -> String;
+    /// A text that tells this bench's client ids and topics from those of others on the same database; empty when
+    /// the database is its own. Nothing but letters and digits.
+    fn space(&self) -> String {
+        String::new()
+    }
+    /// What the back end cannot do by contract; the cases then look for what is documented instead.
+    fn lacks(&self, _ability: Ability) -> bool {
+        false
+    }
+    /// A look at the database past the back end.
+    fn look<'a>(&'a self, bench: &'a Bench) -> Box<dyn Look + 'a>;
+}
+
+/// What not every back end can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ability {
+    /// Statements in SQL.
+    Sql,
+    /// Commands of words.
+    Commands,
+    /// Fetch, look up and forget by filters with wildcards.
+    Wildcards,
+    /// Positions of their own numbers: messages are in the order in which they were stored, ids of any form have a
+    /// place in it, and positions are those of stored messages only.
+    RowPositions,
+    /// `expired_time`.
+    Expiry,
+}
+
+/// A message as the database has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) id: String,
+    pub(crate) topic: String,
+    pub(crate) sender: String,
+    pub(crate) qos: String,
+    pub(crate) retain: bool,
+    pub(crate) payload: String,
+    /// When it was stored: in the database's own words, but seconds since the epoch in
+    /// [`put_messages`](Look::put_messages).
+    pub(crate) time: String,
+}
+
+/// A client's state as the database has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) state: String,
+    /// Whether it is listed on this node, or was last.
+    pub(crate) node: bool,
+    pub(crate) online_at: Option<String>,
+    pub(crate) offline_at: Option<String>,
+}
+
+/// What cases see and do in the database past the back end. Topics and client ids are as stored.
+pub(crate) trait Look: Sync {
+    /// The messages of a topic, in the order in which they are fetched.
+    fn messages<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Vec<Stored>>;
+    /// The retained message of a topic.
+    fn retained<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Option<Stored>>;
+    /// The id of the message at a client's position in a topic.
+    fn position<'a>(&'a self, client: &'a str, topic: &'a str) -> BoxFuture<'a, Option<String>>;
+    /// A client's state.
+    fn state<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Option<State>>;
+    /// A client's subscriptions, filter and QoS, sorted.
+    fn subscriptions<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Vec<(String, String)>>;
+    /// Writes a subscription as another program may, whatever its QoS is.
+    fn put_subscription<'a>(&'a self, client: &'a str, filter: &'a str, qos: &'a str) -> BoxFuture<'a, ()>;
+    /// Writes messages as another program may.
+    fn put_messages<'a>(&'a self, messages: &'a [Stored]) -> BoxFuture<'a, ()>;
+    /// Deletes a message.
+    fn delete_message<'a>(&'a self, topic: &'a str, id: &'a str) -> BoxFuture<'a, ()>;
+    /// Gives a message a QoS that does not exist.
+    fn spoil_message<'a>(&'a self, topic: &'a str, id: &'a str) -> BoxFuture<'a, ()>;
 }
 
 /// A store and the peers around it.
 pub(crate) struct Bench {
     pub(crate) dir: TempDir,
+    /// Where the database is, when it is a file: several nodes may share it.
+    database: Arc<TempDir>,
     pub(crate) stores: Arc<Stores>,
     pub(crate) warnings: Vec<Diagnostic>,
     pub(crate) node: Arc<Node>,
-    kind: &'static str,
+    factory: &'static dyn Factory,
+    space: String,
     ids: IdSource,
     connections: AtomicU64,
 }
@@ -39,14 +115,32 @@ pub(crate) type Answer = (Result<(), AckError>, Effects);
 
 impl Bench {
     /// A store with these hook lines, each `message.publish.1 = {...}`; every line that names no pool is on `pool1`.
-    pub(crate) async fn new(factory: &dyn Factory, lines: &[&str]) -> Self {
+    pub(crate) async fn new(factory: &'static dyn Factory, lines: &[&str]) -> Self {
         Self::with_tables(factory, &[], lines).await
     }
 
+    /// A second node on the database of `self`.
+    pub(crate) async fn second(&self, lines: &[&str]) -> Self {
+        let node = Arc::new(Node::new("other@127.0.0.2"));
+        Self::on(self.factory, Arc::clone(&self.database), node, self.space.clone(), &[], lines).await
+    }
+
     /// The same, after `tables` were made: custom statements are checked when the store opens.
-    pub(crate) async fn with_tables(factory: &dyn Factory, tables: &[&str], lines: &[&str]) -> Self {
+    pub(crate) async fn with_tables(factory: &'static dyn Factory, tables: &[&str], lines: &[&str]) -> Self {
+        let database = Arc::new(tempfile::tempdir().expect("temporary directory"));
+        Self::on(factory, database, Arc::new(Node::default()), factory.space(), tables, lines).await
+    }
+
+    async fn on(
+        factory: &'static dyn Factory,
+        database: Arc<TempDir>,
+        node: Arc<Node>,
+        space: String,
+        tables: &[&str],
+        lines: &[&str],
+    ) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let pool = factory.pool(dir.path());
+        let pool = factory.pool(database.path());
         let open = async |text: String| {
             let loaded = config::load(&[("test.conf".into(), text)], None).expect("the configuration loads");
             let options = StoreOptions {
@@ -55,7 +149,7 @@ impl Bench {
                 statement_timeout: Duration::from_secs(2),
                 ..StoreOptions::default()
             };
-            let stores = Stores::open(&loaded.config, Arc::new(Node::default()), options).await;
+            let stores = Stores::open(&loaded.config, Arc::clone(&node), options).await;
             (stores.expect("the store opens"), loaded.warnings)
         };
         if !tables.is_empty() {
@@ -68,6 +162,9 @@ impl Bench {
         let hooks: String = lines
             .iter()
             .map(|line| {
+                let line = line.replace("\"topic\": \"", &format!("\"topic\": \"{}", topic_of(&space, "")));
+                // `#` stays what it is: all topics.
+                let line = line.replace(&format!("\"{}#\"", topic_of(&space, "")), "\"#\"");
                 format!("backend.{}.hook.{}\n", factory.kind(), line.replace("}}", "}, \"pool\": \"pool1\"}"))
             })
             .collect();
@@ -76,22 +173,79 @@ impl Bench {
             dir,
             stores,
             warnings,
-            node: Arc::new(Node::default()),
-            kind: factory.kind(),
-            ids: IdSource::new(&Node::default()),
+            ids: IdSource::new(&node),
+            node,
+            database,
+            factory,
+            space,
             connections: AtomicU64::new(1),
         }
     }
 
     /// The connector's full name.
     pub(crate) fn connector(&self) -> String {
-        format!("{}:pool1", self.kind)
+        format!("{}:pool1", self.factory.kind())
+    }
+
+    /// A topic or filter of this bench.
+    pub(crate) fn topic(&self, name: &str) -> String {
+        topic_of(&self.space, name)
+    }
+
+    /// A client id of this bench.
+    pub(crate) fn client_id(&self, name: &str) -> String {
+        format!("{}{name}", self.space)
+    }
+
+    /// Whether the back end lacks the ability.
+    pub(crate) fn lacks(&self, ability: Ability) -> bool {
+        self.factory.lacks(ability)
+    }
+
+    /// What opening the stores finds wrong with `line`.
+    pub(crate) async fn refused(&self, line: &str) -> Vec<Diagnostic> {
+        let pool = self.factory.pool(self.database.path());
+        let text = format!("{pool}backend.{}.hook.{line}\n", self.factory.kind());
+        let loaded = config::load(&[("test.conf".into(), text)], None).expect("the configuration loads");
+        let options = StoreOptions { data_dir: self.dir.path().into(), ..StoreOptions::default() };
+        Stores::open(&loaded.config, Arc::clone(&self.node), options).await.expect_err("a refusal")
+    }
+
+    /// What tells this bench's names from those of others.
+    pub(crate) fn space(&self) -> &str {
+        &self.space
+    }
+
+    /// Those whose first part is a filter that the back end can look up.
+    pub(crate) fn findable<'a>(&self, filters: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let wildcards = !self.lacks(Ability::Wildcards);
+        filters.iter().copied().filter(|(filter, _)| wildcards || !filter.contains(['+', '#'])).collect()
+    }
+
+    /// A look at the database.
+    pub(crate) fn look(&self) -> Box<dyn Look + '_> {
+        self.factory.look(self)
+    }
+
+    /// The messages of a topic.
+    pub(crate) async fn stored(&self, topic: &str) -> Vec<Stored> {
+        self.look().messages(&self.topic(topic)).await
+    }
+
+    /// Their payloads.
+    pub(crate) async fn stored_texts(&self, topic: &str) -> Vec<String> {
+        self.stored(topic).await.into_iter().map(|message| message.payload).collect()
+    }
+
+    /// The id at the position of a client.
+    pub(crate) async fn position(&self, client: &str, topic: &str) -> Option<String> {
+        self.look().position(&self.client_id(client), &self.topic(topic)).await
     }
 
     /// A new connection of client `id`.
     pub(crate) fn client(&self, id: &str) -> Arc<Client> {
         Arc::new(Client {
-            id: id.into(),
+            id: self.client_id(id).into(),
             username: Some("user".into()),
             peer: "127.0.0.1:1".parse().expect("address"),
             protocol: Protocol::V5,
@@ -107,7 +261,7 @@ impl Bench {
     pub(crate) fn message(&self, topic: &str, payload: impl Into<Bytes>, qos: u8) -> Message {
         Message {
             id: self.ids.next_id(),
-            topic: topic.parse().expect("topic"),
+            topic: self.topic(topic).parse().expect("topic"),
             payload: payload.into(),
             qos: QoS::try_from(qos).expect("qos"),
             retain: false,
@@ -167,7 +321,7 @@ impl Bench {
 
     /// Subscribes and gives what handlers asked for.
     pub(crate) async fn subscribe(&self, client: &Arc<Client>, filter: &str) -> Effects {
-        let (client, filter) = (Arc::clone(client), filter.parse().expect("filter"));
+        let (client, filter) = (Arc::clone(client), self.topic(filter).parse().expect("filter"));
         let event = Event::SessionSubscribed { client, filter, qos: QoS::AtLeastOnce, shared: false };
         let (result, effects) = self.raise(event).await;
         assert_eq!(result, Ok(()));
@@ -181,7 +335,8 @@ impl Bench {
 
     /// Unsubscribes from `filter` or from its shared namesake.
     pub(crate) async fn unsubscribe_event(&self, client: &Arc<Client>, filter: &str, shared: bool) {
-        let (client, filter): (_, TopicFilter) = (Arc::clone(client), filter.parse().expect("filter"));
+        let (client, filter): (_, TopicFilter) =
+            (Arc::clone(client), self.topic(filter).parse().expect("filter"));
         assert_eq!(self.raise(Event::SessionUnsubscribed { client, filter, shared }).await.0, Ok(()));
     }
 
@@ -228,6 +383,10 @@ impl Bench {
     pub(crate) async fn exec(&self, sql: &str) {
         self.stores.exec(&Tenant::default(), "pool1", sql, vec![vec![]]).await.expect("exec");
     }
+}
+
+fn topic_of(space: &str, name: &str) -> String {
+    if space.is_empty() { name.to_owned() } else { format!("{space}/{name}") }
 }
 
 /// All pages of all backlogs.

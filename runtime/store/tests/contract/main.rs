@@ -1,11 +1,14 @@
 //! The contract of every back end: one suite, run against each of them.
 //!
 //! A back end joins with a [`Factory`](fixture::Factory) and a line in `contract!` below. The cases drive actions as
-//! dispatch does and look at what clients would get and at the tables, never at a driver.
+//! dispatch does and look at what clients would get and, through the factory, at the database, never at a driver.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 mod cases;
 mod fixture;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 
 /// A test for every case, on the back end that `$factory` makes.
@@ -27,6 +30,7 @@ macro_rules! contract {
             tests! { $factory;
                 clients::a_client_is_online_then_offline,
                 clients::a_take_over_leaves_the_client_online,
+                clients::the_end_on_an_older_node_leaves_the_client_online,
                 clients::stored_subscriptions_are_looked_up,
                 clients::rows_that_cannot_be_subscribed_are_skipped,
                 clients::subscriptions_are_stored_and_deleted,
@@ -52,6 +56,15 @@ macro_rules! contract {
                 messages::keep_latest_keeps_one_message_a_topic,
                 messages::acked_delete_forgets_positions,
                 messages::rows_of_other_writers_are_delivered_and_acked,
+                messages::an_operation_written_twice_is_done_once,
+                messages::acks_at_the_same_time_keep_every_position,
+                messages::two_nodes_share_a_database,
+                messages::nothing_in_a_name_or_payload_is_taken_for_a_command,
+                messages::what_a_line_writes_expires,
+                commands::custom_commands_put_in_their_variables,
+                commands::only_the_refused_command_fails,
+                commands::guests_send_commands,
+                commands::commands_that_change_the_connection_are_refused,
                 pairs::pairs_are_set_read_listed_and_deleted,
                 pairs::pairs_are_counted_and_swapped_one_after_the_other,
                 retained::a_retained_message_is_replaced_and_deleted,
@@ -71,4 +84,13 @@ macro_rules! contract {
     };
 }
 
+#[cfg(feature = "sqlite")]
 contract!(sqlite_contract, crate::sqlite::Factory);
+#[cfg(feature = "redis")]
+contract!(redis_contract, crate::redis::Factory::Single);
+#[cfg(feature = "redis")]
+contract!(redis_auth_contract, crate::redis::Factory::Auth);
+#[cfg(feature = "redis")]
+contract!(redis_sentinel_contract, crate::redis::Factory::Sentinel);
+#[cfg(feature = "redis")]
+contract!(redis_cluster_contract, crate::redis::Factory::Cluster);

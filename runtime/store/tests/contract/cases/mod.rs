@@ -1,6 +1,7 @@
-//! The cases, by what they are about.
+//! What every back end must do.
 
 pub(crate) mod clients;
+pub(crate) mod commands;
 pub(crate) mod messages;
 pub(crate) mod pairs;
 pub(crate) mod retained;

@@ -7,14 +7,34 @@ use tidegate_event::{
     AckError, AckLevel, ActionOptions, Event, SqlValue, Storage as _, StorageError, Tenant,
 };
 
-use crate::fixture::{Bench, Factory};
+use super::commands;
+use crate::fixture::{Ability, Bench, Factory};
 
 fn publish(bench: &Bench, topic: &str, payload: &str) -> Event {
     let message = Arc::new(bench.message(topic, payload.to_owned(), 1));
     Event::MessagePublish { message, tenant: Tenant::default() }
 }
 
-pub(crate) async fn custom_statements_bind_their_variables(factory: &dyn Factory) {
+/// A back end without SQL refuses it at load and for guests, with words that say so.
+async fn takes_no_sql(factory: &'static dyn Factory) {
+    let kind = factory.kind();
+    let line = r##"message.publish.1 = {"action": {"sql": ["select 1"]}, "pool": "pool1"}"##;
+    let text = format!("{}backend.{kind}.hook.{line}\n", factory.pool(std::path::Path::new("nowhere")));
+    let findings = tidegate_store::config::load(&[("test.conf".into(), text)], None).unwrap_err();
+    assert!(findings.iter().any(|finding| finding.message.contains("not `sql`")), "{findings:?}");
+    let bench = Bench::new(factory, &[]).await;
+    let (stores, tenant) = (&bench.stores, Tenant::default());
+    let query = stores.query(&tenant, "pool1", "select 1", vec![]).await.unwrap_err();
+    let exec = stores.exec(&tenant, "pool1", "delete from t", vec![vec![]]).await.unwrap_err();
+    for error in [query, exec] {
+        assert!(matches!(&error, StorageError::InvalidArgument(words) if words.contains("SQL")), "{error}");
+    }
+}
+
+pub(crate) async fn custom_statements_bind_their_variables(factory: &'static dyn Factory) {
+    if factory.lacks(Ability::Sql) {
+        return takes_no_sql(factory).await;
+    }
     let table =
         "create table msg(msgid text, topic text, payload, qos int, clientid text, node text, username text)";
     let line = r##"message.publish.1 = {"topic": "#", "action": {"sql": ["insert into msg values(${msgid}, ${topic}, ${payload}, ${qos}, ${clientid}, ${node}, ${username})"]}}"##;
@@ -29,7 +49,10 @@ pub(crate) async fn custom_statements_bind_their_variables(factory: &dyn Factory
     );
 }
 
-pub(crate) async fn statements_of_one_action_are_one_transaction(factory: &dyn Factory) {
+pub(crate) async fn statements_of_one_action_are_one_transaction(factory: &'static dyn Factory) {
+    if factory.lacks(Ability::Sql) {
+        return takes_no_sql(factory).await;
+    }
     let tables = ["create table first(a text)", "create table second(a text unique)"];
     let line = r##"message.publish.1 = {"action": {"sql": ["insert into first values(${topic})", "insert into second values(${topic})"]}}"##;
     let bench = Bench::with_tables(factory, &tables, &[line]).await;
@@ -42,7 +65,10 @@ pub(crate) async fn statements_of_one_action_are_one_transaction(factory: &dyn F
     );
 }
 
-pub(crate) async fn an_implicit_ack_moves_positions_but_runs_no_statement(factory: &dyn Factory) {
+pub(crate) async fn an_implicit_ack_moves_positions_but_runs_no_statement(factory: &'static dyn Factory) {
+    if factory.lacks(Ability::Sql) {
+        return commands::an_implicit_ack_runs_no_command(factory).await;
+    }
     let lines = [
         r#"message.publish.1 = {"action": {"function": "on_message_store"}}"#,
         r#"message.acked.1 = {"action": {"function": "on_message_acked"}}"#,
@@ -54,12 +80,15 @@ pub(crate) async fn an_implicit_ack_moves_positions_but_runs_no_statement(factor
     let message = bench.publish_text("t", "x").await;
     bench.ack_event(&client, &message, Some(message.id), false).await;
     assert_eq!(bench.rows("select count(*) from ack").await, [["0"]]);
-    assert_eq!(bench.rows("select mid from mqtt_acked").await, [["1"]]);
+    assert_eq!(bench.position("c", "t").await, Some(message.id.to_string()));
     bench.ack(&client, &message, Some(message.id)).await;
     assert_eq!(bench.rows("select count(*) from ack").await, [["1"]]);
 }
 
-pub(crate) async fn only_the_refused_message_fails(factory: &dyn Factory) {
+pub(crate) async fn only_the_refused_message_fails(factory: &'static dyn Factory) {
+    if factory.lacks(Ability::Sql) {
+        return takes_no_sql(factory).await;
+    }
     let table = "create table t(topic text check (topic <> 'poison'))";
     let lines = [
         r#"message.publish.1 = {"action": {"function": "on_message_store"}}"#,
@@ -101,7 +130,10 @@ pub(crate) async fn only_the_refused_message_fails(factory: &dyn Factory) {
     assert_eq!(letters[0]["payload"], "MjU=", "25");
 }
 
-pub(crate) async fn an_endless_statement_is_given_up(factory: &dyn Factory) {
+pub(crate) async fn an_endless_statement_is_given_up(factory: &'static dyn Factory) {
+    if factory.lacks(Ability::Sql) {
+        return takes_no_sql(factory).await;
+    }
     let table = "create table t(a integer)";
     let line = r#"message.publish.1 = {"action": {"sql": ["with recursive n(i) as (select 1 union all select i + 1 from n where i < 3 or ${topic} = 'endless') insert into t select max(i) from n"]}}"#;
     let bench = Bench::with_tables(factory, &[table], &[line]).await;
@@ -121,7 +153,10 @@ pub(crate) async fn an_endless_statement_is_given_up(factory: &dyn Factory) {
     assert_eq!(bench.rows("select a from t").await, [["3"], ["3"], ["3"], ["3"]]);
 }
 
-pub(crate) async fn guests_run_functions_and_statements(factory: &dyn Factory) {
+pub(crate) async fn guests_run_functions_and_statements(factory: &'static dyn Factory) {
+    if factory.lacks(Ability::Sql) {
+        return commands::guests_run_functions_and_commands(factory).await;
+    }
     let bench = Bench::with_tables(factory, &["create table t(a text)"], &[]).await;
     let (stores, options) = (&bench.stores, ActionOptions::default());
     let connector = bench.connector();
@@ -148,7 +183,10 @@ pub(crate) async fn guests_run_functions_and_statements(factory: &dyn Factory) {
     stores.check("pool1").await.unwrap();
 }
 
-pub(crate) async fn guests_query_with_typed_values(factory: &dyn Factory) {
+pub(crate) async fn guests_query_with_typed_values(factory: &'static dyn Factory) {
+    if factory.lacks(Ability::Sql) {
+        return takes_no_sql(factory).await;
+    }
     let bench =
         Bench::with_tables(factory, &["create table v(i integer, r real, t text, b blob, n text)"], &[])
             .await;
@@ -187,7 +225,10 @@ pub(crate) async fn guests_query_with_typed_values(factory: &dyn Factory) {
     assert_eq!(stores.exec(&tenant, "pool1", "delete from u", vec![]).await, Ok(0));
 }
 
-pub(crate) async fn guests_cannot_reach_the_connection(factory: &dyn Factory) {
+pub(crate) async fn guests_cannot_reach_the_connection(factory: &'static dyn Factory) {
+    if factory.lacks(Ability::Sql) {
+        return takes_no_sql(factory).await;
+    }
     let bench = Bench::new(factory, &[]).await;
     let (stores, tenant) = (&bench.stores, Tenant::default());
     for bad in [
@@ -222,7 +263,10 @@ pub(crate) async fn guests_cannot_reach_the_connection(factory: &dyn Factory) {
     assert_eq!(bench.rows("select count(*) from after").await, [["0"]]);
 }
 
-pub(crate) async fn a_guest_that_is_not_polled_holds_nobody_back(factory: &dyn Factory) {
+pub(crate) async fn a_guest_that_is_not_polled_holds_nobody_back(factory: &'static dyn Factory) {
+    if factory.lacks(Ability::Sql) {
+        return takes_no_sql(factory).await;
+    }
     let line = r##"message.publish.1 = {"topic": "#", "action": {"function": "on_message_publish"}}"##;
     let bench = Bench::with_tables(factory, &["create table t(a integer)"], &[line]).await;
     let tenant = Tenant::default();

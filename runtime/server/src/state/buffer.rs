@@ -1,0 +1,409 @@
+//! The overflow buffers of connectors in the embedded state: records in the order in which they came.
+//!
+//! Reads are on a blocking thread; changes go through the one thread that writes, and share its fsync with whatever else
+//! changes at that time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidegate_event::{BoxFuture, StorageError};
+use tidegate_store::buffer::{Amount, BufferSpace, Extent, SpaceError, Stored};
+use tokio::sync::{mpsc, oneshot};
+
+use super::disk::{Database, Disk, guarded};
+use super::writer::Work;
+
+/// The buffers of all connectors.
+pub(super) struct Buffers {
+    pub(super) disk: Arc<Disk>,
+    pub(super) queue: mpsc::Sender<Work>,
+    /// Bytes that all together may have.
+    pub(super) limit: u64,
+}
+
+impl std::fmt::Debug for Buffers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Buffers").field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+/// Records to append.
+pub(super) struct Append {
+    name: String,
+    records: Vec<Bytes>,
+    limit: u64,
+    pub(super) answer: oneshot::Sender<Result<u64, SpaceError>>,
+}
+
+/// Records to remove.
+pub(super) struct Remove {
+    name: String,
+    numbers: Vec<u64>,
+    pub(super) answer: oneshot::Sender<Result<Amount, SpaceError>>,
+}
+
+impl Append {
+    pub(super) fn bytes(&self) -> usize {
+        self.records.iter().map(Bytes::len).sum()
+    }
+}
+
+/// What is known of a buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sheet {
+    /// No record has a smaller number.
+    first: u64,
+    last: u64,
+    held: Amount,
+}
+
+impl Sheet {
+    fn to_bytes(self) -> Vec<u8> {
+        [self.first, self.last, self.held.records, self.held.bytes].map(u64::to_be_bytes).concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let number = |index: usize| {
+            let part = bytes.get(index * 8..index * 8 + 8)?;
+            part.try_into().ok().map(u64::from_be_bytes)
+        };
+        let held = Amount { records: number(2)?, bytes: number(3)? };
+        Some(Self { first: number(0)?, last: number(1)?, held })
+    }
+
+    fn of(database: &Database, name: &str) -> Result<Self, String> {
+        if name.is_empty() {
+            return Ok(Self::default()); // the database takes no empty key
+        }
+        let found = guarded(|| database.buffers.get(name))?;
+        let Some(bytes) = found else { return Ok(Self::default()) };
+        Self::from_bytes(&bytes).ok_or_else(|| format!("what it knows of the buffer {name} is damaged"))
+    }
+}
+
+/// What the record is called on disk: the connector with its length before it, and the number.
+fn key(name: &str, number: u64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(name.len() + 12);
+    key.extend_from_slice(&u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes());
+    key.extend_from_slice(name.as_bytes());
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn number(key: &[u8]) -> Option<u64> {
+    let at = key.len().checked_sub(8)?;
+    key.get(at..)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// Changes of buffers that are not committed yet.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// `None` is a deletion.
+    pub(super) records: HashMap<Vec<u8>, Option<Bytes>>,
+    sheets: HashMap<String, Sheet>,
+    /// Bytes of all buffers together.
+    total: Option<u64>,
+}
+
+impl Changes {
+    fn sheet(&self, database: &Database, name: &str) -> Result<Sheet, String> {
+        match self.sheets.get(name) {
+            Some(sheet) => Ok(*sheet),
+            None => Sheet::of(database, name),
+        }
+    }
+
+    fn total(&mut self, database: &Database) -> Result<u64, String> {
+        if let Some(total) = self.total {
+            return Ok(total);
+        }
+        // Nothing of this batch is in it yet: whoever changes it asks first.
+        let mut total = 0;
+        for (_, sheet) in sheets(database)? {
+            total += sheet.held.bytes;
+        }
+        self.total = Some(total);
+        Ok(total)
+    }
+
+    pub(super) fn append(&mut self, database: &Database, append: &Append) -> Result<u64, SpaceError> {
+        if append.name.is_empty() {
+            return Err(SpaceError::Failed("a buffer needs a name".into()));
+        }
+        let added = append.bytes() as u64;
+        let total = self.total(database).map_err(SpaceError::Failed)? + added;
+        if total > append.limit {
+            return Err(SpaceError::Full { limit: append.limit });
+        }
+        let mut sheet = self.sheet(database, &append.name).map_err(SpaceError::Failed)?;
+        if sheet.held.records == 0 {
+            sheet.first = sheet.last + 1;
+        }
+        for record in &append.records {
+            sheet.last += 1;
+            self.records.insert(key(&append.name, sheet.last), Some(record.clone()));
+        }
+        sheet.held.records += append.records.len() as u64;
+        sheet.held.bytes += added;
+        self.total = Some(total);
+        self.sheets.insert(append.name.clone(), sheet);
+        Ok(sheet.last)
+    }
+
+    pub(super) fn remove(&mut self, database: &Database, remove: &Remove) -> Result<Amount, SpaceError> {
+        if remove.name.is_empty() {
+            return Ok(Amount::default());
+        }
+        let total = self.total(database).map_err(SpaceError::Failed)?;
+        let mut sheet = self.sheet(database, &remove.name).map_err(SpaceError::Failed)?;
+        let mut numbers = remove.numbers.clone();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let mut removed = Amount::default();
+        for number in numbers {
+            let key = key(&remove.name, number);
+            let size = match self.records.get(&key) {
+                Some(record) => record.as_ref().map(|record| record.len() as u64),
+                None => {
+                    let size = guarded(|| database.records.size_of(&key)).map_err(SpaceError::Failed)?;
+                    size.map(u64::from)
+                }
+            };
+            if number == sheet.first {
+                sheet.first += 1;
+            }
+            let Some(size) = size else { continue };
+            removed.records += 1;
+            removed.bytes += size;
+            self.records.insert(key, None);
+        }
+        sheet.held.records = sheet.held.records.saturating_sub(removed.records);
+        sheet.held.bytes = sheet.held.bytes.saturating_sub(removed.bytes);
+        self.total = Some(total.saturating_sub(removed.bytes));
+        self.sheets.insert(remove.name.clone(), sheet);
+        Ok(removed)
+    }
+
+    /// What is to be known of the buffers after this.
+    pub(super) fn sheets(&self) -> impl Iterator<Item = (&str, Vec<u8>)> {
+        self.sheets.iter().map(|(name, sheet)| (name.as_str(), sheet.to_bytes()))
+    }
+}
+
+fn sheets(database: &Database) -> Result<Vec<(String, Sheet)>, String> {
+    let pairs =
+        guarded(|| database.buffers.iter().map(|pair| pair.into_inner()).collect::<fjall::Result<Vec<_>>>())?;
+    let mut found = Vec::new();
+    for (name, bytes) in pairs {
+        let name = String::from_utf8_lossy(&name).into_owned();
+        let sheet = Sheet::from_bytes(&bytes)
+            .ok_or_else(|| format!("what it knows of the buffer {name} is damaged"))?;
+        found.push((name, sheet));
+    }
+    Ok(found)
+}
+
+fn failed(error: impl ToString) -> SpaceError {
+    SpaceError::Failed(error.to_string())
+}
+
+impl Buffers {
+    async fn look<T: Default + Send + 'static>(
+        &self,
+        look: impl FnOnce(&Database) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, SpaceError> {
+        let disk = self.disk.clone();
+        let look = move |database: &Database| look(database).map_err(super::disk::unavailable);
+        let done = tokio::task::spawn_blocking(move || disk.read(look)).await;
+        done.map_err(|_| failed("the node stops"))?.map_err(|error| match error {
+            StorageError::Unavailable { reason, .. } => SpaceError::Failed(reason),
+            other => failed(other),
+        })
+    }
+}
+
+impl BufferSpace for Buffers {
+    fn extent<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Extent, SpaceError>> {
+        Box::pin(async move {
+            let name = name.to_owned();
+            let sheet = self.look(move |database| Sheet::of(database, &name)).await?;
+            Ok(Extent { held: sheet.held, last: sheet.last })
+        })
+    }
+
+    fn names(&self) -> BoxFuture<'_, Result<Vec<String>, SpaceError>> {
+        Box::pin(async {
+            let sheets = self.look(sheets).await?;
+            Ok(sheets.into_iter().filter(|(_, sheet)| sheet.held.records > 0).map(|(name, _)| name).collect())
+        })
+    }
+
+    fn append<'a>(&'a self, name: &'a str, records: Vec<Bytes>) -> BoxFuture<'a, Result<u64, SpaceError>> {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            let append = Append { name: name.to_owned(), records, limit: self.limit, answer };
+            self.queue.send(Work::Append(append)).await.map_err(|_| failed("it is closed"))?;
+            answered.await.map_err(|_| failed("it is closed"))?
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        name: &'a str,
+        from: u64,
+        records: usize,
+        bytes: usize,
+    ) -> BoxFuture<'a, Result<Vec<Stored>, SpaceError>> {
+        Box::pin(async move {
+            let name = name.to_owned();
+            self.look(move |database| {
+                let sheet = Sheet::of(database, &name)?;
+                let range = key(&name, from.max(sheet.first))..=key(&name, u64::MAX);
+                guarded(|| {
+                    let (mut found, mut size) = (Vec::new(), 0);
+                    for pair in database.records.range(range) {
+                        if found.len() >= records {
+                            break;
+                        }
+                        let (key, value) = pair.into_inner()?;
+                        let Some(number) = number(&key) else { continue };
+                        size += value.len();
+                        found.push(Stored { number, bytes: Bytes::copy_from_slice(&value) });
+                        if size >= bytes {
+                            break;
+                        }
+                    }
+                    Ok(found)
+                })
+            })
+            .await
+        })
+    }
+
+    fn remove<'a>(&'a self, name: &'a str, numbers: Vec<u64>) -> BoxFuture<'a, Result<Amount, SpaceError>> {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            let remove = Remove { name: name.to_owned(), numbers, answer };
+            self.queue.send(Work::Remove(remove)).await.map_err(|_| failed("it is closed"))?;
+            answered.await.map_err(|_| failed("it is closed"))?
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::path::Path;
+
+    use super::*;
+    use crate::state::State;
+
+    fn open(path: &Path, limit: u64) -> Arc<dyn BufferSpace> {
+        State::open(path, 1 << 20).unwrap().buffers(limit).unwrap()
+    }
+
+    fn records(from: u8, count: u8) -> Vec<Bytes> {
+        (from..from + count).map(|n| Bytes::from(vec![n; 10])).collect()
+    }
+
+    async fn held(space: &dyn BufferSpace, name: &str) -> Vec<(u64, u8)> {
+        let stored = space.read(name, 0, 1_000, usize::MAX).await.unwrap();
+        stored
+            .iter()
+            .map(|stored| (stored.number, stored.bytes.first().copied().unwrap_or_default()))
+            .collect()
+    }
+
+    fn amount(records: u64) -> Amount {
+        Amount { records, bytes: records * 10 }
+    }
+
+    #[tokio::test]
+    async fn records_come_back_in_order_and_numbers_grow_over_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        {
+            let space = open(&path, 1 << 20);
+            assert_eq!(space.extent("a").await.unwrap(), Extent::default());
+            assert_eq!(space.append("a", records(1, 3)).await.unwrap(), 3);
+            assert_eq!(space.append("b", records(9, 1)).await.unwrap(), 1);
+            assert_eq!(space.append("a", records(4, 1)).await.unwrap(), 4);
+            assert_eq!(space.remove("a", vec![1, 3, 77]).await.unwrap(), amount(2));
+            assert_eq!(held(&*space, "a").await, [(2, 2), (4, 4)]);
+            drop(space);
+        }
+        // The thread that writes ends when nobody can ask it any more.
+        let space = loop {
+            match State::open(&path, 1 << 20) {
+                Ok(state) => break state.buffers(1 << 20).unwrap(),
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            }
+        };
+        assert_eq!(space.extent("a").await.unwrap(), Extent { held: amount(2), last: 4 });
+        assert_eq!(held(&*space, "a").await, [(2, 2), (4, 4)]);
+        assert_eq!(space.remove("a", vec![2, 4]).await.unwrap(), amount(2));
+        assert_eq!(space.names().await.unwrap(), ["b"]);
+        assert_eq!(space.append("a", records(5, 1)).await.unwrap(), 5, "numbers are not given twice");
+        assert_eq!(held(&*space, "a").await, [(5, 5)]);
+    }
+
+    #[tokio::test]
+    async fn names_do_not_run_into_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = open(&dir.path().join("state"), 1 << 20);
+        for (n, name) in ["a", "ab", "a\0"].into_iter().enumerate() {
+            space.append(name, records(u8::try_from(n).unwrap(), 1)).await.unwrap();
+        }
+        for (n, name) in ["a", "ab", "a\0"].into_iter().enumerate() {
+            assert_eq!(held(&*space, name).await, [(1, u8::try_from(n).unwrap())]);
+        }
+        assert!(space.append("", records(1, 1)).await.is_err());
+        assert_eq!(space.remove("", vec![1]).await, Ok(Amount::default()));
+        assert_eq!(space.extent("").await, Ok(Extent::default()));
+        assert_eq!(space.append("a", records(9, 1)).await, Ok(2), "it goes on");
+    }
+
+    #[tokio::test]
+    async fn all_buffers_share_one_bound_and_removal_makes_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = open(&dir.path().join("state"), 50);
+        space.append("a", records(1, 3)).await.unwrap();
+        space.append("b", records(1, 1)).await.unwrap();
+        assert_eq!(space.append("b", records(2, 2)).await, Err(SpaceError::Full { limit: 50 }));
+        assert_eq!(space.append("b", records(2, 1)).await.unwrap(), 2, "the refused ones have no numbers");
+        space.remove("a", vec![1]).await.unwrap();
+        assert_eq!(space.append("b", records(3, 1)).await.unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_page_ends_with_its_records_or_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = open(&dir.path().join("state"), 1 << 20);
+        space.append("a", records(1, 9)).await.unwrap();
+        assert_eq!(space.read("a", 0, 4, usize::MAX).await.unwrap().len(), 4);
+        assert_eq!(space.read("a", 0, 100, 25).await.unwrap().len(), 3);
+        assert_eq!(space.read("a", 8, 100, usize::MAX).await.unwrap().len(), 2);
+        assert_eq!(space.read("a", 0, 1, 0).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn many_at_once_lose_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = open(&dir.path().join("state"), 1 << 20);
+        let appends = (0..200).map(|n| {
+            let space = space.clone();
+            async move { space.append(if n % 2 == 0 { "a" } else { "b" }, records(1, 5)).await }
+        });
+        for done in futures_util::future::join_all(appends).await {
+            done.unwrap();
+        }
+        for name in ["a", "b"] {
+            assert_eq!(space.extent(name).await.unwrap().held, amount(500));
+            let numbers: Vec<u64> = held(&*space, name).await.into_iter().map(|(number, _)| number).collect();
+            assert_eq!(numbers, (1..=500).collect::<Vec<_>>());
+            space.remove(name, numbers).await.unwrap();
+        }
+        assert!(space.names().await.unwrap().is_empty());
+    }
+}

@@ -1,0 +1,91 @@
+//! A buffer space in memory, for tests: it can be full, broken or slow at will.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tidegate_event::BoxFuture;
+
+use super::{Amount, BufferSpace, Extent, SpaceError, Stored};
+
+/// One buffer.
+#[derive(Debug, Default)]
+struct Queue {
+    records: BTreeMap<u64, Bytes>,
+    last: u64,
+}
+
+/// Buffers that a test may fill, break and look into.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    queues: Mutex<BTreeMap<String, Queue>>,
+    /// What appends fail with.
+    pub(crate) refuses: Mutex<Option<SpaceError>>,
+}
+
+impl Memory {
+    pub(crate) fn count(&self) -> usize {
+        self.queues.lock().values().map(|queue| queue.records.len()).sum()
+    }
+}
+
+impl BufferSpace for Memory {
+    fn extent<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Extent, SpaceError>> {
+        Box::pin(async move {
+            let queues = self.queues.lock();
+            let Some(queue) = queues.get(name) else { return Ok(Extent::default()) };
+            Ok(Extent { held: amount(queue.records.values()), last: queue.last })
+        })
+    }
+
+    fn names(&self) -> BoxFuture<'_, Result<Vec<String>, SpaceError>> {
+        Box::pin(async { Ok(self.queues.lock().keys().cloned().collect()) })
+    }
+
+    fn append<'a>(&'a self, name: &'a str, records: Vec<Bytes>) -> BoxFuture<'a, Result<u64, SpaceError>> {
+        Box::pin(async move {
+            if let Some(error) = self.refuses.lock().clone() {
+                return Err(error);
+            }
+            let mut queues = self.queues.lock();
+            let queue = queues.entry(name.to_owned()).or_default();
+            for record in records {
+                queue.last += 1;
+                queue.records.insert(queue.last, record);
+            }
+            Ok(queue.last)
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        name: &'a str,
+        from: u64,
+        records: usize,
+        _: usize,
+    ) -> BoxFuture<'a, Result<Vec<Stored>, SpaceError>> {
+        Box::pin(async move {
+            let queues = self.queues.lock();
+            let Some(queue) = queues.get(name) else { return Ok(Vec::new()) };
+            let stored = |(number, bytes): (&u64, &Bytes)| Stored { number: *number, bytes: bytes.clone() };
+            Ok(queue.records.range(from..).take(records).map(stored).collect())
+        })
+    }
+
+    fn remove<'a>(&'a self, name: &'a str, numbers: Vec<u64>) -> BoxFuture<'a, Result<Amount, SpaceError>> {
+        Box::pin(async move {
+            let mut queues = self.queues.lock();
+            let Some(queue) = queues.get_mut(name) else { return Ok(Amount::default()) };
+            let removed: Vec<Bytes> =
+                numbers.iter().filter_map(|number| queue.records.remove(number)).collect();
+            Ok(amount(removed.iter()))
+        })
+    }
+}
+
+fn amount<'a>(records: impl Iterator<Item = &'a Bytes>) -> Amount {
+    records.fold(Amount::default(), |sum, record| Amount {
+        records: sum.records + 1,
+        bytes: sum.bytes + record.len() as u64,
+    })
+}

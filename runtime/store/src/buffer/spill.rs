@@ -1,0 +1,328 @@
+//! A connector's use of its buffer: when operations go there, and how they come out again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tidegate_event::now_ms;
+use tokio::sync::{Notify, OnceCell, RwLock, RwLockReadGuard, watch};
+
+use super::record;
+use super::{Amount, BufferSpace, Extent, SpaceError, Stored};
+use crate::metrics::ConnectorMetrics;
+use crate::operation::{Operation, shard_of};
+
+/// The buffer of one connector. Without a space it is off: nothing is taken, everything is written directly.
+pub(crate) struct Spill {
+    name: String,
+    space: Option<Arc<dyn BufferSpace>>,
+    metrics: Arc<ConnectorMetrics>,
+    level: Mutex<Level>,
+    /// Somebody appended.
+    filled: Notify,
+    /// Somebody removed.
+    freed: Notify,
+    /// The number up to which everything has left the buffer.
+    left: watch::Sender<u64>,
+    /// What was left there has been looked at.
+    begun: OnceCell<()>,
+    /// The same, for those who wait for it; also when the writer has closed.
+    known: watch::Sender<bool>,
+    /// How many records that it appended are about which client or topic, by hash: a look-up waits only for its own.
+    about: Box<[AtomicU32]>,
+    /// Held for reading while a worker writes directly: what it wrote before others went into the buffer must be
+    /// decided before those come out.
+    direct: RwLock<()>,
+}
+
+/// What is in the buffer, as far as this process knows.
+#[derive(Clone, Copy, Debug, Default)]
+struct Level {
+    held: Amount,
+    /// Appends that have begun and not ended.
+    appending: usize,
+    /// Number of the newest record.
+    last: u64,
+    /// Number of the newest record of an earlier process, or of the connector that stood in this one's place: what those
+    /// are about is not known.
+    before: u64,
+}
+
+impl Level {
+    fn is_empty(self) -> bool {
+        self.held.records == 0 && self.appending == 0
+    }
+}
+
+/// More than any number of a record: the writer has closed, nobody waits for the buffer.
+const CLOSED: u64 = u64::MAX;
+
+/// How many hashes of clients and topics are told apart.
+const SLOTS: usize = 4_096;
+
+/// A record that is to go, and what it is about, if that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Going {
+    pub(crate) number: u64,
+    slot: Option<usize>,
+}
+
+impl Going {
+    /// The record `number`, which is `operation`.
+    pub(crate) fn of(number: u64, operation: &Operation) -> Self {
+        Self { number, slot: Some(operation.shard(SLOTS)) }
+    }
+
+    /// The record `number`, which cannot be read.
+    pub(crate) fn unknown(number: u64) -> Self {
+        Self { number, slot: None }
+    }
+}
+
+/// The right to write directly.
+pub(crate) struct Direct<'a>(#[expect(dead_code, reason = "held, not used")] RwLockReadGuard<'a, ()>);
+
+/// Counts an append that has not ended.
+struct Appending<'a>(&'a Spill);
+
+impl Drop for Appending<'_> {
+    fn drop(&mut self) {
+        self.0.level.lock().appending -= 1;
+    }
+}
+
+impl Spill {
+    /// The buffer `name` in `space`. Nothing may be written before it [begins](Self::begin).
+    pub(crate) fn new(
+        name: &str,
+        space: Option<Arc<dyn BufferSpace>>,
+        metrics: Arc<ConnectorMetrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            known: watch::Sender::new(space.is_none()),
+            space,
+            metrics,
+            level: Mutex::default(),
+            filled: Notify::new(),
+            freed: Notify::new(),
+            left: watch::Sender::new(0),
+            begun: OnceCell::new(),
+            about: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            direct: RwLock::new(()),
+        })
+    }
+
+    /// Looks, the first time, at what an earlier process left there, or the connector that stood in this one's place: that
+    /// must have closed, for nobody else may use the buffer from now on.
+    ///
+    /// # Errors
+    /// [`SpaceError`]: what is there cannot be read, so nothing may be written past it.
+    pub(crate) async fn begin(&self) -> Result<(), SpaceError> {
+        let Some(space) = &self.space else { return Ok(()) };
+        let look = || async {
+            let Extent { held, last } = space.extent(&self.name).await?;
+            let before = if held.records > 0 { last } else { 0 };
+            *self.level.lock() = Level { held, appending: 0, last, before };
+            self.show();
+            self.filled.notify_one();
+            self.known.send_replace(true);
+            Ok(())
+        };
+        self.begun.get_or_try_init(look).await?;
+        Ok(())
+    }
+
+    /// Its writer has closed: nobody needs to wait for anything any more.
+    pub(crate) fn close(&self) {
+        self.left.send_replace(CLOSED);
+        self.known.send_replace(true);
+    }
+
+    /// Whether operations may go to disk at all.
+    pub(crate) fn is_on(&self) -> bool {
+        self.space.is_some()
+    }
+
+    /// What the buffer holds.
+    pub(crate) fn held(&self) -> Amount {
+        self.level.lock().held
+    }
+
+    /// The same, also before it begins.
+    ///
+    /// # Errors
+    /// [`SpaceError`].
+    pub(crate) async fn amount(&self) -> Result<Amount, SpaceError> {
+        match &self.space {
+            Some(space) if !self.begun.initialized() => Ok(space.extent(&self.name).await?.held),
+            _ => Ok(self.held()),
+        }
+    }
+
+    /// The right to write directly, while nothing is in the buffer.
+    pub(crate) async fn direct(&self) -> Option<Direct<'_>> {
+        if !self.level.lock().is_empty() {
+            return None;
+        }
+        let guard = self.direct.read().await;
+        self.level.lock().is_empty().then_some(Direct(guard))
+    }
+
+    /// Appends `operations`, which are numbered one after the other, and gives the last number when they are on disk. Not
+    /// to be dropped half-way: it would not know what is there.
+    ///
+    /// # Errors
+    /// [`SpaceError`]: none of them was appended.
+    pub(crate) async fn append(&self, operations: &[Operation]) -> Result<u64, SpaceError> {
+        let Some(space) = &self.space else { return Err(SpaceError::Failed("it is switched off".into())) };
+        let now = now_ms();
+        let encoded: Result<Vec<Bytes>, _> =
+            operations.iter().map(|operation| record::encode(operation, now)).collect();
+        let records = encoded.map_err(|error| SpaceError::Failed(error.to_string()))?;
+        let added = Amount {
+            records: records.len() as u64,
+            bytes: records.iter().map(|record| record.len() as u64).sum(),
+        };
+        self.level.lock().appending += 1;
+        let appending = Appending(self);
+        let slots = || operations.iter().filter_map(|operation| self.about.get(operation.shard(SLOTS)));
+        slots().for_each(|count| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let last = match space.append(&self.name, records).await {
+            Ok(last) => last,
+            Err(error) => {
+                slots().for_each(|count| {
+                    count.fetch_sub(1, Ordering::Relaxed);
+                });
+                self.left.send_modify(|_| ());
+                return Err(error);
+            }
+        };
+        {
+            let mut level = self.level.lock();
+            level.held.records += added.records;
+            level.held.bytes += added.bytes;
+            level.last = level.last.max(last);
+        }
+        drop(appending);
+        self.metrics.spilled.increment(added.records);
+        self.show();
+        self.filled.notify_one();
+        Ok(last)
+    }
+
+    /// Waits until something is in the buffer.
+    pub(crate) async fn filled(&self) {
+        while self.level.lock().held.records == 0 {
+            self.filled.notified().await;
+        }
+    }
+
+    /// Waits until room may have come.
+    pub(crate) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// The oldest records, once everything that was written directly before them has been decided.
+    ///
+    /// # Errors
+    /// [`SpaceError`].
+    pub(crate) async fn oldest(&self, records: usize, bytes: usize) -> Result<Vec<Stored>, SpaceError> {
+        drop(self.direct.write().await);
+        let Some(space) = &self.space else { return Ok(Vec::new()) };
+        let found = space.read(&self.name, 0, records, bytes).await?;
+        if found.is_empty() {
+            // Somebody else removed them.
+            let mut level = self.level.lock();
+            if level.appending == 0 {
+                level.held = Amount::default();
+                let last = level.last;
+                drop(level);
+                self.left.send_modify(|left| *left = last.max(*left));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Records numbered `from` or more, to look at.
+    ///
+    /// # Errors
+    /// [`SpaceError`].
+    pub(crate) async fn read(
+        &self,
+        from: u64,
+        records: usize,
+        bytes: usize,
+    ) -> Result<Vec<Stored>, SpaceError> {
+        match &self.space {
+            Some(space) => space.read(&self.name, from, records, bytes).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Removes records that are decided, or that nobody wants. `through`: the number up to which nothing is left then, as
+    /// far as the caller knows. Gives how many records there were.
+    ///
+    /// # Errors
+    /// [`SpaceError`].
+    pub(crate) async fn remove(&self, going: &[Going], through: Option<u64>) -> Result<u64, SpaceError> {
+        let Some(space) = &self.space else { return Ok(0) };
+        let numbers = going.iter().map(|record| record.number).collect();
+        let removed = space.remove(&self.name, numbers).await?;
+        let before = self.level.lock().before;
+        for record in going.iter().filter(|record| record.number > before) {
+            if let Some(count) = record.slot.and_then(|slot| self.about.get(slot)) {
+                count.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let through = {
+            let mut level = self.level.lock();
+            level.held.records = level.held.records.saturating_sub(removed.records);
+            level.held.bytes = level.held.bytes.saturating_sub(removed.bytes);
+            if level.held.records == 0 { Some(level.last) } else { through }
+        };
+        self.show();
+        self.left.send_modify(|left| *left = through.map_or(*left, |through| through.max(*left)));
+        self.freed.notify_waiters();
+        Ok(removed.records)
+    }
+
+    /// Waits until it is known what the buffer holds.
+    async fn known(&self) {
+        self.known.subscribe().wait_for(|known| *known).await.map(drop).unwrap_or_default();
+    }
+
+    /// Waits until everything that is in the buffer now has left it.
+    pub(crate) async fn drain(&self) {
+        self.known().await;
+        let level = *self.level.lock();
+        if level.held.records > 0 {
+            // An error means that the buffer is gone, and with it what was waited for.
+            self.left.subscribe().wait_for(|left| *left >= level.last).await.map(drop).unwrap_or_default();
+        }
+    }
+
+    /// Waits until nothing about the client or topic `key` is in the buffer.
+    pub(crate) async fn drain_of(&self, key: &str) {
+        self.known().await;
+        let Level { held, before, .. } = *self.level.lock();
+        if held.records == 0 {
+            return;
+        }
+        let count = self.about.get(shard_of(key, SLOTS));
+        let is_out = |left: &u64| {
+            let is_gone = || count.is_none_or(|count| count.load(Ordering::Relaxed) == 0);
+            *left == CLOSED || *left >= before && is_gone()
+        };
+        self.left.subscribe().wait_for(is_out).await.map(drop).unwrap_or_default();
+    }
+
+    fn show(&self) {
+        let held = self.held();
+        self.metrics.buffered.set(held.records as f64);
+        self.metrics.buffered_bytes.set(held.bytes as f64);
+    }
+}

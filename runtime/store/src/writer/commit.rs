@@ -1,0 +1,280 @@
+//! Writing a batch until the database has decided about each of its operations, or is found to be down.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tidegate_event::{AckError, AckPart, ReasonCode};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Backoff, Charge, WriterParts};
+use crate::backend::{BackendError, WriteError};
+use crate::operation::Operation;
+
+/// Operations written together, and who waits for them.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) operations: Vec<Operation>,
+    pub(super) parts: Vec<Option<AckPart>>,
+    pub(super) charge: Charge,
+}
+
+impl Batch {
+    /// Everybody who waits is told that it is done.
+    pub(super) fn done(&mut self) {
+        self.operations.clear();
+        self.parts.drain(..).flatten().for_each(AckPart::done);
+    }
+
+    /// How many wait for an answer.
+    pub(super) fn awaited(&self) -> usize {
+        self.parts.iter().flatten().count()
+    }
+
+    /// Takes out what is decided: all but `undecided`.
+    pub(super) fn keep(&mut self, undecided: &Undecided) {
+        let mut index = 0..;
+        self.operations.retain(|_| index.next().is_some_and(|index| undecided.has(index)));
+        let mut index = 0..;
+        self.parts.retain(|_| index.next().is_some_and(|index| undecided.has(index)));
+    }
+}
+
+/// Operations of a batch that are not decided, as ranges of their places.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Undecided(Vec<(usize, usize)>);
+
+impl Undecided {
+    /// Whether the operation at `index` is one of them.
+    pub(super) fn has(&self, index: usize) -> bool {
+        self.0.iter().any(|(from, to)| (*from..*to).contains(&index))
+    }
+}
+
+/// How long a database that is down is asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Until it answers: there is nowhere else to put the operations.
+    Endless,
+    /// For so long, and no longer when the writer closes.
+    Only(Duration),
+}
+
+/// What becomes of an operation that is refused and cannot be kept as a dead letter either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unkept {
+    /// Nobody was told that it is stored: its publisher sends it again.
+    Abandon,
+    /// It counts as stored: keeping it is tried again.
+    TryAgain,
+}
+
+/// How a batch ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Committed {
+    /// Everything is decided.
+    Decided,
+    /// The database is down.
+    Down(Undecided),
+    /// The writer was told to give up.
+    Abandoned(Undecided),
+}
+
+impl Committed {
+    /// What is not decided.
+    pub(super) fn undecided(self) -> Undecided {
+        match self {
+            Self::Decided => Undecided::default(),
+            Self::Down(undecided) | Self::Abandoned(undecided) => undecided,
+        }
+    }
+}
+
+/// How writing some operations ended.
+enum Outcome {
+    Stored,
+    Refused(WriteError),
+    Down,
+    Abandoned,
+}
+
+/// Writes batches of one worker.
+pub(super) struct Committer {
+    pub(super) parts: Arc<WriterParts>,
+    pub(super) closing: CancellationToken,
+    pub(super) abort: CancellationToken,
+    /// Whether the database was found to be down, which is said once.
+    pub(super) down: AtomicBool,
+    pub(super) unkept: Unkept,
+}
+
+impl Committer {
+    /// Writes `operations` and tells `parts`, who wait for them; when the database refuses them, divides them until the
+    /// refused ones stand alone.
+    pub(super) async fn commit(
+        &self,
+        operations: &[Operation],
+        parts: &mut [Option<AckPart>],
+        patience: Patience,
+    ) -> Committed {
+        let metrics = &self.parts.metrics;
+        let until = match patience {
+            Patience::Endless => None,
+            Patience::Only(time) => Some(Instant::now() + time),
+        };
+        let mut ranges = vec![(0, operations.len())];
+        while let Some((from, to)) = ranges.pop() {
+            let some = operations.get(from..to).unwrap_or_default();
+            let is_down = match self.write(some, until).await {
+                Outcome::Stored => {
+                    metrics.stored.increment(some.len() as u64);
+                    let parts = parts.get_mut(from..to).unwrap_or_default();
+                    parts.iter_mut().filter_map(Option::take).for_each(AckPart::done);
+                    continue;
+                }
+                Outcome::Refused(WriteError { refused, .. }) if !refused.is_empty() => {
+                    let parts = parts.get_mut(from..to).unwrap_or_default();
+                    match self.all_but(some, parts, &refused).await {
+                        None => continue,
+                        // Only those that could not be kept: the others are written.
+                        Some(at) => {
+                            ranges.push((from + at, from + at + 1));
+                            let undecided = Undecided(ranges);
+                            return Committed::Abandoned(undecided);
+                        }
+                    }
+                }
+                Outcome::Refused(WriteError { error, operation: at, .. }) => {
+                    if let [operation] = some {
+                        let part = parts.get_mut(from).and_then(Option::take);
+                        if self.refuse(operation, part, &error).await {
+                            continue;
+                        }
+                        false
+                    } else {
+                        // The last pushed is the next written: order is kept.
+                        match at {
+                            Some(at) => ranges.extend([
+                                (from + at + 1, to),
+                                (from + at, from + at + 1),
+                                (from, from + at),
+                            ]),
+                            None => {
+                                let middle = from + (to - from) / 2;
+                                ranges.extend([(middle, to), (from, middle)]);
+                            }
+                        }
+                        ranges.retain(|(from, to)| from < to);
+                        continue;
+                    }
+                }
+                Outcome::Down => true,
+                Outcome::Abandoned => false,
+            };
+            ranges.push((from, to));
+            let undecided = Undecided(ranges);
+            return if is_down { Committed::Down(undecided) } else { Committed::Abandoned(undecided) };
+        }
+        Committed::Decided
+    }
+
+    /// Tells who waits for `operations`, of which the database has written all but `refused`. Gives the place of one that
+    /// is not decided, when there is such a one: what comes after it is decided again.
+    async fn all_but(
+        &self,
+        operations: &[Operation],
+        parts: &mut [Option<AckPart>],
+        refused: &[(usize, BackendError)],
+    ) -> Option<usize> {
+        let failed = refused.len().min(operations.len());
+        self.parts.metrics.stored.increment((operations.len() - failed) as u64);
+        let mut undecided = None;
+        for (index, (operation, part)) in operations.iter().zip(parts).enumerate() {
+            match refused.iter().find(|(at, _)| *at == index) {
+                None => part.take().into_iter().for_each(AckPart::done),
+                Some((_, error)) => {
+                    if !self.refuse(operation, part.take(), error).await {
+                        undecided = Some(index);
+                    }
+                }
+            }
+        }
+        undecided
+    }
+
+    /// Writes until the database has decided; while it is down until `until`, and for ever without.
+    async fn write(&self, operations: &[Operation], until: Option<Instant>) -> Outcome {
+        let WriterParts { connector, backend, metrics, .. } = &*self.parts;
+        let mut backoff = Backoff::default();
+        loop {
+            // A panic in a driver is an answer too: the operation that causes it must not stop the others.
+            let attempt = AssertUnwindSafe(backend.write(operations)).catch_unwind();
+            let result = tokio::select! {
+                result = attempt => result.unwrap_or_else(|_| {
+                    Err(BackendError::Refused { code: "panic".into(), message: "the driver panicked".into() }.into())
+                }),
+                () = self.abort.cancelled() => return Outcome::Abandoned,
+            };
+            match result {
+                Err(WriteError { error, .. }) if error.is_retryable() => {
+                    metrics.write_retries.increment(1);
+                    metrics.failed(&error);
+                    if !self.down.swap(true, Ordering::Relaxed) {
+                        metrics.up.set(0.0);
+                        tracing::warn!(%connector, %error, "store is down: operations wait and are tried again");
+                    }
+                    if let Some(until) = until
+                        && (Instant::now() >= until || self.closing.is_cancelled())
+                    {
+                        return Outcome::Down;
+                    }
+                    tokio::select! {
+                        () = backoff.wait() => {}
+                        () = self.parts.knock.notified() => {}
+                        () = self.closing.cancelled(), if until.is_some() => {}
+                        () = self.abort.cancelled() => return Outcome::Abandoned,
+                    }
+                }
+                decided => {
+                    if self.down.swap(false, Ordering::Relaxed) {
+                        metrics.up.set(1.0);
+                        tracing::info!(%connector, "store is up again");
+                    }
+                    return decided.map_or_else(Outcome::Refused, |()| Outcome::Stored);
+                }
+            }
+        }
+    }
+
+    /// Makes `operation` a dead letter. False: it could not be kept, and is not decided.
+    async fn refuse(&self, operation: &Operation, part: Option<AckPart>, error: &BackendError) -> bool {
+        let WriterParts { connector, metrics, dead_letters, .. } = &*self.parts;
+        let reason = error.to_string();
+        metrics.failed(&reason);
+        tracing::warn!(%connector, operation = operation.name(), error = %reason, "operation refused");
+        let mut backoff = Backoff::default();
+        while !dead_letters.keep(connector, operation, &reason).await {
+            if self.unkept == Unkept::Abandon {
+                // Neither stored nor kept: without an ack, which dropping the part says, the publisher sends it again.
+                metrics.abandoned.increment(1);
+                return true;
+            }
+            tokio::select! {
+                () = backoff.wait() => {}
+                () = self.closing.cancelled() => return false,
+            }
+        }
+        metrics.refused.increment(1);
+        if let Some(part) = part {
+            part.fail(AckError::Refused {
+                connector: connector.clone(),
+                reason,
+                code: ReasonCode::IMPLEMENTATION_SPECIFIC,
+            });
+        }
+        true
+    }
+}

@@ -1,0 +1,153 @@
+//! What is in the buffer, written to the store when that answers again.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::commit::{Batch, Committer, Patience};
+use super::{Backoff, WriterParts};
+use crate::buffer::{Going, SpaceError, Spill, Stored, record};
+use crate::operation::Operation;
+use crate::statement::TemplateCache;
+
+/// Records that are read at once, and their bytes: they are in memory beside the budget.
+const RECORDS: usize = 4_096;
+const BYTES: usize = 1 << 20;
+
+/// Empties the buffer of a connector.
+pub(super) struct Replay {
+    pub(super) committers: Vec<Committer>,
+    pub(super) parts: Arc<WriterParts>,
+    pub(super) spill: Arc<Spill>,
+    pub(super) closing: CancellationToken,
+    pub(super) templates: TemplateCache,
+}
+
+/// The operations of one shard, with the numbers of their records.
+#[derive(Default)]
+struct Lane {
+    batch: Batch,
+    going: Vec<Going>,
+}
+
+impl Replay {
+    /// Runs until the writer closes: what is left then is written by the next process.
+    pub(super) async fn run(self) -> usize {
+        tokio::select! {
+            () = super::begin(&self.parts, &self.spill) => {}
+            () = self.closing.cancelled() => return 0,
+        }
+        let mut backoff = Backoff::default();
+        loop {
+            tokio::select! {
+                () = self.spill.filled() => {}
+                () = self.closing.cancelled() => return 0,
+            }
+            match self.step().await {
+                Ok(()) => backoff = Backoff::default(),
+                Err(error) => {
+                    let connector = &self.parts.connector;
+                    tracing::warn!(%connector, %error, "what is in the buffer cannot be taken out of it now");
+                    tokio::select! {
+                        () = backoff.wait() => {}
+                        () = self.closing.cancelled() => {}
+                    }
+                }
+            }
+            if self.closing.is_cancelled() {
+                return 0;
+            }
+        }
+    }
+
+    /// Writes the oldest records and removes those that are decided.
+    async fn step(&self) -> Result<(), SpaceError> {
+        let records = self.spill.oldest(RECORDS, BYTES).await?;
+        let Some(newest) = records.last().map(|record| record.number) else { return Ok(()) };
+        let total = records.len();
+        let (lanes, unread) = self.lanes(records);
+        let writing = lanes.into_iter().zip(&self.committers).map(|(mut lane, committer)| async move {
+            let Batch { operations, parts, .. } = &mut lane.batch;
+            let undecided = committer.commit(operations, parts, Patience::Endless).await.undecided();
+            let going = lane.going.into_iter().enumerate();
+            going.filter(|(index, _)| !undecided.has(*index)).map(|(_, record)| record).collect::<Vec<_>>()
+        });
+        let mut decided: Vec<Going> = join_all(writing).await.into_iter().flatten().collect();
+        for Stored { number, bytes } in unread {
+            if self.keep_unread(number, &bytes).await {
+                decided.push(Going::unknown(number));
+            }
+        }
+        let count = decided.len();
+        let through = (count == total).then_some(newest);
+        if count > 0 {
+            self.remove(&decided, through).await?;
+            self.parts.metrics.replayed.increment(count as u64);
+        }
+        Ok(())
+    }
+
+    /// The records by shard, and those that are no operations.
+    fn lanes(&self, records: Vec<Stored>) -> (Vec<Lane>, Vec<Stored>) {
+        let shards = self.committers.len();
+        let mut lanes: Vec<Lane> = (0..shards).map(|_| Lane::default()).collect();
+        let mut unread = Vec::new();
+        for stored in records {
+            match record::decode(&stored.bytes, &self.templates) {
+                Ok(operation) => {
+                    if let Some(lane) = lanes.get_mut(operation.shard(shards)) {
+                        lane.push(stored.number, operation);
+                    }
+                }
+                Err(error) => {
+                    let connector = &self.parts.connector;
+                    tracing::error!(%connector, number = stored.number, %error, "a record of the buffer cannot be read");
+                    unread.push(stored);
+                }
+            }
+        }
+        (lanes, unread)
+    }
+
+    /// Makes a record that is no operation a dead letter.
+    async fn keep_unread(&self, number: u64, bytes: &[u8]) -> bool {
+        let WriterParts { connector, dead_letters, metrics, .. } = &*self.parts;
+        let why = match record::decode(bytes, &self.templates) {
+            Ok(_) => return false,
+            Err(error) => format!("record {number} of the buffer: {error}"),
+        };
+        let kept = dead_letters.keep_record(connector, bytes, &why).await;
+        if kept {
+            metrics.refused.increment(1);
+        }
+        kept
+    }
+
+    /// Removes what is decided: tried again until it succeeds, as it would be written again otherwise.
+    async fn remove(&self, going: &[Going], through: Option<u64>) -> Result<(), SpaceError> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.spill.remove(going, through).await {
+                Ok(_) => return Ok(()),
+                Err(error) if self.closing.is_cancelled() => return Err(error),
+                Err(error) => {
+                    let connector = &self.parts.connector;
+                    tracing::warn!(%connector, %error, "what was stored cannot be taken out of the buffer yet");
+                    tokio::select! {
+                        () = backoff.wait() => {}
+                        () = self.closing.cancelled() => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Lane {
+    fn push(&mut self, number: u64, operation: Operation) {
+        self.going.push(Going::of(number, &operation));
+        self.batch.operations.push(operation);
+        self.batch.parts.push(None);
+    }
+}

@@ -1,0 +1,215 @@
+//! A store that is down, silent or back again, with a buffer beside it.
+
+use super::*;
+use crate::buffer::memory::Memory;
+use crate::buffer::{SpaceError, record};
+
+fn buffered(shards: usize, permits: usize) -> (Bench, Arc<Memory>) {
+    let space = Arc::new(Memory::default());
+    (bench_with(Scripted::new(shards, permits), MANY, Some(space.clone())), space)
+}
+
+impl Bench {
+    fn down(&self) {
+        *self.backend.unavailable.lock() = usize::MAX;
+    }
+
+    fn up(&self) {
+        *self.backend.unavailable.lock() = 0;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_down_acknowledges_by_the_buffer_and_gets_everything_in_order() {
+    let (bench, space) = buffered(1, MANY);
+    bench.down();
+    let began = tokio::time::Instant::now();
+    for n in 0..50 {
+        assert_eq!(bench.put(&format!("t/{n}")).await.await, Ok(()));
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "only the first waited: {:?}", began.elapsed());
+    assert_eq!((space.count(), bench.backend.stored().len()), (50, 0));
+    bench.up();
+    bench.writer.drain_filter(&TopicFilter::all()).await;
+    let expected: Vec<String> = (0..50).map(|n| format!("t/{n}")).collect();
+    assert_eq!((bench.backend.stored(), space.count()), (expected, 0));
+    // Then directly again.
+    assert_eq!(bench.put("late").await.await, Ok(()));
+    assert_eq!((bench.backend.stored().len(), space.count()), (51, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_pause_of_the_store_uses_no_disk() {
+    let (bench, space) = buffered(1, MANY);
+    *space.refuses.lock() = Some(SpaceError::Failed("nobody asks".into()));
+    *bench.backend.unavailable.lock() = 3;
+    assert_eq!(bench.put("a").await.await, Ok(()));
+    assert_eq!(bench.backend.stored(), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn order_is_kept_however_often_the_store_goes_and_comes() {
+    let (bench, space) = buffered(3, MANY);
+    let mut joins = Vec::new();
+    for n in 0..600 {
+        match n % 100 {
+            20 => bench.down(),
+            80 => bench.up(),
+            _ => {}
+        }
+        joins.push(bench.put(&format!("topic{}/{n}", n % 7)).await);
+        if n % 5 == 0 {
+            tokio::time::sleep(Duration::from_millis(130)).await;
+        }
+    }
+    bench.up();
+    for join in joins {
+        assert_eq!(join.await, Ok(()));
+    }
+    bench.writer.drain_filter(&TopicFilter::all()).await;
+    assert_eq!(space.count(), 0);
+    let stored = bench.backend.stored();
+    assert_eq!(stored.len(), 600, "each once");
+    for shard in 0..3 {
+        let numbers: Vec<u32> = stored
+            .iter()
+            .filter(|topic| shard_of(topic, 3) == shard)
+            .filter_map(|topic| topic.rsplit_once('/')?.1.parse().ok())
+            .collect();
+        assert!(numbers.is_sorted(), "shard {shard}: {numbers:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_silent_store_holds_up_is_acknowledged_by_the_buffer_and_stored_once() {
+    let (bench, space) = buffered(1, 0);
+    let first = bench.put("t/0").await;
+    tokio::task::yield_now().await; // in flight, and no answer
+    let mut later = Vec::new();
+    for n in 1..=5 {
+        later.push(bench.put(&format!("t/{n}")).await);
+    }
+    for join in later {
+        assert_eq!(tokio::time::timeout(Duration::from_secs(5), join).await, Ok(Ok(())));
+    }
+    assert_eq!(space.count(), 6, "what is in flight, too: it comes first should the store forget it");
+    assert!(first.clone().now_or_never().is_none());
+    bench.backend.gate.add_permits(MANY);
+    assert_eq!(first.await, Ok(()));
+    bench.writer.drain_filter(&TopicFilter::all()).await;
+    let expected: Vec<String> = (0..=5).map(|n| format!("t/{n}")).collect();
+    assert_eq!((bench.backend.stored(), space.count()), (expected, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_store_that_forgets_gets_it_again_first() {
+    let (bench, space) = buffered(1, 0);
+    let first = bench.put("t/0").await;
+    tokio::task::yield_now().await;
+    let second = bench.put("t/1").await;
+    assert_eq!(second.await, Ok(()));
+    bench.down();
+    bench.backend.gate.add_permits(MANY);
+    assert_eq!(first.await, Ok(()), "it is on disk");
+    bench.up();
+    bench.writer.drain_filter(&TopicFilter::all()).await;
+    assert_eq!((bench.backend.stored(), space.count()), (vec!["t/0".to_owned(), "t/1".into()], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_room_on_disk_operations_wait_in_memory() {
+    let (bench, space) = buffered(1, MANY);
+    *space.refuses.lock() = Some(SpaceError::Full { limit: 10 });
+    bench.down();
+    let (first, second) = (bench.put("a").await, bench.put("b").await);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(first.clone().now_or_never().is_none() && second.clone().now_or_never().is_none());
+    bench.up();
+    assert_eq!((first.await, second.await), (Ok(()), Ok(())));
+    assert_eq!((bench.backend.stored(), space.count()), (vec!["a".to_owned(), "b".into()], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_process_left_is_stored_first() {
+    let space = Arc::new(Memory::default());
+    let before = bench_with(Scripted::new(1, MANY), MANY, Some(space.clone()));
+    before.down();
+    for topic in ["a", "b"] {
+        assert_eq!(before.put(topic).await.await, Ok(()));
+    }
+    let queued = before.put("c").await;
+    assert_eq!(before.writer.close(Duration::from_secs(5)).await, 0);
+    assert_eq!((queued.await, space.count()), (Ok(()), 3));
+
+    let gate = Scripted::new(4, 0);
+    let after = bench_with(gate.clone(), MANY, Some(space.clone()));
+    let client = ByteString::from_static("c");
+    let mut drained = after.writer.drain_client(&client).boxed();
+    assert!((&mut drained).now_or_never().is_none(), "a look-up waits for what was acknowledged");
+    let new = after.put("d").await;
+    gate.gate.add_permits(MANY);
+    assert_eq!(new.await, Ok(()));
+    drained.await;
+    after.writer.drain_filter(&TopicFilter::all()).await;
+    let mut stored = after.backend.stored();
+    stored.sort();
+    assert_eq!((stored, space.count()), (vec!["a".to_owned(), "b".into(), "c".into(), "d".into()], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_cannot_be_read_becomes_a_dead_letter() {
+    let space = Arc::new(Memory::default());
+    let good = Operation::DeleteRetained { topic: "good".parse().unwrap() };
+    let good = record::encode(&good, 0).unwrap();
+    space.append("test:p", vec![bytes::Bytes::from_static(b"\x09 of another release"), good]).await.unwrap();
+    let bench = bench_with(Scripted::new(1, MANY), MANY, Some(space.clone()));
+    bench.writer.drain_filter(&TopicFilter::all()).await;
+    assert_eq!((bench.backend.stored(), space.count()), (vec!["good".to_owned()], 0));
+    let letters = bench.letters();
+    assert!(letters.contains("the record has form 9") && letters.contains("\"record\":\"CSBvZ"), "{letters}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_refuses_when_it_is_back_becomes_a_dead_letter() {
+    let (bench, space) = buffered(1, MANY);
+    bench.down();
+    for topic in ["a", "bad", "b"] {
+        assert_eq!(bench.put(topic).await.await, Ok(()));
+    }
+    *bench.backend.refuse.lock() = vec!["bad"];
+    bench.up();
+    bench.writer.drain_filter(&TopicFilter::all()).await;
+    assert_eq!((bench.backend.stored(), space.count()), (vec!["a".to_owned(), "b".into()], 0));
+    assert_eq!(bench.letters().lines().count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_does_not_wait_for_a_store_that_is_down() {
+    let (bench, space) = buffered(2, MANY);
+    bench.down();
+    let joins = [bench.put("a").await, bench.put("b").await, bench.put("c").await];
+    let began = tokio::time::Instant::now();
+    assert_eq!(bench.writer.close(Duration::from_secs(60)).await, 0);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    for join in joins {
+        assert_eq!(join.await, Ok(()));
+    }
+    assert_eq!(space.count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_waits_only_for_what_is_about_it() {
+    let (bench, space) = buffered(1, MANY);
+    bench.down();
+    assert_eq!(bench.put("stored/topic").await.await, Ok(()));
+    assert_eq!(space.count(), 1);
+    let (own, other): (TopicFilter, TopicFilter) =
+        ("stored/topic".parse().unwrap(), "other".parse().unwrap());
+    bench.writer.drain_filter(&other).await;
+    bench.writer.drain_client(&ByteString::from_static("somebody")).await;
+    let mut drain = bench.writer.drain_filter(&own).boxed();
+    assert!((&mut drain).now_or_never().is_none());
+    bench.up();
+    drain.await;
+    assert_eq!(bench.backend.stored(), ["stored/topic"]);
+}
