@@ -97,7 +97,10 @@ fn a_channel_on_a_cluster_is_refused_at_the_start() {
         .unwrap();
     let text = text_of(&output);
     assert!(!output.status.success() && output.status.code() != Some(124), "{}: {text}", output.status);
-    assert!(text.contains("channel") && text.contains("cluster") && text.contains("redis:pool1"), "{text}");
+    assert!(
+        text.contains("backend.redis.pool1.channel") && text.contains("Cluster cannot use PUB/SUB"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -61,6 +61,15 @@ const CLOSED: u64 = u64::MAX;
 /// How many hashes of clients and topics are told apart.
 const SLOTS: usize = 4_096;
 
+/// What a look-up may have to wait for in `operation`. Whether a client is online is looked up by nobody: its own connect
+/// would wait for it otherwise.
+fn slot(operation: &Operation) -> Option<usize> {
+    match operation {
+        Operation::ClientOnline { .. } | Operation::ClientOffline { .. } => None,
+        _ => Some(operation.shard(SLOTS)),
+    }
+}
+
 /// A record that is to go, and what it is about, if that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Going {
@@ -71,7 +80,7 @@ pub(crate) struct Going {
 impl Going {
     /// The record `number`, which is `operation`.
     pub(crate) fn of(number: u64, operation: &Operation) -> Self {
-        Self { number, slot: Some(operation.shard(SLOTS)) }
+        Self { number, slot: slot(operation) }
     }
 
     /// The record `number`, which cannot be read.
@@ -187,7 +196,7 @@ impl Spill {
         };
         self.level.lock().appending += 1;
         let appending = Appending(self);
-        let slots = || operations.iter().filter_map(|operation| self.about.get(operation.shard(SLOTS)));
+        let slots = || operations.iter().filter_map(|operation| self.about.get(slot(operation)?));
         slots().for_each(|count| {
             count.fetch_add(1, Ordering::Relaxed);
         });
