@@ -2,7 +2,7 @@
 //!
 //! A healthy store is written directly; the buffer is no log in front of it. Once a connector's operations are in the
 //! buffer, those that follow go there too, and leave it in the order in which they came: what concerns one client or
-//! topic keeps its order ([`Spill`]). An operation counts as stored when the buffer has it on disk.
+//! topic keeps its order (`spill`). An operation counts as stored when the buffer has it on disk.
 //!
 //! The disk itself is somebody else's: [`BufferSpace`] is implemented by the server over its embedded store.
 

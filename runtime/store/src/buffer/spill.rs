@@ -1,7 +1,8 @@
 //! A connector's use of its buffer: when operations go there, and how they come out again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -31,6 +32,10 @@ pub(crate) struct Spill {
     known: watch::Sender<bool>,
     /// How many records that it appended are about which client or topic, by hash: a look-up waits only for its own.
     about: Box<[AtomicU32]>,
+    /// Whether the store takes what comes out.
+    flows: AtomicBool,
+    /// Operations that may go in while it does: half of what came out, so that the buffer empties under any load.
+    credit: AtomicU64,
     /// Held for reading while a worker writes directly: what it wrote before others went into the buffer must be
     /// decided before those come out.
     direct: RwLock<()>,
@@ -57,6 +62,11 @@ impl Level {
 
 /// More than any number of a record: the writer has closed, nobody waits for the buffer.
 const CLOSED: u64 = u64::MAX;
+
+/// How often it is looked whether operations may go in.
+const LOOK: Duration = Duration::from_millis(20);
+/// Operations that may go in at once: more than any batch has.
+const MOST_CREDIT: u64 = 1 << 20;
 
 /// How many hashes of clients and topics are told apart.
 const SLOTS: usize = 4_096;
@@ -119,6 +129,8 @@ impl Spill {
             left: watch::Sender::new(0),
             begun: OnceCell::new(),
             about: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            flows: AtomicBool::new(false),
+            credit: AtomicU64::new(0),
             direct: RwLock::new(()),
         })
     }
@@ -223,6 +235,33 @@ impl Spill {
         Ok(last)
     }
 
+    /// Whether the store takes what comes out of the buffer.
+    pub(crate) fn flows(&self, flows: bool) {
+        self.flows.store(flows, Ordering::Relaxed);
+        if !flows {
+            self.freed.notify_waiters();
+        }
+    }
+
+    /// Waits until `count` operations may go into the buffer: at once while the store takes nothing; else as it empties, or
+    /// the publishers would fill it faster than the store can empty it, and it would never be written directly again. False:
+    /// it is empty.
+    pub(crate) async fn turn(&self, count: u64) -> bool {
+        loop {
+            if self.level.lock().is_empty() {
+                return false;
+            }
+            let paid = |credit: u64| credit.checked_sub(count);
+            if !self.flows.load(Ordering::Relaxed)
+                || self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid).is_ok()
+            {
+                return true;
+            }
+            // Looked at now and then, too: what frees may come between the look and the wait.
+            tokio::time::timeout(LOOK, self.freed.notified()).await.ok();
+        }
+    }
+
     /// Waits until something is in the buffer.
     pub(crate) async fn filled(&self) {
         while self.level.lock().held.records == 0 {
@@ -293,6 +332,8 @@ impl Spill {
             level.held.bytes = level.held.bytes.saturating_sub(removed.bytes);
             if level.held.records == 0 { Some(level.last) } else { through }
         };
+        let more = |credit: u64| Some((credit + removed.records / 2).min(MOST_CREDIT));
+        self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok();
         self.show();
         self.left.send_modify(|left| *left = through.map_or(*left, |through| through.max(*left)));
         self.freed.notify_waiters();

@@ -73,7 +73,7 @@ pub enum StatementError {
 pub enum Language {
     /// SQL or a language like it: variables become bound parameters.
     Sql,
-    /// Commands of words, as Redis takes them: see [`command`].
+    /// Commands of words, as Redis takes them: see `command`.
     Commands,
 }
 

@@ -1,11 +1,13 @@
 //! What is in the buffer, written to the store when that answers again.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::commit::{Batch, Committer, Patience};
+use super::shard::SILENCE;
 use super::{Backoff, WriterParts};
 use crate::buffer::{Going, SpaceError, Spill, Stored, record};
 use crate::operation::Operation;
@@ -73,7 +75,15 @@ impl Replay {
             let going = lane.going.into_iter().enumerate();
             going.filter(|(index, _)| !undecided.has(*index)).map(|(_, record)| record).collect::<Vec<_>>()
         });
-        let mut decided: Vec<Going> = join_all(writing).await.into_iter().flatten().collect();
+        let mut writing = pin!(join_all(writing));
+        let written = loop {
+            tokio::select! {
+                written = &mut writing => break written,
+                // It takes nothing now: what comes need not wait for it.
+                () = tokio::time::sleep(SILENCE) => self.spill.flows(false),
+            }
+        };
+        let mut decided: Vec<Going> = written.into_iter().flatten().collect();
         for Stored { number, bytes } in unread {
             if self.keep_unread(number, &bytes).await {
                 decided.push(Going::unknown(number));
@@ -84,6 +94,7 @@ impl Replay {
         if count > 0 {
             self.remove(&decided, through).await?;
             self.parts.metrics.replayed.increment(count as u64);
+            self.spill.flows(true);
         }
         Ok(())
     }

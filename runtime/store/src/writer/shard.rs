@@ -98,7 +98,7 @@ impl Queue {
 /// How long a database that is down is asked again before operations go to the buffer: a short pause is no reason.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A database that has not answered for so long holds only the batch it was given; what comes after goes to the buffer.
-const SILENCE: Duration = Duration::from_secs(2);
+pub(super) const SILENCE: Duration = Duration::from_secs(2);
 
 /// Empties one queue.
 pub(super) struct Worker {
@@ -184,6 +184,18 @@ impl Worker {
                 if batch.operations.is_empty() || abandoned && !may_spill {
                     return behind;
                 }
+            }
+            let count = batch.operations.len() as u64;
+            if direct.is_none() {
+                let may = tokio::select! {
+                    may = self.spill.turn(count) => may,
+                    () = self.committer.closing.cancelled() => true,
+                };
+                if !may {
+                    continue;
+                }
+            } else {
+                self.spill.flows(false);
             }
             // The right to write directly is held until this is on disk: what others append comes out after it.
             let Err(error) = self.append(batch).await else { return behind };

@@ -17,7 +17,7 @@ use tidegate_servers::process::Identity;
 pub(crate) const LINE: &str = r##"backend.redis.hook.message.publish.1 = {"topic": "#", "action": {"function": "on_message_publish"}, "pool": "pool1"}
 "##;
 /// What a publisher waits after each acknowledgement: ten of them send some thousands of messages a second.
-pub(crate) const PAUSE: Duration = Duration::from_millis(2);
+pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 /// `[store] memory_budget_bytes` in these tests.
 const BUDGET: u64 = 16 << 20;
 /// What the process may grow by besides: read-ahead and replies of ten connections, allocator, embedded state.
