@@ -16,7 +16,7 @@ use tidegate_servers::process::Identity;
 /// The one hook line: every message is stored.
 pub(crate) const LINE: &str = r##"backend.redis.hook.message.publish.1 = {"topic": "#", "action": {"function": "on_message_publish"}, "pool": "pool1"}
 "##;
-/// What a publisher waits after each acknowledgement: ten of them send some thousands of messages a second.
+/// What a publisher waits after each acknowledgement: ten of them send at most a thousand messages a second.
 pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 /// `[store] memory_budget_bytes` in these tests.
 const BUDGET: u64 = 16 << 20;
