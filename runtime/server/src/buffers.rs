@@ -7,6 +7,7 @@ use serde_json::Value;
 use tidegate_store::buffers::{BufferReport, Retried};
 
 use crate::cli::ServerArgs;
+use crate::columns::columns;
 use crate::control::buffers::{Buffers, Chosen, Dropped, Show, Shown, What};
 use crate::control::client;
 use crate::modules::finish;
@@ -136,20 +137,7 @@ const TITLES: [&str; 5] = ["CONNECTOR", "BUFFERED", "BYTES", "SINCE", "DEAD"];
 fn table(all: &Buffers) -> String {
     let mut rows = vec![TITLES.map(String::from)];
     rows.extend(all.buffers.iter().map(row));
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..TITLES.len()).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
-            // Numbers stand right, words left.
-            1 | 2 | 4 => format!("{cell:>width$}"),
-            _ => format!("{cell:<width$}"),
-        });
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
+    let mut text = columns(&rows, &[1, 2, 4]);
     for report in all.buffers.iter().filter(|report| !report.configured) {
         text.push_str(&format!("not configured: {}: what waits is kept\n", report.connector));
     }

@@ -11,6 +11,7 @@ mod buffers;
 pub mod check;
 pub mod cli;
 pub mod client;
+mod columns;
 pub mod config;
 mod connectors;
 pub mod control;

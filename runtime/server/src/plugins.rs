@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use crate::cli::{LoadPluginArgs, NamedArgs, ServerListArgs};
-use crate::connectors::columns;
+use crate::columns::columns;
 use crate::control::client;
 use crate::control::messages::{LoadPlugin, Named, PluginChanged, Plugins};
 use crate::modules::finish;

@@ -2,13 +2,14 @@
 //! what happens while another process has the file.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
+mod sqlite3;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use sqlite3::{Locker, cli};
 use tempfile::TempDir;
 use tidegate_event::{
     AckLevel, ActionOptions, BoxFuture, Client, DisconnectReason, Event, IdSource, Message, Node, Origin,
@@ -16,40 +17,6 @@ use tidegate_event::{
 };
 use tidegate_store::config::{self, PoolConfig, StoreConfig};
 use tidegate_store::{StoreOptions, Stores};
-
-/// What `sqlite3 FILE SQL` prints, columns separated by `|`.
-fn cli(file: &Path, sql: &str) -> String {
-    let output =
-        Command::new("sqlite3").arg("-bail").arg(file).arg(sql).output().expect("sqlite3 is installed");
-    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
-}
-
-/// Another process that holds the write lock.
-struct Locker(Child, ChildStdin);
-
-impl Locker {
-    fn lock(file: &Path) -> Self {
-        let mut child = Command::new("sqlite3")
-            .arg(file)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("sqlite3 is installed");
-        let mut input = child.stdin.take().unwrap();
-        writeln!(input, "BEGIN EXCLUSIVE;\nSELECT 'locked';").unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line.trim(), "locked");
-        Self(child, input)
-    }
-
-    fn unlock(mut self) {
-        writeln!(self.1, "COMMIT;\n.quit").unwrap();
-        drop(self.1);
-        assert!(self.0.wait().unwrap().success());
-    }
-}
 
 struct Bench {
     dir: TempDir,

@@ -2,6 +2,7 @@
 
 use super::words;
 use crate::api::report::{CircuitReport, HookReport, ModuleReport};
+use crate::columns::columns;
 use crate::control::messages::Listing;
 
 /// Titles of the columns.
@@ -16,22 +17,7 @@ pub(super) fn render(listing: &Listing) -> String {
     } else {
         let mut rows = vec![TITLES.map(String::from)];
         rows.extend(list.modules.iter().map(row));
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..TITLES.len()).map(width).collect();
-        for row in &rows {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .enumerate()
-                // Numbers stand right, words left.
-                .map(|(column, (cell, width))| match column {
-                    2..=5 => format!("{cell:>width$}"),
-                    _ => format!("{cell:<width$}"),
-                })
-                .collect();
-            text.push_str(cells.join("  ").trim_end());
-            text.push('\n');
-        }
+        text.push_str(&columns(&rows, &[2, 3, 4, 5]));
     }
     for module in &list.modules {
         if let Some(trial) = words::trial(module) {

@@ -160,7 +160,7 @@ impl Changes {
         let mut numbers = remove.numbers.clone();
         numbers.sort_unstable();
         numbers.dedup();
-        let mut removed = Amount::default();
+        let (mut removed, mut gone) = (Amount::default(), Vec::with_capacity(numbers.len()));
         for number in numbers {
             let key = key(&remove.name, number);
             let size = match self.records.get(&key) {
@@ -176,8 +176,10 @@ impl Changes {
             let Some(size) = size else { continue };
             removed.records += 1;
             removed.bytes += size;
-            self.records.insert(key, None);
+            gone.push((key, None));
         }
+        // Only now: a failed look must leave nothing of this in the batch.
+        self.records.extend(gone);
         sheet.held.records = sheet.held.records.saturating_sub(removed.records);
         sheet.held.bytes = sheet.held.bytes.saturating_sub(removed.bytes);
         self.total = Some(total.saturating_sub(removed.bytes));
