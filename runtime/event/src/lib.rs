@@ -29,6 +29,7 @@ mod message;
 pub mod offline;
 mod reply;
 mod scope;
+mod seldom;
 mod session_store;
 mod storage;
 mod tenant;
@@ -48,6 +49,7 @@ pub use key_value::{KeyValue, Space, Swap};
 pub use message::{Message, Origin, PublishProperties, QoS};
 pub use reply::{Reply, ReplyPart};
 pub use scope::{Backlog, Effects, Scope};
+pub use seldom::Seldom;
 pub use session_store::{
     Change, Restored, RestoredSession, SessionStore, SessionStoreError, SubscriptionOptions, VolatileStore,
 };

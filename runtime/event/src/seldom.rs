@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A log line's right to be written.
 #[derive(Debug, Default)]
-pub(crate) struct Seldom {
+pub struct Seldom {
     /// The second, since the epoch, in which it was last written.
     second: AtomicU64,
     left_out: AtomicU64,
@@ -12,8 +12,8 @@ pub(crate) struct Seldom {
 
 impl Seldom {
     /// Whether the line may be written now: with how many were left out since the last one.
-    pub(crate) fn turn(&self) -> Option<u64> {
-        self.turn_in(tidegate_event::now_ms() / 1_000)
+    pub fn turn(&self) -> Option<u64> {
+        self.turn_in(crate::now_ms() / 1_000)
     }
 
     fn turn_in(&self, second: u64) -> Option<u64> {

@@ -9,7 +9,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tidegate_event::offline::Offline;
-use tidegate_event::{Control, DeadLetters, Hook, IdSource, KeyValue, Node, Storage, Tenant, TopicFilter};
+use tidegate_event::{
+    Control, DeadLetters, Hook, IdSource, KeyValue, Node, Seldom, Storage, Tenant, TopicFilter,
+};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::Linker;
@@ -33,7 +35,6 @@ use crate::pool::Pool;
 use crate::progress::{InProgress, Loads, Progress, Stage};
 use crate::quota::Quotas;
 use crate::rollout::Trial;
-use crate::seldom::Seldom;
 use crate::slots::Slots;
 use crate::state::{Services, Shared, State};
 use crate::tick;

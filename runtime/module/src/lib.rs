@@ -50,7 +50,6 @@ mod progress;
 mod quota;
 mod raw;
 mod rollout;
-mod seldom;
 mod slots;
 mod state;
 mod terms;

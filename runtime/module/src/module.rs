@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tidegate_event::{BoxFuture, Event, Hook, QoS, Scope, TopicFilter, Verdict};
+use tidegate_event::{BoxFuture, Event, Hook, QoS, Scope, Seldom, TopicFilter, Verdict};
 use tokio_util::sync::CancellationToken;
 
 use crate::circuit::{Admission, CircuitState, Probe};
@@ -14,7 +14,6 @@ use crate::error::CallError;
 use crate::policy::{Failed, Failing, Settled};
 use crate::pool::Pool;
 use crate::rollout::{Choice, Rollout, Tally, Trial, selects};
-use crate::seldom::Seldom;
 use crate::terms::Terms;
 
 /// What a module answered.

@@ -17,7 +17,7 @@
 use std::time::{Duration, Instant};
 
 use tidegate_event::hook::Decides;
-use tidegate_event::{Hook, Scope};
+use tidegate_event::{Hook, Scope, Seldom};
 
 use crate::circuit::Circuit;
 use crate::dead_letter::{self, Cause};
@@ -25,7 +25,6 @@ use crate::error::CallError;
 use crate::manifest::{ErrorPolicy, OnError};
 use crate::module::Module;
 use crate::poison::{Fingerprint, Suspects};
-use crate::seldom::Seldom;
 
 /// Further attempts at the event of an observer, unless the manifest says otherwise.
 const OBSERVER_RETRIES: u32 = 3;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use metrics::{Counter, counter};
 
-use crate::seldom::Seldom;
+use tidegate_event::Seldom;
 
 /// The quotas of a module version.
 #[derive(Debug)]

@@ -28,8 +28,8 @@ pub fn start(log: &Log) -> Result<Arc<ModuleLines>, TryInitError> {
     let (filter, refused) = match from_environment.map(|text| text.parse::<EnvFilter>()) {
         Some(Ok(filter)) => (filter, None),
         // `log.level` was checked when it was read; a wrong RUST_LOG is no reason not to start.
-        Some(Err(error)) => (EnvFilter::new(&log.level), Some(error)),
-        None => (EnvFilter::new(&log.level), None),
+        Some(Err(error)) => (configured(log), Some(error)),
+        None => (configured(log), None),
     };
     let kept = Arc::new(ModuleLines::default());
     let registry = tracing_subscriber::registry().with(kept.layer(Level::INFO));
@@ -48,6 +48,15 @@ pub fn start(log: &Log) -> Result<Arc<ModuleLines>, TryInitError> {
         tracing::warn!("RUST_LOG is ignored: {error}");
     }
     Ok(kept)
+}
+
+/// The configured level; of the embedded store's own lines only warnings, unless its targets are named there.
+fn configured(log: &Log) -> EnvFilter {
+    let is_quieter = |part: &str| ["off", "error"].iter().any(|word| part.trim().eq_ignore_ascii_case(word));
+    if log.level.split(',').any(is_quieter) {
+        return EnvFilter::new(&log.level);
+    }
+    EnvFilter::new(format!("fjall=warn,lsm_tree=warn,{}", log.level))
 }
 
 /// From now on a panic is logged with its backtrace and counted. It ends the task it happens in, and only that.
@@ -74,4 +83,19 @@ fn words<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("a value that is no text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_store_tells_of_itself_only_what_is_asked_for() {
+        let filter =
+            |level: &str| configured(&Log { format: LogFormat::Human, level: level.into() }).to_string();
+        assert_eq!(filter("info"), "lsm_tree=warn,fjall=warn,info");
+        assert_eq!(filter("debug,fjall=trace"), "lsm_tree=warn,fjall=trace,debug");
+        assert_eq!(filter("off"), "off");
+        assert_eq!(filter("error,tidegate_broker=debug"), "tidegate_broker=debug,error");
+    }
 }

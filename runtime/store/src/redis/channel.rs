@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use metrics::counter;
 use serde::Deserialize;
-use tidegate_event::{Control, QoS, Tenant, TopicFilter};
+use tidegate_event::{Control, QoS, Seldom, Tenant, TopicFilter};
 
 use super::error::unanswered;
 use super::link::Links;
@@ -50,13 +50,19 @@ enum Wish {
 /// Takes requests until the future is dropped; connects again whenever the connection ends.
 pub(super) async fn listen(links: Arc<Links>, control: Arc<dyn Control>) {
     let connector = &*links.settings.connector;
-    let mut backoff = Backoff::default();
+    let (mut backoff, mut said) = (Backoff::default(), None);
     loop {
         match follow(&links, &*control, &mut backoff).await {
-            Ok(()) => tracing::info!(connector, "the channel's connection ended, subscribing anew"),
-            Err(error) => {
-                tracing::warn!(connector, %error, "the channel cannot be followed now, trying again")
+            Ok(()) => {
+                said = None;
+                tracing::info!(connector, "the channel's connection ended, subscribing anew");
             }
+            // Once, and again when it is another: a server may be away for hours.
+            Err(error) if said.as_ref() != Some(&error) => {
+                tracing::warn!(connector, %error, "the channel cannot be followed now, trying again");
+                said = Some(error);
+            }
+            Err(_) => {}
         }
         backoff.wait().await;
     }
@@ -79,11 +85,12 @@ async fn follow(links: &Links, control: &dyn Control, backoff: &mut Backoff) -> 
     tracing::info!(connector = %settings.connector, channel, "taking requests for subscriptions");
     *backoff = Backoff::default();
     let (mut sink, mut stream) = pubsub.split();
+    let line = Seldom::default();
     let mut beat = tokio::time::interval(PING_EVERY);
     loop {
         tokio::select! {
             message = stream.next() => match message {
-                Some(message) => take(settings.connector.as_str(), message.get_payload_bytes(), control),
+                Some(message) => take(&settings.connector, message.get_payload_bytes(), control, &line),
                 None => return Ok(()),
             },
             _ = beat.tick() => {
@@ -97,8 +104,8 @@ async fn follow(links: &Links, control: &dyn Control, backoff: &mut Backoff) -> 
     }
 }
 
-/// Makes one request; what cannot be done is counted and logged.
-fn take(connector: &str, payload: &[u8], control: &dyn Control) {
+/// Makes one request; what cannot be done is counted, and logged: whoever may publish there may do so very often.
+fn take(connector: &str, payload: &[u8], control: &dyn Control, line: &Seldom) {
     let tenant = Tenant::default();
     let result = read(payload).and_then(|wish| {
         let done = match wish {
@@ -110,9 +117,11 @@ fn take(connector: &str, payload: &[u8], control: &dyn Control) {
     let word = if result.is_ok() { "done" } else { "refused" };
     counter!("tidegate_store_channel_requests_total", "connector" => connector.to_owned(), "result" => word)
         .increment(1);
-    if let Err(reason) = result {
+    if let Err(reason) = result
+        && let Some(left_out) = line.turn()
+    {
         let text: String = String::from_utf8_lossy(payload).chars().take(200).collect();
-        tracing::warn!(connector, request = text, %reason, "a request from the channel was not done");
+        tracing::warn!(connector, request = text, %reason, left_out, "a request from the channel was not done");
     }
 }
 
