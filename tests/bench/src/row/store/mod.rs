@@ -1,8 +1,10 @@
-//! Row `store`: QoS 1 publishes that are stored before they are acknowledged, and a fetch of what was stored.
+//! Row `store`: QoS 1 publishes that are stored before they are acknowledged, a fetch of what was stored, and a buffer
+//! that empties.
 //!
 //! The peer is the same driver writing the same data with the same statements or commands, as fast as it can, in batches
 //! of the size that the runtime reached in the round before, on as many connections as the runtime writes with.
 
+mod empty;
 mod fetch;
 mod redis;
 mod sqlite;
@@ -26,6 +28,7 @@ const TOPIC: &str = "sensors/bench";
 const PUBLISHERS: [usize; 2] = [1, 16];
 /// Messages that a publisher has in flight.
 const WINDOWS: [u64; 2] = [1, 1_000];
+
 /// A database that is measured, empty at first.
 enum Store {
     Sqlite(sqlite::Sqlite),
@@ -101,6 +104,33 @@ impl Store {
             Self::Redis(store) => store.empty(),
         }
     }
+
+    /// Makes it refuse or ignore everything until it is [brought back](Self::bring_back).
+    async fn take_away(&mut self) -> anyhow::Result<Absence> {
+        match self {
+            Self::Sqlite(store) => store.lock().await.map(Absence::Locked),
+            Self::Redis(store) => {
+                store.kill();
+                Ok(Absence::Killed)
+            }
+        }
+    }
+
+    async fn bring_back(&mut self, absence: Absence) -> anyhow::Result<()> {
+        match (self, absence) {
+            (Self::Redis(store), Absence::Killed) => store.start(),
+            (_, Absence::Locked(lock)) => Ok(sqlx::Connection::close(lock).await?),
+            (Self::Sqlite(_), Absence::Killed) => Ok(()),
+        }
+    }
+}
+
+/// A database that is away.
+enum Absence {
+    /// Another connection holds the file; closing it gives the lock back.
+    Locked(sqlx::SqliteConnection),
+    /// Its server was killed.
+    Killed,
 }
 
 /// Runs every database: storing against the bare driver in turns, then the fetch.
@@ -125,11 +155,12 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             }
         }
         let fetch = format!("{name}, fetch");
-        let fetches = bench.wants(&fetch);
-        if cases.is_empty() && !fetches {
+        let empty = format!("{name}, emptying the buffer");
+        let (fetches, empties) = (bench.wants(&fetch), bench.wants(&empty));
+        if cases.is_empty() && !fetches && !empties {
             continue;
         }
-        let store = match Store::open(name) {
+        let mut store = match Store::open(name) {
             Ok(store) => store,
             Err(error) => {
                 bench.report.line(&format!("{name} is not measured: {error:#}"));
@@ -141,6 +172,9 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         }
         if fetches {
             fetch::run(bench, &binary, &store, &fetch).await?;
+        }
+        if empties {
+            empty::run(bench, &binary, &mut store, &empty).await?;
         }
     }
     Ok(())

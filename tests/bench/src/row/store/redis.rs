@@ -52,6 +52,16 @@ impl Redis {
         Ok(ids)
     }
 
+    /// SIGKILL.
+    pub(super) fn kill(&mut self) {
+        self.server.server_mut().kill();
+    }
+
+    /// Starts it again, with what its file holds.
+    pub(super) fn start(&mut self) -> anyhow::Result<()> {
+        Ok(self.server.start()?)
+    }
+
     pub(super) fn empty(&self) -> anyhow::Result<()> {
         self.server.run(&["FLUSHALL"])?;
         Ok(())

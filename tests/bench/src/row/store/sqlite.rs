@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use sqlx::sqlite::{
@@ -51,6 +51,14 @@ impl Sqlite {
         connection.close().await.context("closing the database")?;
         ensure!(rows == ids, "{rows} rows have {ids} ids");
         Ok(rows.unsigned_abs())
+    }
+
+    /// A connection that holds the file's one right to write.
+    pub(super) async fn lock(&self) -> anyhow::Result<SqliteConnection> {
+        let options = SqliteConnectOptions::new().filename(self.path()).busy_timeout(Duration::from_secs(30));
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        connection.execute("BEGIN IMMEDIATE").await.context("locking the database")?;
+        Ok(connection)
     }
 
     /// Removes the file; the runtime makes a new one.
@@ -157,8 +165,6 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use std::time::Duration;
-
     use super::*;
     use crate::load::Span;
 
