@@ -41,6 +41,7 @@ pub fn text_of(output: &Output) -> String {
 /// What to lay into the directory before the runtime starts.
 pub struct Builder {
     directory: TempDir,
+    disk_bytes: Option<u64>,
 }
 
 impl Builder {
@@ -63,6 +64,11 @@ impl Builder {
         self.file(&format!("modules/{name}.wasm"), wasm).file(&format!("modules/{name}.toml"), manifest)
     }
 
+    /// Gives `data` a disk of its own that has `bytes` bytes; see [`Server::on_disk`].
+    pub fn small_disk(self, bytes: u64) -> Self {
+        Self { disk_bytes: Some(bytes), ..self }
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         self.directory.path()
@@ -73,8 +79,13 @@ impl Builder {
         for folder in ["modules", "conf.d", "data"] {
             std::fs::create_dir_all(self.directory.path().join(folder)).unwrap();
         }
-        let mut server =
-            Server { directory: self.directory, child: None, port: free_port(), api: free_port() };
+        let mut server = Server {
+            directory: self.directory,
+            disk_bytes: self.disk_bytes,
+            child: None,
+            port: free_port(),
+            api: free_port(),
+        };
         server.start();
         server
     }
@@ -83,6 +94,7 @@ impl Builder {
 /// A running runtime; killed when dropped.
 pub struct Server {
     directory: TempDir,
+    disk_bytes: Option<u64>,
     child: Option<Child>,
     /// Where MQTT is served, on 127.0.0.1.
     pub port: u16,
@@ -93,7 +105,8 @@ pub struct Server {
 impl Server {
     /// A new, empty directory.
     pub fn builder() -> Builder {
-        Builder { directory: tempfile::Builder::new().prefix("tidegate-e2e-").tempdir().unwrap() }
+        let directory = tempfile::Builder::new().prefix("tidegate-e2e-").tempdir().unwrap();
+        Builder { directory, disk_bytes: None }
     }
 
     /// Without modules, connectors or hook lines: a plain broker.
@@ -105,7 +118,8 @@ impl Server {
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
-        let child = Command::new(binary())
+        let child = self
+            .command()
             .current_dir(self.directory.path())
             .args(["run", "--listen", &format!("127.0.0.1:{}", self.port)])
             .args(["--api", &format!("127.0.0.1:{}", self.api)])
@@ -124,6 +138,24 @@ impl Server {
             assert!(start.elapsed() < PATIENCE, "tidegate never became ready:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// What starts the binary: itself, or a shell that mounts the small disk where only it and the binary see it.
+    fn command(&self) -> Command {
+        let Some(bytes) = self.disk_bytes else { return Command::new(binary()) };
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-ec"]);
+        command.arg("mount -t tmpfs -o size=\"$1\" tmpfs data; shift; exec \"$@\"");
+        command.args(["sh", &bytes.to_string()]).arg(binary());
+        command
+    }
+
+    /// A file on the small disk, as the runtime that lives now sees it: it is gone with that.
+    pub fn on_disk(&self, name: &str) -> PathBuf {
+        assert!(self.disk_bytes.is_some(), "there is no small disk");
+        PathBuf::from(format!("/proc/{}/root", self.pid()))
+            .join(self.file("data").strip_prefix("/").unwrap())
+            .join(name)
     }
 
     /// Process id.

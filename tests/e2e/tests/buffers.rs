@@ -112,6 +112,37 @@ fn a_subscriber_that_fetches_waits_for_what_is_in_the_buffer() {
     assert_eq!(got, ["0", "1", "2", "3", "4"]);
 }
 
+#[test]
+fn a_connector_that_is_changed_while_its_database_is_down_passes_its_buffer_on() {
+    let server = Server::builder().document_lines().start();
+    mosquitto::publish(server.port, &["-t", "before", "-m", "x", "-q", "1"]);
+    let lock = Lock::take(&server.database());
+    let publish = |numbers: std::ops::Range<u32>| {
+        for n in numbers {
+            mosquitto::publish(server.port, &["-t", "changed", "-m", &n.to_string(), "-q", "1"]);
+        }
+    };
+    publish(0..5);
+    let mark = server.log_mark();
+    let (file, beside) = (server.file("conf.d/emqx_backend_sqlite.conf"), server.file("conf.d/new"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&beside, format!("{text}\nbackend.sqlite.pool1.pool_size = 2\n")).unwrap();
+    std::fs::rename(&beside, &file).unwrap();
+    server.wait_log(mark, "the new configuration", |line| {
+        line.contains("sqlite:pool1") && line.contains("changed")
+    });
+    publish(5..10);
+    lock.release();
+    until("the buffer to empty", || {
+        let sql = "select count(*) from mqtt_msg where topic = 'changed'";
+        (count(&server.database(), sql) >= 10).then_some(())
+    });
+    let sql = "select cast(payload as text) from mqtt_msg where topic = 'changed' order by id";
+    let expected: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+    assert_eq!(column(&server.database(), sql), expected, "each once, in order");
+    server.assert_no_panic();
+}
+
 /// A table in which no two rows may have the same topic.
 const ONCE: &str = "backend.sqlite.pool1.path = ./store.db\n\
     backend.sqlite.hook.message.publish.1 = {\"action\": {\"sql\": [\"insert into once(topic, payload) values \

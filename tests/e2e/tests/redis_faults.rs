@@ -11,6 +11,7 @@
 mod scene;
 
 use std::collections::HashSet;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use scene::{LINE, Scene};
@@ -150,21 +151,52 @@ fn a_full_buffer_makes_publishers_wait_and_loses_nothing() {
     server.server_mut().kill();
     scene.wait_down();
     // Full: nobody is acknowledged any more, and nobody is cut off.
-    let mut last = (scene.load.acknowledged(), Instant::now());
-    until_within(Duration::from_secs(60), "the buffer is full", || {
-        let now = scene.load.acknowledged();
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        (last.1.elapsed() > Duration::from_secs(2)).then_some(())
-    });
+    let acknowledged = scene.wait_still();
     let held = scene.server.metric("tidegate_store_buffered_bytes", "redis:pool1");
     assert!(held > 0.0 && held <= f64::from(1 << 20), "{held} bytes are held");
     assert!(scene.server.metric("tidegate_store_buffer_refused_total", "redis:pool1") > 0.0);
-    tell(&format!("full with {} messages acknowledged", last.0));
+    tell(&format!("full with {acknowledged} messages acknowledged"));
     server.start().unwrap();
     scene.wait_recovered("the buffer was full");
     scene.assert_all_stored();
+}
+
+#[test]
+fn a_full_disk_makes_publishers_wait_and_loses_nothing() {
+    let place = Place::temporary().unwrap();
+    let mut server = Options::new("disk-full").durable().start(&place).unwrap();
+    let redis = Redis::at(server.cli(), &server.server().address());
+    let scene = Scene::on_small_disk(redis, 32 << 20);
+    server.server_mut().kill();
+    scene.wait_down();
+    scene.load.wait_more(1_000);
+    let filler = scene.server.on_disk("filler");
+    let mark = scene.server.log_mark();
+    fill(&filler);
+    let acknowledged = scene.wait_still();
+    tell(&format!("the disk is full with {acknowledged} messages acknowledged"));
+    scene.server.wait_log(mark, "the reason", |line| line.contains("No space left on device"));
+    assert!(scene.server.metric("tidegate_store_buffer_refused_total", "redis:pool1") > 0.0);
+    // What is stored now cannot leave the buffer, as that is a write, too.
+    server.start().unwrap();
+    std::thread::sleep(FAULT);
+    std::fs::remove_file(filler).unwrap();
+    scene.wait_recovered("the disk was full");
+    scene.assert_all_stored();
+}
+
+/// Writes to a file until its disk has no room.
+fn fill(path: &std::path::Path) {
+    let mut file = std::fs::File::create(path).unwrap();
+    for size in [1 << 20, 4_096, 1] {
+        let block = vec![0; size];
+        let error = loop {
+            if let Err(error) = file.write_all(&block) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
+    }
 }
 
 #[test]

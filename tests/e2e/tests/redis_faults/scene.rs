@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tidegate_e2e::Server;
 use tidegate_e2e::load::Load;
 use tidegate_e2e::redis::Redis;
-use tidegate_e2e::server::{text_of, tidegate};
+use tidegate_e2e::server::{Builder, text_of, tidegate};
 use tidegate_e2e::wait::{tell, until_within};
 use tidegate_servers::process::Identity;
 
@@ -22,6 +22,8 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 const BUDGET: u64 = 16 << 20;
 /// What the process may grow by besides: read-ahead and replies of ten connections, allocator, embedded state.
 const SLACK: u64 = 96 << 20;
+/// Publishers whose messages are taken never wait so long.
+const STILL: Duration = Duration::from_secs(2);
 /// How long a store that is back may take to have everything.
 const RECOVERY: Duration = Duration::from_secs(90);
 
@@ -42,13 +44,34 @@ impl Scene {
     /// Starts the runtime on `redis`, with `more` lines of its table `[store]`, and the load; waits until that is
     /// well under way.
     pub(crate) fn start(redis: Redis, more: &str) -> Self {
+        Self::of(Server::builder(), redis, more)
+    }
+
+    /// The same, with a disk of `bytes` bytes for what the runtime keeps.
+    pub(crate) fn on_small_disk(redis: Redis, bytes: u64) -> Self {
+        Self::of(Server::builder().small_disk(bytes), redis, "")
+    }
+
+    fn of(builder: Builder, redis: Redis, more: &str) -> Self {
         let toml = format!("[store]\nmemory_budget_bytes = {BUDGET}\n{more}\n");
         let conf = redis.only(LINE);
-        let server = Server::builder().file("tidegate.toml", toml).file("conf.d/redis.conf", conf).start();
+        let server = builder.file("tidegate.toml", toml).file("conf.d/redis.conf", conf).start();
         let load = Load::start(server.port, "load", 10, 20, PAUSE);
         load.wait_more(2_000);
         let memory = Memory::watch(server.pid());
         Self { redis, topics: load.topics().to_vec(), server, load, memory }
+    }
+
+    /// Waits until nobody has been acknowledged for a while, and gives how many were.
+    pub(crate) fn wait_still(&self) -> usize {
+        let mut last = (self.load.acknowledged(), Instant::now());
+        until_within(Duration::from_secs(60), "nobody is acknowledged any more", || {
+            let now = self.load.acknowledged();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            (last.1.elapsed() > STILL).then_some(now)
+        })
     }
 
     /// Waits until the runtime has noticed that the store is down.
