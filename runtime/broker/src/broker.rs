@@ -138,10 +138,23 @@ impl Broker {
         hooks: Arc<dyn Hooks>,
         store: Arc<dyn SessionStore>,
     ) -> Result<Self, SessionStoreError> {
+        Self::with_ids(config, Arc::new(IdSource::new(&node)), hooks, store)
+    }
+
+    /// The same, with messages' ids from a source that others have, too.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_ids(
+        config: BrokerConfig,
+        ids: Arc<IdSource>,
+        hooks: Arc<dyn Hooks>,
+        store: Arc<dyn SessionStore>,
+    ) -> Result<Self, SessionStoreError> {
         let restored = store.restore()?;
         let shared = Arc::new(Shared {
             config,
-            ids: Arc::new(IdSource::new(&node)),
+            ids,
             hooks,
             store,
             metrics: Metrics::new(),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_broker::Broker;
 use tidegate_dispatch::Dispatcher;
-use tidegate_event::{Hooks, Node, Storage as _, Tenant, VolatileStore};
+use tidegate_event::{Hooks, IdSource, Node, Storage as _, Tenant, VolatileStore};
 use tidegate_module::{Directory, Host, HostConfig, HostError, Module};
 use tidegate_store::config::{Diagnostic, Loaded};
 use tidegate_store::{LetterFile, Stores};
@@ -229,13 +229,15 @@ impl Parts {
             .map_err(|error| Failed::at("embedded state", &error))?;
         let mut options = config.store_options(data.path().to_path_buf());
         options.buffer = state.buffers(config.buffer_bytes);
+        let ids = Arc::new(IdSource::new(&node));
+        options.ids = Arc::clone(&ids);
         let stores = Stores::open(&loaded.config, node.clone(), options)
             .await
             .map_err(|problems| Failed::listed(&problems))?;
         status.set_stores(stores.clone());
 
         let hooks: Arc<dyn Hooks> = dispatcher.clone();
-        let broker = Broker::new(config.broker.clone(), node.clone(), hooks, Arc::new(VolatileStore))
+        let broker = Broker::with_ids(config.broker.clone(), ids, hooks, Arc::new(VolatileStore))
             .map_err(|error| Failed::at("broker", &error))?;
         status.set_broker(broker.clone());
         stores.listen(broker.control());

@@ -148,6 +148,12 @@ pub trait Backend: Send + Sync + 'static {
         1
     }
 
+    /// Whether a client's position in a topic is the id of a message, so that it passes every message with a smaller one:
+    /// the ids of a topic must reach the database in their order then.
+    fn positions_are_ids(&self) -> bool {
+        false
+    }
+
     /// The language of its custom statements.
     fn language(&self) -> Language {
         Language::Sql

@@ -202,7 +202,7 @@ impl Stores {
                 continue;
             };
             let join = AckJoin::new();
-            connector.writer.enqueue(operation, join.part()).await;
+            connector.writer.enqueue_in_order(operation, join.part()).await;
             joins.push((letter.id, join));
         }
         let until = tokio::time::Instant::now() + RETRY;

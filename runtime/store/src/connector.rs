@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -20,6 +20,8 @@ use crate::writer::{Backoff, Writer};
 pub(crate) struct Connector {
     /// `kind:pool`.
     pub(crate) name: String,
+    /// What no other connector of this process has.
+    pub(crate) number: u64,
     pub(crate) kind: &'static BackendKind,
     /// What it was opened with.
     pub(crate) pool: PoolConfig,
@@ -37,6 +39,12 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
+    /// The number of the next one.
+    pub(crate) fn next_number() -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Whether it would be opened the same way with `pool`.
     pub(crate) fn is_opened_with(&self, pool: &PoolConfig) -> bool {
         let own = &self.pool;
@@ -82,7 +90,11 @@ impl Connector {
                         tracing::debug!(connector = %self.name, %error, "read failed, trying again");
                         backoff.wait().await;
                     }
-                    result => return result.map_err(|error| error.into_storage(&self.name)),
+                    Err(error) => {
+                        self.metrics.failed(&error);
+                        return Err(error.into_storage(&self.name));
+                    }
+                    Ok(found) => return Ok(found),
                 }
             }
         };

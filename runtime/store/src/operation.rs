@@ -134,6 +134,14 @@ pub struct Subject {
 const OVERHEAD: usize = 256;
 
 impl Operation {
+    /// The message that it adds to those of its topic.
+    pub(crate) fn stored_message(&mut self) -> Option<&mut Arc<Message>> {
+        match self {
+            Self::AppendMessage { message, .. } | Self::KeepLatest { message, .. } => Some(message),
+            _ => None,
+        }
+    }
+
     /// Its name in metrics and dead letters.
     pub const fn name(&self) -> &'static str {
         match self {

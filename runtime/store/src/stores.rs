@@ -13,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use tidegate_event::{Control, Hook, Node, StorageError};
+use tidegate_event::{Control, Hook, IdSource, Node, StorageError};
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -57,6 +57,9 @@ pub struct StoreOptions {
     /// Where operations wait on disk while their store is down. Default none: they wait in memory, and their publishers
     /// with them.
     pub buffer: Option<Arc<dyn BufferSpace>>,
+    /// Where the ids of this node's messages come from: a message that comes behind a newer one of its topic gets another,
+    /// where ids are positions. Default one of its own.
+    pub ids: Arc<IdSource>,
 }
 
 impl Default for StoreOptions {
@@ -71,6 +74,7 @@ impl Default for StoreOptions {
             max_result_bytes: 16 << 20,
             dead_letter_bytes: 64 << 20,
             buffer: None,
+            ids: Arc::new(IdSource::new(&Node::default())),
         }
     }
 }
@@ -293,11 +297,13 @@ impl Stores {
             metrics: Arc::clone(&metrics),
             dead_letters: Arc::clone(&self.dead_letters),
             limits: BatchLimits { operations: options.batch_operations, bytes: options.batch_bytes },
+            ids: Arc::clone(&options.ids),
             turn: turn.clone(),
             knock: Arc::default(),
         };
         let connector = Connector {
             name,
+            number: Connector::next_number(),
             kind: pool.kind,
             pool: pool.clone(),
             backend,

@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use smallvec::SmallVec;
-use tidegate_event::{AckError, AckJoin, Scope, SharedFilter, SubscriptionOptions};
+use tidegate_event::{
+    AckError, AckJoin, Effects, Message, Scope, SharedFilter, SubscriptionOptions, Verdict,
+};
 
 use super::publish::Unsynced;
 use super::{Job, Joining, Pipeline, Reply, Subscribing, Syncing, Unsubscribing, Wanted, arrived};
@@ -28,7 +31,10 @@ impl Pipeline {
         let Poll::Ready(outcome) = outcome else { return false };
         match self.joining.pop_front() {
             None => {}
-            Some(Joining::Publish(inbound, verdict, _)) => {
+            Some(Joining::Publish(mut inbound, mut verdict, scope)) => {
+                if let Some(scope) = scope {
+                    renew(&scope.effects.lock(), &mut inbound.message, &mut verdict);
+                }
                 if let Some(reply) = self.complete_publish(inbound, verdict, outcome) {
                     replies.push_back(reply);
                 }
@@ -115,5 +121,20 @@ impl Pipeline {
             replies.push_back(reply);
         }
         true
+    }
+}
+
+/// Gives messages that a store has under another id that id, before they are routed: acknowledgements are to name what is
+/// stored.
+fn renew(effects: &Effects, message: &mut Arc<Message>, verdict: &mut Verdict) {
+    let renewed = |message: &mut Arc<Message>| {
+        if let Some(id) = effects.renewed(message.id) {
+            *message = Arc::new(Message { id, ..(**message).clone() });
+        }
+    };
+    match verdict {
+        Verdict::Replace(other) => renewed(other),
+        Verdict::FanOut(others) => others.iter_mut().for_each(renewed),
+        _ => renewed(message),
     }
 }

@@ -8,7 +8,8 @@ mod plan;
 use std::sync::Arc;
 
 use tidegate_event::{
-    AckError, AckLevel, AckPart, ActionOptions, BoxFuture, Event, Hook, ReasonCode, Scope, TopicFilter,
+    AckError, AckLevel, AckPart, ActionOptions, BoxFuture, Event, Hook, Message, MsgId, ReasonCode, Scope,
+    TopicFilter,
 };
 
 pub(crate) use functions::{Builtin, find};
@@ -119,9 +120,10 @@ pub(crate) async fn run_function(
     scope: &Scope,
     level: AckLevel,
 ) {
-    match plan::plan(connector, builtin, scope, options.expired_time) {
+    let renewed = scope.as_stored();
+    match plan::plan(connector, builtin, renewed.as_ref().unwrap_or(scope), options.expired_time) {
         Plan::Nothing => {}
-        Plan::Write(operation) => connector.writer.enqueue(operation, part(scope, level)).await,
+        Plan::Write(operation) => write(connector, operation, scope, part(scope, level)).await,
         Plan::Subscriptions { client } => {
             let part = part(scope, level);
             let found = lookup::subscriptions(connector, client).await;
@@ -145,6 +147,29 @@ pub(crate) async fn run_function(
             );
         }
     }
+}
+
+/// Enqueues what a function writes. All that stores the message of an event in one database stores it under one id.
+async fn write(connector: &Connector, mut operation: Operation, scope: &Scope, part: AckPart) {
+    let (Some(message), Some(came)) = (operation.stored_message(), scope.event.message()) else {
+        return connector.writer.enqueue(operation, part).await;
+    };
+    if !connector.backend.positions_are_ids() {
+        return connector.writer.enqueue(operation, part).await;
+    }
+    let known = scope.effects.lock().id_in(connector.number, came.id);
+    if let Some(id) = known {
+        *message = with_id(message, id);
+        return connector.writer.enqueue(operation, part).await;
+    }
+    let planned = message.id;
+    let renewed = connector.writer.enqueue_in_order(operation, part).await;
+    scope.effects.lock().stored_as(connector.number, came.id, renewed.unwrap_or(planned));
+}
+
+/// The message under that id.
+fn with_id(message: &Arc<Message>, id: MsgId) -> Arc<Message> {
+    if message.id == id { Arc::clone(message) } else { Arc::new(Message { id, ..(**message).clone() }) }
 }
 
 /// Ends the part of a look-up whose result, if any, is in the effects.
@@ -174,8 +199,10 @@ pub(crate) async fn run_statements(
     scope: &Scope,
     level: AckLevel,
 ) {
-    let values = statements.iter().map(|s| s.bind(&scope.event, &scope.node)).collect();
-    let subject = plan::subject(&scope.event);
+    let renewed = scope.as_stored();
+    let event = &renewed.as_ref().unwrap_or(scope).event;
+    let values = statements.iter().map(|s| s.bind(event, &scope.node)).collect();
+    let subject = plan::subject(event);
     let operation = Operation::Execute { statements: Arc::clone(statements), values, subject };
     connector.writer.enqueue(operation, part(scope, level)).await;
 }

@@ -138,6 +138,10 @@ impl Backend for Redis {
         self.links.settings.connections
     }
 
+    fn positions_are_ids(&self) -> bool {
+        true
+    }
+
     fn language(&self) -> Language {
         Language::Commands
     }

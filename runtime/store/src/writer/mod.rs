@@ -14,6 +14,7 @@
 mod backoff;
 mod budget;
 mod commit;
+mod order;
 mod replay;
 mod shard;
 
@@ -22,7 +23,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use tidegate_event::{AckPart, TopicFilter};
+use tidegate_event::{AckPart, IdSource, MsgId, TopicFilter};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,7 @@ pub(crate) use backoff::Backoff;
 pub(crate) use budget::Budget;
 use budget::{Charge, Share};
 use commit::{Committer, Unkept};
+use order::Order;
 use replay::Replay;
 use shard::{Queue, Worker};
 
@@ -82,6 +84,8 @@ pub(crate) struct WriterParts {
     pub(crate) metrics: Arc<ConnectorMetrics>,
     pub(crate) dead_letters: Arc<DeadLetters>,
     pub(crate) limits: BatchLimits,
+    /// Where the ids of messages come from.
+    pub(crate) ids: Arc<IdSource>,
     /// When it may write: not before what stood in its place has written what it had.
     pub(crate) turn: Turn,
     /// Ends the pause before the database is asked again.
@@ -125,7 +129,8 @@ impl Writer {
             workers.spawn(replay.run());
         }
         let start = |_| {
-            let queue = Arc::new(Queue::default());
+            let order = parts.backend.positions_are_ids().then(|| Order::new(Arc::clone(&parts.ids)));
+            let queue = Arc::new(Queue::new(order));
             let worker = Worker {
                 committer: committer(&abort, Unkept::Abandon),
                 queue: Arc::clone(&queue),
@@ -152,19 +157,30 @@ impl Writer {
     /// Queues `operation`; `part` is completed when it is durable or refused. Waits while the memory budget is
     /// used up. After [`close`](Self::close) the part fails as abandoned.
     pub(crate) async fn enqueue(&self, operation: Operation, part: AckPart) {
+        self.queue(operation, part, false).await;
+    }
+
+    /// The same, behind the messages of its topic that are newer: then it stores its message under a new id, and gives that.
+    pub(crate) async fn enqueue_in_order(&self, operation: Operation, part: AckPart) -> Option<MsgId> {
+        self.queue(operation, part, true).await
+    }
+
+    async fn queue(&self, operation: Operation, part: AckPart, in_order: bool) -> Option<MsgId> {
         let bytes = operation.size();
         let Some(charge) = self.share.take(bytes).await else {
             self.metrics.abandoned.increment(1);
-            return; // dropping the part says so
+            return None; // dropping the part says so
         };
-        let index = operation.shard(self.shards.len());
+        let queue = self.shards.get(operation.shard(self.shards.len()))?;
         self.metrics.queued.increment(1.0);
-        if let Some(queue) = self.shards.get(index)
-            && let Err(charge) = queue.push(Pending { operation, part, bytes, charge })
-        {
-            self.metrics.queued.decrement(1.0);
-            self.metrics.abandoned.increment(1);
-            self.share.release(charge);
+        match queue.push(Pending { operation, part, bytes, charge }, in_order) {
+            Ok(id) => id,
+            Err(charge) => {
+                self.metrics.queued.decrement(1.0);
+                self.metrics.abandoned.increment(1);
+                self.share.release(charge);
+                None
+            }
         }
     }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidegate_event::AckPart;
+use tidegate_event::{AckPart, MsgId};
 use tokio::sync::{Notify, watch};
 
 use super::commit::{Batch, Committed, Committer, Patience};
+use super::order::Order;
 use super::{Backoff, Charge, Pending, Share, WriterParts};
 use crate::buffer::{Going, SpaceError, Spill};
 
@@ -24,24 +25,28 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct Waiting {
     pending: VecDeque<Pending>,
+    /// The order of messages, where ids are positions.
+    order: Option<Order>,
     /// How many operations were pushed, ever.
     pushed: u64,
     closed: bool,
 }
 
-impl Default for Queue {
-    fn default() -> Self {
-        Self { waiting: Mutex::default(), filled: Notify::new(), decided: watch::Sender::new(0) }
-    }
-}
-
 impl Queue {
-    /// Appends. A closed queue gives what was paid back; the part then fails as abandoned.
-    pub(super) fn push(&self, pending: Pending) -> Result<(), Charge> {
+    pub(super) fn new(order: Option<Order>) -> Self {
+        let waiting = Waiting { order, ..Waiting::default() };
+        Self { waiting: Mutex::new(waiting), filled: Notify::new(), decided: watch::Sender::new(0) }
+    }
+
+    /// Appends; `in_order`: under a new id, which it gives, where that is needed. A closed queue gives what was paid back; the
+    /// part then fails as abandoned.
+    pub(super) fn push(&self, mut pending: Pending, in_order: bool) -> Result<Option<MsgId>, Charge> {
         let mut waiting = self.waiting.lock();
         if waiting.closed {
             return Err(pending.charge);
         }
+        let order = waiting.order.as_mut().filter(|_| in_order);
+        let renewed = order.and_then(|order| order.keep(&mut pending.operation));
         waiting.pending.push_back(pending);
         waiting.pushed += 1;
         let was_empty = waiting.pending.len() == 1;
@@ -49,7 +54,7 @@ impl Queue {
         if was_empty {
             self.filled.notify_one();
         }
-        Ok(())
+        Ok(renewed)
     }
 
     /// Waits until everything pushed so far has been decided.

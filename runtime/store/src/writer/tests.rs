@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tidegate_event::{AckError, AckJoin, BoxFuture, Rows, SqlValue, TopicFilter};
+use tidegate_event::{AckError, AckJoin, BoxFuture, IdSource, Node, Rows, SqlValue, TopicFilter};
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -145,6 +145,7 @@ fn bench_with(backend: Arc<Scripted>, budget: usize, space: Option<Arc<dyn Buffe
         metrics,
         dead_letters: Arc::new(DeadLetters::new(dir.path().join("dead-letters.jsonl"), 1 << 20)),
         limits: BatchLimits { operations: 100, bytes: 1 << 20 },
+        ids: Arc::new(IdSource::new(&Node::default())),
         turn: crate::turn::Turn::now(),
         knock: Arc::default(),
     };

@@ -106,7 +106,7 @@ pub(crate) struct Bench {
     pub(crate) node: Arc<Node>,
     factory: &'static dyn Factory,
     space: String,
-    ids: IdSource,
+    ids: Arc<IdSource>,
     connections: AtomicU64,
 }
 
@@ -141,12 +141,14 @@ impl Bench {
     ) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let pool = factory.pool(database.path());
+        let ids = Arc::new(IdSource::new(&node));
         let open = async |text: String| {
             let loaded = config::load(&[("test.conf".into(), text)], None).expect("the configuration loads");
             let options = StoreOptions {
                 data_dir: dir.path().into(),
                 read_deadline: Duration::from_secs(10),
                 statement_timeout: Duration::from_secs(2),
+                ids: Arc::clone(&ids),
                 ..StoreOptions::default()
             };
             let stores = Stores::open(&loaded.config, Arc::clone(&node), options).await;
@@ -169,17 +171,7 @@ impl Bench {
             })
             .collect();
         let (stores, warnings) = open(format!("{pool}\n{hooks}")).await;
-        Self {
-            dir,
-            stores,
-            warnings,
-            ids: IdSource::new(&node),
-            node,
-            database,
-            factory,
-            space,
-            connections: AtomicU64::new(1),
-        }
+        Self { dir, stores, warnings, ids, node, database, factory, space, connections: AtomicU64::new(1) }
     }
 
     /// The connector's full name.
@@ -306,12 +298,16 @@ impl Bench {
         (result.expect("the event is decided"), scope.take_effects())
     }
 
-    /// Publishes and expects to be acknowledged.
+    /// Publishes and expects to be acknowledged. Gives the message as subscribers get it.
     pub(crate) async fn publish(&self, message: Message) -> Arc<Message> {
         let message = Arc::new(message);
         let event = Event::MessagePublish { message: Arc::clone(&message), tenant: Tenant::default() };
-        assert_eq!(self.raise(event).await.0, Ok(()));
-        message
+        let (result, effects) = self.raise(event).await;
+        assert_eq!(result, Ok(()));
+        match effects.renewed(message.id) {
+            Some(id) => Arc::new(Message { id, ..(*message).clone() }),
+            None => message,
+        }
     }
 
     /// Publishes `payload` at QoS 1.

@@ -45,6 +45,7 @@ macro_rules! contract {
                 messages::a_position_passes_rows_of_foreign_form,
                 messages::a_position_moves_over_any_number_of_rows,
                 messages::a_position_passes_no_older_row_of_a_newer_message,
+                messages::an_older_message_stored_after_a_newer_one_was_acknowledged_is_fetched,
                 messages::an_ack_of_an_unstored_message_moves_to_the_newest_stored_one,
                 messages::a_backlog_comes_in_pages,
                 messages::a_page_with_an_unusable_row_is_not_the_last,
