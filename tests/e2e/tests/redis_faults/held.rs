@@ -2,15 +2,16 @@
 
 use std::collections::HashSet;
 use std::io::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tidegate_e2e::Server;
 use tidegate_e2e::load::Load;
 use tidegate_e2e::redis::Redis;
 use tidegate_e2e::wait::{tell, until_within};
 use tidegate_servers::Place;
 use tidegate_servers::redis::Options;
 
-use crate::scene::{self, BUDGET, FAULT, Memory, SLACK, Scene};
+use crate::scene::{self, BUDGET, FAULT, LINE, Memory, RECOVERY, SLACK, Scene};
 
 #[test]
 fn a_full_buffer_makes_publishers_wait_and_loses_nothing() {
@@ -104,4 +105,78 @@ fn what_the_buffer_holds_survives_kill_9_of_the_runtime() {
     let stored: HashSet<String> = scene.redis.payloads(&topics).into_iter().collect();
     scene::assert_none_missing(&promised, &stored);
     scene.server.assert_no_panic();
+}
+
+/// Bytes of a payload of the flood.
+const LARGE: usize = 16 << 10;
+/// Messages that each of ten publishers of the flood wants to have in flight: together more than 160 MB.
+const WINDOW: u16 = 1_100;
+/// What the flooded process may grow by besides its budget: a mebibyte that is read ahead for each publisher, batches on
+/// their way, what the allocator keeps.
+const FLOODED: u64 = 48 << 20;
+
+#[test]
+fn memory_stays_within_the_budget_while_publishers_flood_and_nothing_is_buffered() {
+    flood("0");
+}
+
+#[test]
+fn memory_stays_within_the_budget_while_publishers_flood_and_fill_the_buffer() {
+    flood("\"64MiB\"");
+}
+
+/// Redis is away, and ten publishers send ten times as much as the budget, as fast as they can.
+fn flood(buffer_bytes: &str) {
+    let place = Place::temporary().unwrap();
+    let mut redis_server = Options::new("flooded").durable().start(&place).unwrap();
+    let redis = Redis::at(redis_server.cli(), &redis_server.server().address());
+    let toml = format!("[store]\nmemory_budget_bytes = {BUDGET}\nbuffer_bytes = {buffer_bytes}\n");
+    let server =
+        Server::builder().file("tidegate.toml", toml).file("conf.d/redis.conf", redis.only(LINE)).start();
+    // What every process needs once, connections and code, is there before memory is looked at.
+    let warm = Load::start(server.port, "warm", 10, 20, Duration::ZERO);
+    warm.wait_more(1_000);
+    drop(warm.finish());
+    redis_server.server_mut().kill();
+    let memory = Memory::watch(server.pid());
+    let load = Load::of_size(server.port, "flood", 10, WINDOW, Duration::ZERO, LARGE);
+    let acknowledged = wait_stalled(&server, &load);
+    let (demand, held) = (10 * usize::from(WINDOW) * LARGE, acknowledged * LARGE);
+    assert!(demand > 160_000_000, "{demand}");
+    let stalled = memory.grown();
+    memory.assert_within(BUDGET + FLOODED);
+    redis_server.start().unwrap();
+    // All that was wanted at the beginning, so that the store has taken as much.
+    let wanted = 10 * usize::from(WINDOW);
+    until_within(RECOVERY, "what waited is acknowledged", || (load.acknowledged() >= wanted).then_some(()));
+    let topics = load.topics().to_vec();
+    let promised = load.finish();
+    until_within(RECOVERY, "the buffer is empty", || {
+        (server.metric("tidegate_store_buffered", "redis:pool1") == 0.0).then_some(())
+    });
+    tell(&format!(
+        "buffer_bytes = {buffer_bytes}: of {} MB wanted {} MB were acknowledged while Redis was away; memory grew by {} \
+         MiB until then and by {} MiB until all was stored",
+        demand / 1_000_000,
+        held / 1_000_000,
+        stalled >> 20,
+        memory.grown() >> 20
+    ));
+    let stored: HashSet<String> = redis.payloads(&topics).into_iter().collect();
+    scene::assert_none_missing(&promised, &stored);
+    memory.assert_within(BUDGET + FLOODED);
+    server.assert_no_panic();
+}
+
+/// Waits until neither a byte is taken nor a message acknowledged for a while; gives how many messages were.
+fn wait_stalled(server: &Server, load: &Load) -> usize {
+    let state = || (server.metric("tidegate_broker_received_bytes_total", ""), load.acknowledged());
+    let mut last = (state(), Instant::now());
+    until_within(RECOVERY, "publishers wait", || {
+        let now = state();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        (now.0 > LARGE as f64 && last.1.elapsed() > FAULT).then_some(now.1)
+    })
 }
