@@ -82,7 +82,8 @@ fn with_a_second_replica_a_lost_master_is_not_missed() {
     let place = Place::temporary().unwrap();
     let mut sentinels = Sentinels::with_replicas(&place, 2).unwrap();
     sentinels.master.run(&["SET", "key", "kept"]).unwrap();
-    assert_eq!(sentinels.master.run(&["WAIT", "1", "5000"]).unwrap(), "1");
+    // One has it at least, and that one, or one that has it too, is promoted.
+    assert_ne!(sentinels.master.run(&["WAIT", "1", "5000"]).unwrap(), "0");
     sentinels.master.server_mut().kill();
     sentinels.wait_promoted().unwrap();
     let promoted = Cli::at(&sentinels.current().unwrap(), None).unwrap();
@@ -93,7 +94,7 @@ fn with_a_second_replica_a_lost_master_is_not_missed() {
         .server_mut()
         .wait("the promoted one takes writes", |_| promoted.run(&["SET", "key", "two again"]).is_ok())
         .unwrap();
-    assert_eq!(promoted.run(&["WAIT", "1", "10000"]).unwrap(), "1");
+    assert_ne!(promoted.run(&["WAIT", "1", "10000"]).unwrap(), "0");
 }
 
 #[test]
