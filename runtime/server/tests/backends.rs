@@ -152,6 +152,33 @@ fn changes_under_load_lose_no_acknowledged_message_and_keep_the_order() {
 }
 
 #[test]
+fn a_directory_that_vanishes_is_told_and_changes_nothing() {
+    let node = start(&(pool(4) + &line(1, "on_message_publish")));
+    let mut publisher = Publisher::start(&node);
+    let span = Duration::from_millis(500);
+    publisher.feed(span);
+    let (dir, away) = (node.dir.path().join("conf.d"), node.dir.path().join("away"));
+    std::fs::rename(&dir, &away).unwrap();
+    publisher.feed(span);
+    until("it is told", || refused(&node).iter().any(|line| line.contains("conf.d: the directory is gone")));
+    assert_eq!(metric(&node, "tidegate_config_refused"), 1.0);
+    assert_eq!(names(&node), ["sqlite:default", "sqlite:p"]);
+    publisher.feed(span);
+    // It is well again when it comes back.
+    std::fs::rename(&away, &dir).unwrap();
+    publisher.feed(span);
+    until("it is well again", || refused(&node).is_empty());
+    assert_eq!(metric(&node, "tidegate_config_refused"), 0.0);
+    let sent = publisher.finish();
+    let stored = rows(node.dir.path(), "p.db", "select payload from mqtt_msg order by id");
+    let expected: Vec<String> = (1..=sent).map(|n| n.to_string()).collect();
+    assert_eq!(stored, expected, "messages are missing, twice there or out of order");
+    let (code, log) = node.stop();
+    assert_eq!(code, Some(0), "{log:#?}");
+    assert!(log.iter().any(|line| line.contains("the directory is gone")), "{log:#?}");
+}
+
+#[test]
 fn what_was_accepted_before_its_connector_went_is_stored() {
     let node = start(&(pool(4) + &line(1, "on_message_publish")));
     let mut publisher = Publisher::start(&node);
