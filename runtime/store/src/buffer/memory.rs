@@ -1,6 +1,8 @@
 //! A buffer space in memory, for tests: it can be full, broken or slow at will.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -21,6 +23,10 @@ pub(crate) struct Memory {
     queues: Mutex<BTreeMap<String, Queue>>,
     /// What appends fail with.
     pub(crate) refuses: Mutex<Option<SpaceError>>,
+    /// How long an append takes.
+    pub(crate) delay: Mutex<Duration>,
+    /// How often records were read.
+    pub(crate) reads: AtomicUsize,
 }
 
 impl Memory {
@@ -44,6 +50,8 @@ impl BufferSpace for Memory {
 
     fn append<'a>(&'a self, name: &'a str, records: Vec<Bytes>) -> BoxFuture<'a, Result<u64, SpaceError>> {
         Box::pin(async move {
+            let delay = *self.delay.lock();
+            tokio::time::sleep(delay).await;
             if let Some(error) = self.refuses.lock().clone() {
                 return Err(error);
             }
@@ -65,6 +73,7 @@ impl BufferSpace for Memory {
         _: usize,
     ) -> BoxFuture<'a, Result<Vec<Stored>, SpaceError>> {
         Box::pin(async move {
+            self.reads.fetch_add(1, Ordering::Relaxed);
             let queues = self.queues.lock();
             let Some(queue) = queues.get(name) else { return Ok(Vec::new()) };
             let stored = |(number, bytes): (&u64, &Bytes)| Stored { number: *number, bytes: bytes.clone() };

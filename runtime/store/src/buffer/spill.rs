@@ -355,17 +355,17 @@ impl Spill {
         }
     }
 
-    /// Waits until nothing about the client or topic `key` is in the buffer.
+    /// Waits until nothing about the client or topic `key` is in the buffer, or nothing of what is there now.
     pub(crate) async fn drain_of(&self, key: &str) {
         self.known().await;
-        let Level { held, before, .. } = *self.level.lock();
+        let Level { held, before, last, .. } = *self.level.lock();
         if held.records == 0 {
             return;
         }
         let count = self.about.get(shard_of(key, SLOTS));
         let is_out = |left: &u64| {
             let is_gone = || count.is_none_or(|count| count.load(Ordering::Relaxed) == 0);
-            *left == CLOSED || *left >= before && is_gone()
+            *left >= last || *left >= before && is_gone()
         };
         self.left.subscribe().wait_for(is_out).await.map(drop).unwrap_or_default();
     }

@@ -2,7 +2,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -106,8 +105,6 @@ pub(super) struct Committer {
     pub(super) parts: Arc<WriterParts>,
     pub(super) closing: CancellationToken,
     pub(super) abort: CancellationToken,
-    /// Whether the database was found to be down, which is said once.
-    pub(super) down: AtomicBool,
     pub(super) unkept: Unkept,
 }
 
@@ -137,15 +134,13 @@ impl Committer {
                 }
                 Outcome::Refused(WriteError { refused, .. }) if !refused.is_empty() => {
                     let parts = parts.get_mut(from..to).unwrap_or_default();
-                    match self.all_but(some, parts, &refused).await {
-                        None => continue,
-                        // Only those that could not be kept: the others are written.
-                        Some(at) => {
-                            ranges.push((from + at, from + at + 1));
-                            let undecided = Undecided(ranges);
-                            return Committed::Abandoned(undecided);
-                        }
+                    let unkept = self.all_but(some, parts, &refused).await;
+                    if unkept.is_empty() {
+                        continue;
                     }
+                    // Only those that could not be kept: the others are written.
+                    ranges.extend(unkept.into_iter().map(|at| (from + at, from + at + 1)));
+                    return Committed::Abandoned(Undecided(ranges));
                 }
                 Outcome::Refused(WriteError { error, operation: at, .. }) => {
                     if let [operation] = some {
@@ -181,34 +176,35 @@ impl Committer {
         Committed::Decided
     }
 
-    /// Tells who waits for `operations`, of which the database has written all but `refused`. Gives the place of one that
-    /// is not decided, when there is such a one: what comes after it is decided again.
+    /// Tells who waits for `operations`, of which the database has written all but `refused`. Gives the places of those that
+    /// are not decided, as they could not be kept.
     async fn all_but(
         &self,
         operations: &[Operation],
         parts: &mut [Option<AckPart>],
         refused: &[(usize, BackendError)],
-    ) -> Option<usize> {
+    ) -> Vec<usize> {
         let failed = refused.len().min(operations.len());
         self.parts.metrics.stored.increment((operations.len() - failed) as u64);
-        let mut undecided = None;
+        let mut unkept = Vec::new();
         for (index, (operation, part)) in operations.iter().zip(parts).enumerate() {
             match refused.iter().find(|(at, _)| *at == index) {
                 None => part.take().into_iter().for_each(AckPart::done),
                 Some((_, error)) => {
                     if !self.refuse(operation, part.take(), error).await {
-                        undecided = Some(index);
+                        unkept.push(index);
                     }
                 }
             }
         }
-        undecided
+        unkept
     }
 
     /// Writes until the database has decided; while it is down until `until`, and for ever without.
     async fn write(&self, operations: &[Operation], until: Option<Instant>) -> Outcome {
         let WriterParts { connector, backend, metrics, .. } = &*self.parts;
         let mut backoff = Backoff::default();
+        let mut failing = None;
         loop {
             // A panic in a driver is an answer too: the operation that causes it must not stop the others.
             let attempt = AssertUnwindSafe(backend.write(operations)).catch_unwind();
@@ -222,9 +218,11 @@ impl Committer {
                 Err(WriteError { error, .. }) if error.is_retryable() => {
                     metrics.write_retries.increment(1);
                     metrics.failed(&error);
-                    if !self.down.swap(true, Ordering::Relaxed) {
-                        metrics.up.set(0.0);
-                        tracing::warn!(%connector, %error, "store is down: operations wait and are tried again");
+                    if failing.is_none() {
+                        failing = Some(metrics.health.fails());
+                        if metrics.health.set_down() {
+                            tracing::warn!(%connector, %error, "store is down: operations wait and are tried again");
+                        }
                     }
                     if let Some(until) = until
                         && (Instant::now() >= until || self.closing.is_cancelled())
@@ -239,9 +237,12 @@ impl Committer {
                     }
                 }
                 decided => {
-                    if self.down.swap(false, Ordering::Relaxed) {
-                        metrics.up.set(1.0);
-                        tracing::info!(%connector, "store is up again");
+                    if failing.take().is_some() {
+                        // The others need not wait for the end of their pauses.
+                        self.parts.knock.notify_waiters();
+                    }
+                    if metrics.health.set_up() {
+                        tracing::info!(%connector, "store is up");
                     }
                     return decided.map_or_else(Outcome::Refused, |()| Outcome::Stored);
                 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod buffered;
+mod stuck;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ struct Scripted {
     panic_on: Mutex<Option<&'static str>>,
     /// Whether a refusal names the operation.
     says_which: Mutex<bool>,
+    /// Whether it writes all but those that it refuses, and names them.
+    names_all: Mutex<bool>,
     writes: Mutex<usize>,
     batches: Mutex<Vec<Vec<String>>>,
 }
@@ -43,9 +46,21 @@ impl Scripted {
             unavailable: Mutex::default(),
             panic_on: Mutex::default(),
             says_which: Mutex::default(),
+            names_all: Mutex::default(),
             writes: Mutex::default(),
             batches: Mutex::default(),
         })
+    }
+
+    /// Stores all of `topics` but those that are to be refused.
+    fn all_but(&self, topics: Vec<String>) -> Result<(), WriteError> {
+        let (refuse, error) =
+            (self.refuse.lock(), BackendError::Refused { code: "1".into(), message: "no".into() });
+        let is_refused = |topic: &str| refuse.contains(&topic);
+        let places = topics.iter().enumerate().filter(|(_, topic)| is_refused(topic));
+        let refused: Vec<_> = places.map(|(at, _)| (at, error.clone())).collect();
+        self.batches.lock().push(topics.iter().filter(|topic| !is_refused(topic)).cloned().collect());
+        if refused.is_empty() { Ok(()) } else { Err(WriteError { error, operation: None, refused }) }
     }
 
     fn stored(&self) -> Vec<String> {
@@ -74,6 +89,9 @@ impl Backend for Scripted {
             let panic_on = *self.panic_on.lock();
             assert!(!topics.iter().any(|t| Some(&**t) == panic_on), "scripted panic");
             *self.writes.lock() += 1;
+            if *self.names_all.lock() {
+                return self.all_but(topics);
+            }
             if let Some(at) = topics.iter().position(|t| self.refuse.lock().contains(&&**t)) {
                 let error = BackendError::Refused { code: "1".into(), message: "no".into() };
                 return Err(WriteError {

@@ -4,17 +4,17 @@ use super::*;
 use crate::buffer::memory::Memory;
 use crate::buffer::{SpaceError, record};
 
-fn buffered(shards: usize, permits: usize) -> (Bench, Arc<Memory>) {
+pub(super) fn buffered(shards: usize, permits: usize) -> (Bench, Arc<Memory>) {
     let space = Arc::new(Memory::default());
     (bench_with(Scripted::new(shards, permits), MANY, Some(space.clone())), space)
 }
 
 impl Bench {
-    fn down(&self) {
+    pub(super) fn down(&self) {
         *self.backend.unavailable.lock() = usize::MAX;
     }
 
-    fn up(&self) {
+    pub(super) fn up(&self) {
         *self.backend.unavailable.lock() = 0;
     }
 }
