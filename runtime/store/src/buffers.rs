@@ -280,7 +280,7 @@ impl Stores {
                 Some(known) => known.writer.spill().remove(&going, None).await,
                 None => {
                     let numbers = going.iter().map(|record| record.number).collect();
-                    space.remove(connector, numbers).await.map(|removed| removed.records)
+                    space.remove(connector, numbers, None).await.map(|removed| removed.amount.records)
                 }
             };
             dropped += removed.map_err(|error| failed(connector, error))?;

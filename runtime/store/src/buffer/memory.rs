@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tidegate_event::BoxFuture;
 
-use super::{Amount, BufferSpace, Extent, SpaceError, Stored};
+use super::{Amount, BufferSpace, Extent, Removed, SpaceError, Stored};
 
 /// One buffer.
 #[derive(Debug, Default)]
@@ -81,13 +81,24 @@ impl BufferSpace for Memory {
         })
     }
 
-    fn remove<'a>(&'a self, name: &'a str, numbers: Vec<u64>) -> BoxFuture<'a, Result<Amount, SpaceError>> {
+    fn remove<'a>(
+        &'a self,
+        name: &'a str,
+        mut numbers: Vec<u64>,
+        _: Option<u64>,
+    ) -> BoxFuture<'a, Result<Removed, SpaceError>> {
         Box::pin(async move {
             let mut queues = self.queues.lock();
-            let Some(queue) = queues.get_mut(name) else { return Ok(Amount::default()) };
-            let removed: Vec<Bytes> =
-                numbers.iter().filter_map(|number| queue.records.remove(number)).collect();
-            Ok(amount(removed.iter()))
+            let Some(queue) = queues.get_mut(name) else { return Ok(Removed::default()) };
+            numbers.sort_unstable();
+            let mut removed = Vec::new();
+            numbers.retain(|number| {
+                let record = queue.records.remove(number);
+                let was_there = record.is_some();
+                removed.extend(record);
+                was_there
+            });
+            Ok(Removed { numbers, amount: amount(removed.iter()) })
         })
     }
 }

@@ -319,7 +319,7 @@ impl Spill {
     pub(crate) async fn remove(&self, going: &[Going], through: Option<u64>) -> Result<u64, SpaceError> {
         let Some(space) = &self.space else { return Ok(0) };
         let numbers = going.iter().map(|record| record.number).collect();
-        let removed = space.remove(&self.name, numbers).await?;
+        let removed = space.remove(&self.name, numbers, through).await?.amount;
         let before = self.level.lock().before;
         for record in going.iter().filter(|record| record.number > before) {
             if let Some(count) = record.slot.and_then(|slot| self.about.get(slot)) {
