@@ -10,7 +10,7 @@ use tidegate_event::now_ms;
 use tokio::sync::{Notify, OnceCell, RwLock, RwLockReadGuard, watch};
 
 use super::record;
-use super::{Amount, BufferSpace, Extent, SpaceError, Stored};
+use super::{Amount, BufferSpace, Extent, Removed, SpaceError, Stored};
 use crate::metrics::ConnectorMetrics;
 use crate::operation::{Operation, shard_of};
 
@@ -319,9 +319,16 @@ impl Spill {
     pub(crate) async fn remove(&self, going: &[Going], through: Option<u64>) -> Result<u64, SpaceError> {
         let Some(space) = &self.space else { return Ok(0) };
         let numbers = going.iter().map(|record| record.number).collect();
-        let removed = space.remove(&self.name, numbers, through).await?.amount;
+        let was_known = self.begun.initialized();
+        let Removed { numbers, amount: removed } = space.remove(&self.name, numbers, through).await?;
+        if !was_known {
+            // What is there is looked at later, without these.
+            return Ok(removed.records);
+        }
         let before = self.level.lock().before;
-        for record in going.iter().filter(|record| record.number > before) {
+        // Somebody else may have removed the others, and have counted them.
+        let was_there = |record: &&Going| numbers.binary_search(&record.number).is_ok();
+        for record in going.iter().filter(|record| record.number > before).filter(was_there) {
             if let Some(count) = record.slot.and_then(|slot| self.about.get(slot)) {
                 count.fetch_sub(1, Ordering::Relaxed);
             }

@@ -85,3 +85,29 @@ async fn a_record_that_cannot_be_read_nor_kept_is_tried_again_with_pauses() {
     bench.writer.drain_filter(&TopicFilter::all()).await;
     assert_eq!(bench.letters().lines().count(), 1);
 }
+
+/// The count of what is in the buffer about a topic fell below none: its look-ups waited for ever, and after the next
+/// operation for nothing.
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_drops_while_it_is_being_written_is_counted_once() {
+    let (bench, space) = buffered(1, MANY);
+    bench.down();
+    assert_eq!(bench.put("t").await.await, Ok(()));
+    bench.up();
+    // The page is read, and its write has no answer yet.
+    bench.backend.gate.forget_permits(MANY);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let spill = bench.writer.spill();
+    let operation = Operation::DeleteRetained { topic: "t".parse().unwrap() };
+    assert_eq!(spill.remove(&[crate::buffer::Going::of(1, &operation)], None).await, Ok(1));
+    assert_eq!(space.count(), 0);
+    bench.backend.gate.add_permits(MANY);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    bench.down();
+    assert_eq!(bench.put("other").await.await, Ok(()));
+    let filter: TopicFilter = "t".parse().unwrap();
+    let drained = tokio::time::timeout(Duration::from_secs(5), bench.writer.drain_filter(&filter)).await;
+    assert!(drained.is_ok(), "nothing about it is in the buffer");
+    assert_eq!(bench.put("t").await.await, Ok(()));
+    assert!(bench.writer.drain_filter(&filter).now_or_never().is_none(), "now something is");
+}
