@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tidegate_event::{AckError, AckPart, ReasonCode};
+use tidegate_event::{AckError, AckPart, BoxFuture, ReasonCode};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -97,6 +97,8 @@ impl Committed {
 enum Outcome {
     Stored,
     Refused(WriteError),
+    /// Some are decided, some not.
+    Partly(WriteError),
     Down,
     Abandoned,
 }
@@ -120,11 +122,30 @@ impl Committer {
         parts: &mut [Option<AckPart>],
         patience: Patience,
     ) -> Committed {
-        let metrics = &self.parts.metrics;
         let until = match patience {
             Patience::Endless => None,
             Patience::Only(time) => Some(Instant::now() + time),
         };
+        self.commit_until(operations, parts, until).await
+    }
+
+    /// Boxed: it writes what is left of a batch by itself.
+    fn commit_until<'a>(
+        &'a self,
+        operations: &'a [Operation],
+        parts: &'a mut [Option<AckPart>],
+        until: Option<Instant>,
+    ) -> BoxFuture<'a, Committed> {
+        Box::pin(self.divide(operations, parts, until))
+    }
+
+    async fn divide(
+        &self,
+        operations: &[Operation],
+        parts: &mut [Option<AckPart>],
+        until: Option<Instant>,
+    ) -> Committed {
+        let metrics = &self.parts.metrics;
         let mut ranges = vec![(0, operations.len())];
         while let Some((from, to)) = ranges.pop() {
             let some = operations.get(from..to).unwrap_or_default();
@@ -135,17 +156,33 @@ impl Committer {
                     parts.iter_mut().filter_map(Option::take).for_each(AckPart::done);
                     continue;
                 }
-                Outcome::Refused(WriteError { refused, .. }) if !refused.is_empty() => {
+                Outcome::Refused(error) if !error.refused.is_empty() => {
                     let parts = parts.get_mut(from..to).unwrap_or_default();
-                    match self.all_but(some, parts, &refused).await {
-                        None => continue,
-                        // Only those that could not be kept: the others are written.
-                        Some(at) => {
-                            ranges.push((from + at, from + at + 1));
-                            let undecided = Undecided(ranges);
-                            return Committed::Abandoned(undecided);
-                        }
+                    let left = self.all_but(some, parts, &error).await;
+                    if left.is_empty() {
+                        continue;
                     }
+                    // Only those that could not be kept: the others are written.
+                    ranges.extend(left.into_iter().map(|at| (from + at, from + at + 1)));
+                    return Committed::Abandoned(Undecided(ranges));
+                }
+                Outcome::Partly(error) => {
+                    let parts = parts.get_mut(from..to).unwrap_or_default();
+                    let left = self.all_but(some, parts, &error).await;
+                    let committed = self.again(some, parts, &left, until).await;
+                    if committed == Committed::Decided {
+                        continue;
+                    }
+                    let is_down = matches!(committed, Committed::Down(_));
+                    let undecided = committed.undecided();
+                    let still = left.into_iter().enumerate().filter(|(index, _)| undecided.has(*index));
+                    ranges.extend(still.map(|(_, at)| (from + at, from + at + 1)));
+                    let undecided = Undecided(ranges);
+                    return if is_down {
+                        Committed::Down(undecided)
+                    } else {
+                        Committed::Abandoned(undecided)
+                    };
                 }
                 Outcome::Refused(WriteError { error, operation: at, .. }) => {
                     if let [operation] = some {
@@ -181,28 +218,78 @@ impl Committer {
         Committed::Decided
     }
 
-    /// Tells who waits for `operations`, of which the database has written all but `refused`. Gives the place of one that
-    /// is not decided, when there is such a one: what comes after it is decided again.
+    /// Tells who waits for `operations`, of which the database has decided all but the undecided ones, and written all but
+    /// the refused ones. Gives the places of those that are to be decided again: the undecided ones, and refused ones
+    /// that could not be kept.
     async fn all_but(
         &self,
         operations: &[Operation],
         parts: &mut [Option<AckPart>],
-        refused: &[(usize, BackendError)],
-    ) -> Option<usize> {
-        let failed = refused.len().min(operations.len());
-        self.parts.metrics.stored.increment((operations.len() - failed) as u64);
-        let mut undecided = None;
+        error: &WriteError,
+    ) -> Vec<usize> {
+        let WriteError { refused, undecided, .. } = error;
+        let (mut left, mut stored) = (Vec::new(), 0);
         for (index, (operation, part)) in operations.iter().zip(parts).enumerate() {
+            if undecided.binary_search(&index).is_ok() {
+                left.push(index);
+                continue;
+            }
             match refused.iter().find(|(at, _)| *at == index) {
-                None => part.take().into_iter().for_each(AckPart::done),
+                None => {
+                    stored += 1;
+                    part.take().into_iter().for_each(AckPart::done);
+                }
                 Some((_, error)) => {
                     if !self.refuse(operation, part.take(), error).await {
-                        undecided = Some(index);
+                        left.push(index);
                     }
                 }
             }
         }
-        undecided
+        self.parts.metrics.stored.increment(stored);
+        left
+    }
+
+    /// Writes those of `operations` that are `left`, and no other, after a pause.
+    async fn again(
+        &self,
+        operations: &[Operation],
+        parts: &mut [Option<AckPart>],
+        left: &[usize],
+        until: Option<Instant>,
+    ) -> Committed {
+        let all = || Undecided(vec![(0, left.len())]);
+        if self.is_over(until) {
+            return Committed::Down(all());
+        }
+        if !self.pause(&mut Backoff::default(), until).await {
+            return Committed::Abandoned(all());
+        }
+        let rest: Vec<Operation> = left.iter().filter_map(|at| operations.get(*at).cloned()).collect();
+        let mut waiting: Vec<Option<AckPart>> =
+            left.iter().map(|at| parts.get_mut(*at).and_then(Option::take)).collect();
+        let committed = self.commit_until(&rest, &mut waiting, until).await;
+        for (at, part) in left.iter().zip(waiting) {
+            if let Some(place) = parts.get_mut(*at) {
+                *place = part;
+            }
+        }
+        committed
+    }
+
+    /// Whether a database that is down is not asked again.
+    fn is_over(&self, until: Option<Instant>) -> bool {
+        until.is_some_and(|until| Instant::now() >= until || self.closing.is_cancelled())
+    }
+
+    /// Waits before a database that is down is asked again. False: the writer was told to give up.
+    async fn pause(&self, backoff: &mut Backoff, until: Option<Instant>) -> bool {
+        tokio::select! {
+            () = backoff.wait() => true,
+            () = self.parts.knock.notified() => true,
+            () = self.closing.cancelled(), if until.is_some() => true,
+            () = self.abort.cancelled() => false,
+        }
     }
 
     /// Writes until the database has decided; while it is down until `until`, and for ever without.
@@ -219,23 +306,22 @@ impl Committer {
                 () = self.abort.cancelled() => return Outcome::Abandoned,
             };
             match result {
-                Err(WriteError { error, .. }) if error.is_retryable() => {
+                Err(failed) if failed.error.is_retryable() => {
+                    let error = &failed.error;
                     metrics.write_retries.increment(1);
-                    metrics.failed(&error);
+                    metrics.failed(error);
                     if !self.down.swap(true, Ordering::Relaxed) {
                         metrics.up.set(0.0);
                         tracing::warn!(%connector, %error, "store is down: operations wait and are tried again");
                     }
-                    if let Some(until) = until
-                        && (Instant::now() >= until || self.closing.is_cancelled())
-                    {
+                    if !failed.undecided.is_empty() {
+                        return Outcome::Partly(failed);
+                    }
+                    if self.is_over(until) {
                         return Outcome::Down;
                     }
-                    tokio::select! {
-                        () = backoff.wait() => {}
-                        () = self.parts.knock.notified() => {}
-                        () = self.closing.cancelled(), if until.is_some() => {}
-                        () = self.abort.cancelled() => return Outcome::Abandoned,
+                    if !self.pause(&mut backoff, until).await {
+                        return Outcome::Abandoned;
                     }
                 }
                 decided => {
