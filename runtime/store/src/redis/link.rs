@@ -12,7 +12,9 @@ use futures_util::future::join_all;
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisError, Value, cmd};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, Pipeline, RedisError, Value, cmd,
+};
 use tidegate_event::Seldom;
 use tokio::sync::Mutex;
 
@@ -301,10 +303,11 @@ impl Links {
 
     /// Throws the connection away if it is spoilt.
     async fn settle(&self, lent: &Lent, known: &[Known]) {
-        let is_spoilt = known.iter().any(|known| match known {
-            Err(_) => true,
-            Ok(answers) => answers.iter().any(|answer| answer.as_ref().is_err_and(Fault::spoils_connection)),
-        });
+        let faults = || known.iter().flatten().flatten().filter_map(|answer| answer.as_ref().err());
+        // A cluster's connection of which some nodes answer is none that leads nowhere.
+        let is_spoilt = known.iter().all(Result::is_err)
+            || !self.is_cluster() && known.iter().any(Result::is_err)
+            || faults().any(Fault::spoils_connection);
         if !is_spoilt {
             return;
         }
@@ -472,11 +475,24 @@ async fn open_cluster(settings: &Settings) -> Result<ClusterConnection, BackendE
         builder = builder.certs(certificates.clone());
     }
     let client = builder.build().map_err(|error| BackendError::Unavailable(error.to_string()))?;
-    let mut cluster = client.get_async_connection().await.map_err(|error| unanswered(&error))?;
-    for load in script::loads() {
-        cluster.req_packed_command(&load).await.map_err(|error| unanswered(&error))?;
+    let cluster = client.get_async_connection().await.map_err(|error| unanswered(&error))?;
+    let loads = script::loads().into_iter().map(|load| {
+        let mut cluster = cluster.clone();
+        async move { cluster.req_packed_command(&load).await }
+    });
+    for loaded in join_all(loads).await {
+        match loaded {
+            // The others work; when that node is back, it says that it has no scripts.
+            Err(error) if misses_node(&error) => {}
+            loaded => drop(loaded.map_err(|error| unanswered(&error))?),
+        }
     }
     Ok(cluster)
+}
+
+/// Whether a node could not be reached, of those that a command is for.
+fn misses_node(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_timeout() || error.kind() == ErrorKind::ClusterConnectionNotFound
 }
 
 /// One pipeline to one server, whose replies are in the order of the commands.

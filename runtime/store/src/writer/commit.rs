@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tidegate_event::{AckError, AckPart, BoxFuture, ReasonCode};
+use tidegate_event::{AckError, AckPart, ReasonCode};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +51,12 @@ impl Undecided {
     /// Whether the operation at `index` is one of them.
     pub(super) fn has(&self, index: usize) -> bool {
         self.0.iter().any(|(from, to)| (*from..*to).contains(&index))
+    }
+
+    /// The same ones among those of which the places are `places`.
+    fn of(&self, places: &[usize]) -> Self {
+        let own = places.iter().enumerate().filter(|(index, _)| self.has(*index));
+        Self(own.map(|(_, at)| (*at, at + 1)).collect())
     }
 }
 
@@ -126,25 +132,47 @@ impl Committer {
             Patience::Endless => None,
             Patience::Only(time) => Some(Instant::now() + time),
         };
-        self.commit_until(operations, parts, until).await
+        let mut ended = self.divide(operations, parts, until).await;
+        loop {
+            let undecided = match ended {
+                Ok(committed) => return committed,
+                Err(undecided) => undecided,
+            };
+            if self.is_over(until) {
+                return Committed::Down(undecided);
+            }
+            if !self.pause(&mut Backoff::default(), until).await {
+                return Committed::Abandoned(undecided);
+            }
+            let left: Vec<usize> = (0..operations.len()).filter(|at| undecided.has(*at)).collect();
+            let rest: Vec<Operation> = left.iter().filter_map(|at| operations.get(*at).cloned()).collect();
+            let mut waiting: Vec<Option<AckPart>> =
+                left.iter().map(|at| parts.get_mut(*at).and_then(Option::take)).collect();
+            let again = self.divide(&rest, &mut waiting, until).await;
+            for (at, part) in left.iter().zip(waiting) {
+                if let Some(place) = parts.get_mut(*at) {
+                    *place = part;
+                }
+            }
+            ended = match again {
+                Ok(Committed::Decided) => Ok(Committed::Decided),
+                Ok(Committed::Down(some)) => Ok(Committed::Down(some.of(&left))),
+                Ok(Committed::Abandoned(some)) => Ok(Committed::Abandoned(some.of(&left))),
+                Err(some) => Err(some.of(&left)),
+            };
+        }
     }
 
-    /// Boxed: it writes what is left of a batch by itself.
-    fn commit_until<'a>(
-        &'a self,
-        operations: &'a [Operation],
-        parts: &'a mut [Option<AckPart>],
-        until: Option<Instant>,
-    ) -> BoxFuture<'a, Committed> {
-        Box::pin(self.divide(operations, parts, until))
-    }
-
+    /// Writes `operations`, and parts of them, until each is decided or the database does not answer.
+    ///
+    /// # Errors
+    /// Some were decided, and these are to be written again.
     async fn divide(
         &self,
         operations: &[Operation],
         parts: &mut [Option<AckPart>],
         until: Option<Instant>,
-    ) -> Committed {
+    ) -> Result<Committed, Undecided> {
         let metrics = &self.parts.metrics;
         let mut ranges = vec![(0, operations.len())];
         while let Some((from, to)) = ranges.pop() {
@@ -164,25 +192,13 @@ impl Committer {
                     }
                     // Only those that could not be kept: the others are written.
                     ranges.extend(left.into_iter().map(|at| (from + at, from + at + 1)));
-                    return Committed::Abandoned(Undecided(ranges));
+                    return Ok(Committed::Abandoned(Undecided(ranges)));
                 }
                 Outcome::Partly(error) => {
                     let parts = parts.get_mut(from..to).unwrap_or_default();
                     let left = self.all_but(some, parts, &error).await;
-                    let committed = self.again(some, parts, &left, until).await;
-                    if committed == Committed::Decided {
-                        continue;
-                    }
-                    let is_down = matches!(committed, Committed::Down(_));
-                    let undecided = committed.undecided();
-                    let still = left.into_iter().enumerate().filter(|(index, _)| undecided.has(*index));
-                    ranges.extend(still.map(|(_, at)| (from + at, from + at + 1)));
-                    let undecided = Undecided(ranges);
-                    return if is_down {
-                        Committed::Down(undecided)
-                    } else {
-                        Committed::Abandoned(undecided)
-                    };
+                    ranges.extend(left.into_iter().map(|at| (from + at, from + at + 1)));
+                    return Err(Undecided(ranges));
                 }
                 Outcome::Refused(WriteError { error, operation: at, .. }) => {
                     if let [operation] = some {
@@ -213,9 +229,9 @@ impl Committer {
             };
             ranges.push((from, to));
             let undecided = Undecided(ranges);
-            return if is_down { Committed::Down(undecided) } else { Committed::Abandoned(undecided) };
+            return Ok(if is_down { Committed::Down(undecided) } else { Committed::Abandoned(undecided) });
         }
-        Committed::Decided
+        Ok(Committed::Decided)
     }
 
     /// Tells who waits for `operations`, of which the database has decided all but the undecided ones, and written all but
@@ -248,33 +264,6 @@ impl Committer {
         }
         self.parts.metrics.stored.increment(stored);
         left
-    }
-
-    /// Writes those of `operations` that are `left`, and no other, after a pause.
-    async fn again(
-        &self,
-        operations: &[Operation],
-        parts: &mut [Option<AckPart>],
-        left: &[usize],
-        until: Option<Instant>,
-    ) -> Committed {
-        let all = || Undecided(vec![(0, left.len())]);
-        if self.is_over(until) {
-            return Committed::Down(all());
-        }
-        if !self.pause(&mut Backoff::default(), until).await {
-            return Committed::Abandoned(all());
-        }
-        let rest: Vec<Operation> = left.iter().filter_map(|at| operations.get(*at).cloned()).collect();
-        let mut waiting: Vec<Option<AckPart>> =
-            left.iter().map(|at| parts.get_mut(*at).and_then(Option::take)).collect();
-        let committed = self.commit_until(&rest, &mut waiting, until).await;
-        for (at, part) in left.iter().zip(waiting) {
-            if let Some(place) = parts.get_mut(*at) {
-                *place = part;
-            }
-        }
-        committed
     }
 
     /// Whether a database that is down is not asked again.
@@ -314,7 +303,7 @@ impl Committer {
                         metrics.up.set(0.0);
                         tracing::warn!(%connector, %error, "store is down: operations wait and are tried again");
                     }
-                    if !failed.undecided.is_empty() {
+                    if (1..operations.len()).contains(&failed.undecided.len()) {
                         return Outcome::Partly(failed);
                     }
                     if self.is_over(until) {
@@ -364,3 +353,6 @@ impl Committer {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
