@@ -1,9 +1,9 @@
 //! Reads that an event waits for: the client's subscriptions, retained messages.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytestring::ByteString;
-use tidegate_event::{Backlog, BoxFuture, Message, QoS, StorageError, TopicFilter};
+use tidegate_event::{Backlog, BoxFuture, Message, QoS, Seldom, StorageError, TopicFilter};
 
 use crate::connector::{About, Connector};
 
@@ -28,10 +28,13 @@ pub(super) async fn subscriptions(
                     (Err(error), _) => error.to_string(),
                     _ => "qos must be 0, 1 or 2".to_owned(),
                 };
-                tracing::warn!(
-                    connector = %connector.name, %client, topic = %text, qos, %reason,
-                    "a stored subscription cannot be used, skipped"
-                );
+                static LINES: LazyLock<[Seldom; 16]> = LazyLock::new(Default::default);
+                if let Some(left_out) = super::turn(&*LINES, connector) {
+                    tracing::warn!(
+                        connector = %connector.name, %client, topic = %text, qos, %reason, left_out,
+                        "a stored subscription cannot be used, skipped"
+                    );
+                }
             }
         }
     }

@@ -245,11 +245,14 @@ impl Commands for Redis {
                 command.arg(words);
                 vec![command]
             });
-            let replies = self.links.each(groups.collect()).await?;
+            let known = self.links.known(groups.collect()).await;
+            if let Some(error) = reply::why_none(&known) {
+                return Err(error);
+            }
             let mut size = 0;
-            let mut flat = Vec::with_capacity(replies.len());
-            for answer in replies.into_iter().flatten() {
-                let reply = reply::flat(answer);
+            let mut flat = Vec::with_capacity(known.len());
+            for known in known {
+                let reply = reply::of(known);
                 size += reply.iter().map(reply::size).sum::<usize>();
                 if size > self.limits.max_result_bytes {
                     return Err(BackendError::TooLarge(self.limits.max_result_bytes));

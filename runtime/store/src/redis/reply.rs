@@ -4,9 +4,33 @@ use redis::Value;
 use tidegate_event::{Reply, ReplyPart};
 
 use super::error::{Answer, answer};
+use super::link::Known;
+use crate::backend::BackendError;
+
+/// Why none of some commands was executed, so that they can be sent again: `None` when any of them may have been.
+pub(super) fn why_none(known: &[Known]) -> Option<BackendError> {
+    let why = |known: &Known| match known {
+        Err(error) => Some(error.clone()),
+        Ok(answers) => match &**answers {
+            [Err(fault)] if fault.is_passing() => Some(fault.clone().into_backend("")),
+            _ => None,
+        },
+    };
+    let mut all = known.iter().map(why);
+    let first = all.next()??;
+    all.all(|why| why.is_some()).then_some(first)
+}
+
+/// The reply to one command. That there is none is a reply, too: others have theirs.
+pub(super) fn of(known: Known) -> Reply {
+    match known {
+        Ok(answers) => answers.into_iter().flat_map(flat).collect(),
+        Err(error) => vec![ReplyPart::Error(format!("UNAVAILABLE {error}"))],
+    }
+}
 
 /// Flattens a reply: see [`ReplyPart`].
-pub(super) fn flat(reply: Answer) -> Reply {
+fn flat(reply: Answer) -> Reply {
     let mut parts = Vec::new();
     push(reply, &mut parts);
     parts
@@ -64,6 +88,20 @@ fn length(count: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redis::error::Fault;
+
+    #[test]
+    fn a_call_fails_only_when_none_of_its_commands_was_executed() {
+        let done = || Ok(vec![Ok(Value::Int(1))]);
+        let passing = || Ok(vec![Err(Fault::new("LOADING", "words"))]);
+        let lost = || Err(BackendError::Unavailable("words".into()));
+        assert!(why_none(&[passing(), lost()]).is_some_and(|error| error.is_retryable()));
+        assert_eq!(why_none(&[done(), passing(), lost()]), None);
+        assert_eq!(why_none(&[passing(), done()]), None);
+        assert_eq!(why_none(&[Ok(vec![Err(Fault::new("NOSCRIPT", "words").of_others())])]), None);
+        assert_eq!(why_none(&[]), None);
+        assert_eq!(of(lost()), [ReplyPart::Error("UNAVAILABLE words".into())]);
+    }
 
     #[test]
     fn a_list_is_its_length_and_its_elements() {

@@ -257,16 +257,18 @@ impl Worker {
             answered.unwrap_or(Committed::Decided)
         };
         let Some(newest) = beside else { return (committed, behind) };
-        if committed == Committed::Decided {
-            let oldest = newest.saturating_sub(operations.len() as u64 - 1);
-            let going: Vec<Going> = (oldest..)
-                .zip(operations.iter())
-                .map(|(number, operation)| Going::of(number, operation))
-                .collect();
-            if let Err(error) = self.spill.remove(&going, None).await {
-                let connector = &self.committer.parts.connector;
-                tracing::warn!(%connector, %error, "operations that were stored will be stored once more");
-            }
+        // What is decided must not be written again, whatever has become of the rest.
+        let undecided = committed.undecided();
+        let oldest = newest.saturating_sub(operations.len() as u64 - 1);
+        let decided = (oldest..).zip(operations.iter()).enumerate();
+        let decided = decided.filter(|(index, _)| !undecided.has(*index));
+        let going: Vec<Going> =
+            decided.map(|(_, (number, operation))| Going::of(number, operation)).collect();
+        if !going.is_empty()
+            && let Err(error) = self.spill.remove(&going, None).await
+        {
+            let connector = &self.committer.parts.connector;
+            tracing::warn!(%connector, %error, "operations that were stored will be stored once more");
         }
         // On disk is as good as stored.
         parts.iter_mut().filter_map(Option::take).for_each(AckPart::done);

@@ -98,6 +98,7 @@ impl Backend for Scripted {
                     error,
                     operation: self.says_which.lock().then_some(at),
                     refused: Vec::new(),
+                    undecided: Vec::new(),
                 });
             }
             self.batches.lock().push(topics);
