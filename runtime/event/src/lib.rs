@@ -46,7 +46,7 @@ pub use hooks::{Admitted, Hooks, NoHooks, Raised};
 pub use id::{IdSource, MsgId, Node, ParseMsgIdError};
 pub use key_value::{KeyValue, Space, Swap};
 pub use message::{Message, Origin, PublishProperties, QoS};
-pub use reply::{Reply, ReplyPart};
+pub use reply::{Reply, ReplyError};
 pub use scope::{Backlog, Effects, Scope};
 pub use session_store::{
     Change, Restored, RestoredSession, SessionStore, SessionStoreError, SubscriptionOptions, VolatileStore,

@@ -47,9 +47,14 @@ impl Fault {
         PASSING.contains(&&*self.code)
     }
 
-    /// Whether this connection will go on saying so: the server changed its role, or lost our scripts.
+    /// Whether this connection will go on saying so, because the server changed its role.
     pub(super) fn spoils_connection(&self) -> bool {
-        ["READONLY", "MASTERDOWN", "NOAUTH", "NOSCRIPT", "MOVED", "UNBLOCKED"].contains(&&*self.code)
+        ["READONLY", "MASTERDOWN", "NOAUTH", "MOVED", "UNBLOCKED"].contains(&&*self.code)
+    }
+
+    /// Whether the server does not know a script. Ours are loaded when a connection is opened.
+    pub(super) fn lacks_script(&self) -> bool {
+        self.code == "NOSCRIPT"
     }
 
     /// As an error of a command on `key`.

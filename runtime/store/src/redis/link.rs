@@ -77,7 +77,34 @@ impl Links {
             return Ok(Vec::new());
         }
         let lent = self.lend().await?;
-        let result = match &lent.connection {
+        let result = Self::run(&lent, groups).await;
+        self.settle(lent, result).await
+    }
+
+    /// As [`each`](Self::each), for commands of guests: every refusal is an answer, also one that will pass, because the
+    /// others of the call may have run, and a guest's own unknown script is no reason to connect anew.
+    ///
+    /// # Errors
+    /// Nothing is known about any of them: [`BackendError::Unavailable`].
+    pub(super) async fn each_as_told(&self, groups: Vec<Group>) -> Result<Vec<Vec<Answer>>, BackendError> {
+        if groups.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lent = self.lend().await?;
+        let result = Self::run(&lent, groups).await;
+        let spoilt = match &result {
+            Err(_) => true,
+            Ok(answers) => faults(answers).any(Fault::spoils_connection),
+        };
+        if spoilt {
+            self.throw_away(&lent).await;
+        }
+        result
+    }
+
+    /// Groups that do not depend on each other, on a connection.
+    async fn run(lent: &Lent, groups: Vec<Group>) -> Result<Vec<Vec<Answer>>, BackendError> {
+        match &lent.connection {
             Connection::Node(node) => {
                 let lengths: Vec<usize> = groups.iter().map(Vec::len).collect();
                 let answers = pipeline(node.clone(), groups.into_iter().flatten()).await;
@@ -92,8 +119,7 @@ impl Links {
                     .into_iter()
                     .collect()
             }
-        };
-        self.settle(lent, result).await
+        }
     }
 
     /// Runs each group as a transaction on the server, all in one pipeline, in order. Not on a cluster. With
@@ -196,21 +222,27 @@ impl Links {
         let (spoilt, result) = match result {
             Err(error) => (true, Err(error)),
             Ok(answers) => {
-                let faults = || answers.iter().flatten().filter_map(|answer| answer.as_ref().err());
-                let spoilt = faults().any(Fault::spoils_connection);
-                match faults().find(|fault| fault.is_passing()).cloned() {
+                let spoilt = faults(&answers).any(|fault| fault.spoils_connection() || fault.lacks_script());
+                let passing = faults(&answers).find(|fault| fault.is_passing()).cloned();
+                match passing {
                     Some(fault) => (spoilt, Err(fault.into_backend(""))),
                     None => (spoilt, Ok(answers)),
                 }
             }
         };
-        if spoilt && let Some(slot) = self.slots.get(lent.slot) {
-            let mut slot = slot.lock().await;
-            if slot.live.as_ref().is_some_and(|(number, _)| *number == lent.number) {
-                slot.live = None;
-            }
+        if spoilt {
+            self.throw_away(&lent).await;
         }
         result
+    }
+
+    /// Whoever needs this connection next opens it anew.
+    async fn throw_away(&self, lent: &Lent) {
+        let Some(slot) = self.slots.get(lent.slot) else { return };
+        let mut slot = slot.lock().await;
+        if slot.live.as_ref().is_some_and(|(number, _)| *number == lent.number) {
+            slot.live = None;
+        }
     }
 
     async fn open(&self) -> Result<Connection, BackendError> {
@@ -258,6 +290,11 @@ impl Links {
         };
         client(settings, settings.info(&address)?)
     }
+}
+
+/// What was refused.
+fn faults(answers: &[Vec<Answer>]) -> impl Iterator<Item = &Fault> {
+    answers.iter().flatten().filter_map(|answer| answer.as_ref().err())
 }
 
 /// A client of one server.
