@@ -89,7 +89,11 @@ impl Scripted {
         let places = topics.iter().enumerate().filter(|(_, topic)| is_refused(topic));
         let refused: Vec<_> = places.map(|(at, _)| (at, error.clone())).collect();
         self.batches.lock().push(topics.iter().filter(|topic| !is_refused(topic)).cloned().collect());
-        if refused.is_empty() { Ok(()) } else { Err(WriteError { error, operation: None, refused, undecided: Vec::new() }) }
+        if refused.is_empty() {
+            Ok(())
+        } else {
+            Err(WriteError { error, operation: None, refused, undecided: Vec::new() })
+        }
     }
 
     /// The shards whose batches are being written.

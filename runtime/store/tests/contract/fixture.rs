@@ -41,6 +41,8 @@ pub(crate) enum Ability {
     Sql,
     /// Commands of words.
     Commands,
+    /// Scripts of guests among them.
+    Scripts,
     /// Fetch, look up and forget by filters with wildcards.
     Wildcards,
     /// Positions of their own numbers: messages are in the order in which they were stored, ids of any form have a

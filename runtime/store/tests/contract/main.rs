@@ -79,6 +79,8 @@ macro_rules! contract {
                 commands::custom_commands_put_in_their_variables,
                 commands::only_the_refused_command_fails,
                 commands::guests_send_commands,
+                commands::commands_of_a_guest_keep_their_order_and_their_own_errors,
+                commands::a_script_answers_with_values_within_each_other,
                 commands::commands_that_change_the_connection_are_refused,
                 pairs::pairs_are_set_read_listed_and_deleted,
                 pairs::pairs_are_counted_and_swapped_one_after_the_other,
