@@ -29,11 +29,23 @@ impl Load {
     /// Starts `publishers`, which send to `topic/0`, `topic/1` .., each with `window` messages in flight and `pause`
     /// after every acknowledgement.
     pub fn start(port: u16, topic: &str, publishers: usize, window: u16, pause: Duration) -> Self {
+        Self::of_size(port, topic, publishers, window, pause, 0)
+    }
+
+    /// The same with payloads of at least `bytes` bytes: a name, then spaces.
+    pub fn of_size(
+        port: u16,
+        topic: &str,
+        publishers: usize,
+        window: u16,
+        pause: Duration,
+        bytes: usize,
+    ) -> Self {
         let state = Arc::new(State::default());
         let topics: Vec<String> = (0..publishers).map(|number| format!("{topic}/{number}")).collect();
         let publishers = topics.iter().map(|topic| {
             let (topic, state) = (topic.clone(), state.clone());
-            std::thread::spawn(move || publish(port, &topic, window, pause, &state))
+            std::thread::spawn(move || publish(port, &topic, (window, pause, bytes), &state))
         });
         Self { publishers: publishers.collect(), topics, state }
     }
@@ -77,8 +89,14 @@ impl Load {
     }
 }
 
-/// Keeps `window` messages in flight until the load ends or the connection does; gives the acknowledged payloads.
-fn publish(port: u16, topic: &str, window: u16, pause: Duration, state: &State) -> Vec<String> {
+/// Keeps `window` messages in flight until the load ends or the connection does; gives the names of the acknowledged
+/// payloads.
+fn publish(
+    port: u16,
+    topic: &str,
+    (window, pause, bytes): (u16, Duration, usize),
+    state: &State,
+) -> Vec<String> {
     let id = topic.replace('/', "-");
     let (mut reader, _) = Wire::connect(port, &Connect::new(4, &id));
     let mut writer = reader.share();
@@ -88,7 +106,7 @@ fn publish(port: u16, topic: &str, window: u16, pause: Duration, state: &State) 
     let mut send = |id: u16, inflight: &mut Vec<Option<String>>| {
         let payload = format!("{topic}-{number}");
         number += 1;
-        let packet = wire::publish(4, topic, payload.as_bytes(), 1, id);
+        let packet = wire::publish(4, topic, format!("{payload:<bytes$}").as_bytes(), 1, id);
         inflight[usize::from(id)] = Some(payload);
         writer.try_send(&packet).is_ok()
     };

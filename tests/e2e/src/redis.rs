@@ -1,11 +1,12 @@
 //! Redis as the runtime uses it: the printed configuration, pointed at a server, and what `redis-cli` shows there.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::collections::BTreeSet;
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use tidegate_servers::kind;
 use tidegate_servers::redis::{Cli, MASTER, PASSWORD};
 
-use crate::wait::until;
+use crate::wait::{PATIENCE, until};
 
 /// `emqx_backend_redis.conf` as document 003 prints it.
 pub const PRINTED: &str = include_str!("../../../runtime/store/tests/data/emqx_backend_redis.conf");
@@ -18,12 +19,45 @@ pub struct Redis {
     is_cluster: bool,
     /// Lines of a pool, `type`, `server`, ..: they stand for the printed ones of the same name.
     pool: Vec<(&'static str, String)>,
+    /// Of the shared server.
+    _database: Option<Database>,
+}
+
+/// The databases of a shared server that tests have now: its port, and the number.
+static TAKEN: (Mutex<BTreeSet<(u16, u8)>>, Condvar) = (Mutex::new(BTreeSet::new()), Condvar::new());
+
+/// A database of a shared server that no other test has while this value lives.
+struct Database {
+    port: u16,
+    number: u8,
+}
+
+impl Database {
+    /// Waits until one is free: a server has 15 besides that of whoever looks at it by hand.
+    fn take(port: u16) -> Self {
+        let taken = TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = |taken: &BTreeSet<(u16, u8)>| (1..16).find(|number| !taken.contains(&(port, *number)));
+        let (mut taken, _) = TAKEN
+            .1
+            .wait_timeout_while(taken, PATIENCE * 4, |taken| free(taken).is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        let number = free(&taken).expect("a test that has a database of the shared server ends");
+        taken.insert((port, number));
+        Self { port, number }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(self.port, self.number));
+        TAKEN.1.notify_one();
+    }
 }
 
 impl Redis {
     /// A server that the test has started.
     pub fn at(cli: Cli, address: &str) -> Self {
-        Self { nodes: vec![cli], is_cluster: false, pool: vec![("server", address.into())] }
+        Self { nodes: vec![cli], is_cluster: false, pool: vec![("server", address.into())], _database: None }
     }
 
     /// A database of its own on the shared server.
@@ -59,7 +93,8 @@ impl Redis {
 
     /// A cluster that the test has started.
     pub fn cluster_of(nodes: Vec<Cli>, addresses: &str) -> Self {
-        Self { nodes, is_cluster: true, pool: vec![("type", "cluster".into()), ("server", addresses.into())] }
+        let pool = vec![("type", "cluster".into()), ("server", addresses.into())];
+        Self { nodes, is_cluster: true, pool, _database: None }
     }
 
     /// Sets an option of the pool.
@@ -70,12 +105,12 @@ impl Redis {
         self
     }
 
-    /// Tests run side by side: each takes the next database, emptied.
+    /// Tests run side by side: each has one, emptied, until it ends.
     fn in_its_own_database(mut self) -> Self {
-        static NEXT: AtomicU8 = AtomicU8::new(0);
-        let number = 1 + NEXT.fetch_add(1, Ordering::Relaxed) % 15;
-        self.nodes = self.nodes.into_iter().map(|cli| cli.database(number)).collect();
-        let redis = self.option("database", &number.to_string());
+        let database = Database::take(self.nodes.first().expect("there is a node").port());
+        self.nodes = self.nodes.into_iter().map(|cli| cli.database(database.number)).collect();
+        let redis = self.option("database", &database.number.to_string());
+        let redis = Self { _database: Some(database), ..redis };
         redis.empty();
         redis
     }
@@ -167,7 +202,8 @@ impl Redis {
         keys
     }
 
-    /// The payload of every message whose id is in its topic's sorted set: what is stored, and can be fetched.
+    /// The payload, up to its first space, of every message whose id is in its topic's sorted set: what is stored, and
+    /// can be fetched.
     /// Nodes that do not answer are left out.
     pub fn payloads(&self, topics: &[String]) -> Vec<String> {
         // Two passes, as a message and its topic may lie on different nodes of a cluster.
@@ -177,7 +213,7 @@ impl Redis {
               cursor = page[1] \
               for _, key in ipairs(page[2]) do \
                 out[#out + 1] = redis.call('HGET', key, 'id') \
-                out[#out + 1] = redis.call('HGET', key, 'payload') \
+                out[#out + 1] = string.match(redis.call('HGET', key, 'payload'), '^[^ ]*') \
               end \
             until cursor == '0' \
             return out";

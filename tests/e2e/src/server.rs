@@ -42,6 +42,7 @@ pub fn text_of(output: &Output) -> String {
 pub struct Builder {
     directory: TempDir,
     disk_bytes: Option<u64>,
+    environment: Vec<(String, String)>,
 }
 
 impl Builder {
@@ -69,6 +70,12 @@ impl Builder {
         Self { disk_bytes: Some(bytes), ..self }
     }
 
+    /// Sets a variable of the runtime's environment, and of its commands': see [`Server::tidegate`].
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         self.directory.path()
@@ -82,6 +89,7 @@ impl Builder {
         let mut server = Server {
             directory: self.directory,
             disk_bytes: self.disk_bytes,
+            environment: self.environment,
             child: None,
             port: free_port(),
             api: free_port(),
@@ -95,6 +103,7 @@ impl Builder {
 pub struct Server {
     directory: TempDir,
     disk_bytes: Option<u64>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
     /// Where MQTT is served, on 127.0.0.1.
     pub port: u16,
@@ -106,7 +115,7 @@ impl Server {
     /// A new, empty directory.
     pub fn builder() -> Builder {
         let directory = tempfile::Builder::new().prefix("tidegate-e2e-").tempdir().unwrap();
-        Builder { directory, disk_bytes: None }
+        Builder { directory, disk_bytes: None, environment: Vec::new() }
     }
 
     /// Without modules, connectors or hook lines: a plain broker.
@@ -125,6 +134,7 @@ impl Server {
             .args(["--api", &format!("127.0.0.1:{}", self.api)])
             .env("NO_COLOR", "1")
             .env("RUST_BACKTRACE", "1")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -156,6 +166,24 @@ impl Server {
         PathBuf::from(format!("/proc/{}/root", self.pid()))
             .join(self.file("data").strip_prefix("/").unwrap())
             .join(name)
+    }
+
+    /// Runs a command of the same binary to its end, in the runtime's directory and with its environment.
+    pub fn tidegate(&self, args: &[&str]) -> Output {
+        Command::new(binary())
+            .current_dir(self.path())
+            .args(args)
+            .env("NO_COLOR", "1")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .output()
+            .expect("tidegate starts")
+    }
+
+    /// What a command prints with `--json`, whatever its exit status.
+    pub fn json(&self, args: &[&str]) -> serde_json::Value {
+        let output = self.tidegate(&[args, &["--json"]].concat());
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("tidegate {args:?}: {error}: {}", text_of(&output)))
     }
 
     /// Process id.
@@ -240,16 +268,32 @@ impl Server {
     }
 
     /// The value of a metric, summed over the label sets that contain `labels`.
+    ///
+    /// # Panics
+    /// There is no line of this name and these labels: it is misspelt, or not counted yet, and no zero.
+    #[track_caller]
     pub fn metric(&self, name: &str, labels: &str) -> f64 {
-        let (_, text) = self.get("/metrics").expect("the API answers");
-        text.lines()
-            .filter(|line| {
-                line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
-                    && line.contains(labels)
-            })
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+        let text = self.metrics();
+        sum(&text, name, labels).unwrap_or_else(|| panic!("no metric {name} with {labels:?} in:\n{text}"))
     }
+
+    /// As [`metric`](Self::metric), for a counter that appears when it first counts: 0 without a line.
+    pub fn metric_or_zero(&self, name: &str, labels: &str) -> f64 {
+        sum(&self.metrics(), name, labels).unwrap_or_default()
+    }
+
+    fn metrics(&self) -> String {
+        self.get("/metrics").expect("the API answers").1
+    }
+}
+
+/// The sum of the lines of a metric whose labels contain `labels`; `None` when there is no such line.
+fn sum(text: &str, name: &str, labels: &str) -> Option<f64> {
+    let is_meant = |line: &&str| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(labels)
+    };
+    let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
+    text.lines().filter(is_meant).filter_map(value).fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
 }
 
 impl Drop for Server {
@@ -282,4 +326,19 @@ fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
     let status = text.split(' ').nth(1)?.parse().ok()?;
     let (_, body) = text.split_once("\r\n\r\n")?;
     Some((status, body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sum;
+
+    #[test]
+    fn a_metric_that_is_not_there_is_no_zero() {
+        let text = "# TYPE a counter\na{b=\"1\"} 2\na{b=\"2\"} 3\nab{b=\"1\"} 9\nc 0\n";
+        assert_eq!((sum(text, "a", ""), sum(text, "a", "b=\"2\"")), (Some(5.0), Some(3.0)));
+        assert_eq!(
+            (sum(text, "c", ""), sum(text, "d", ""), sum(text, "a", "b=\"3\"")),
+            (Some(0.0), None, None)
+        );
+    }
 }

@@ -348,13 +348,13 @@ fn unsubscribing_runs_the_documents_custom_statement() {
 fn custom_statements_run_on_every_hook_with_bound_values() {
     let mut conf = DOCUMENT_LINES.replace("./data/mqtt.db", "./data/custom.db");
     for (hook, statement) in [
-        ("client.connected.3", "insert into conn(clientid) values(${clientid})"),
+        ("client.connected.3", "insert into conn(clientid, username) values(${clientid}, ${username})"),
         ("client.disconnected.3", "insert into disconn(clientid) values(${clientid})"),
         ("session.subscribed.3", "insert into sub(topic, qos) values(${topic}, ${qos})"),
         ("session.unsubscribed.3", "delete from sub where topic = ${topic}"),
         (
             "message.publish.9",
-            "insert into msg(msgid, topic, payload) values(${msgid}, ${topic}, ${payload})",
+            "insert into msg(msgid, topic, payload, username) values(${msgid}, ${topic}, ${payload}, ${username})",
         ),
         ("message.acked.3", "insert into ack(msgid, topic) values(${msgid}, ${topic})"),
         ("message.deliver.3", "insert into deliver(msgid, topic) values(${msgid}, ${topic})"),
@@ -368,19 +368,24 @@ fn custom_statements_run_on_every_hook_with_bound_values() {
     let database = builder.path().join("data/custom.db");
     query(
         &database,
-        "create table conn(clientid); create table disconn(clientid); create table sub(topic, qos);
-         create table msg(msgid, topic, payload); create table ack(msgid, topic); create table deliver(msgid, topic)",
+        "create table conn(clientid, username); create table disconn(clientid); create table sub(topic, qos);
+         create table msg(msgid, topic, payload, username); create table ack(msgid, topic); create table deliver(msgid, topic)",
     );
     let server = builder.start();
     let evil = "x'); drop table msg; --";
-    let mut client = Paho::connect(server.port, &Options::new(5, evil));
-    expect_rows(&database, "select clientid from conn", &[&[evil]]);
+    let user = "u'); delete from conn; -- ${clientid}";
+    let options = Options::new(5, evil).with("username", user).with("password", "x");
+    let mut client = Paho::connect(server.port, &options);
+    expect_rows(&database, "select clientid, username from conn", &[&[evil, user]]);
     client.subscribe("t/'1", 2);
     expect_rows(&database, "select topic, qos, typeof(qos) from sub", &[&["t/'1", "2", "integer"]]);
     client.publish("t/'1", "it's; bound", 1);
     let message = client.receive();
     assert_eq!(message.payload, "it's; bound");
-    assert_eq!(query(&database, "select topic, cast(payload as text) from msg"), [["t/'1", "it's; bound"]]);
+    assert_eq!(
+        query(&database, "select topic, cast(payload as text), username from msg"),
+        [["t/'1", "it's; bound", user]]
+    );
     expect_rows(&database, "select d.topic, m.msgid = d.msgid from deliver d, msg m", &[&["t/'1", "1"]]);
     expect_rows(&database, "select a.topic, m.msgid = a.msgid from ack a, msg m", &[&["t/'1", "1"]]);
     client.unsubscribe("t/'1");
@@ -447,4 +452,102 @@ fn a_will_is_stored_too() {
         query(&server.database(), "select topic, sender, cast(payload as text) from mqtt_msg"),
         [["will", "mortal", "gone"]]
     );
+}
+
+/// The lines that document 003 prints for one-to-one, one-to-many and the newest message of a topic.
+const ONE_TO: &str = r##"backend.sqlite.pool1.path = ./data/mqtt.db
+backend.sqlite.hook.session.subscribed.1 = {"topic": "queue/#", "action": {"function": "on_message_fetch_for_queue"}, "pool": "pool1"}
+backend.sqlite.hook.session.subscribed.2 = {"topic": "pubsub/#", "action": {"function": "on_message_fetch_for_pubsub"}, "pool": "pool1"}
+backend.sqlite.hook.session.subscribed.3 = {"topic": "latest/#", "action": {"function": "on_message_fetch_for_keep_latest"}, "pool": "pool1"}
+backend.sqlite.hook.message.publish.1 = {"topic": "queue/#", "action": {"function": "on_message_publish"}, "pool": "pool1"}
+backend.sqlite.hook.message.publish.2 = {"topic": "pubsub/#", "action": {"function": "on_message_publish"}, "pool": "pool1"}
+backend.sqlite.hook.message.publish.3 = {"topic": "latest/#", "action": {"function": "on_message_store_keep_latest"}, "pool": "pool1"}
+backend.sqlite.hook.message.acked.1 = {"topic": "queue/#", "action": {"function": "on_message_acked_for_queue"}, "pool": "pool1"}
+backend.sqlite.hook.message.acked.2 = {"topic": "pubsub/#", "action": {"function": "on_message_acked_for_pubsub"}, "pool": "pool1"}
+backend.sqlite.hook.message.acked.3 = {"topic": "latest/#", "action": {"function": "on_message_acked_for_keep_latest"}, "pool": "pool1"}
+"##;
+
+fn publish_all(server: &Server, topic: &str, payloads: &[&str]) {
+    for payload in payloads {
+        mosquitto::publish(server.port, &["-t", topic, "-m", payload, "-q", "1"]);
+    }
+}
+
+fn reader(server: &Server, id: &str, topic: &str) -> Subscriber {
+    Subscriber::start(server.port, &["-i", id, "-t", topic, "-q", "1"])
+}
+
+#[test]
+fn one_to_one_messages_go_when_they_are_acknowledged() {
+    let server = Server::builder().file("conf.d/sqlite.conf", ONE_TO).start();
+    let database = server.database();
+    publish_all(&server, "queue/a", &["1", "2", "3"]);
+    publish_all(&server, "queue/b", &["stays"]);
+    const LEFT: &str = "select topic, cast(payload as text) from mqtt_msg order by id";
+    // Only what is acknowledged goes.
+    let mut worker = Paho::connect(server.port, &Options::new(4, "worker").with("manual_ack", true));
+    worker.subscribe("queue/a", 1);
+    let messages: Vec<_> = (0..3).map(|_| worker.receive()).collect();
+    assert_eq!(payloads(&messages), ["1", "2", "3"]);
+    assert_eq!(count(&database, "select count(*) from mqtt_msg"), 4);
+    worker.ack(&messages[0]);
+    expect_rows(&database, LEFT, &[&["queue/a", "2"], &["queue/a", "3"], &["queue/b", "stays"]]);
+    worker.disconnect();
+    // What was not acknowledged comes again, to whoever asks next, and goes too.
+    let mut next = reader(&server, "next", "queue/a");
+    assert_eq!(next.take(2), ["queue/a 2", "queue/a 3"]);
+    expect_rows(&database, LEFT, &[&["queue/b", "stays"]]);
+    publish_all(&server, "queue/a", &["live"]);
+    assert_eq!(next.take(1), ["queue/a live"]);
+    expect_rows(&database, LEFT, &[&["queue/b", "stays"]]);
+    assert_eq!(count(&database, "select count(*) from mqtt_acked"), 0, "a queue keeps no positions");
+}
+
+#[test]
+fn one_to_many_messages_stay_and_every_client_has_its_position() {
+    let server = Server::builder().file("conf.d/sqlite.conf", ONE_TO).start();
+    let database = server.database();
+    publish_all(&server, "pubsub/a", &["1", "2"]);
+    let mut ann = reader(&server, "ann", "pubsub/a");
+    assert_eq!(ann.take(2), ["pubsub/a 1", "pubsub/a 2"]);
+    wait_acked(&database, "ann", "pubsub/a");
+    ann.stop();
+    publish_all(&server, "pubsub/a", &["3"]);
+    let mut bob = reader(&server, "bob", "pubsub/a");
+    assert_eq!(bob.take(3), ["pubsub/a 1", "pubsub/a 2", "pubsub/a 3"]);
+    wait_acked(&database, "bob", "pubsub/a");
+    expect_rows(
+        &database,
+        "select clientid, topic, mid from mqtt_acked order by clientid",
+        &[&["ann", "pubsub/a", "2"], &["bob", "pubsub/a", "3"]],
+    );
+    let mut ann = reader(&server, "ann", "pubsub/a");
+    publish_all(&server, "pubsub/a", &["4"]);
+    assert_eq!(ann.take(2), ["pubsub/a 3", "pubsub/a 4"], "what is new to her, then what is live");
+    assert_eq!(count(&database, "select count(*) from mqtt_msg"), 4, "acknowledged messages stay");
+}
+
+#[test]
+fn the_newest_message_of_a_topic_replaces_the_one_before() {
+    let server = Server::builder().file("conf.d/sqlite.conf", ONE_TO).start();
+    let database = server.database();
+    const LEFT: &str = "select topic, cast(payload as text), qos from mqtt_msg order by topic";
+    publish_all(&server, "latest/a", &["1", "2"]);
+    publish_all(&server, "latest/b", &["other"]);
+    // Of every quality: this one is not waited for by its publisher.
+    mosquitto::publish(server.port, &["-t", "latest/a", "-m", "3", "-q", "0"]);
+    expect_rows(&database, LEFT, &[&["latest/a", "3", "0"], &["latest/b", "other", "1"]]);
+    let mut late = reader(&server, "late", "latest/a");
+    assert_eq!(late.take(1), ["latest/a 3"]);
+    late.stop();
+    publish_all(&server, "latest/a", &["4", "5"]);
+    let mut late = reader(&server, "late", "latest/a");
+    assert_eq!(late.take(1), ["latest/a 5"]);
+    wait_acked(&database, "late", "latest/a");
+    assert_eq!(query(&database, LEFT), [["latest/a", "5", "1"], ["latest/b", "other", "1"]]);
+    late.stop();
+    // What it has acknowledged does not come again.
+    let mut late = reader(&server, "late", "latest/a");
+    publish_all(&server, "latest/a", &["end"]);
+    assert_eq!(late.take_until("end"), Vec::<String>::new());
 }

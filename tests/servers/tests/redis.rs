@@ -78,6 +78,25 @@ fn sentinels_promote_the_replica_and_take_the_old_master_back() {
 }
 
 #[test]
+fn with_a_second_replica_a_lost_master_is_not_missed() {
+    let place = Place::temporary().unwrap();
+    let mut sentinels = Sentinels::with_replicas(&place, 2).unwrap();
+    sentinels.master.run(&["SET", "key", "kept"]).unwrap();
+    assert_eq!(sentinels.master.run(&["WAIT", "1", "5000"]).unwrap(), "1");
+    sentinels.master.server_mut().kill();
+    sentinels.wait_promoted().unwrap();
+    let promoted = Cli::at(&sentinels.current().unwrap(), None).unwrap();
+    assert_eq!(promoted.run(&["GET", "key"]).unwrap(), "kept");
+    // It takes writes when the other one follows it.
+    sentinels
+        .replica
+        .server_mut()
+        .wait("the promoted one takes writes", |_| promoted.run(&["SET", "key", "two again"]).is_ok())
+        .unwrap();
+    assert_eq!(promoted.run(&["WAIT", "1", "10000"]).unwrap(), "1");
+}
+
+#[test]
 fn a_cluster_survives_the_loss_of_a_node_and_moves_slots() {
     let place = Place::temporary().unwrap();
     let mut cluster = Cluster::start(&place, 3, 1).unwrap();
@@ -93,8 +112,7 @@ fn a_cluster_survives_the_loss_of_a_node_and_moves_slots() {
     assert_eq!(cluster.nodes[to].run(&["GET", "key-7"]).unwrap(), "7");
     cluster.wait_whole().unwrap();
 
-    cluster.nodes[to].run(&["WAIT", "1", "5000"]).unwrap();
-    cluster.nodes[to].server_mut().kill();
+    cluster.kill_replicated(to).unwrap();
     let survivor = cluster.nodes[from].cli().follow();
     cluster.nodes[from]
         .server_mut()

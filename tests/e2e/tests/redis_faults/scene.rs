@@ -18,14 +18,16 @@ pub(crate) const LINE: &str = r##"backend.redis.hook.message.publish.1 = {"topic
 "##;
 /// What a publisher waits after each acknowledgement: ten of them send at most a thousand messages a second.
 pub(crate) const PAUSE: Duration = Duration::from_millis(10);
+/// How long a fault lasts, where the test decides.
+pub(crate) const FAULT: Duration = Duration::from_secs(4);
 /// `[store] memory_budget_bytes` in these tests.
-const BUDGET: u64 = 16 << 20;
+pub(crate) const BUDGET: u64 = 16 << 20;
 /// What the process may grow by besides: read-ahead and replies of ten connections, allocator, embedded state.
-const SLACK: u64 = 96 << 20;
+pub(crate) const SLACK: u64 = 96 << 20;
 /// Publishers whose messages are taken never wait so long.
 const STILL: Duration = Duration::from_secs(2);
 /// How long a store that is back may take to have everything.
-const RECOVERY: Duration = Duration::from_secs(90);
+pub(crate) const RECOVERY: Duration = Duration::from_secs(90);
 
 /// A running scene.
 pub(crate) struct Scene {
@@ -109,7 +111,7 @@ impl Scene {
             grown >> 20
         ));
         assert_none_missing(&promised, &stored);
-        assert!(grown < BUDGET + SLACK, "memory grew by {grown} bytes");
+        self.memory.assert_within(BUDGET + SLACK);
         self.server.assert_no_panic();
     }
 }
@@ -128,7 +130,7 @@ pub(crate) fn buffers(server: &Server, arguments: &[&str]) -> String {
 }
 
 /// Looks at the resident memory of a process ten times a second.
-struct Memory {
+pub(crate) struct Memory {
     before: u64,
     highest: Arc<AtomicU64>,
     ends: Arc<AtomicBool>,
@@ -136,7 +138,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn watch(pid: u32) -> Self {
+    pub(crate) fn watch(pid: u32) -> Self {
         let identity = Identity::of(pid).expect("the runtime runs");
         let before = identity.resident().expect("it has memory");
         let (highest, ends) = (Arc::new(AtomicU64::new(before)), Arc::new(AtomicBool::new(false)));
@@ -151,8 +153,15 @@ impl Memory {
     }
 
     /// By how much it was more than at the start, at most.
-    fn grown(&self) -> u64 {
+    pub(crate) fn grown(&self) -> u64 {
         self.highest.load(Ordering::Relaxed) - self.before
+    }
+
+    /// Panics when that is too much.
+    #[track_caller]
+    pub(crate) fn assert_within(&self, bytes: u64) {
+        let grown = self.grown();
+        assert!(grown < bytes, "memory grew by {grown} bytes, {bytes} would be well");
     }
 }
 

@@ -20,7 +20,7 @@ impl Cluster {
     /// Starts `masters` (at least three) with `replicas` each and waits until all serve all slots.
     ///
     /// As under sentinels, replication is asynchronous: a write that only the master had is lost with it, unless the
-    /// client asked `WAIT 1`.
+    /// client asked `WAIT 1`. [`kill_replicated`](Self::kill_replicated) is how a node is lost without such a write.
     ///
     /// # Errors
     /// A node does not become ready, or they do not form a cluster.
@@ -106,6 +106,28 @@ impl Cluster {
         })
     }
 
+    /// `kill -9` of a master at a moment when its replica has everything that it has answered: it holds writes back
+    /// (`CLIENT PAUSE`) until the replica is as far as itself. What is lost then was not promised by a cluster alone.
+    ///
+    /// # Errors
+    /// There is no such node, or its replica does not follow.
+    pub fn kill_replicated(&mut self, index: usize) -> Result<()> {
+        let Some(node) = self.nodes.get_mut(index) else {
+            return Err(Error::Refused {
+                command: format!("kill node {index}"),
+                answer: "there is none".into(),
+            });
+        };
+        let cli = node.cli();
+        // Longer than a replica that follows takes: it says once a second how far it is.
+        cli.run(&["CLIENT", "PAUSE", "60000", "WRITE"])?;
+        node.server_mut().wait("its replica has everything", |_| {
+            cli.lines(&["INFO", "replication"]).is_ok_and(|lines| is_replicated(&lines))
+        })?;
+        node.server_mut().kill();
+        Ok(())
+    }
+
     /// Moves a slot with its keys to another node, key by key, as a rebalancing does: meanwhile clients are asked
     /// elsewhere (`ASK`), afterwards redirected (`MOVED`). Keys that hold a line end are not for this.
     ///
@@ -153,9 +175,27 @@ fn holds(range: &str, slot: u16) -> bool {
     matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
 }
 
+/// Whether `INFO replication` of a master says that its first replica is as far as itself.
+fn is_replicated(info: &[String]) -> bool {
+    let field = |name: &str| info.iter().find_map(|line| line.trim_end().strip_prefix(name));
+    let reached =
+        field("slave0:").and_then(|replica| replica.split(',').find_map(|part| part.strip_prefix("offset=")));
+    reached.is_some() && reached == field("master_repl_offset:")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::holds;
+    use super::{holds, is_replicated};
+
+    #[test]
+    fn offsets_of_replication_are_compared() {
+        let info = |reached: u32| {
+            let replica = format!("slave0:ip=127.0.0.1,port=1,state=online,offset={reached},lag=0\r");
+            ["role:master\r".to_owned(), replica, "master_repl_offset:42\r".into()]
+        };
+        assert!(is_replicated(&info(42)) && !is_replicated(&info(41)));
+        assert!(!is_replicated(&["master_repl_offset:42".into()]), "there is no replica");
+    }
 
     #[test]
     fn ranges_of_slots_are_read() {

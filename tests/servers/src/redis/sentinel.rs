@@ -1,4 +1,4 @@
-//! One master, one replica, three sentinels that promote the replica when the master is lost.
+//! One master, one replica or more, three sentinels that promote a replica when the master is lost.
 
 use super::{Options, Redis};
 use crate::{Place, Result, Server};
@@ -8,19 +8,21 @@ pub const MASTER: &str = "mymaster";
 /// A master is lost when it has not answered for this long; a fail-over takes about twice as long.
 const DOWN_AFTER_MS: u32 = 1_500;
 
-/// Two servers, called by their first roles, and their sentinels.
+/// Servers, called by their first roles, and their sentinels.
 #[derive(Debug)]
 pub struct Sentinels {
     /// The master at the start.
     pub master: Redis,
     /// The replica at the start.
     pub replica: Redis,
+    /// Further replicas at the start.
+    pub others: Vec<Redis>,
     /// The sentinels.
     pub sentinels: Vec<Redis>,
 }
 
 impl Sentinels {
-    /// Starts all and waits until every sentinel knows the replica and its fellows.
+    /// Starts all, with one replica, and waits until every sentinel knows it and its fellows.
     ///
     /// A write is refused (`NOREPLICAS`) while no replica is connected: a master that was cut off, or one that comes
     /// back after its replica was promoted, takes nothing that would then be lost. Replication itself is not waited
@@ -29,7 +31,7 @@ impl Sentinels {
     /// # Errors
     /// A server does not become ready, or they do not find each other.
     pub fn start(place: &Place) -> Result<Self> {
-        Self::start_as(place, |options| options)
+        Self::set_up(place, 1, |options| options)
     }
 
     /// As [`start`](Self::start); `how` sets every server up, and every sentinel: password, TLS, certificates.
@@ -37,6 +39,20 @@ impl Sentinels {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_as(place: &Place, how: impl Fn(Options) -> Options) -> Result<Self> {
+        Self::set_up(place, 1, how)
+    }
+
+    /// As [`start`](Self::start), with `replicas` of them, at least one. With two, a master that is lost for good is
+    /// replaced by one that takes writes, as it has a replica itself. The sentinels promote the one that has most of
+    /// what the master answered: of a write that one replica has (`WAIT 1`) nothing is lost.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn with_replicas(place: &Place, replicas: usize) -> Result<Self> {
+        Self::set_up(place, replicas, |options| options)
+    }
+
+    fn set_up(place: &Place, replicas: usize, how: impl Fn(Options) -> Options) -> Result<Self> {
         let data = |name: &str| {
             let options = how(Options::new(name)).durable().line("replica-announce-ip 127.0.0.1");
             options
@@ -46,12 +62,16 @@ impl Sentinels {
         };
         let master = data("sentinel-master").start(place)?;
         let port = master.server().port();
-        let mut replica =
-            data("sentinel-replica").line(&format!("replicaof 127.0.0.1 {port}")).start(place)?;
-        let cli = replica.cli();
-        replica
-            .server_mut()
-            .wait("it follows its master", |_| info(&cli, "replication", "master_link_status:up"))?;
+        let follower = |name: &str| -> Result<Redis> {
+            let mut replica = data(name).line(&format!("replicaof 127.0.0.1 {port}")).start(place)?;
+            let cli = replica.cli();
+            let follows = || info(&cli, "replication", "master_link_status:up");
+            replica.server_mut().wait("it follows its master", |_| follows())?;
+            Ok(replica)
+        };
+        let replica = follower("sentinel-replica")?;
+        let others = (2..=replicas).map(|number| follower(&format!("sentinel-replica-{number}")));
+        let others = others.collect::<Result<Vec<_>>>()?;
         let sentinels = ["sentinel-a", "sentinel-b", "sentinel-c"].map(|name| {
             let options = how(Options::new(name))
                 .line("sentinel announce-ip 127.0.0.1")
@@ -68,13 +88,14 @@ impl Sentinels {
             options.argument(super::SENTINEL).start(place)
         });
         let sentinels = sentinels.into_iter().collect::<Result<Vec<_>>>()?;
-        let mut all = Self { master, replica, sentinels };
+        let known = (1 + others.len()).to_string();
+        let mut all = Self { master, replica, others, sentinels };
         for sentinel in &mut all.sentinels {
             let cli = sentinel.cli();
-            sentinel.server_mut().wait("it knows the replica and the other sentinels", |_| {
+            sentinel.server_mut().wait("it knows the replicas and the other sentinels", |_| {
                 let state = cli.lines(&["SENTINEL", "MASTER", MASTER]).unwrap_or_default();
                 let has = |name: &str, value: &str| state.windows(2).any(|pair| pair == [name, value]);
-                has("num-slaves", "1") && has("num-other-sentinels", "2")
+                has("num-slaves", &known) && has("num-other-sentinels", "2")
             })?;
         }
         Ok(all)
@@ -94,26 +115,37 @@ impl Sentinels {
         Ok(sentinel.cli().lines(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER])?.join(":"))
     }
 
-    /// Waits until the replica is master: the sentinels say so, and it takes it so.
+    /// Waits until a replica is master: the sentinels say so, and it takes it so.
     ///
     /// # Errors
     /// It does not come to it.
     pub fn wait_promoted(&mut self) -> Result<()> {
-        let (cli, address) = (self.replica.cli(), self.replica.server().address());
-        self.replica.server_mut().wait("it is promoted", |_| info(&cli, "replication", "role:master"))?;
+        let lost = self.master.server().address();
+        let mut promoted = String::new();
         for sentinel in &mut self.sentinels {
             let cli = sentinel.cli();
-            sentinel.server_mut().wait("it calls the replica master", |_| {
+            let named = std::cell::RefCell::new(String::new());
+            sentinel.server_mut().wait("it calls a replica master", |_| {
                 let answer = cli.lines(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
-                answer.is_ok_and(|lines| lines.join(":") == address)
+                *named.borrow_mut() = answer.unwrap_or_default().join(":");
+                let named = named.borrow();
+                !named.is_empty() && *named != lost
             })?;
+            promoted = named.into_inner();
+        }
+        let replicas = std::iter::once(&mut self.replica).chain(&mut self.others);
+        for replica in replicas.filter(|replica| replica.server().address() == promoted) {
+            let cli = replica.cli();
+            let is_master = || info(&cli, "replication", "role:master");
+            replica.server_mut().wait("it is promoted", |_| is_master())?;
         }
         Ok(())
     }
 
     /// Only the processes.
     pub fn into_servers(self) -> Vec<Server> {
-        [self.master, self.replica].into_iter().chain(self.sentinels).map(Redis::into_server).collect()
+        let data = [self.master, self.replica].into_iter().chain(self.others);
+        data.chain(self.sentinels).map(Redis::into_server).collect()
     }
 }
 
