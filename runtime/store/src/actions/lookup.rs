@@ -29,7 +29,7 @@ pub(super) async fn subscriptions(
                     _ => "qos must be 0, 1 or 2".to_owned(),
                 };
                 static LINES: LazyLock<[Seldom; 16]> = LazyLock::new(Default::default);
-                if let Some(left_out) = super::turn(&*LINES, connector) {
+                if let Some(left_out) = super::turn(&*LINES, &connector) {
                     tracing::warn!(
                         connector = %connector.name, %client, topic = %text, qos, %reason, left_out,
                         "a stored subscription cannot be used, skipped"
