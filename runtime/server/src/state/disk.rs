@@ -15,6 +15,9 @@ const CACHE_BYTES: u64 = 8 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// Size of the log of recent writes; the least that is possible is 64 MiB.
 const JOURNAL_BYTES: u64 = 128 << 20;
+/// fjall's threads. With more than one, the first never compacts: with only one, memory would fill with recent writes
+/// for as long as a compaction takes.
+const WORKERS: usize = 2;
 
 /// What the caller is told when the disk does not do its work.
 pub(super) fn unavailable(reason: impl std::fmt::Display) -> StorageError {
@@ -38,7 +41,7 @@ impl Database {
     fn open(path: &Path) -> Result<Self, String> {
         guarded(|| {
             let inner = fjall::Database::builder(path)
-                .worker_threads(1)
+                .worker_threads(WORKERS)
                 .cache_size(CACHE_BYTES)
                 .max_journaling_size(JOURNAL_BYTES)
                 .open()?;
