@@ -225,4 +225,6 @@ impl KeyValue for State {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;

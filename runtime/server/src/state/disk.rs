@@ -1,5 +1,7 @@
 //! The database files of the embedded state: made at the first write, opened again after a failure.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +20,8 @@ const JOURNAL_BYTES: u64 = 128 << 20;
 /// fjall's threads. With more than one, the first never compacts: with only one, memory would fill with recent writes
 /// for as long as a compaction takes.
 const WORKERS: usize = 2;
+/// What fjall writes last into a new database.
+const MARKER: &str = "version";
 
 /// What the caller is told when the disk does not do its work.
 pub(super) fn unavailable(reason: impl std::fmt::Display) -> StorageError {
@@ -71,16 +75,97 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> fjall::Result<T>) -> Result<T, S
     }
 }
 
-/// Removes a directory that was never a whole database: its maker was stopped before it wrote the marker, and so before
-/// anything was acknowledged. fjall would refuse it for ever.
-fn remove_unfinished(path: &Path) -> std::io::Result<()> {
-    let marker = path.join("version");
-    let is_whole = std::fs::metadata(&marker).is_ok_and(|found| found.len() > 0);
-    if is_whole || !path.exists() {
+/// Whether something is at `path`. That it cannot be looked at does not mean that nothing is there.
+fn is_there(path: &Path) -> Result<bool, String> {
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+/// Whether anything was ever written to the file at `path`.
+fn is_blank(path: &Path) -> std::io::Result<bool> {
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    loop {
+        let chunk = file.fill_buf()?;
+        if chunk.is_empty() {
+            return Ok(true);
+        }
+        if chunk.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        let count = chunk.len();
+        file.consume(count);
+    }
+}
+
+/// A name beside `path` that nothing has.
+///
+/// # Errors
+/// It cannot be told whether a name is taken.
+fn beside(path: &Path, what: &str) -> std::io::Result<PathBuf> {
+    let mut number = 1;
+    loop {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{what}-{number}"));
+        match std::fs::symlink_metadata(&name) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(name.into()),
+            Err(error) => return Err(error),
+            Ok(_) => number += 1,
+        }
+    }
+}
+
+/// Moves away a directory that was never a whole database: its maker was stopped before it wrote the marker, and so before
+/// anything was acknowledged. fjall would refuse it for ever. What has lost its marker in some other way is not touched.
+fn set_unfinished_aside(path: &Path) -> Result<(), String> {
+    if !is_there(path)? {
         return Ok(());
     }
-    tracing::warn!(path = %path.display(), "the embedded state was never finished: it is made anew");
-    std::fs::remove_dir_all(path)
+    let failed = |error: std::io::Error| error.to_string();
+    let marker = path.join(MARKER);
+    match std::fs::metadata(&marker) {
+        Ok(found) if found.len() > 0 => return Ok(()),
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        // It is not known whether it is whole.
+        Err(error) => return Err(format!("{}: {error}", marker.display())),
+    }
+    let (mut is_begun, mut content, mut foreign) = (false, None, None);
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let inside = path.join(&name);
+        let is_without_content = match name.to_str() {
+            Some(MARKER | "lock") => true,
+            Some("keyspaces") => std::fs::read_dir(&inside).map_err(failed)?.next().is_none(),
+            Some("0.jnl") => is_blank(&inside).map_err(failed)?,
+            Some(name) if name.ends_with(".jnl") => false,
+            _ => {
+                foreign = Some(inside);
+                continue;
+            }
+        };
+        if is_without_content {
+            is_begun = true;
+        } else {
+            content = Some(inside);
+        }
+    }
+    // Without any file of its own a database can be made beside what somebody else has put there.
+    if let Some(found) = content.or(foreign.filter(|_| is_begun)) {
+        let (marker, found) = (marker.display(), found.display());
+        return Err(format!(
+            "the marker of a whole database, {marker}, is missing or empty, and yet there is {found}"
+        ));
+    }
+    if is_begun {
+        let aside = beside(path, "unfinished").map_err(failed)?;
+        std::fs::rename(path, &aside).map_err(failed)?;
+        let (path, aside) = (path.display(), aside.display());
+        tracing::warn!(%path, %aside, "the embedded state was never finished: it is made anew");
+    }
+    Ok(())
 }
 
 /// The directory and, once something was written, the database in it.
@@ -95,9 +180,9 @@ impl Disk {
     /// # Errors
     /// Why the database there cannot be opened.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
-        remove_unfinished(path).map_err(|error| error.to_string())?;
-        let open = if path.exists() { Some(Database::open(path)?) } else { None };
-        Ok(Self { path: path.to_owned(), open: RwLock::new(open) })
+        let disk = Self { path: path.to_owned(), open: RwLock::default() };
+        disk.open_what_is_there()?;
+        Ok(disk)
     }
 
     /// Reads. Blocks; what was never written is empty.
@@ -108,20 +193,34 @@ impl Disk {
         &self,
         read: impl FnOnce(&Database) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
+        if self.open.read().is_none() {
+            if !is_there(&self.path).map_err(unavailable)? {
+                return Ok(T::default());
+            }
+        }
         match &*self.open.read() {
             Some(database) => catch_unwind(AssertUnwindSafe(|| read(database)))
                 .unwrap_or_else(|_| Err(unavailable("its files are damaged"))),
-            None if self.path.exists() => Err(unavailable("it could not be opened again after a failure")),
-            None => Ok(T::default()),
+            None => Err(unavailable("it could not be opened again after a failure")),
         }
     }
 
     /// Opens what a failure has closed, so that what is there can be read.
     pub(super) fn reopen(&self) {
-        let mut open = self.open.write();
-        if open.is_none() && self.path.exists() {
-            *open = Database::open(&self.path).ok();
+        if let Err(reason) = self.open_what_is_there() {
+            tracing::error!("the embedded state cannot be opened again: {reason}");
         }
+    }
+
+    fn open_what_is_there(&self) -> Result<(), String> {
+        let mut open = self.open.write();
+        if open.is_none() {
+            set_unfinished_aside(&self.path)?;
+            if is_there(&self.path)? {
+                *open = Some(Database::open(&self.path)?);
+            }
+        }
+        Ok(())
     }
 
     /// Writes, with a new database where there is none. Blocks. For one caller at a time.
@@ -131,14 +230,15 @@ impl Disk {
     pub(super) fn write<T>(&self, write: impl FnOnce(&Database) -> Result<T, String>) -> Result<T, String> {
         if self.open.read().is_none() {
             let mut open = self.open.write();
-            remove_unfinished(&self.path).map_err(|error| error.to_string())?;
-            *open = Some(Database::open(&self.path)?);
-            tracing::info!(path = %self.path.display(), "embedded state");
+            if open.is_none() {
+                set_unfinished_aside(&self.path)?;
+                *open = Some(Database::open(&self.path)?);
+                tracing::info!(path = %self.path.display(), "embedded state");
+            }
         }
-        match &*self.open.read() {
-            Some(database) => write(database),
-            None => Err("it is closed".into()),
-        }
+        let open = self.open.read();
+        let Some(database) = &*open else { return Err("it is closed".into()) };
+        write(database)
     }
 
     /// Closes the database: after a failed write it takes no other. The next write opens it anew.
