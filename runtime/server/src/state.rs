@@ -7,6 +7,7 @@
 
 mod buffer;
 mod disk;
+mod journal;
 mod key;
 mod writer;
 

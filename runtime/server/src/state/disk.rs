@@ -4,10 +4,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use fjall::{Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
-use parking_lot::RwLock;
+use fjall::{Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, SeqNo};
+use parking_lot::{Mutex, RwLock};
 use tidegate_event::StorageError;
+
+use super::journal;
 
 /// What errors call the state.
 pub(super) const NAME: &str = "state";
@@ -22,6 +25,8 @@ const JOURNAL_BYTES: u64 = 128 << 20;
 const WORKERS: usize = 2;
 /// What fjall writes last into a new database.
 const MARKER: &str = "version";
+/// More than a thread needs from its last step to its end.
+const LETTING_GO: Duration = Duration::from_millis(10);
 
 /// What the caller is told when the disk does not do its work.
 pub(super) fn unavailable(reason: impl std::fmt::Display) -> StorageError {
@@ -168,10 +173,22 @@ fn set_unfinished_aside(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// What a failure has left behind.
+#[derive(Default)]
+struct Trouble {
+    /// Batches with this sequence number and larger ones were reported as failed. Closing writes what it still has, so they
+    /// may be in the journal all the same.
+    failed: Option<SeqNo>,
+}
+
 /// The directory and, once something was written, the database in it.
 pub(super) struct Disk {
     path: PathBuf,
     open: RwLock<Option<Database>>,
+    trouble: Mutex<Trouble>,
+    /// Writes that are done from now on are reported as failed.
+    #[cfg(test)]
+    pub(super) fails: std::sync::atomic::AtomicBool,
 }
 
 impl Disk {
@@ -180,7 +197,13 @@ impl Disk {
     /// # Errors
     /// Why the database there cannot be opened.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
-        let disk = Self { path: path.to_owned(), open: RwLock::default() };
+        let disk = Self {
+            path: path.to_owned(),
+            open: RwLock::default(),
+            trouble: Mutex::default(),
+            #[cfg(test)]
+            fails: std::sync::atomic::AtomicBool::default(),
+        };
         disk.open_what_is_there()?;
         Ok(disk)
     }
@@ -215,7 +238,7 @@ impl Disk {
     fn open_what_is_there(&self) -> Result<(), String> {
         let mut open = self.open.write();
         if open.is_none() {
-            set_unfinished_aside(&self.path)?;
+            self.prepare()?;
             if is_there(&self.path)? {
                 *open = Some(Database::open(&self.path)?);
             }
@@ -223,22 +246,43 @@ impl Disk {
         Ok(())
     }
 
+    /// Takes away what must not be found when the database opens.
+    fn prepare(&self) -> Result<(), String> {
+        set_unfinished_aside(&self.path)?;
+        let mut trouble = self.trouble.lock();
+        if let Some(seqno) = trouble.failed
+            && is_there(&self.path)?
+        {
+            journal::take_out(&self.path, seqno)?;
+        }
+        trouble.failed = None;
+        Ok(())
+    }
+
     /// Writes, with a new database where there is none. Blocks. For one caller at a time.
     ///
     /// # Errors
-    /// Why the database cannot be opened, or what `write` gives.
+    /// Why the database cannot be opened, or what `write` gives: nothing of it is there then, once the database has been
+    /// closed.
     pub(super) fn write<T>(&self, write: impl FnOnce(&Database) -> Result<T, String>) -> Result<T, String> {
         if self.open.read().is_none() {
             let mut open = self.open.write();
             if open.is_none() {
-                set_unfinished_aside(&self.path)?;
+                self.prepare()?;
                 *open = Some(Database::open(&self.path)?);
                 tracing::info!(path = %self.path.display(), "embedded state");
             }
         }
         let open = self.open.read();
         let Some(database) = &*open else { return Err("it is closed".into()) };
-        write(database)
+        let seqno = database.inner.seqno();
+        let written = write(database);
+        #[cfg(test)]
+        let written = match self.fails.load(std::sync::atomic::Ordering::Relaxed) {
+            true => written.and_then(|_| Err("a test lets it fail".into())),
+            false => written,
+        };
+        written.inspect_err(|_| self.trouble.lock().failed = Some(seqno))
     }
 
     /// Closes the database: after a failed write it takes no other. The next write opens it anew.
@@ -247,5 +291,8 @@ impl Disk {
         if catch_unwind(AssertUnwindSafe(|| drop(closed))).is_err() {
             tracing::warn!(path = %self.path.display(), "the embedded state did not close well");
         }
+        // fjall's threads have counted themselves out and let go of the journal a moment later; only then its last bytes
+        // are in the file.
+        std::thread::sleep(LETTING_GO);
     }
 }

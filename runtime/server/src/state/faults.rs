@@ -4,7 +4,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::tests::{close, get, open, set, space};
 use super::*;
@@ -21,6 +24,14 @@ fn break_marker(dir: &Path) {
 
 fn mend_marker(dir: &Path) {
     fs::rename(dir.join("kept"), dir.join("state/version")).unwrap();
+}
+
+async fn numbers(space: &dyn BufferSpace) -> Vec<u64> {
+    space.read("a", 0, 100, usize::MAX).await.unwrap().into_iter().map(|stored| stored.number).collect()
+}
+
+fn records(count: usize) -> Vec<Bytes> {
+    vec![Bytes::from_static(b"record"); count]
 }
 
 #[tokio::test]
@@ -85,4 +96,36 @@ async fn a_database_that_was_never_finished_is_moved_aside() {
     set(&state, &mine, "a", b"1").await.unwrap();
     assert_eq!(get(&state, &mine, "a").await, Some(b"1".to_vec()));
     assert!(dir.path().join("state.unfinished-1/0.jnl").exists());
+}
+
+#[tokio::test]
+async fn a_change_that_failed_is_not_found_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, mine) = (open(dir.path(), 1_000), space("m", "b"));
+    let buffers = state.buffers(1 << 20).unwrap();
+    buffers.append("a", records(2)).await.unwrap();
+    state.increment(&mine, "n".into(), 1).await.unwrap();
+    let fails = |fails| state.disk.fails.store(fails, Ordering::Relaxed);
+    // On disk each time, and nobody was told so.
+    fails(true);
+    buffers.append("a", records(3)).await.unwrap_err();
+    assert_eq!(numbers(&*buffers).await, [1, 2]);
+    tokio::time::sleep(REST).await;
+    buffers.remove("a", vec![1, 2], Some(2)).await.unwrap_err();
+    assert_eq!(numbers(&*buffers).await, [1, 2]);
+    tokio::time::sleep(REST).await;
+    state.increment(&mine, "n".into(), 1).await.unwrap_err();
+    fails(false);
+    tokio::time::sleep(REST).await;
+    assert_eq!(state.increment(&mine, "n".into(), 1).await.unwrap(), 2);
+    assert_eq!(buffers.append("a", records(1)).await.unwrap(), 3);
+    assert_eq!(numbers(&*buffers).await, [1, 2, 3]);
+    // Not after a restart either.
+    drop(buffers);
+    close(state).await;
+    let state = open(dir.path(), 1_000);
+    let buffers = state.buffers(1 << 20).unwrap();
+    assert_eq!(numbers(&*buffers).await, [1, 2, 3]);
+    assert_eq!(buffers.extent("a").await.unwrap().held.records, 3);
+    assert_eq!(get(&state, &mine, "n").await, Some(b"2".to_vec()));
 }
