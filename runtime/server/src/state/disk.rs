@@ -48,19 +48,34 @@ pub(super) struct Database {
 
 impl Database {
     fn open(path: &Path) -> Result<Self, String> {
-        guarded(|| {
-            let inner = fjall::Database::builder(path)
-                .worker_threads(WORKERS)
-                .cache_size(CACHE_BYTES)
-                .max_journaling_size(JOURNAL_BYTES)
-                .open()?;
-            let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-            let pairs = inner.keyspace("pairs", options)?;
-            let usage = inner.keyspace("usage", options)?;
-            let records = inner.keyspace("buffer-records", options)?;
-            let buffers = inner.keyspace("buffers", options)?;
-            Ok(Self { inner, pairs, usage, records, buffers })
-        })
+        if is_there(&path.join(MARKER))? {
+            journal::mend(path)?;
+        }
+        loop {
+            let mut is_wrong = false;
+            let opened = guarded(|| {
+                Self::open_as_it_is(path)
+                    .inspect_err(|error| is_wrong = matches!(error, fjall::Error::JournalRecovery(_)))
+            });
+            // Each time one journal is cut, and then its checksums are right.
+            if !is_wrong || !journal::cut_wrong(path)? {
+                return opened;
+            }
+        }
+    }
+
+    fn open_as_it_is(path: &Path) -> fjall::Result<Self> {
+        let inner = fjall::Database::builder(path)
+            .worker_threads(WORKERS)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .open()?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let pairs = inner.keyspace("pairs", options)?;
+        let usage = inner.keyspace("usage", options)?;
+        let records = inner.keyspace("buffer-records", options)?;
+        let buffers = inner.keyspace("buffers", options)?;
+        Ok(Self { inner, pairs, usage, records, buffers })
     }
 
     /// A batch that is durable when its commit returns.
@@ -109,7 +124,7 @@ fn is_blank(path: &Path) -> std::io::Result<bool> {
 ///
 /// # Errors
 /// It cannot be told whether a name is taken.
-fn beside(path: &Path, what: &str) -> std::io::Result<PathBuf> {
+pub(super) fn beside(path: &Path, what: &str) -> std::io::Result<PathBuf> {
     let mut number = 1;
     loop {
         let mut name = path.as_os_str().to_owned();
