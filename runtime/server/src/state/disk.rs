@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fjall::{Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, SeqNo};
 use parking_lot::{Mutex, RwLock};
@@ -25,6 +25,8 @@ const JOURNAL_BYTES: u64 = 128 << 20;
 const WORKERS: usize = 2;
 /// What fjall writes last into a new database.
 const MARKER: &str = "version";
+/// How often readers try to open what a failure has closed.
+const REST: Duration = Duration::from_secs(1);
 /// More than a thread needs from its last step to its end.
 const LETTING_GO: Duration = Duration::from_millis(10);
 
@@ -194,6 +196,8 @@ struct Trouble {
     /// Batches with this sequence number and larger ones were reported as failed. Closing writes what it still has, so they
     /// may be in the journal all the same.
     failed: Option<SeqNo>,
+    /// When a reader last tried to open the files.
+    tried: Option<Instant>,
 }
 
 /// The directory and, once something was written, the database in it.
@@ -235,6 +239,7 @@ impl Disk {
             if !is_there(&self.path).map_err(unavailable)? {
                 return Ok(T::default());
             }
+            self.open_for_reading().map_err(unavailable)?;
         }
         match &*self.open.read() {
             Some(database) => catch_unwind(AssertUnwindSafe(|| read(database)))
@@ -243,8 +248,21 @@ impl Disk {
         }
     }
 
+    /// Opens what a failure has closed, now and then: who only reads must not wait for somebody who writes.
+    fn open_for_reading(&self) -> Result<(), String> {
+        {
+            let mut trouble = self.trouble.lock();
+            if trouble.tried.is_some_and(|tried| tried.elapsed() < REST) {
+                return Ok(());
+            }
+            trouble.tried = Some(Instant::now());
+        }
+        self.open_what_is_there()
+    }
+
     /// Opens what a failure has closed, so that what is there can be read.
     pub(super) fn reopen(&self) {
+        self.trouble.lock().tried = Some(Instant::now());
         if let Err(reason) = self.open_what_is_there() {
             tracing::error!("the embedded state cannot be opened again: {reason}");
         }

@@ -129,3 +129,24 @@ async fn a_change_that_failed_is_not_found_later() {
     assert_eq!(buffers.extent("a").await.unwrap().held.records, 3);
     assert_eq!(get(&state, &mine, "n").await, Some(b"2".to_vec()));
 }
+
+#[tokio::test]
+async fn who_only_reads_does_not_wait_for_a_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, mine) = (open(dir.path(), 1_000), space("m", "b"));
+    let buffers = state.buffers(1 << 20).unwrap();
+    set(&state, &mine, "a", b"1").await.unwrap();
+    buffers.append("a", records(1)).await.unwrap();
+    break_marker(dir.path());
+    state.disk.fails.store(true, Ordering::Relaxed);
+    buffers.append("a", records(1)).await.unwrap_err();
+    // Neither written nor opened again.
+    assert!(state.get(&mine, vec!["a".into()]).await.is_err());
+    tokio::time::sleep(REST).await;
+    assert!(state.get(&mine, vec!["a".into()]).await.is_err());
+    mend_marker(dir.path());
+    assert!(state.get(&mine, vec!["a".into()]).await.is_err(), "not tried at every read");
+    tokio::time::sleep(REST).await;
+    assert_eq!(get(&state, &mine, "a").await, Some(b"1".to_vec()));
+    assert_eq!(numbers(&*buffers).await, [1], "what failed before is not found");
+}
