@@ -14,6 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::disk::{Database, Disk, guarded};
 use super::writer::Work;
 
+/// How many numbers there may be to one that is wanted, for all of them to be walked over.
+const WIDE: u64 = 4;
+
 /// The buffers of all connectors.
 pub(super) struct Buffers {
     pub(super) disk: Arc<Disk>,
@@ -168,15 +171,13 @@ impl Changes {
         let mut sheet = before;
         numbers.sort_unstable();
         numbers.dedup();
+        let stored = sizes(database, &name, &numbers).map_err(SpaceError::Failed)?;
         let (mut removed, mut gone) = (Removed::default(), Vec::with_capacity(numbers.len()));
-        for number in numbers {
+        for (number, stored) in numbers.into_iter().zip(stored) {
             let key = key(&name, number);
             let size = match self.records.get(&key) {
                 Some(record) => record.as_ref().map(|record| record.len() as u64),
-                None => {
-                    let size = guarded(|| database.records.size_of(&key)).map_err(SpaceError::Failed)?;
-                    size.map(u64::from)
-                }
+                None => stored,
             };
             if number == sheet.first {
                 sheet.first += 1;
@@ -187,7 +188,6 @@ impl Changes {
             removed.amount.bytes += size;
             gone.push((key, None));
         }
-        // Only now: a failed look must leave nothing of this in the batch.
         self.records.extend(gone);
         let Amount { records, bytes } = removed.amount;
         sheet.held.records = sheet.held.records.saturating_sub(records);
@@ -214,6 +214,35 @@ impl Changes {
     pub(super) fn sheets(&self) -> impl Iterator<Item = (&str, Vec<u8>)> {
         self.sheets.iter().map(|(name, sheet)| (name.as_str(), sheet.to_bytes()))
     }
+}
+
+/// The bytes of the records with these numbers, which grow; `None`: there is no such record.
+fn sizes(database: &Database, name: &str, numbers: &[u64]) -> Result<Vec<Option<u64>>, String> {
+    let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(Vec::new()) };
+    let one = |number: &u64| {
+        let size = database.records.size_of(key(name, *number))?;
+        Ok::<_, fjall::Error>(size.map(u64::from))
+    };
+    // Far apart they are looked up one by one; else walking over them costs less, and they mostly are neighbours.
+    if (last - first) / WIDE > numbers.len() as u64 {
+        return guarded(|| numbers.iter().map(one).collect());
+    }
+    guarded(|| {
+        let mut wanted = numbers.iter().peekable();
+        let mut sizes = Vec::with_capacity(numbers.len());
+        for pair in database.records.range(key(name, *first)..=key(name, *last)) {
+            let (key, value) = pair.into_inner()?;
+            let Some(number) = number(&key) else { continue };
+            while wanted.next_if(|next| **next < number).is_some() {
+                sizes.push(None);
+            }
+            if wanted.next_if(|next| **next == number).is_some() {
+                sizes.push(Some(value.len() as u64));
+            }
+        }
+        sizes.resize(numbers.len(), None);
+        Ok(sizes)
+    })
 }
 
 fn sheets(database: &Database) -> Result<Vec<(String, Sheet)>, String> {
@@ -444,6 +473,30 @@ mod tests {
         assert_eq!(space.remove("a", vec![7, 8], Some(8)).await.unwrap(), removed(&[]), "tried again");
         assert_eq!(first().unwrap().first, 9);
         assert_eq!(held(&*space, "a").await, [(9, 9)]);
+    }
+
+    #[tokio::test]
+    async fn records_to_remove_are_found_near_and_far() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = open(&dir.path().join("state"), 1 << 20);
+        space.append("a", records(1, 200)).await.unwrap();
+        let gone = |numbers: &'static [u64], there: &'static [u64]| {
+            let space = space.clone();
+            async move {
+                assert_eq!(
+                    space.remove("a", numbers.to_vec(), None).await.unwrap(),
+                    removed(there),
+                    "{numbers:?}"
+                );
+            }
+        };
+        gone(&[3, 5, 6], &[3, 5, 6]).await;
+        gone(&[2, 3, 4, 6, 7], &[2, 4, 7]).await;
+        gone(&[1, 7, 200], &[1, 200]).await;
+        gone(&[199, 200, 201], &[199]).await;
+        gone(&[0, u64::MAX], &[]).await;
+        gone(&[], &[]).await;
+        assert_eq!(space.extent("a").await.unwrap().held, amount(200 - 9));
     }
 
     #[tokio::test]

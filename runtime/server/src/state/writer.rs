@@ -131,13 +131,7 @@ pub(super) fn run(disk: &Arc<Disk>, mut queue: mpsc::Receiver<Work>, quota: u64)
             requests.into_iter().for_each(|work| work.refuse(reason));
             continue;
         }
-        rest_until = commit(disk, requests, quota).err().map(|reason| {
-            tracing::error!("the embedded state cannot be written: {reason}");
-            // It takes no further write, but what is there can be read again at once.
-            disk.close();
-            disk.reopen();
-            (Instant::now() + PAUSE, reason)
-        });
+        rest_until = commit(disk, requests, quota).err().map(|reason| (Instant::now() + PAUSE, reason));
     }
 }
 
@@ -165,6 +159,10 @@ fn commit(disk: &Disk, requests: Vec<Work>, quota: u64) -> Result<(), String> {
         batch.commit()
     });
     if let Err(reason) = &done {
+        tracing::error!("the embedded state cannot be written: {reason}");
+        // It takes no further write, but what is there can be read again at once; nothing of this when they are told.
+        disk.close();
+        disk.reopen();
         unapplied.for_each(|work| work.refuse(reason));
     }
     waiting.into_iter().for_each(|waiting| waiting.tell(&done));
