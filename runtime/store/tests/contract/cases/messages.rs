@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use tidegate_event::{Event, Message, Origin, QoS, ReplyPart, Storage as _, Tenant, now_ms};
+use tidegate_event::{Event, Message, Origin, QoS, Reply, Storage as _, Tenant, now_ms};
 
 use crate::fixture::{Ability, Bench, Factory, Stored, pages, texts};
 
@@ -604,8 +604,8 @@ async fn user_of(bench: &Bench, client: &str) -> String {
     }
     let words = vec![b"GET".to_vec(), format!("who:{id}").into_bytes()];
     let replies = bench.stores.commands(&Tenant::default(), "pool1", vec![words]).await.unwrap();
-    match &replies[0][..] {
-        [ReplyPart::Bytes(name)] => String::from_utf8(name.clone()).unwrap(),
+    match &replies[0] {
+        Reply::Bytes(name) => String::from_utf8(name.clone()).unwrap(),
         other => panic!("{other:?}"),
     }
 }
