@@ -47,7 +47,7 @@ pub use hooks::{Admitted, Hooks, NoHooks, Raised};
 pub use id::{IdSource, MsgId, Node, ParseMsgIdError};
 pub use key_value::{KeyValue, Space, Swap};
 pub use message::{Message, Origin, PublishProperties, QoS};
-pub use reply::{Reply, ReplyPart};
+pub use reply::{Reply, ReplyError};
 pub use scope::{Backlog, Effects, Scope};
 pub use seldom::Seldom;
 pub use session_store::{

@@ -1,8 +1,8 @@
 //! A store, a state and a broker that are not there, for whoever looks at modules without running a node.
 
 use crate::{
-    AckLevel, ActionOptions, BoxFuture, Control, ControlError, KeyValue, Message, QoS, Rows, Scope, Space,
-    SqlValue, Storage, StorageError, Swap, Tenant, TopicFilter,
+    AckLevel, ActionOptions, BoxFuture, Control, ControlError, KeyValue, Message, QoS, Reply, Rows, Scope,
+    Space, SqlValue, Storage, StorageError, Swap, Tenant, TopicFilter,
 };
 
 /// As [`Storage`] it has no connector, as [`KeyValue`] it is a disk that is away, as [`Control`] it is a broker
@@ -54,6 +54,15 @@ impl Storage for Offline {
         _: &'a str,
         _: Vec<Vec<SqlValue>>,
     ) -> BoxFuture<'a, Result<u64, StorageError>> {
+        no_connector(connector)
+    }
+
+    fn commands<'a>(
+        &'a self,
+        _: &'a Tenant,
+        connector: &'a str,
+        _: Vec<Vec<Vec<u8>>>,
+    ) -> BoxFuture<'a, Result<Vec<Reply>, StorageError>> {
         no_connector(connector)
     }
 
@@ -169,7 +178,8 @@ mod tests {
         assert_eq!(Offline.run(&scope, "p", "f", &options, level).now_or_never(), Some(Err(none.clone())));
         assert_eq!(Offline.execute(&scope, "p", &[], level).now_or_never(), Some(Err(none.clone())));
         assert_eq!(Offline.query(&tenant, "p", "", vec![]).now_or_never(), Some(Err(none.clone())));
-        assert_eq!(Offline.exec(&tenant, "p", "", vec![]).now_or_never(), Some(Err(none)));
+        assert_eq!(Offline.exec(&tenant, "p", "", vec![]).now_or_never(), Some(Err(none.clone())));
+        assert_eq!(Offline.commands(&tenant, "p", vec![]).now_or_never(), Some(Err(none)));
         assert!(scope.acks.is_clear() && Offline.connectors(&tenant).is_empty());
         let stopping = Err(ControlError::Stopping);
         assert_eq!(Offline.publish(&tenant, message.clone()), stopping);

@@ -168,8 +168,8 @@ pub trait Storage: Send + Sync + 'static {
         Err(StorageError::InvalidArgument(format!("{connector} does not serve wasi:keyvalue")))
     }
 
-    /// Sends commands of words to a database that takes them (Redis), in one pipeline, in order. One reply a command;
-    /// a refused command has an error as its reply, and the others run.
+    /// Sends commands of words to a database that takes them (Redis), at one time; those that touch the same data run in
+    /// their order. One reply a command; a refused command has an error as its reply, and the others run.
     fn commands<'a>(
         &'a self,
         _tenant: &'a Tenant,

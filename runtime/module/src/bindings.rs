@@ -25,6 +25,7 @@ wasmtime::component::bindgen!({
     imports: {
         "tidegate:storage/actions": async | trappable,
         "tidegate:storage/sql": async | trappable,
+        "tidegate:storage/redis": async | trappable,
         default: trappable,
     },
     exports: { default: async },

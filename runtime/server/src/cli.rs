@@ -357,6 +357,9 @@ pub struct TestArgs {
     /// Rows that every query gives: `{"columns": ["a"], "rows": [[1]]}`
     #[arg(long, value_name = "FILE.json")]
     pub rows: Option<PathBuf>,
+    /// Replies to Redis commands, in their order: `["text", 1, null, {"status": "OK"}]`; afterwards null
+    #[arg(long, value_name = "FILE.json")]
+    pub replies: Option<PathBuf>,
     /// Print JSON, an object an event
     #[arg(long)]
     pub json: bool,

@@ -7,6 +7,7 @@
 
 mod buffer;
 mod disk;
+mod journal;
 mod key;
 mod writer;
 
@@ -224,5 +225,7 @@ impl KeyValue for State {
     }
 }
 
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ mod event;
 mod fields;
 mod leave;
 mod record;
+mod replies;
 mod report;
 
 use std::path::Path;
@@ -57,12 +58,16 @@ fn run(args: &TestArgs) -> anyhow::Result<bool> {
         Some(path) => record::rows(path).map_err(|more| mistakes.extend(more)).unwrap_or_default(),
         None => tidegate_event::Rows::default(),
     };
+    let replies = match &args.replies {
+        Some(path) => replies::read(path).map_err(|more| mistakes.extend(more)).unwrap_or_default(),
+        None => Vec::new(),
+    };
     if !mistakes.is_empty() {
         anyhow::bail!("{}", mistakes.join("\nerror: "));
     }
     // One thread, so that its clock says how long was computed.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(try_all(args, node, ids, events, rows))
+    runtime.block_on(try_all(args, node, ids, events, Recorder::new(rows, replies)))
 }
 
 async fn try_all(
@@ -70,7 +75,7 @@ async fn try_all(
     node: Arc<Node>,
     ids: Arc<IdSource>,
     events: Vec<event::Named>,
-    rows: tidegate_event::Rows,
+    recorder: Recorder,
 ) -> anyhow::Result<bool> {
     let lines = Arc::new(ModuleLines::default());
     tracing_subscriber::registry().with(lines.layer(Level::TRACE)).try_init()?;
@@ -81,7 +86,7 @@ async fn try_all(
     };
     // A wrong manifest is told by the host, with everything else.
     let granted = Terms::requested(&args.module).ok().and_then(|terms| terms.connectors);
-    let recorder = Arc::new(Recorder::new(granted, rows));
+    let recorder = Arc::new(recorder.granted(granted));
     let host = Host::new(config, node.clone(), recorder.clone(), recorder.clone())?;
     let loaded = host.load(&args.module, &Tenant::default()).await;
     let module = match loaded {

@@ -64,23 +64,36 @@ pub struct WriteError {
     pub error: BackendError,
     /// The operation that failed, when the database said: the writer need not search for it.
     pub operation: Option<usize>,
-    /// Not empty: these operations, in their order, were refused, and **all others of the batch are written**. A database without
-    /// transactions over a batch says it this way, so that nothing is executed twice.
+    /// Not empty: these operations, in their order, were refused, and **all others of the batch are written**, but for the
+    /// [`undecided`](Self::undecided). A database without transactions over a batch says it this way, so that nothing is
+    /// executed twice.
     pub refused: Vec<(usize, BackendError)>,
+    /// Not empty: of these operations, in their order, it is not known whether they are written, and `error`, which may pass,
+    /// says why; all others are decided. The writer writes these again, and only these.
+    pub undecided: Vec<usize>,
 }
 
 impl WriteError {
-    /// The operations that were refused while all others were written; the list is not empty.
-    pub(crate) fn all_but(refused: Vec<(usize, BackendError)>) -> Self {
-        let first = refused.first();
+    /// The operations that were refused, and those that are undecided, while all others were written. One of the lists is
+    /// not empty.
+    pub(crate) fn all_but(
+        refused: Vec<(usize, BackendError)>,
+        undecided: Vec<(usize, BackendError)>,
+    ) -> Self {
+        let first = undecided.first().or(refused.first());
         let error = first.map_or(BackendError::Invalid(String::new()), |(_, error)| error.clone());
-        Self { error, operation: first.map(|(at, _)| *at), refused }
+        Self {
+            error,
+            operation: first.map(|(at, _)| *at),
+            refused,
+            undecided: undecided.into_iter().map(|(at, _)| at).collect(),
+        }
     }
 }
 
 impl From<BackendError> for WriteError {
     fn from(error: BackendError) -> Self {
-        Self { error, operation: None, refused: Vec::new() }
+        Self { error, operation: None, refused: Vec::new(), undecided: Vec::new() }
     }
 }
 
@@ -165,8 +178,8 @@ pub trait Backend: Send + Sync + 'static {
         true
     }
 
-    /// Executes `operations` in order, all or none (but see [`WriteError::refused`]), and returns when they are
-    /// durable.
+    /// Executes `operations` in order, all or none (but see [`WriteError::refused`] and [`WriteError::undecided`]), and
+    /// returns when they are durable.
     fn write<'a>(&'a self, operations: &'a [Operation]) -> BoxFuture<'a, Result<(), WriteError>>;
 
     /// The client's subscriptions: filter and QoS as stored, not checked.

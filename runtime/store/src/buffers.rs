@@ -1,5 +1,6 @@
 //! What waits on disk, for an operator: operations in the buffers of connectors, and dead letters.
 
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -54,14 +55,14 @@ pub enum Which {
     /// All.
     All,
     /// Those with these names: ids of dead letters, numbers of operations in the buffer.
-    These(Vec<String>),
+    These(HashSet<String>),
 }
 
 impl Which {
     fn has(&self, name: &str) -> bool {
         match self {
             Self::All => true,
-            Self::These(names) => names.iter().any(|own| own == name),
+            Self::These(names) => names.contains(name),
         }
     }
 }
@@ -122,11 +123,17 @@ impl Stores {
                 });
             }
         }
-        for letter in self.letters().await? {
-            let at = reports.iter().position(|report| report.connector == letter.connector);
+        let count = |counts: &mut BTreeMap<String, u64>, line: &str| {
+            if let Some(letter) = letter(line) {
+                *counts.entry(letter.connector).or_default() += 1;
+            }
+        };
+        let counts = self.dead_letters.file().read(BTreeMap::new(), count).await;
+        for (name, dead) in counts.map_err(|error| failed("dead letters", error))? {
+            let at = reports.iter().position(|report| report.connector == name);
             let at = at.unwrap_or_else(|| {
                 reports.push(BufferReport {
-                    connector: letter.connector,
+                    connector: name,
                     configured: false,
                     buffered: 0,
                     buffered_bytes: 0,
@@ -136,7 +143,7 @@ impl Stores {
                 reports.len() - 1
             });
             if let Some(report) = reports.get_mut(at) {
-                report.dead += 1;
+                report.dead = dead;
             }
         }
         Ok(reports)
@@ -167,9 +174,15 @@ impl Stores {
     /// # Errors
     /// The disk's.
     pub async fn dead(&self, connector: &str, limit: usize) -> Result<Vec<Value>, StorageError> {
-        let mut letters = self.letters().await?;
-        letters.retain(|letter| letter.connector == connector);
-        letters.drain(..letters.len().saturating_sub(limit));
+        let name = connector.to_owned();
+        let look = move |newest: &mut VecDeque<Letter>, line: &str| {
+            newest.extend(letter(line).filter(|letter| letter.connector == name));
+            if newest.len() > limit {
+                newest.pop_front();
+            }
+        };
+        let letters = self.dead_letters.file().read(VecDeque::new(), look).await;
+        let letters = letters.map_err(|error| failed(connector, error))?;
         let shown = |letter: Letter| {
             let mut fields = letter.fields;
             fields.remove("record");
@@ -190,10 +203,8 @@ impl Stores {
         let mut done = Retried { buffered: connector.writer.spill().held().records, ..Retried::default() };
         let templates = TemplateCache::default();
         let mut joins = Vec::new();
-        for letter in self.letters().await? {
-            if letter.connector != connector.name || !which.has(&letter.id) {
-                continue;
-            }
+        let until = tokio::time::Instant::now() + RETRY;
+        for letter in self.letters(&connector.name, which).await? {
             let record = letter.fields.get("record").and_then(Value::as_str).unwrap_or_default();
             let bytes = BASE64.decode(record).unwrap_or_default();
             let Ok(operation) = record::decode(&bytes, &templates) else {
@@ -202,10 +213,14 @@ impl Stores {
                 continue;
             };
             let join = AckJoin::new();
-            connector.writer.enqueue_in_order(operation, join.part()).await;
+            let enqueued = connector.writer.enqueue_in_order(operation, join.part());
+            if tokio::time::timeout_at(until, enqueued).await.is_err() {
+                // The memory budget is used up.
+                done.waiting += 1;
+                continue;
+            }
             joins.push((letter.id, join));
         }
-        let until = tokio::time::Instant::now() + RETRY;
         let mut decided = Vec::new();
         for (id, join) in joins {
             match tokio::time::timeout_at(until, join).await {
@@ -265,16 +280,20 @@ impl Stores {
                 Some(known) => known.writer.spill().remove(&going, None).await,
                 None => {
                     let numbers = going.iter().map(|record| record.number).collect();
-                    space.remove(connector, numbers).await.map(|removed| removed.records)
+                    space.remove(connector, numbers, None).await.map(|removed| removed.amount.records)
                 }
             };
             dropped += removed.map_err(|error| failed(connector, error))?;
         }
     }
 
-    async fn letters(&self) -> Result<Vec<Letter>, StorageError> {
-        let lines = self.dead_letters.file().lines().await.map_err(|error| failed("dead letters", error))?;
-        Ok(lines.iter().filter_map(|line| letter(line)).collect())
+    /// The dead letters of `connector` for which `which`.
+    async fn letters(&self, connector: &str, which: &Which) -> Result<Vec<Letter>, StorageError> {
+        let (name, which) = (connector.to_owned(), which.clone());
+        let look = move |letters: &mut Vec<Letter>, line: &str| {
+            letters.extend(letter(line).filter(|letter| letter.connector == name && which.has(&letter.id)));
+        };
+        self.dead_letters.file().read(Vec::new(), look).await.map_err(|error| failed(connector, error))
     }
 
     /// Removes letters that are decided.
@@ -282,7 +301,7 @@ impl Stores {
         if ids.is_empty() {
             return Ok(());
         }
-        self.drop_dead(&connector.name, Which::These(ids)).await.map(drop)
+        self.drop_dead(&connector.name, Which::These(ids.into_iter().collect())).await.map(drop)
     }
 }
 

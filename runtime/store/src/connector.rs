@@ -1,13 +1,13 @@
 //! A connector: one open back end, the writer in front of it, and what the actions remember about it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytestring::ByteString;
 use parking_lot::Mutex;
-use tidegate_event::{BoxFuture, Control, StorageError};
+use tidegate_event::{BoxFuture, Control, StorageError, TopicFilter};
 use tokio::task::AbortHandle;
 
 use crate::backend::{Backend, BackendError, BackendKind};
@@ -36,6 +36,8 @@ pub(crate) struct Connector {
     pub(crate) read_deadline: Duration,
     /// Takes requests for subscriptions from the database.
     pub(crate) listener: Mutex<Option<AbortHandle>>,
+    /// What stands in its place, after a change of its options.
+    pub(crate) successor: OnceLock<Arc<Self>>,
 }
 
 impl Connector {
@@ -69,6 +71,40 @@ impl Connector {
         if let Some(listener) = self.listener.lock().take() {
             listener.abort();
         }
+    }
+
+    /// `successor` stands in its place from now on.
+    pub(crate) fn succeeded_by(&self, successor: &Arc<Self>) {
+        self.successor.get_or_init(|| Arc::clone(successor));
+    }
+
+    /// Waits until what was queued about `what` is decided, by this connector or by what stands in its place by then; gives
+    /// the last one.
+    pub(crate) async fn drained(self: &Arc<Self>, what: About<'_>) -> Arc<Self> {
+        let mut connector = Arc::clone(self);
+        loop {
+            match what {
+                About::Client(client) => connector.writer.drain_client(client).await,
+                About::Topics(filter) => connector.writer.drain_filter(filter).await,
+            }
+            let Some(successor) = connector.successor.get().cloned() else { return connector };
+            connector = successor;
+        }
+    }
+
+    /// The same, for at most as long as a look-up may take.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`]: what was queued is not decided by then.
+    pub(crate) async fn drained_in_time(
+        self: &Arc<Self>,
+        what: About<'_>,
+    ) -> Result<Arc<Self>, StorageError> {
+        let deadline = self.read_deadline;
+        tokio::time::timeout(deadline, self.drained(what)).await.map_err(|_| StorageError::Unavailable {
+            connector: self.name.clone(),
+            reason: format!("what was queued before the look-up was not stored within {deadline:?}"),
+        })
     }
 
     /// Reads, again and again with back-off while the database is down, until the deadline.
@@ -106,6 +142,15 @@ impl Connector {
             }),
         }
     }
+}
+
+/// What a look-up is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum About<'a> {
+    /// A client, by its id.
+    Client(&'a ByteString),
+    /// Messages of topics.
+    Topics(&'a TopicFilter),
 }
 
 /// The newest connection of each client that is online here. The end of an older connection, which may be

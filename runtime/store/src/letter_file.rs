@@ -4,7 +4,7 @@
 //! file begins.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,19 +45,26 @@ impl LetterFile {
             .map_err(io::Error::other)?
     }
 
-    /// The lines of the file and of the older one beside it, oldest first.
+    /// Goes through the lines of the file and of the older one beside it, oldest first: only what `look` takes of them into
+    /// `taken` is in memory.
     ///
     /// # Errors
     /// The system's. Files that are not there have no lines.
-    pub async fn lines(&self) -> io::Result<Vec<String>> {
+    pub async fn read<T: Send + 'static>(
+        &self,
+        mut taken: T,
+        look: impl Fn(&mut T, &str) + Send + 'static,
+    ) -> io::Result<T> {
         let inner = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || {
             let _one_at_a_time = inner.writing.lock();
-            let mut lines = Vec::new();
             for path in [rotated(&inner.path), inner.path.clone()] {
-                lines.extend(read(&path)?.lines().map(str::to_owned));
+                each_line(&path, |line| {
+                    look(&mut taken, line);
+                    Ok(())
+                })?;
             }
-            Ok(lines)
+            Ok(taken)
         })
         .await
         .map_err(io::Error::other)?
@@ -113,32 +120,44 @@ impl Inner {
     }
 }
 
-/// The text of a file of letters; none when it is not there. What is not UTF-8 in it was never a letter.
-fn read(path: &Path) -> io::Result<String> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(error),
+/// Calls `look` with each line of a file of letters; there are none when it is not there. What is not UTF-8 in it was never
+/// a letter.
+fn each_line(path: &Path, mut look: impl FnMut(&str) -> io::Result<()>) -> io::Result<()> {
+    let mut file = match File::open(path) {
+        Ok(file) => BufReader::new(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut line = Vec::new();
+    while file.read_until(b'\n', &mut line)? > 0 {
+        look(String::from_utf8_lossy(&line).trim_end_matches('\n'))?;
+        line.clear();
     }
+    Ok(())
 }
 
 /// Replaces the file by one without the lines for which `is_unwanted`. Gives how many those were.
 fn thin_out(path: &Path, is_unwanted: &impl Fn(&str) -> bool) -> io::Result<usize> {
-    let text = read(path)?;
-    let kept: Vec<&str> = text.lines().filter(|line| !is_unwanted(line)).collect();
-    let removed = text.lines().count() - kept.len();
+    let mut removed = 0;
+    each_line(path, |line| {
+        removed += usize::from(is_unwanted(line));
+        Ok(())
+    })?;
     if removed == 0 {
         return Ok(0);
     }
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let beside = PathBuf::from(name);
-    let mut file = File::create(&beside)?;
-    for line in kept {
+    let mut file = BufWriter::new(File::create(&beside)?);
+    each_line(path, |line| {
+        if is_unwanted(line) {
+            return Ok(());
+        }
         file.write_all(line.as_bytes())?;
-        file.write_all(b"\n")?;
-    }
-    file.sync_all()?;
+        file.write_all(b"\n")
+    })?;
+    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     std::fs::rename(&beside, path)?;
     sync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
     Ok(removed)
@@ -171,6 +190,10 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
+    async fn lines(letters: &LetterFile) -> Vec<String> {
+        letters.read(Vec::new(), |lines, line| lines.push(line.to_owned())).await.unwrap()
+    }
+
     #[tokio::test]
     async fn the_file_is_bounded_and_the_newest_letters_stay() {
         let dir = tempfile::tempdir().unwrap();
@@ -202,11 +225,11 @@ mod tests {
         std::fs::write(&path, "c\nd\n").unwrap();
         std::fs::write(rotated(&path), "a\nb\n").unwrap();
         let letters = LetterFile::new(path.clone(), 1 << 20);
-        assert_eq!(letters.lines().await.unwrap(), ["a", "b", "c", "d"]);
+        assert_eq!(lines(&letters).await, ["a", "b", "c", "d"]);
         assert_eq!(letters.remove(|line| line == "a" || line == "d").await.unwrap(), 2);
-        assert_eq!(letters.lines().await.unwrap(), ["b", "c"]);
+        assert_eq!(lines(&letters).await, ["b", "c"]);
         letters.append("e".into()).await.unwrap();
-        assert_eq!(letters.lines().await.unwrap(), ["b", "c", "e"]);
+        assert_eq!(lines(&letters).await, ["b", "c", "e"]);
         assert_eq!(letters.remove(|line| line == "x").await.unwrap(), 0);
     }
 

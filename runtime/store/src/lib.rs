@@ -26,6 +26,7 @@ pub mod commands;
 pub mod config;
 mod connector;
 mod dead_letter;
+mod health;
 mod letter_file;
 mod metrics;
 mod opened;

@@ -6,6 +6,8 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use parking_lot::Mutex;
 use tidegate_event::now_ms;
 
+use crate::health::Health;
+
 /// A counter whose number can be read.
 pub(crate) struct Counted {
     counter: Counter,
@@ -44,11 +46,6 @@ impl Level {
     pub(crate) fn decrement(&self, by: f64) {
         self.gauge.decrement(by);
         self.now.fetch_sub(by as i64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set(&self, to: f64) {
-        self.gauge.set(to);
-        self.now.store(to as i64, Ordering::Relaxed);
     }
 
     pub(crate) fn now(&self) -> i64 {
@@ -101,8 +98,8 @@ pub(crate) struct ConnectorMetrics {
     pub(crate) buffered: Gauge,
     /// `buffered_bytes`: their bytes on disk.
     pub(crate) buffered_bytes: Gauge,
-    /// `up`: 1 when the last write succeeded, 0 while the database is down.
-    pub(crate) up: Level,
+    /// `up`: 1 when the database answered last time, 0 while it is down.
+    pub(crate) health: Health,
     /// `errors_total`: calls that the database did not answer, or refused.
     errors: Counted,
     last_error: Mutex<Option<LastError>>,
@@ -128,7 +125,7 @@ impl ConnectorMetrics {
             unspilled: counter!("tidegate_store_buffer_refused_total", "connector" => label()),
             buffered: gauge!("tidegate_store_buffered", "connector" => label()),
             buffered_bytes: gauge!("tidegate_store_buffered_bytes", "connector" => label()),
-            up: gauge!("tidegate_store_up", "connector" => label()).into(),
+            health: Health::new(gauge!("tidegate_store_up", "connector" => label())),
             errors: counter!("tidegate_store_errors_total", "connector" => label()).into(),
             last_error: Mutex::default(),
         }

@@ -1,13 +1,17 @@
 //! One configuration, opened: its connectors by name and its actions. Never changed, only replaced.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::actions::{Action, Builtin, Work};
-use crate::backend;
+use crate::backend::{self, BackendError};
 use crate::config::{Diagnostic, HookLine, LineAction};
 use crate::connector::Connector;
 use crate::statement::Template;
+
+/// How long a database may take to check a statement.
+const CHECK: Duration = Duration::from_secs(5);
 
 /// Connectors and actions.
 #[derive(Default)]
@@ -17,6 +21,8 @@ pub(crate) struct Opened {
     pub(crate) actions: Vec<Arc<Action>>,
     /// Connectors that are going to be told of the ends of connections.
     pub(crate) tracked: Vec<Arc<Connector>>,
+    /// Numbers of connectors whose database could not check a statement: it is not asked to check more.
+    silent: HashSet<u64>,
 }
 
 impl Opened {
@@ -49,7 +55,7 @@ impl Opened {
             LineAction::Statements(texts) => {
                 let mut templates = Vec::with_capacity(texts.len());
                 for text in texts {
-                    match checked(&connector, line, text).await {
+                    match self.checked(&connector, line, text).await {
                         Ok(template) => templates.push(Arc::new(template)),
                         Err(finding) => findings.push(finding),
                     }
@@ -84,19 +90,35 @@ impl Opened {
         let users = self.actions.iter().filter(|action| Arc::ptr_eq(action.connector(), connector));
         users.map(Arc::downgrade).collect()
     }
-}
 
-/// A custom statement, compiled, and checked by its database if that can be reached.
-async fn checked(connector: &Connector, line: &HookLine, text: &str) -> Result<Template, Diagnostic> {
-    let at = |words: String| line.place.error(words);
-    let template = Template::compile(text, line.hook, connector.backend.language())
-        .map_err(|error| at(error.to_string()))?;
-    match connector.backend.prepare(&template).await {
-        Ok(()) => {}
-        Err(error) if error.is_retryable() => {
-            tracing::warn!(connector = %connector.name, %error, statement = text, "statement cannot be checked now");
+    /// A custom statement, compiled, and checked by its database if that can be reached. One that says nothing is not asked
+    /// about every other statement: there may be many, and each would take its time.
+    async fn checked(
+        &mut self,
+        connector: &Connector,
+        line: &HookLine,
+        text: &str,
+    ) -> Result<Template, Diagnostic> {
+        let at = |words: String| line.place.error(words);
+        let template = Template::compile(text, line.hook, connector.backend.language())
+            .map_err(|error| at(error.to_string()))?;
+        if self.silent.contains(&connector.number) {
+            return Ok(template);
         }
-        Err(error) => return Err(at(backend::refused_statement(line, text, &error))),
+        let asked = tokio::time::timeout(CHECK, connector.backend.prepare(&template)).await;
+        let asked =
+            asked.unwrap_or_else(|_| Err(BackendError::Unavailable(format!("no answer within {CHECK:?}"))));
+        match asked {
+            Ok(()) => {}
+            Err(error) if error.is_retryable() => {
+                self.silent.insert(connector.number);
+                tracing::warn!(
+                    connector = %connector.name, %error, statement = text,
+                    "the statements cannot be checked by the database now, from this one on"
+                );
+            }
+            Err(error) => return Err(at(backend::refused_statement(line, text, &error))),
+        }
+        Ok(template)
     }
-    Ok(template)
 }

@@ -212,31 +212,50 @@ impl Operation {
         held + OVERHEAD
     }
 
-    /// Which of `shards` it belongs to. Operations on one client's state and subscriptions share a shard, so do
-    /// those on one topic's messages: within a shard the order is kept.
+    /// Which of `shards` it belongs to: within a shard the order is kept.
     pub(crate) fn shard(&self, shards: usize) -> usize {
+        shard_of(self.place(), shards)
+    }
+
+    /// The client or topic that it is about: operations on one client's state and subscriptions keep their order, and so
+    /// do those on one topic's messages and positions.
+    pub(crate) fn place(&self) -> &str {
         match self {
+            // Where the acks are that it must not overtake.
+            Self::DeletePositions { filter, .. } if !filter.is_wildcard() => filter.as_str(),
             Self::ClientOnline { client, .. }
             | Self::ClientOffline { client, .. }
             | Self::StoreSubscription { client, .. }
             | Self::DeleteSubscription { client, .. }
-            | Self::DeletePositions { client, .. } => shard_of(client, shards),
+            | Self::DeletePositions { client, .. } => client,
             Self::AppendMessage { message, .. }
             | Self::KeepLatest { message, .. }
-            | Self::PutRetained { message, .. } => shard_of(message.topic.as_str(), shards),
+            | Self::PutRetained { message, .. } => message.topic.as_str(),
             Self::AdvancePosition { topic, .. }
             | Self::RemoveMessage { topic, .. }
-            | Self::DeleteRetained { topic } => shard_of(topic.as_str(), shards),
-            Self::Execute { subject, .. } => {
-                let key = match (&subject.message, &subject.client) {
-                    (Some(message), _) => message.topic.as_str(),
-                    (None, Some(client)) => client,
-                    (None, None) => "",
-                };
-                shard_of(key, shards)
+            | Self::DeleteRetained { topic } => topic.as_str(),
+            Self::Execute { statements, subject, .. } => {
+                match (&subject.message, &subject.topic, &subject.client) {
+                    (Some(message), ..) => message.topic.as_str(),
+                    // The documents delete a position by a statement.
+                    (None, Some(topic), _)
+                        if !topic.contains(['+', '#'])
+                            && statements.iter().any(|statement| names_positions(statement.text())) =>
+                    {
+                        topic
+                    }
+                    (None, _, Some(client)) => client,
+                    (None, _, None) => "",
+                }
             }
         }
     }
+}
+
+/// Whether a statement names the keys or the table of clients' positions.
+fn names_positions(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["mqtt:acked:", "mqtt_acked", "mqtt.acked"].iter().any(|name| text.contains(name))
 }
 
 /// Bytes that a message keeps in memory.
@@ -306,6 +325,41 @@ mod tests {
             subject: Subject { message: Some(message), ..Subject::default() },
         };
         assert!(execute.size() > 40_000);
+    }
+
+    /// An ack before an UNSUBSCRIBE must not write the position after that has deleted it.
+    #[test]
+    fn what_deletes_a_position_is_in_the_shard_of_what_moves_it() {
+        let execute = |text: &str, filter: &str, language| Operation::Execute {
+            statements: Arc::from([Arc::new(
+                Template::compile(text, Hook::SessionUnsubscribed, language).unwrap(),
+            )]),
+            values: Box::default(),
+            subject: Subject { client: Some("c".into()), topic: Some(filter.into()), message: None },
+        };
+        let moved = Operation::AdvancePosition {
+            client: "c".into(),
+            topic: "a/b".parse().unwrap(),
+            through: MsgId::from_bits(1),
+            ttl: None,
+        };
+        let delete =
+            |filter: &str| Operation::DeletePositions { client: "c".into(), filter: filter.parse().unwrap() };
+        let printed = "DEL mqtt:acked:${clientid}:${topic}";
+        let sql = "delete from mqtt_acked where clientid = ${clientid} and topic = ${topic}";
+        for deleted in
+            [delete("a/b"), execute(printed, "a/b", Language::Commands), execute(sql, "a/b", Language::Sql)]
+        {
+            assert_eq!(deleted.place(), moved.place(), "{deleted:?}");
+        }
+        // The rest is ordered with what else is about the client.
+        for other in [
+            delete("a/+"),
+            execute(printed, "a/#", Language::Commands),
+            execute("HDEL mqtt:sub:${clientid} ${topic}", "a/b", Language::Commands),
+        ] {
+            assert_eq!(other.place(), "c", "{other:?}");
+        }
     }
 
     #[test]

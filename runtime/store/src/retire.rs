@@ -18,8 +18,8 @@ const CALLS: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Waits until no event uses the connector, has it write what it has and closes it; `predecessor` then gives the turn
-/// to the one in its place. What cannot be written until the deadline is given up: it was not acknowledged, so its
-/// publishers send it again.
+/// to the one in its place. What cannot be written goes to the buffer, which the next one empties. What finds no place there
+/// until the deadline is given up: it was not acknowledged, so its publishers send it again.
 pub(crate) async fn retire(
     connector: Arc<Connector>,
     users: Vec<Weak<Action>>,
@@ -47,6 +47,8 @@ pub(crate) async fn retire(
     let left = end.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
     let abandoned = connector.writer.close(left).await;
     connector.backend.close().await;
+    // What stood in its own place may have something left to do, which comes first for whoever is next, too.
+    connector.turn.comes().await;
     drop(predecessor);
     let name = &connector.name;
     if abandoned == 0 {

@@ -19,6 +19,9 @@ fn invalid(error: impl ToString) -> StorageError {
     StorageError::InvalidArgument(error.to_string())
 }
 
+/// Words of a command: a server that is older than 7 hangs up at a little more.
+const MAX_WORDS: usize = 1_000_000;
+
 fn takes_sql(connector: &Connector) -> Result<(), StorageError> {
     match connector.backend.language() {
         Language::Sql => Ok(()),
@@ -94,6 +97,12 @@ impl Storage for Stores {
             if compiled.is_empty() {
                 return Ok(());
             }
+            if let Some(database) = connector.backend.commands() {
+                for template in &*compiled {
+                    let name = template.words(&[]).into_iter().next().unwrap_or_default();
+                    database.check(&name).map_err(invalid)?;
+                }
+            }
             let (own, scope) = (Arc::clone(&connector), scope.clone());
             let call = async move { run_statements(&own, &compiled, &scope, level).await };
             enqueued(&connector, Box::pin(call)).await
@@ -150,11 +159,16 @@ impl Storage for Stores {
                 let kind = name.split_once(':').map_or(name, |(kind, _)| kind);
                 StorageError::InvalidArgument(format!("{kind} takes no commands"))
             };
-            if connector.backend.commands().is_none() {
-                return Err(refused(&connector.name));
-            }
+            let Some(database) = connector.backend.commands() else { return Err(refused(&connector.name)) };
             for words in &commands {
                 check_words(words.iter().map(Vec::as_slice)).map_err(invalid)?;
+                database.check(words.first().map(Vec::as_slice).unwrap_or_default()).map_err(invalid)?;
+                if words.len() > MAX_WORDS {
+                    let count = words.len();
+                    return Err(invalid(format!(
+                        "a command of {count} words: at most {MAX_WORDS} are possible"
+                    )));
+                }
             }
             let (backend, name) = (Arc::clone(&connector.backend), connector.name.clone());
             let call = async move {

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -279,13 +279,13 @@ impl Stores {
             None => Arc::new(ConnectorMetrics::new(&name)),
         };
         match tokio::time::timeout(FIRST_CHECK, backend.check()).await {
-            Ok(Ok(())) => metrics.up.set(1.0),
+            Ok(Ok(())) => drop(metrics.health.set_up()),
             Ok(Err(error)) => {
-                metrics.up.set(0.0);
+                metrics.health.set_down();
                 metrics.failed(&error);
             }
             Err(_) => {
-                metrics.up.set(0.0);
+                metrics.health.set_down();
                 metrics.failed(&format!("no answer within {FIRST_CHECK:?}"));
             }
         }
@@ -313,6 +313,7 @@ impl Stores {
             turn,
             read_deadline: options.read_deadline,
             listener: Mutex::default(),
+            successor: OnceLock::new(),
         };
         Ok((Arc::new(connector), predecessor))
     }
@@ -328,8 +329,10 @@ impl Stores {
         let mut turns = self.turns.lock();
         turns.retain(|_, turn| !turn.has_come());
         for old in &before.connectors {
-            if next.find(&old.name).is_some_and(|kept| Arc::ptr_eq(kept, old)) {
-                continue;
+            match next.find(&old.name) {
+                Some(kept) if Arc::ptr_eq(kept, old) => continue,
+                Some(successor) => old.succeeded_by(successor),
+                None => {}
             }
             let (predecessor, turn) = Turn::after();
             turns.insert(old.name.clone(), turn);
@@ -384,10 +387,14 @@ impl Stores {
     /// No such connector, or what the database said.
     pub async fn check(&self, connector: &str) -> Result<(), StorageError> {
         let connector = self.connector(connector)?;
-        connector.backend.check().await.map_err(|error| {
+        let checked = connector.backend.check().await.map_err(|error| {
             connector.metrics.failed(&error);
             error.into_storage(&connector.name)
-        })
+        });
+        if checked.is_ok() {
+            connector.metrics.health.set_up();
+        }
+        checked
     }
 
     /// What every connector is doing.
@@ -396,7 +403,7 @@ impl Stores {
             let metrics = &connector.metrics;
             ConnectorReport {
                 name: connector.name.clone(),
-                is_up: metrics.up.now() > 0,
+                is_up: metrics.health.is_up(),
                 queued: u64::try_from(metrics.queued.now()).unwrap_or(0),
                 stored: metrics.stored.total(),
                 refused: metrics.refused.total(),

@@ -4,6 +4,8 @@
 #![cfg(feature = "redis")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
+mod redis_faults;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -27,7 +27,7 @@
 //! * [`export!`] lists the hooks and the signature of each handler.
 //! * [`actions`] runs the built-in storage functions (`on_message_publish` ...) and statements with `${...}`
 //!   variables for the event at hand; they join its acknowledgement.
-//! * [`sql`] runs statements with typed parameters and reads rows.
+//! * [`sql`] runs statements with typed parameters and reads rows; [`redis`] runs commands and reads replies.
 //! * [`keyvalue`] keeps pairs that survive a restart of the broker; [`http`] sends requests to granted hosts.
 //! * [`client_control`] publishes, delivers, subscribes, unsubscribes and disconnects.
 //! * [`context`] answers rarer questions about the event; [`config`] reads the manifest's `[config]` table.
@@ -65,6 +65,7 @@ pub mod keyvalue;
 pub mod log;
 mod message;
 pub mod reason;
+pub mod redis;
 pub mod sql;
 mod state;
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use tidegate_e2e::paho::{Options, Paho};
+use tidegate_e2e::redis::Redis;
 use tidegate_e2e::sqlite::{count, query};
 use tidegate_e2e::{Server, guests};
 
@@ -120,6 +121,36 @@ fn store_reading_stores_by_action_and_by_its_own_statement() {
             ["readings/d1", "d1", r#"{"celsius":-3}"#]
         ]
     );
+}
+
+#[test]
+fn device_counters_counts_every_device_in_redis() {
+    let redis = Redis::single();
+    let manifest = "connectors = [\"redis:pool1\"]\n[config]\nkeep_days = 2\n";
+    let server = Server::builder()
+        .file("conf.d/redis.conf", redis.only(""))
+        .module("device-counters", manifest)
+        .start();
+    let mut device = Paho::connect(server.port, &Options::new(5, "d 1"));
+    let mut other = Paho::connect(server.port, &Options::new(4, "d2"));
+    for (topic, payload) in [("sensors/a", "21.5"), ("sensors/b", ""), ("sensors/é x", "ü")] {
+        assert!(device.publish(topic, payload, 1) < 0x80);
+    }
+    assert!(other.publish("sensors/a", "1", 1) < 0x80);
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    assert_eq!(
+        redis.hash("device:d 1"),
+        [pair("messages", "3"), pair("bytes", "6"), pair("last_topic", "sensors/é x")]
+    );
+    assert_eq!(redis.run(&["HGET", "device:d2", "messages"]), "1");
+    assert_eq!(redis.run(&["GET", "devices:messages"]), "4");
+    let left: u64 = redis.run(&["TTL", "device:d 1"]).parse().unwrap();
+    assert!((172_000..=172_800).contains(&left), "{left}");
+    // A key of another kind: the publisher is told.
+    redis.run(&["SET", "device:spoilt", "x"]);
+    let mut spoilt = Paho::connect(server.port, &Options::new(5, "spoilt"));
+    assert!(spoilt.publish("sensors/a", "1", 1) >= 0x80);
+    assert_eq!(redis.run(&["GET", "devices:messages"]), "5", "a pipeline is no transaction");
 }
 
 #[test]

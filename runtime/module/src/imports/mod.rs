@@ -9,6 +9,7 @@ pub(crate) mod keyvalue;
 mod logging;
 mod offered;
 mod raw;
+mod redis;
 mod sql;
 
 use wasmtime::Engine;
@@ -36,6 +37,7 @@ pub(crate) fn linker(engine: &Engine, lane: Lane) -> wasmtime::Result<Linker<Sta
     tidegate::broker::client_control::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
     tidegate::storage::actions::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
     tidegate::storage::sql::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
+    tidegate::storage::redis::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
     wasi::logging::logging::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
     wasi::config::store::add_to_linker::<_, HasSelf<State>>(link, |state| state)?;
     raw::add_to_linker(link)?;

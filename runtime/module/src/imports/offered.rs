@@ -32,6 +32,7 @@ const CONTRACT: &[(&str, &[&str])] = &[
     ),
     ("tidegate:storage/actions@0.1.0", &["run", "execute", "run-wait", "execute-wait"]),
     ("tidegate:storage/sql@0.1.0", &["query", "exec", "exec-batch"]),
+    ("tidegate:storage/redis@0.1.0", &["command", "pipeline"]),
     ("wasi:config/store@0.2.0-rc.1", CONFIG),
     (CONFIG_DRAFT, CONFIG),
     ("wasi:logging/logging@0.1.0-draft", &["log"]),

@@ -4,6 +4,7 @@
 //! being handled: `{"ok": ...}` or `{"error": {"kind": "access-denied", "message": "..."}}`.
 
 mod pairs;
+mod redis;
 mod request;
 
 use base64::Engine as _;
@@ -129,6 +130,19 @@ impl State {
             Request::SqlExecBatch { connector, statement, params } => {
                 match params.into_iter().map(values).collect::<Result<_, _>>() {
                     Ok(params) => changed(self.run_exec(&connector, &statement, params).await),
+                    Err(refusal) => Err(refusal),
+                }
+            }
+            Request::RedisCommand { connector, command } => match redis::words(command) {
+                Ok(words) => self.run_command(&connector, words).await.map(redis::reply).map_err(Into::into),
+                Err(refusal) => Err(refusal),
+            },
+            Request::RedisPipeline { connector, commands } => {
+                match commands.into_iter().map(redis::words).collect::<Result<_, _>>() {
+                    Ok(commands) => match self.run_commands(&connector, commands).await {
+                        Ok(replies) => Ok(replies.into_iter().map(redis::reply).collect()),
+                        Err(error) => Err(Error::from(error).into()),
+                    },
                     Err(refusal) => Err(refusal),
                 }
             }

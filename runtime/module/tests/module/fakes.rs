@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tidegate_event::{
     AckError, AckLevel, AckPart, ActionOptions, BoxFuture, Control, ControlError, DeadLetters, KeyValue,
-    Message, QoS, ReasonCode, Rows, Scope, SqlValue, Storage, StorageError, Tenant, TopicFilter,
+    Message, QoS, ReasonCode, Reply, ReplyError, Rows, Scope, SqlValue, Storage, StorageError, Tenant,
+    TopicFilter,
 };
 use tokio::sync::Notify;
 
@@ -158,11 +159,44 @@ impl Storage for FakeStorage {
         }
     }
 
+    fn commands<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        connector: &'a str,
+        commands: Vec<Vec<Vec<u8>>>,
+    ) -> BoxFuture<'a, Result<Vec<Reply>, StorageError>> {
+        let words = |command: &Vec<Vec<u8>>| {
+            command.iter().map(|word| word.escape_ascii().to_string()).collect::<Vec<_>>().join(" ")
+        };
+        let lines: Vec<_> = commands.iter().map(words).collect();
+        self.asked.lock().push(format!("{connector} {tenant} {lines:?}"));
+        let answer = match connector {
+            "fake:pool" => Ok(lines.iter().map(|line| reply(line)).collect()),
+            "fake:picky" => Err(StorageError::InvalidArgument("fake takes no commands".into())),
+            other => Err(StorageError::Unavailable { connector: other.into(), reason: "refused".into() }),
+        };
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            answer
+        })
+    }
+
     fn connectors(&self, _: &Tenant) -> Vec<String> {
         assert!(!self.panics.load(Ordering::Relaxed), "told to panic");
         ["fake:pool", "fake:down", "fake:slow", "fake:full", "fake:picky", "fake:stuck"]
             .map(str::to_owned)
             .to_vec()
+    }
+}
+
+/// What the fake answers to a command.
+fn reply(line: &str) -> Reply {
+    match line {
+        "FAIL" => {
+            Reply::Error(ReplyError { code: "ERR".into(), message: "told to".into(), retryable: false })
+        }
+        "NEST" => Reply::List(vec![Reply::List(vec![Reply::Nil]), Reply::Integer(7)]),
+        _ => Reply::Bytes(vec![1, 255]),
     }
 }
 

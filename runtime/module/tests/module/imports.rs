@@ -157,6 +157,62 @@ async fn statements_carry_typed_values() {
 }
 
 #[tokio::test]
+async fn commands_are_bytes_and_replies_keep_their_types() {
+    let bench = Bench::new();
+    let module = bench.probe("").await;
+    assert_eq!(
+        ask(&module, "redis/fake:pool").await,
+        "Ok([Node::Bytes([1, 255])]) \
+         Err(Error::Failed(Failure { code: \"ERR\", message: \"told to\", retryable: false })) \
+         Ok([[Node::List(Span { first: 1, count: 2 }), Node::List(Span { first: 3, count: 1 }), Node::Integer(7), Node::Nil], \
+         [Node::Error(Failure { code: \"ERR\", message: \"told to\", retryable: false })]])"
+    );
+    assert_eq!(
+        bench.storage.asked(),
+        [
+            r#"fake:pool default ["GET \\x00\\xff"]"#,
+            r#"fake:pool default ["FAIL"]"#,
+            r#"fake:pool default ["NEST", "FAIL"]"#
+        ]
+    );
+}
+
+#[tokio::test]
+async fn commands_are_refused_as_other_storage_calls_are() {
+    let bench = Bench::new();
+    let module = bench.probe("connectors = [\"fake:pool\", \"fake:picky\", \"fake:down\"]").await;
+    for (topic, expected) in [
+        ("redis/fake:slow", "Err(Error::AccessDenied) Err(Error::AccessDenied) Err(Error::AccessDenied)"),
+        ("redis/fake:down", "Err(Error::Unavailable) Err(Error::Unavailable) Err(Error::Unavailable)"),
+        ("redis-many/0", "Ok(0)"),
+        ("redis-many/1000", "Ok(1000)"),
+    ] {
+        assert_eq!(ask(&module, topic).await, expected, "{topic}");
+    }
+    let refused = ask(&module, "redis/fake:picky").await;
+    assert!(refused.starts_with("Err(Error::InvalidArgument(\"fake takes no commands\"))"), "{refused}");
+    let refused = ask(&module, "redis-many/1001").await;
+    assert!(
+        refused.contains("InvalidArgument") && refused.contains("1001 commands in one call"),
+        "{refused}"
+    );
+    assert!(bench.storage.asked().iter().all(|line| !line.starts_with("fake:slow")));
+}
+
+#[tokio::test]
+async fn commands_count_as_storage_calls_and_their_bytes_as_handed_over() {
+    let bench = Bench::new();
+    let module = bench.probe("limits = { storage_ops = 3, hostcall_bytes = \"1MiB\" }").await;
+    for _ in 0..2 {
+        assert_eq!(ask(&module, "redis-ops").await, "3 Err(Error::QuotaExceeded)");
+    }
+    assert_eq!(bench.storage.asked().len(), 6);
+    let refused = module.call(&publish("redis-bytes/2000000", b"")).await.unwrap_err().to_string();
+    assert!(refused.contains("hostcall_bytes"), "{refused}");
+    assert_eq!(bench.storage.asked().len(), 6);
+}
+
+#[tokio::test]
 async fn clients_are_controlled() {
     let bench = Bench::new();
     let module = bench.probe("").await;

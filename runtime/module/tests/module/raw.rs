@@ -268,6 +268,65 @@ async fn pairs_are_kept_as_those_of_typed_modules_are() {
 }
 
 #[tokio::test]
+async fn commands_are_those_of_typed_modules() {
+    let bench = Bench::new();
+    let refused = json!({"error": {"code": "ERR", "message": "told to", "retryable": false}});
+    for (asks, expected) in [
+        (
+            json!({"call": "redis.command", "command": ["GET", 1, {"base64": "/w=="}]}),
+            json!({"base64": "Af8="}),
+        ),
+        (json!({"call": "redis.command", "command": ["NEST"]}), json!([[null], 7])),
+        (json!({"call": "redis.pipeline", "commands": [["NEST"], ["FAIL"]]}), json!([[[null], 7], refused])),
+    ] {
+        let mut asks = asks;
+        asks["connector"] = json!("fake:pool");
+        assert_eq!(answer(&bench, "", &asks).await, json!({ "ok": expected }), "{asks}");
+    }
+    assert_eq!(bench.storage.asked()[0], r#"fake:pool default ["GET 1 \\xff"]"#);
+    let many = vec![json!(["GET"]); 1_001];
+    for (manifest, connector, asks, kind, part) in [
+        ("", "fake:pool", json!({"call": "redis.command", "command": ["FAIL"]}), "failed", "told to (ERR)"),
+        ("", "fake:pool", json!({"call": "redis.command", "command": [null]}), "invalid-argument", "null"),
+        (
+            "",
+            "fake:pool",
+            json!({"call": "redis.pipeline", "commands": many}),
+            "invalid-argument",
+            "1001 commands",
+        ),
+        (
+            "",
+            "fake:picky",
+            json!({"call": "redis.command", "command": ["GET"]}),
+            "invalid-argument",
+            "fake takes",
+        ),
+        ("", "fake:down", json!({"call": "redis.pipeline", "commands": [["GET"]]}), "unavailable", ""),
+        (
+            "connectors = [\"fake:down\"]",
+            "fake:pool",
+            json!({"call": "redis.command", "command": ["GET"]}),
+            "access-denied",
+            "",
+        ),
+        (
+            "limits = { storage_ops = 0 }",
+            "fake:pool",
+            json!({"call": "redis.command", "command": ["GET"]}),
+            "quota-exceeded",
+            "",
+        ),
+    ] {
+        let mut asks = asks;
+        asks["connector"] = json!(connector);
+        let error = answer(&bench, manifest, &asks).await["error"].clone();
+        assert_eq!(error["kind"], kind, "{asks}: {error}");
+        assert!(error["message"].as_str().unwrap().contains(part), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_page_of_keys_says_where_the_next_begins() {
     let state = Arc::new(Memory::default());
     let bench = Bench::with(|config| config.state = state.clone());

@@ -74,7 +74,7 @@ impl From<StorageError> for Refusal {
 
 impl Chosen {
     fn which(&self) -> Which {
-        if self.ids.is_empty() { Which::All } else { Which::These(self.ids.clone()) }
+        if self.ids.is_empty() { Which::All } else { Which::These(self.ids.iter().cloned().collect()) }
     }
 }
 

@@ -8,11 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_event::{BoxFuture, StorageError};
-use tidegate_store::buffer::{Amount, BufferSpace, Extent, SpaceError, Stored};
+use tidegate_store::buffer::{Amount, BufferSpace, Extent, Removed, SpaceError, Stored};
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{Database, Disk, guarded};
 use super::writer::Work;
+
+/// How many numbers there may be to one that is wanted, for all of them to be walked over.
+const WIDE: u64 = 4;
 
 /// The buffers of all connectors.
 pub(super) struct Buffers {
@@ -38,9 +41,16 @@ pub(super) struct Append {
 
 /// Records to remove.
 pub(super) struct Remove {
+    pub(super) going: Going,
+    pub(super) answer: oneshot::Sender<Result<Removed, SpaceError>>,
+}
+
+/// Which records are to go.
+pub(super) struct Going {
     name: String,
     numbers: Vec<u64>,
-    pub(super) answer: oneshot::Sender<Result<Amount, SpaceError>>,
+    /// The number up to which none is left then.
+    through: Option<u64>,
 }
 
 impl Append {
@@ -151,46 +161,88 @@ impl Changes {
         Ok(sheet.last)
     }
 
-    pub(super) fn remove(&mut self, database: &Database, remove: &Remove) -> Result<Amount, SpaceError> {
-        if remove.name.is_empty() {
-            return Ok(Amount::default());
+    pub(super) fn remove(&mut self, database: &Database, going: Going) -> Result<Removed, SpaceError> {
+        let Going { name, mut numbers, through } = going;
+        if name.is_empty() {
+            return Ok(Removed::default());
         }
         let total = self.total(database).map_err(SpaceError::Failed)?;
-        let mut sheet = self.sheet(database, &remove.name).map_err(SpaceError::Failed)?;
-        let mut numbers = remove.numbers.clone();
+        let before = self.sheet(database, &name).map_err(SpaceError::Failed)?;
+        let mut sheet = before;
         numbers.sort_unstable();
         numbers.dedup();
-        let (mut removed, mut gone) = (Amount::default(), Vec::with_capacity(numbers.len()));
-        for number in numbers {
-            let key = key(&remove.name, number);
+        let stored = sizes(database, &name, &numbers).map_err(SpaceError::Failed)?;
+        let (mut removed, mut gone) = (Removed::default(), Vec::with_capacity(numbers.len()));
+        for (number, stored) in numbers.into_iter().zip(stored) {
+            let key = key(&name, number);
             let size = match self.records.get(&key) {
                 Some(record) => record.as_ref().map(|record| record.len() as u64),
-                None => {
-                    let size = guarded(|| database.records.size_of(&key)).map_err(SpaceError::Failed)?;
-                    size.map(u64::from)
-                }
+                None => stored,
             };
             if number == sheet.first {
                 sheet.first += 1;
             }
             let Some(size) = size else { continue };
-            removed.records += 1;
-            removed.bytes += size;
+            removed.numbers.push(number);
+            removed.amount.records += 1;
+            removed.amount.bytes += size;
             gone.push((key, None));
         }
-        // Only now: a failed look must leave nothing of this in the batch.
         self.records.extend(gone);
-        sheet.held.records = sheet.held.records.saturating_sub(removed.records);
-        sheet.held.bytes = sheet.held.bytes.saturating_sub(removed.bytes);
-        self.total = Some(total.saturating_sub(removed.bytes));
-        self.sheets.insert(remove.name.clone(), sheet);
+        let Amount { records, bytes } = removed.amount;
+        sheet.held.records = sheet.held.records.saturating_sub(records);
+        sheet.held.bytes = sheet.held.bytes.saturating_sub(bytes);
+        // A number that was removed before its turn is never equal to `first`, which would stay there, and every read
+        // would walk over all the deletions since. No number that is still to be given may be skipped.
+        if let Some(through) = through {
+            sheet.first = sheet.first.max(through.min(sheet.last) + 1);
+        }
+        self.total = Some(total.saturating_sub(bytes));
+        if sheet != before {
+            self.sheets.insert(name, sheet);
+        }
         Ok(removed)
+    }
+
+    /// Whether there is nothing to commit. What is known of a buffer changes without its records when somebody finds that
+    /// nothing is left up to a number.
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.sheets.is_empty()
     }
 
     /// What is to be known of the buffers after this.
     pub(super) fn sheets(&self) -> impl Iterator<Item = (&str, Vec<u8>)> {
         self.sheets.iter().map(|(name, sheet)| (name.as_str(), sheet.to_bytes()))
     }
+}
+
+/// The bytes of the records with these numbers, which grow; `None`: there is no such record.
+fn sizes(database: &Database, name: &str, numbers: &[u64]) -> Result<Vec<Option<u64>>, String> {
+    let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(Vec::new()) };
+    let one = |number: &u64| {
+        let size = database.records.size_of(key(name, *number))?;
+        Ok::<_, fjall::Error>(size.map(u64::from))
+    };
+    // Far apart they are looked up one by one; else walking over them costs less, and they mostly are neighbours.
+    if (last - first) / WIDE > numbers.len() as u64 {
+        return guarded(|| numbers.iter().map(one).collect());
+    }
+    guarded(|| {
+        let mut wanted = numbers.iter().peekable();
+        let mut sizes = Vec::with_capacity(numbers.len());
+        for pair in database.records.range(key(name, *first)..=key(name, *last)) {
+            let (key, value) = pair.into_inner()?;
+            let Some(number) = number(&key) else { continue };
+            while wanted.next_if(|next| **next < number).is_some() {
+                sizes.push(None);
+            }
+            if wanted.next_if(|next| **next == number).is_some() {
+                sizes.push(Some(value.len() as u64));
+            }
+        }
+        sizes.resize(numbers.len(), None);
+        Ok(sizes)
+    })
 }
 
 fn sheets(database: &Database) -> Result<Vec<(String, Sheet)>, String> {
@@ -283,10 +335,15 @@ impl BufferSpace for Buffers {
         })
     }
 
-    fn remove<'a>(&'a self, name: &'a str, numbers: Vec<u64>) -> BoxFuture<'a, Result<Amount, SpaceError>> {
+    fn remove<'a>(
+        &'a self,
+        name: &'a str,
+        numbers: Vec<u64>,
+        through: Option<u64>,
+    ) -> BoxFuture<'a, Result<Removed, SpaceError>> {
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
-            let remove = Remove { name: name.to_owned(), numbers, answer };
+            let remove = Remove { going: Going { name: name.to_owned(), numbers, through }, answer };
             self.queue.send(Work::Remove(remove)).await.map_err(|_| failed("it is closed"))?;
             answered.await.map_err(|_| failed("it is closed"))?
         })
@@ -321,6 +378,10 @@ mod tests {
         Amount { records, bytes: records * 10 }
     }
 
+    fn removed(numbers: &[u64]) -> Removed {
+        Removed { numbers: numbers.to_vec(), amount: amount(numbers.len() as u64) }
+    }
+
     #[tokio::test]
     async fn records_come_back_in_order_and_numbers_grow_over_restarts() {
         let dir = tempfile::tempdir().unwrap();
@@ -331,7 +392,7 @@ mod tests {
             assert_eq!(space.append("a", records(1, 3)).await.unwrap(), 3);
             assert_eq!(space.append("b", records(9, 1)).await.unwrap(), 1);
             assert_eq!(space.append("a", records(4, 1)).await.unwrap(), 4);
-            assert_eq!(space.remove("a", vec![1, 3, 77]).await.unwrap(), amount(2));
+            assert_eq!(space.remove("a", vec![3, 77, 1, 3], None).await.unwrap(), removed(&[1, 3]));
             assert_eq!(held(&*space, "a").await, [(2, 2), (4, 4)]);
             drop(space);
         }
@@ -344,7 +405,7 @@ mod tests {
         };
         assert_eq!(space.extent("a").await.unwrap(), Extent { held: amount(2), last: 4 });
         assert_eq!(held(&*space, "a").await, [(2, 2), (4, 4)]);
-        assert_eq!(space.remove("a", vec![2, 4]).await.unwrap(), amount(2));
+        assert_eq!(space.remove("a", vec![2, 4], None).await.unwrap(), removed(&[2, 4]));
         assert_eq!(space.names().await.unwrap(), ["b"]);
         assert_eq!(space.append("a", records(5, 1)).await.unwrap(), 5, "numbers are not given twice");
         assert_eq!(held(&*space, "a").await, [(5, 5)]);
@@ -361,7 +422,7 @@ mod tests {
             assert_eq!(held(&*space, name).await, [(1, u8::try_from(n).unwrap())]);
         }
         assert!(space.append("", records(1, 1)).await.is_err());
-        assert_eq!(space.remove("", vec![1]).await, Ok(Amount::default()));
+        assert_eq!(space.remove("", vec![1], None).await, Ok(Removed::default()));
         assert_eq!(space.extent("").await, Ok(Extent::default()));
         assert_eq!(space.append("a", records(9, 1)).await, Ok(2), "it goes on");
     }
@@ -374,7 +435,7 @@ mod tests {
         space.append("b", records(1, 1)).await.unwrap();
         assert_eq!(space.append("b", records(2, 2)).await, Err(SpaceError::Full { limit: 50 }));
         assert_eq!(space.append("b", records(2, 1)).await.unwrap(), 2, "the refused ones have no numbers");
-        space.remove("a", vec![1]).await.unwrap();
+        space.remove("a", vec![1], None).await.unwrap();
         assert_eq!(space.append("b", records(3, 1)).await.unwrap(), 3);
     }
 
@@ -387,6 +448,55 @@ mod tests {
         assert_eq!(space.read("a", 0, 100, 25).await.unwrap().len(), 3);
         assert_eq!(space.read("a", 8, 100, usize::MAX).await.unwrap().len(), 2);
         assert_eq!(space.read("a", 0, 1, 0).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_hole_does_not_make_reads_begin_before_it_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(&dir.path().join("state"), 1 << 20).unwrap();
+        let space = state.buffers(1 << 20).unwrap();
+        let first =
+            || state.disk.read(|database| Sheet::of(database, "a").map_err(super::super::disk::unavailable));
+        space.append("a", records(1, 6)).await.unwrap();
+        // Before its turn.
+        assert_eq!(space.remove("a", vec![2], None).await.unwrap(), removed(&[2]));
+        assert_eq!(space.remove("a", vec![1, 2, 3], Some(3)).await.unwrap(), removed(&[1, 3]));
+        assert_eq!(first().unwrap().first, 4);
+        // What others did not know of is not skipped, and nothing comes back.
+        assert_eq!(space.remove("a", vec![4], Some(1)).await.unwrap(), removed(&[4]));
+        assert_eq!(first().unwrap().first, 5);
+        assert_eq!(space.remove("a", vec![5, 6], Some(u64::MAX)).await.unwrap(), removed(&[5, 6]));
+        assert_eq!(first().unwrap().first, 7);
+        space.append("a", records(7, 3)).await.unwrap();
+        space.remove("a", vec![8], None).await.unwrap();
+        space.remove("a", vec![7], None).await.unwrap();
+        assert_eq!(space.remove("a", vec![7, 8], Some(8)).await.unwrap(), removed(&[]), "tried again");
+        assert_eq!(first().unwrap().first, 9);
+        assert_eq!(held(&*space, "a").await, [(9, 9)]);
+    }
+
+    #[tokio::test]
+    async fn records_to_remove_are_found_near_and_far() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = open(&dir.path().join("state"), 1 << 20);
+        space.append("a", records(1, 200)).await.unwrap();
+        let gone = |numbers: &'static [u64], there: &'static [u64]| {
+            let space = space.clone();
+            async move {
+                assert_eq!(
+                    space.remove("a", numbers.to_vec(), None).await.unwrap(),
+                    removed(there),
+                    "{numbers:?}"
+                );
+            }
+        };
+        gone(&[3, 5, 6], &[3, 5, 6]).await;
+        gone(&[2, 3, 4, 6, 7], &[2, 4, 7]).await;
+        gone(&[1, 7, 200], &[1, 200]).await;
+        gone(&[199, 200, 201], &[199]).await;
+        gone(&[0, u64::MAX], &[]).await;
+        gone(&[], &[]).await;
+        assert_eq!(space.extent("a").await.unwrap().held, amount(200 - 9));
     }
 
     #[tokio::test]
@@ -404,7 +514,7 @@ mod tests {
             assert_eq!(space.extent(name).await.unwrap().held, amount(500));
             let numbers: Vec<u64> = held(&*space, name).await.into_iter().map(|(number, _)| number).collect();
             assert_eq!(numbers, (1..=500).collect::<Vec<_>>());
-            space.remove(name, numbers).await.unwrap();
+            space.remove(name, numbers, None).await.unwrap();
         }
         assert!(space.names().await.unwrap().is_empty());
     }

@@ -5,20 +5,29 @@
 use super::*;
 use tidegate_event::Tenant;
 
-fn space(module: &str, bucket: &str) -> Space {
+pub(super) fn space(module: &str, bucket: &str) -> Space {
     Space { tenant: Tenant::default(), module: module.into(), bucket: bucket.into() }
 }
 
-fn open(dir: &Path, quota: u64) -> Arc<State> {
+pub(super) fn open(dir: &Path, quota: u64) -> Arc<State> {
     State::open(&dir.join("state"), quota).unwrap()
 }
 
-async fn set(state: &State, space: &Space, key: &str, value: &[u8]) -> Result<(), StorageError> {
+pub(super) async fn set(state: &State, space: &Space, key: &str, value: &[u8]) -> Result<(), StorageError> {
     state.set(space, vec![(key.into(), value.into())]).await
 }
 
-async fn get(state: &State, space: &Space, key: &str) -> Option<Vec<u8>> {
+pub(super) async fn get(state: &State, space: &Space, key: &str) -> Option<Vec<u8>> {
     state.get(space, vec![key.into()]).await.unwrap().pop().unwrap()
+}
+
+/// Closes the state. The thread lets the files go when it has seen that nobody sends any more.
+pub(super) async fn close(state: Arc<State>) {
+    let disk = state.disk.clone();
+    drop(state);
+    while Arc::strong_count(&disk) > 1 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
 }
 
 #[tokio::test]
@@ -43,12 +52,7 @@ async fn pairs_are_kept_apart_by_module_and_bucket_and_survive_a_restart() {
             set(&state, space, "k", number.to_string().as_bytes()).await.unwrap();
         }
         state.delete(&spaces[1], vec!["k".into(), "never".into()]).await.unwrap();
-        let disk = state.disk.clone();
-        drop(state);
-        // The thread lets the files go when it has seen that nobody sends any more.
-        while Arc::strong_count(&disk) > 1 {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
+        close(state).await;
     }
     let state = open(dir.path(), 1_000);
     assert_eq!(get(&state, &spaces[0], "k").await, Some(b"0".to_vec()));

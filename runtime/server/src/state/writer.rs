@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use metrics::counter;
 use tidegate_event::key_value::add;
 use tidegate_event::{Space, StorageError, Swap};
-use tidegate_store::buffer::{Amount, SpaceError};
+use tidegate_store::buffer::{Removed, SpaceError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::buffer::{Append, Changes, Remove};
@@ -91,7 +91,7 @@ impl Work {
 enum Waiting {
     Pair(oneshot::Sender<Result<Outcome, StorageError>>, Result<Outcome, StorageError>),
     Append(oneshot::Sender<Result<u64, SpaceError>>, Result<u64, SpaceError>),
-    Remove(oneshot::Sender<Result<Amount, SpaceError>>, Result<Amount, SpaceError>),
+    Remove(oneshot::Sender<Result<Removed, SpaceError>>, Result<Removed, SpaceError>),
 }
 
 impl Waiting {
@@ -131,13 +131,7 @@ pub(super) fn run(disk: &Arc<Disk>, mut queue: mpsc::Receiver<Work>, quota: u64)
             requests.into_iter().for_each(|work| work.refuse(reason));
             continue;
         }
-        rest_until = commit(disk, requests, quota).err().map(|reason| {
-            tracing::error!("the embedded state cannot be written: {reason}");
-            // It takes no further write, but what is there can be read again at once.
-            disk.close();
-            disk.reopen();
-            (Instant::now() + PAUSE, reason)
-        });
+        rest_until = commit(disk, requests, quota).err().map(|reason| (Instant::now() + PAUSE, reason));
     }
 }
 
@@ -157,14 +151,18 @@ fn commit(disk: &Disk, requests: Vec<Work>, quota: u64) -> Result<(), String> {
                     Waiting::Append(append.answer, outcome)
                 }
                 Work::Remove(remove) => {
-                    let outcome = batch.buffers.remove(database, &remove);
-                    Waiting::Remove(remove.answer, outcome)
+                    let (answer, outcome) = (remove.answer, batch.buffers.remove(database, remove.going));
+                    Waiting::Remove(answer, outcome)
                 }
             });
         }
         batch.commit()
     });
     if let Err(reason) = &done {
+        tracing::error!("the embedded state cannot be written: {reason}");
+        // It takes no further write, but what is there can be read again at once; nothing of this when they are told.
+        disk.close();
+        disk.reopen();
         unapplied.for_each(|work| work.refuse(reason));
     }
     waiting.into_iter().for_each(|waiting| waiting.tell(&done));
@@ -285,7 +283,7 @@ impl<'d> Batch<'d> {
     }
 
     fn commit(self) -> Result<(), String> {
-        if self.pairs.is_empty() && self.buffers.records.is_empty() {
+        if self.pairs.is_empty() && self.buffers.is_empty() {
             return Ok(());
         }
         counter!("tidegate_server_state_commits_total").increment(1);

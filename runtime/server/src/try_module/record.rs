@@ -1,12 +1,13 @@
 //! A store and a broker that write down what a module asks of them, and say that it was done.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tidegate_event::{
-    AckLevel, ActionOptions, BoxFuture, Control, ControlError, Message, QoS, Rows, Scope, SqlValue, Storage,
-    StorageError, Tenant, TopicFilter,
+    AckLevel, ActionOptions, BoxFuture, Control, ControlError, Message, QoS, Reply, Rows, Scope, SqlValue,
+    Storage, StorageError, Tenant, TopicFilter,
 };
 
 use super::fields::Fields;
@@ -22,14 +23,21 @@ pub(super) struct Recorder {
     connectors: Vec<String>,
     /// What every query gives.
     rows: Rows,
+    /// What commands give, one after the other.
+    replies: Mutex<VecDeque<Reply>>,
     calls: Mutex<Vec<Value>>,
 }
 
 impl Recorder {
+    /// Answers queries and commands so; of commands those after the last reply find nothing.
+    pub(super) fn new(rows: Rows, replies: Vec<Reply>) -> Self {
+        let replies = Mutex::new(replies.into());
+        Self { connectors: vec![DEFAULT.to_owned()], rows, replies, calls: Mutex::default() }
+    }
+
     /// With the connectors that a manifest names; `None`: the default one.
-    pub(super) fn new(connectors: Option<Vec<String>>, rows: Rows) -> Self {
-        let connectors = connectors.unwrap_or_else(|| vec![DEFAULT.to_owned()]);
-        Self { connectors, rows, calls: Mutex::default() }
+    pub(super) fn granted(self, connectors: Option<Vec<String>>) -> Self {
+        Self { connectors: connectors.unwrap_or(self.connectors), ..self }
     }
 
     /// The calls since the last time, an object each.
@@ -104,6 +112,11 @@ fn sql_json(value: &SqlValue) -> Value {
 
 fn row_json(row: &[SqlValue]) -> Value {
     row.iter().map(sql_json).collect()
+}
+
+/// A word of a command: text, when it is.
+fn word_json(word: &[u8]) -> Value {
+    std::str::from_utf8(word).map_or_else(|_| bytes_json(word), Value::from)
 }
 
 fn level_word(level: AckLevel) -> &'static str {
@@ -183,6 +196,21 @@ impl Storage for Recorder {
         self.answer(call, changed)
     }
 
+    fn commands<'a>(
+        &'a self,
+        _: &'a Tenant,
+        connector: &'a str,
+        commands: Vec<Vec<Vec<u8>>>,
+    ) -> BoxFuture<'a, Result<Vec<Reply>, StorageError>> {
+        let words = |command: &Vec<Vec<u8>>| command.iter().map(|word| word_json(word)).collect::<Value>();
+        let shown: Value = commands.iter().map(words).collect();
+        let call = json!({"call": "commands", "connector": connector, "commands": shown});
+        let mut replies = self.replies.lock();
+        let answer = commands.iter().map(|_| replies.pop_front().unwrap_or(Reply::Nil)).collect();
+        drop(replies);
+        self.answer(call, answer)
+    }
+
     fn connectors(&self, _: &Tenant) -> Vec<String> {
         self.connectors.clone()
     }
@@ -231,18 +259,23 @@ mod tests {
     async fn calls_are_written_down_and_answered() {
         let rows =
             rows_of("r.json", &json!({"columns": ["a", "b"], "rows": [[1, null], ["x", {"k": 1}]]})).unwrap();
-        let recorder = Recorder::new(None, rows.clone());
+        let recorder = Recorder::new(rows.clone(), vec![Reply::Integer(7)]).granted(None);
         let tenant = Tenant::default();
         assert_eq!(recorder.connectors(&tenant), ["sqlite:default"]);
         let params = vec![SqlValue::Int64(1), SqlValue::Binary(vec![255])];
         assert_eq!(recorder.query(&tenant, "c", "select ?", params.clone()).await.unwrap(), rows);
         assert_eq!(recorder.exec(&tenant, "c", "insert", vec![params.clone(), params]).await, Ok(2));
+        let commands = vec![vec![b"INCR".to_vec(), vec![255]], vec![b"PING".to_vec()]];
+        let replies = recorder.commands(&tenant, "c", commands).await.unwrap();
+        assert_eq!(replies, [Reply::Integer(7), Reply::Nil], "after the last there is nothing");
         recorder.disconnect(&tenant, "x").unwrap();
         let calls = recorder.take();
         let query = json!({"call": "query", "connector": "c", "statement": "select ?",
                            "params": [1, {"base64": "/w=="}]});
-        assert_eq!((calls.len(), &calls[0]), (3, &query));
-        assert_eq!(calls[2], json!({"call": "disconnect", "client": "x"}));
+        assert_eq!((calls.len(), &calls[0]), (4, &query));
+        let commands = json!([["INCR", {"base64": "/w=="}], ["PING"]]);
+        assert_eq!(calls[2], json!({"call": "commands", "connector": "c", "commands": commands}));
+        assert_eq!(calls[3], json!({"call": "disconnect", "client": "x"}));
         assert!(recorder.take().is_empty());
     }
 

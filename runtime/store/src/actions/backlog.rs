@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use tidegate_event::{ActionOptions, Backlog, BoxFuture, Message, StorageError, TopicFilter, now_ms};
 
 use crate::backend::Unread;
-use crate::connector::Connector;
+use crate::connector::{About, Connector};
 
 /// Size of a page when the line does not say.
 const DEFAULT_PAGE: u32 = 1_000;
@@ -42,7 +42,7 @@ impl Backlog for Unfetched {
     fn next_page(&mut self) -> BoxFuture<'_, Result<Vec<Arc<Message>>, StorageError>> {
         Box::pin(async move {
             // What was published before the subscription must be in the database before it is read.
-            self.connector.writer.drain_filter(&self.wanted.filter).await;
+            self.connector = self.connector.drained(About::Topics(&self.wanted.filter)).await;
             while !std::mem::take(&mut self.finished) {
                 let page = self.connector.read(|backend| backend.unread(&self.wanted)).await?;
                 self.wanted.after = self.wanted.after.take().max(page.last);

@@ -1,21 +1,21 @@
 //! Reads that an event waits for: the client's subscriptions, retained messages.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytestring::ByteString;
-use tidegate_event::{Backlog, BoxFuture, Message, QoS, StorageError, TopicFilter};
+use tidegate_event::{Backlog, BoxFuture, Message, QoS, Seldom, StorageError, TopicFilter};
 
-use crate::connector::Connector;
+use crate::connector::{About, Connector};
 
 /// Retained messages that one read gives. The broker gets the first page at once and asks for the rest.
 const RETAINED_PAGE: u32 = 1_000;
 
 /// The subscriptions stored for `client`. Rows that cannot be subscribed are skipped, logged and counted.
 pub(super) async fn subscriptions(
-    connector: &Connector,
+    connector: &Arc<Connector>,
     client: &ByteString,
 ) -> Result<Vec<(TopicFilter, QoS)>, StorageError> {
-    connector.writer.drain_client(client).await;
+    let connector = connector.drained_in_time(About::Client(client)).await?;
     let rows = connector.read(|backend| backend.subscriptions(client)).await?;
     let mut found = Vec::with_capacity(rows.len());
     for (text, qos) in rows {
@@ -28,10 +28,13 @@ pub(super) async fn subscriptions(
                     (Err(error), _) => error.to_string(),
                     _ => "qos must be 0, 1 or 2".to_owned(),
                 };
-                tracing::warn!(
-                    connector = %connector.name, %client, topic = %text, qos, %reason,
-                    "a stored subscription cannot be used, skipped"
-                );
+                static LINES: LazyLock<[Seldom; 16]> = LazyLock::new(Default::default);
+                if let Some(left_out) = super::turn(&*LINES, &connector) {
+                    tracing::warn!(
+                        connector = %connector.name, %client, topic = %text, qos, %reason, left_out,
+                        "a stored subscription cannot be used, skipped"
+                    );
+                }
             }
         }
     }
@@ -43,10 +46,10 @@ pub(super) async fn retained(
     connector: &Arc<Connector>,
     filter: &TopicFilter,
 ) -> Result<(Vec<Arc<Message>>, Option<Box<dyn Backlog>>), StorageError> {
-    connector.writer.drain_filter(filter).await;
+    let connector = connector.drained_in_time(About::Topics(filter)).await?;
     let page = connector.read(|backend| backend.retained(filter, None, RETAINED_PAGE)).await?;
     let rest = page.next.map(|after| {
-        let (connector, filter) = (Arc::clone(connector), filter.clone());
+        let filter = filter.clone();
         Box::new(MoreRetained { connector, filter, after: Some(after) }) as Box<dyn Backlog>
     });
     Ok((page.messages, rest))

@@ -5,11 +5,11 @@ mod functions;
 mod lookup;
 mod plan;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use tidegate_event::{
     AckError, AckLevel, AckPart, ActionOptions, BoxFuture, Event, Hook, Message, MsgId, ReasonCode, Scope,
-    TopicFilter,
+    Seldom, TopicFilter,
 };
 
 pub(crate) use functions::{Builtin, find};
@@ -172,12 +172,23 @@ fn with_id(message: &Arc<Message>, id: MsgId) -> Arc<Message> {
     if message.id == id { Arc::clone(message) } else { Arc::new(Message { id, ..(**message).clone() }) }
 }
 
+/// Whether one of `lines` may be written about `connector` now: see [`Seldom`].
+fn turn(lines: &[Seldom], connector: &Connector) -> Option<u64> {
+    // Another connector's line must not keep this one's away; there are not many connectors.
+    let line = usize::try_from(connector.number).unwrap_or(0) % lines.len().max(1);
+    lines.get(line).and_then(Seldom::turn)
+}
+
 /// Ends the part of a look-up whose result, if any, is in the effects.
 fn conclude(connector: &Connector, part: AckPart, result: Result<(), tidegate_event::StorageError>) {
     match result {
         Ok(()) => part.done(),
         Err(error) => {
-            tracing::warn!(connector = %connector.name, %error, "look-up failed");
+            // Every client that comes while the database is down fails.
+            static LINES: LazyLock<[Seldom; 16]> = LazyLock::new(Default::default);
+            if let Some(left_out) = turn(&*LINES, connector) {
+                tracing::warn!(connector = %connector.name, %error, left_out, "look-up failed");
+            }
             let code = if error.is_retryable() {
                 ReasonCode::SERVER_UNAVAILABLE
             } else {

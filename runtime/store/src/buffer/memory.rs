@@ -1,12 +1,14 @@
 //! A buffer space in memory, for tests: it can be full, broken or slow at will.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tidegate_event::BoxFuture;
 
-use super::{Amount, BufferSpace, Extent, SpaceError, Stored};
+use super::{Amount, BufferSpace, Extent, Removed, SpaceError, Stored};
 
 /// One buffer.
 #[derive(Debug, Default)]
@@ -21,6 +23,10 @@ pub(crate) struct Memory {
     queues: Mutex<BTreeMap<String, Queue>>,
     /// What appends fail with.
     pub(crate) refuses: Mutex<Option<SpaceError>>,
+    /// How long an append takes.
+    pub(crate) delay: Mutex<Duration>,
+    /// How often records were read.
+    pub(crate) reads: AtomicUsize,
 }
 
 impl Memory {
@@ -44,6 +50,8 @@ impl BufferSpace for Memory {
 
     fn append<'a>(&'a self, name: &'a str, records: Vec<Bytes>) -> BoxFuture<'a, Result<u64, SpaceError>> {
         Box::pin(async move {
+            let delay = *self.delay.lock();
+            tokio::time::sleep(delay).await;
             if let Some(error) = self.refuses.lock().clone() {
                 return Err(error);
             }
@@ -65,6 +73,7 @@ impl BufferSpace for Memory {
         _: usize,
     ) -> BoxFuture<'a, Result<Vec<Stored>, SpaceError>> {
         Box::pin(async move {
+            self.reads.fetch_add(1, Ordering::Relaxed);
             let queues = self.queues.lock();
             let Some(queue) = queues.get(name) else { return Ok(Vec::new()) };
             let stored = |(number, bytes): (&u64, &Bytes)| Stored { number: *number, bytes: bytes.clone() };
@@ -72,13 +81,24 @@ impl BufferSpace for Memory {
         })
     }
 
-    fn remove<'a>(&'a self, name: &'a str, numbers: Vec<u64>) -> BoxFuture<'a, Result<Amount, SpaceError>> {
+    fn remove<'a>(
+        &'a self,
+        name: &'a str,
+        mut numbers: Vec<u64>,
+        _: Option<u64>,
+    ) -> BoxFuture<'a, Result<Removed, SpaceError>> {
         Box::pin(async move {
             let mut queues = self.queues.lock();
-            let Some(queue) = queues.get_mut(name) else { return Ok(Amount::default()) };
-            let removed: Vec<Bytes> =
-                numbers.iter().filter_map(|number| queue.records.remove(number)).collect();
-            Ok(amount(removed.iter()))
+            let Some(queue) = queues.get_mut(name) else { return Ok(Removed::default()) };
+            numbers.sort_unstable();
+            let mut removed = Vec::new();
+            numbers.retain(|number| {
+                let record = queue.records.remove(number);
+                let was_there = record.is_some();
+                removed.extend(record);
+                was_there
+            });
+            Ok(Removed { numbers, amount: amount(removed.iter()) })
         })
     }
 }

@@ -57,6 +57,15 @@ pub struct Stored {
     pub bytes: Bytes,
 }
 
+/// What a removal took out of a buffer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// The numbers of the records that were there, the smallest first.
+    pub numbers: Vec<u64>,
+    /// How much those were.
+    pub amount: Amount,
+}
+
 /// Buffers on disk, one for each connector, by its name. Calls come from many tasks.
 pub trait BufferSpace: std::fmt::Debug + Send + Sync {
     /// What the buffer `name` holds; nothing when it never had anything.
@@ -80,5 +89,13 @@ pub trait BufferSpace: std::fmt::Debug + Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<Stored>, SpaceError>>;
 
     /// Removes the records with these numbers; those that are not there are no error. Gives what was removed.
-    fn remove<'a>(&'a self, name: &'a str, numbers: Vec<u64>) -> BoxFuture<'a, Result<Amount, SpaceError>>;
+    ///
+    /// `through`: no record numbered so or less is left after that, which only somebody knows who has read from the
+    /// beginning. Reads do not look there again: one that is there all the same is not found any more.
+    fn remove<'a>(
+        &'a self,
+        name: &'a str,
+        numbers: Vec<u64>,
+        through: Option<u64>,
+    ) -> BoxFuture<'a, Result<Removed, SpaceError>>;
 }

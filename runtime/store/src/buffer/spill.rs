@@ -10,7 +10,7 @@ use tidegate_event::now_ms;
 use tokio::sync::{Notify, OnceCell, RwLock, RwLockReadGuard, watch};
 
 use super::record;
-use super::{Amount, BufferSpace, Extent, SpaceError, Stored};
+use super::{Amount, BufferSpace, Extent, Removed, SpaceError, Stored};
 use crate::metrics::ConnectorMetrics;
 use crate::operation::{Operation, shard_of};
 
@@ -319,9 +319,16 @@ impl Spill {
     pub(crate) async fn remove(&self, going: &[Going], through: Option<u64>) -> Result<u64, SpaceError> {
         let Some(space) = &self.space else { return Ok(0) };
         let numbers = going.iter().map(|record| record.number).collect();
-        let removed = space.remove(&self.name, numbers).await?;
+        let was_known = self.begun.initialized();
+        let Removed { numbers, amount: removed } = space.remove(&self.name, numbers, through).await?;
+        if !was_known {
+            // What is there is looked at later, without these.
+            return Ok(removed.records);
+        }
         let before = self.level.lock().before;
-        for record in going.iter().filter(|record| record.number > before) {
+        // Somebody else may have removed the others, and have counted them.
+        let was_there = |record: &&Going| numbers.binary_search(&record.number).is_ok();
+        for record in going.iter().filter(|record| record.number > before).filter(was_there) {
             if let Some(count) = record.slot.and_then(|slot| self.about.get(slot)) {
                 count.fetch_sub(1, Ordering::Relaxed);
             }
@@ -355,17 +362,17 @@ impl Spill {
         }
     }
 
-    /// Waits until nothing about the client or topic `key` is in the buffer.
+    /// Waits until nothing about the client or topic `key` is in the buffer, or nothing of what is there now.
     pub(crate) async fn drain_of(&self, key: &str) {
         self.known().await;
-        let Level { held, before, .. } = *self.level.lock();
+        let Level { held, before, last, .. } = *self.level.lock();
         if held.records == 0 {
             return;
         }
         let count = self.about.get(shard_of(key, SLOTS));
         let is_out = |left: &u64| {
             let is_gone = || count.is_none_or(|count| count.load(Ordering::Relaxed) == 0);
-            *left == CLOSED || *left >= before && is_gone()
+            *left >= last || *left >= before && is_gone()
         };
         self.left.subscribe().wait_for(is_out).await.map(drop).unwrap_or_default();
     }

@@ -22,9 +22,26 @@ pub struct Lines {
     marks: Vec<(usize, Position)>,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Bytes of texts that this thread has read to find positions: a test holds them against the length of the texts.
+    pub(super) static READ: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Notes that so many bytes are read.
+#[cfg(test)]
+fn note(bytes: usize) {
+    READ.set(READ.get() + bytes);
+}
+
+/// Only a test wants to know.
+#[cfg(not(test))]
+const fn note(_: usize) {}
+
 impl Lines {
     /// Reads `text` once.
     pub fn new(text: &str) -> Self {
+        note(text.len());
         let mut here = Position { line: 1, column: 1 };
         let mut marks = vec![(0, here)];
         let mut last = 0;
@@ -49,6 +66,7 @@ impl Lines {
         let after = self.marks.partition_point(|(at, _)| *at <= offset);
         // The first mark is at 0: there is always one before.
         let (at, mark) = self.marks.get(after.saturating_sub(1)).copied().unwrap_or_default();
+        note(offset - at);
         let between = self.text.get(at..offset).map_or(0, |text| text.chars().count());
         Position { column: mark.column + between, ..mark }
     }

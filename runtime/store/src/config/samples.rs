@@ -1,6 +1,8 @@
 //! The documents' samples, as printed, and every key of every table with every kind of mistake.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tidegate_event::Hook;
 
 use super::*;
@@ -65,15 +67,114 @@ fn every_sample_loads_as_printed() {
 }
 
 /// Document 003 prints the whole file first and single lines afterwards: a file with both repeats keys, and the
-/// warnings name both lines. Nothing else is odd in any sample but one option of another driver.
+/// warnings name both lines. Nothing else is odd in any sample but one option of another driver, and that Redis looks
+/// nothing up by wildcards. What is expected is counted in the texts.
 #[test]
 fn the_samples_give_no_warning_without_reason() {
-    for (name, _) in files() {
+    let mut seen = [0; 3];
+    for (name, text) in files() {
+        let lines =
+            || text.lines().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim(), value));
+        let keys: Vec<&str> = lines().map(|(key, _)| key).filter(|key| key.starts_with("backend.")).collect();
+        let distinct: BTreeSet<&str> = keys.iter().copied().collect();
+        let last_of =
+            |key: &str| lines().filter(|(other, _)| *other == key).last().map_or("", |(_, value)| value);
+        let loggers =
+            distinct.iter().filter(|key| key.starts_with("backend.ecql.") && key.ends_with(".logger"));
+        let by_filter = distinct.iter().filter(|key| {
+            let value = last_of(key);
+            let looks_up = value.contains("on_message_fetch") || value.contains("on_retain_lookup");
+            key.starts_with("backend.redis.") && looks_up
+        });
+        let expected = [keys.len() - distinct.len(), loggers.count(), by_filter.count()];
+        let mut found = [0; 3];
         for warning in words(&loaded(name).warnings) {
-            let expected = warning.contains("the key is repeated: line")
-                || warning.contains("pool1.logger: accepted, no effect on cassa")
-                || warning.contains("skips subscriptions with wildcards on redis");
-            assert!(expected, "{warning}");
+            let reasons = [
+                "the key is repeated: line",
+                "pool1.logger: accepted, no effect on cassa",
+                "skips subscriptions with wildcards on redis",
+            ];
+            let reason = reasons.iter().position(|reason| warning.contains(reason));
+            found[reason.unwrap_or_else(|| panic!("{name}: {warning}"))] += 1;
+        }
+        assert_eq!(found, expected, "{name}: repeated keys, loggers, look-ups by wildcard");
+        (0..3).for_each(|reason| seen[reason] += found[reason]);
+    }
+    assert!(seen.iter().all(|count| *count > 0), "each of them is in some sample: {seen:?}");
+}
+
+/// A JSON value of a hook line as TOML writes it; keys and texts have the same form in both.
+fn inline(value: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match value {
+        Value::Object(fields) => {
+            let fields: Vec<_> =
+                fields.iter().map(|(key, value)| format!("{key:?} = {}", inline(value))).collect();
+            format!("{{ {} }}", fields.join(", "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
+    }
+}
+
+/// The settings of a `.conf` file as the tables of a TOML file. `typed`: numbers and truths without quotes.
+fn as_toml(text: &str, typed: bool) -> String {
+    let mut tables: BTreeMap<String, String> = BTreeMap::new();
+    let mut hooks = String::new();
+    let (entries, _) = conf::parse("sample.conf", text);
+    for entry in entries {
+        if entry.is_hook() {
+            let (before, hook) = entry.key.split_once(".hook.").unwrap();
+            let (hook, n) = hook.rsplit_once('.').unwrap();
+            let line: serde_json::Value = serde_json::from_str(&entry.value).unwrap();
+            hooks += &format!("\n[[{before}.hook]]\nhook = {hook:?}\nn = {n}\n");
+            for (key, value) in line.as_object().unwrap() {
+                hooks += &format!("{key} = {}\n", inline(value));
+            }
+            continue;
+        }
+        let (table, option) = entry.key.rsplit_once('.').unwrap();
+        let is_plain = entry.value.parse::<u32>().is_ok() || ["true", "false"].contains(&&*entry.value);
+        let value = if typed && is_plain { entry.value } else { format!("{:?}", entry.value) };
+        *tables.entry(table.to_owned()).or_default() += &format!("{option} = {value}\n");
+    }
+    let tables = tables.iter().map(|(table, options)| format!("[{table}]\n{options}\n"));
+    tables.collect::<String>() + &hooks
+}
+
+/// What a configuration means, without the places and the words for them. Secrets are compared apart: they are not printed.
+fn meaning(config: &StoreConfig) -> (Vec<String>, Vec<BTreeMap<&'static str, OptionValue>>, Vec<String>) {
+    let mut pools: Vec<&PoolConfig> = config.pools.iter().collect();
+    pools.sort_by_key(|pool| pool.connector());
+    let names = pools.iter().map(|pool| pool.connector()).collect();
+    let options = pools.iter().map(|pool| pool.options.clone()).collect();
+    let line = |line: &HookLine| {
+        let HookLine { kind, pool, hook, n, topic, action, options, ack, place: _ } = line;
+        format!("{} {pool} {hook:?} {n} {topic:?} {action:?} {options:?} {ack:?}", kind.name)
+    };
+    (names, options, config.hooks.iter().map(line).collect())
+}
+
+#[test]
+fn the_samples_mean_the_same_in_toml() {
+    for (name, _) in files() {
+        let text = sample(name).remove(0).1;
+        let printed = meaning(&loaded(name).config);
+        assert!(!printed.0.is_empty() && !printed.2.is_empty(), "{name}");
+        for typed in [false, true] {
+            let toml = as_toml(&text, typed);
+            let read = read(&[], Some(("tidegate.toml", &toml)))
+                .unwrap_or_else(|wrong| panic!("{name}: {:#?}\n{toml}", words(&wrong.errors)));
+            assert_eq!(meaning(&read.config), printed, "{name}\n{toml}");
+            assert!(read.config.pools.iter().all(|pool| pool.in_toml), "{name}");
+            // A table has a key once: only the notices are left.
+            let notices = |all: &[Diagnostic]| all.iter().filter(|w| !w.message.contains("repeated")).count();
+            assert_eq!(
+                notices(&read.warnings),
+                notices(&loaded(name).warnings),
+                "{name}: {:?}",
+                read.warnings
+            );
         }
     }
 }
@@ -227,7 +328,7 @@ fn values(row: &OptionRow) -> (String, Option<&'static str>) {
 }
 
 /// Every key of every table in both front ends: it loads; with a letter more, less or changed it is an error that names
-/// it and the key that was meant; with a wrong value it is an error that names it.
+/// it and the key that was meant; with a wrong value it is an error that names it. What has no effect says so, once.
 #[test]
 fn every_key_is_known_and_every_misspelt_one_is_named() {
     for kind in crate::backend::known() {
@@ -237,19 +338,38 @@ fn every_key_is_known_and_every_misspelt_one_is_named() {
             let check = |name: &str, value: &str| {
                 let conf = format!("backend.{}.{pool}{name} = {value}\n", kind.name);
                 let toml = format!("[backend.{}]\n{pool}{name} = \"{value}\"\n", kind.name);
-                let of = |result: Result<Loaded, Unusable>| match result {
+                [read(&[("a.conf".into(), conf)], None), read(&[], Some(("t.toml", &toml)))]
+            };
+            let errors = |name: &str, value: &str| {
+                check(name, value).map(|result| match result {
                     Ok(_) => Vec::new(),
                     Err(wrong) => words(&wrong.errors),
-                };
-                [of(read(&[("a.conf".into(), conf)], None)), of(read(&[], Some(("t.toml", &toml))))]
+                })
             };
             let key = |name: &str| format!("backend.{}.{pool}{name}: ", kind.name);
-            for all in check(row.name, &good) {
-                // Options that need another may complain of that, and of nothing else.
-                assert!(all.iter().all(|words| words.contains(" needs `")), "{}: {all:?}", key(row.name));
+            let is_inert = matches!(row.kind, OptionKind::Inert(_));
+            for result in check(row.name, &good) {
+                match result {
+                    Ok(loaded) => {
+                        let notice = format!("{}accepted, no effect on {}", key(row.name), kind.name);
+                        let notices = words(&loaded.warnings);
+                        assert_eq!(notices.len(), usize::from(is_inert), "{}: {notices:?}", key(row.name));
+                        assert!(notices.iter().all(|words| words.contains(&notice)), "{notice}: {notices:?}");
+                    }
+                    // Options that need another may complain of that, and of nothing else.
+                    Err(wrong) => {
+                        let all = words(&wrong.errors);
+                        assert!(!is_inert && !all.is_empty(), "{}: {all:?}", key(row.name));
+                        assert!(
+                            all.iter().all(|words| words.contains(" needs `")),
+                            "{}: {all:?}",
+                            key(row.name)
+                        );
+                    }
+                }
             }
             for (all, place) in
-                bad.iter().flat_map(|bad| check(row.name, bad)).zip(["a.conf:1:", "t.toml:2:"])
+                bad.iter().flat_map(|bad| errors(row.name, bad)).zip(["a.conf:1:", "t.toml:2:"])
             {
                 assert!(
                     all.len() == 1 && all[0].starts_with(place) && all[0].contains(&key(row.name)),
@@ -264,12 +384,11 @@ fn every_key_is_known_and_every_misspelt_one_is_named() {
                 row.name.replacen(['e', 'i', 'a'], "o", 1),
             ];
             for wrong in mutations.iter().filter(|name| kind.row(name).is_none() && !name.is_empty()) {
-                let inert = matches!(row.kind, OptionKind::Inert(_));
-                for all in check(wrong, &good) {
+                for all in errors(wrong, &good) {
                     assert!(all.len() == 1 && all[0].contains(&key(wrong)), "{wrong}: {all:?}");
                     assert!(all[0].contains("unknown"), "{all:?}");
                     // What has no effect is not advertised; short names may be near to another.
-                    if !inert && row.name.len() > 5 {
+                    if !is_inert && row.name.len() > 5 {
                         assert!(all[0].contains(row.name), "{all:?}");
                     }
                 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use redis::{Cmd, cmd};
-use tidegate_event::{Message, MsgId};
+use tidegate_event::{Message, MsgId, now_ms};
 
 use super::keys;
 use super::link::Group;
@@ -23,13 +23,24 @@ pub(super) struct Step {
     pub(super) key: String,
     pub(super) commands: Group,
     pub(super) operations: Vec<usize>,
-    /// The topic whose replaced messages the last answer lists.
-    pub(super) replaces: Option<String>,
+    /// What the answer to its first command lists.
+    pub(super) lists: Lists,
+}
+
+/// Messages of a topic that an answer lists: they are on other nodes of the cluster, and to be looked after there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lists {
+    /// None.
+    Nothing,
+    /// They are replaced.
+    Replaced(String),
+    /// They may have expired.
+    Old(String),
 }
 
 impl Step {
     pub(super) fn new(key: String, commands: Group, operations: Vec<usize>) -> Self {
-        Self { key, commands, operations, replaces: None }
+        Self { key, commands, operations, lists: Lists::Nothing }
     }
 }
 
@@ -112,7 +123,7 @@ impl Longest {
 }
 
 /// Orders built-in operations; `from` is the index of the first. Custom commands are not here. On a cluster what
-/// replaced messages leave behind is told by the answers ([`Step::replaces`]).
+/// replaced or expired messages leave behind is told by the answers ([`Step::lists`]).
 pub(super) fn stages<'a>(
     operations: impl Iterator<Item = (usize, &'a Operation)>,
     foreign: &ForeignIds,
@@ -217,7 +228,12 @@ pub(super) fn stages<'a>(
         let step = match naming {
             Naming::Add(list) => {
                 let mut add = match ttl.0 {
-                    Some(_) => call(Name::Add, &[&key]).arg(milliseconds(ttl.0)).take(),
+                    Some(_) => {
+                        let mut add = call(Name::Add, &[&key]);
+                        add.arg(milliseconds(ttl.0))
+                            .arg(keys::first_id(now_ms().saturating_sub(milliseconds(ttl.0))));
+                        add.arg(messages_at(cluster)).take()
+                    }
                     None => cmd("ZADD").arg(&key).take(),
                 };
                 for message in list {
@@ -230,15 +246,21 @@ pub(super) fn stages<'a>(
                 if ttl.0.is_none() {
                     group.push(lifetime(&key, None));
                 }
-                Step::new(key, group, of)
+                let mut step = Step::new(key, group, of);
+                if cluster && ttl.0.is_some() {
+                    step.lists = Lists::Old(topic.to_owned());
+                }
+                step
             }
             Naming::Keep(message) => {
                 messages.with(message.id, of.last().copied().unwrap_or_default(), || (message, ttl), |_| ());
                 let mut keep = call(Name::Keep, &[&key]);
                 keep.arg(milliseconds(ttl.0)).arg(message.id.to_string());
-                keep.arg(if cluster { "" } else { "mqtt:msg:" });
+                keep.arg(messages_at(cluster));
                 let mut step = Step::new(key, vec![keep], of);
-                step.replaces = cluster.then(|| topic.to_owned());
+                if cluster {
+                    step.lists = Lists::Replaced(topic.to_owned());
+                }
                 step
             }
         };
@@ -292,10 +314,20 @@ impl Stages {
             let delete = cmd("DEL").arg(&key).take();
             self.delete.push(Step::new(key, vec![delete], of.to_vec()));
         }
-        let key = keys::topic(topic);
-        let forget = cmd("ZREM").arg(&key).arg(ids).take();
-        self.forget.push(Step::new(key, vec![forget], of.to_vec()));
+        self.forget.push(forget(topic, ids, of.to_vec()));
     }
+}
+
+/// Takes names out of a topic's set.
+pub(super) fn forget(topic: &str, ids: &[String], of: Vec<usize>) -> Step {
+    let key = keys::topic(topic);
+    let forget = cmd("ZREM").arg(&key).arg(ids).take();
+    Step::new(key, vec![forget], of)
+}
+
+/// For scripts: where messages are, when they are where the script runs.
+fn messages_at(cluster: bool) -> String {
+    if cluster { String::new() } else { keys::message("") }
 }
 
 /// The clients of a node: what was last said of each.

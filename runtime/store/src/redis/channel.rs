@@ -72,7 +72,7 @@ pub(super) async fn listen(links: Arc<Links>, control: Arc<dyn Control>) {
 async fn follow(links: &Links, control: &dyn Control, backoff: &mut Backoff) -> Result<(), BackendError> {
     let settings = &links.settings;
     let Some(channel) = &settings.channel else { return Ok(()) };
-    let client = links.master().await?;
+    let client = links.master().await?.client;
     let open = async {
         let mut pubsub = client.get_async_pubsub().await?;
         pubsub.subscribe(channel).await?;

@@ -9,6 +9,7 @@ use crate::backend::BackendError;
 pub(super) struct Fault {
     pub(super) code: String,
     pub(super) message: String,
+    passes: bool,
 }
 
 /// The reply to one command.
@@ -37,19 +38,34 @@ const PASSING: [&str; 18] = [
 ];
 
 impl Fault {
+    /// What the server says, to a command of our own.
+    pub(super) fn new(code: &str, message: &str) -> Self {
+        Self { code: code.to_owned(), message: message.to_owned(), passes: PASSING.contains(&code) }
+    }
+
     fn of(error: &ServerError) -> Self {
-        let details = error.details().unwrap_or_default();
-        Self { code: error.code().to_owned(), message: details.to_owned() }
+        Self::new(error.code(), error.details().unwrap_or_default())
+    }
+
+    /// The same to a command of somebody else: nobody loads a script again that we did not load.
+    pub(super) fn of_others(self) -> Self {
+        if self.code == "NOSCRIPT" { self.for_good() } else { self }
+    }
+
+    /// The same, not to be tried again whatever it is.
+    pub(super) fn for_good(self) -> Self {
+        Self { passes: false, ..self }
     }
 
     /// Whether the same command may succeed later.
     pub(super) fn is_passing(&self) -> bool {
-        PASSING.contains(&&*self.code)
+        self.passes
     }
 
     /// Whether this connection will go on saying so: the server changed its role, or lost our scripts.
     pub(super) fn spoils_connection(&self) -> bool {
-        ["READONLY", "MASTERDOWN", "NOAUTH", "NOSCRIPT", "MOVED", "UNBLOCKED"].contains(&&*self.code)
+        self.passes
+            && ["READONLY", "MASTERDOWN", "NOAUTH", "NOSCRIPT", "MOVED", "UNBLOCKED"].contains(&&*self.code)
     }
 
     /// As an error of a command on `key`.
@@ -87,12 +103,12 @@ pub(super) fn fault(error: RedisError) -> Result<Fault, BackendError> {
     }
 }
 
-/// Why there is no answer.
+/// Why there is no answer. Whatever it is may pass: what can never work is found when the options are read, and an
+/// operation is not refused because its database could not be reached.
 pub(super) fn unanswered(error: &RedisError) -> BackendError {
     let reason = match error.kind() {
         ErrorKind::AuthenticationFailed => format!("the server does not accept user and password: {error}"),
         ErrorKind::Parse => format!("what answers there is not a Redis server: {error}"),
-        ErrorKind::InvalidClientConfig => return BackendError::Invalid(error.to_string()),
         _ if error.is_timeout() => "no answer in time".to_owned(),
         _ => error.to_string(),
     };
@@ -105,7 +121,7 @@ mod tests {
 
     #[test]
     fn faults_are_told_apart_by_what_helps() {
-        let fault = |code: &str| Fault { code: code.into(), message: "words".into() };
+        let fault = |code: &str| Fault::new(code, "words");
         for code in
             ["MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "LOADING", "NOAUTH", "WRONGPASS", "OOM"]
         {
@@ -115,5 +131,24 @@ mod tests {
         assert_eq!(wrong.to_string(), "key \"mqtt:msg:t\" holds another kind of value (code WRONGTYPE)");
         assert!(!fault("ERR").into_backend("k").is_retryable());
         assert!(PASSING.is_sorted());
+    }
+
+    #[test]
+    fn a_script_of_somebody_else_does_not_come_back_by_itself() {
+        let lost = Fault::new("NOSCRIPT", "No matching script");
+        assert!(lost.is_passing() && lost.spoils_connection(), "ours are loaded again");
+        let lost = lost.of_others();
+        assert!(!lost.is_passing() && !lost.spoils_connection());
+        assert!(!lost.into_backend("").is_retryable());
+        assert!(Fault::new("LOADING", "").of_others().is_passing());
+    }
+
+    #[test]
+    fn no_error_of_a_connection_refuses_an_operation() {
+        for kind in
+            [ErrorKind::InvalidClientConfig, ErrorKind::Io, ErrorKind::Parse, ErrorKind::AuthenticationFailed]
+        {
+            assert!(unanswered(&RedisError::from((kind, "words"))).is_retryable(), "{kind:?}");
+        }
     }
 }

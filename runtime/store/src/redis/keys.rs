@@ -52,6 +52,11 @@ pub(super) fn our_id(text: &str) -> Option<MsgId> {
     text.parse().ok().filter(|id: &MsgId| ours && id.micros() > 0)
 }
 
+/// The text before all ids of what arrived at this time, milliseconds since the epoch, or later.
+pub(super) fn first_id(ms: u64) -> String {
+    MsgId::from_bits(u128::from(ms.saturating_mul(1_000)) << 64).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,7 @@
 
 mod batch;
 mod channel;
+mod commands;
 mod error;
 mod keys;
 mod link;
@@ -25,8 +26,8 @@ mod write;
 
 use std::sync::Arc;
 
-use redis::{Cmd, Value, cmd};
-use tidegate_event::{BoxFuture, Control, Reply, Rows, SqlValue, TopicFilter};
+use redis::{Value, cmd};
+use tidegate_event::{BoxFuture, Control, Rows, SqlValue, TopicFilter};
 
 use crate::backend::{
     Backend, BackendError, BackendKind, Carried, Limits, OptionKind, Page, RetainedPage, Schema, Unread,
@@ -235,28 +236,4 @@ fn check_arity(info: &Value, words: usize) -> Result<(), String> {
     }
     let least = if *arity < 0 { "at least " } else { "" };
     Err(format!("the command has {given} words, it takes {least}{wanted}"))
-}
-
-impl Commands for Redis {
-    fn run(&self, commands: Vec<Vec<Vec<u8>>>) -> BoxFuture<'_, Result<Vec<Reply>, BackendError>> {
-        Box::pin(async move {
-            let groups = commands.into_iter().map(|words| {
-                let mut command = Cmd::new();
-                command.arg(words);
-                vec![command]
-            });
-            let replies = self.links.each(groups.collect()).await?;
-            let mut size = 0;
-            let mut flat = Vec::with_capacity(replies.len());
-            for answer in replies.into_iter().flatten() {
-                let reply = reply::flat(answer);
-                size += reply.iter().map(reply::size).sum::<usize>();
-                if size > self.limits.max_result_bytes {
-                    return Err(BackendError::TooLarge(self.limits.max_result_bytes));
-                }
-                flat.push(reply);
-            }
-            Ok(flat)
-        })
-    }
 }

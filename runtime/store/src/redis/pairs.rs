@@ -7,7 +7,7 @@ use tidegate_event::{BoxFuture, Swap};
 use super::Redis;
 use super::error::{Answer, Fault};
 use super::keys::{PAIR_KEYS, PAIRS};
-use super::link::one;
+use super::link::{all, one};
 use super::script::{Name, call};
 use crate::backend::BackendError;
 use crate::pairs::{Call, Pairs, Reply};
@@ -41,7 +41,8 @@ impl Redis {
         if self.links.is_cluster() {
             return all_done(self.links.each(groups).await?);
         }
-        all_done(self.links.transactions(groups).await?)
+        let patience = self.links.settings.query_timeout / 2;
+        all_done(all(self.links.transactions(groups, Some(patience)).await)?)
     }
 
     async fn answer(&self, call: Call) -> Result<Reply, BackendError> {

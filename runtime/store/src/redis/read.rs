@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use redis::{Value, cmd};
-use tidegate_event::{Message, MsgId, Origin, TopicFilter};
+use tidegate_event::{Message, Origin, TopicFilter};
 
 use super::keys;
 use super::link::{Links, one};
@@ -72,12 +72,12 @@ pub(super) async fn unread(
             match answers.into_iter().next() {
                 Some(Ok(Value::Array(fields))) if fields.iter().all(|f| *f == Value::Nil) => expired.push(id),
                 Some(Ok(fields)) => {
-                    if let Some(message) = wanted_message(fields, id, wanted, foreign) {
+                    if let Some(message) = wanted_message(links, fields, id, wanted, foreign) {
                         bytes += message.payload.len() + message.topic.as_str().len();
                         page.messages.push(Arc::new(message));
                     }
                 }
-                Some(Err(fault)) => skip(id, &fault.into_backend(&keys::message(id)).to_string()),
+                Some(Err(fault)) => skip(links, id, &fault.into_backend(&keys::message(id)).to_string()),
                 None => return Err(BackendError::Unavailable("a reply is missing".into())),
             }
         }
@@ -108,8 +108,7 @@ async fn lower_bound(
     let position = position.and_then(|bytes| String::from_utf8(bytes).ok());
     // A position of another program's form says nothing about the order of our ids.
     let position = position.filter(|text| keys::our_id(text).is_some());
-    let since = since_ms
-        .map(|ms| MsgId::from_bits(u128::from(ms.saturating_sub(SLACK_MS) * 1_000) << 64).to_string());
+    let since = since_ms.map(|ms| keys::first_id(ms.saturating_sub(SLACK_MS)));
     match (position.max(after), since) {
         (Some(after), Some(since)) if since > after => Ok(format!("[{since}")),
         (Some(after), _) => Ok(format!("({after}")),
@@ -118,15 +117,21 @@ async fn lower_bound(
     }
 }
 
-fn wanted_message(fields: Value, id: &str, wanted: &Unread, foreign: &ForeignIds) -> Option<Message> {
+fn wanted_message(
+    links: &Links,
+    fields: Value,
+    id: &str,
+    wanted: &Unread,
+    foreign: &ForeignIds,
+) -> Option<Message> {
     if wanted.client.is_some() && keys::our_id(id).is_none() {
-        skip(id, "an id of another form cannot be a position");
+        skip(links, id, "an id of another form cannot be a position");
         return None;
     }
     let time = message::seconds(&fields);
     match message::read(fields, Some(id), Origin::Fetched, foreign) {
         Ok(Some(message)) if !wanted.filter.matches(&message.topic) => {
-            skip(id, "its topic is another");
+            skip(links, id, "its topic is another");
             None
         }
         Ok(Some(message)) => {
@@ -135,14 +140,18 @@ fn wanted_message(fields: Value, id: &str, wanted: &Unread, foreign: &ForeignIds
         }
         Ok(None) => None,
         Err(reason) => {
-            skip(id, &reason);
+            skip(links, id, &reason);
             None
         }
     }
 }
 
-fn skip(id: &str, reason: &str) {
-    tracing::warn!(id, %reason, "a stored message cannot be delivered, skipped");
+/// Says so, seldom: every fetch meets all of them again.
+fn skip(links: &Links, id: &str, reason: &str) {
+    if let Some(left_out) = links.skip_line.turn() {
+        let connector = &links.settings.connector;
+        tracing::warn!(%connector, id, %reason, left_out, "a stored message cannot be delivered, skipped");
+    }
 }
 
 /// The retained message of one topic.
@@ -159,7 +168,7 @@ pub(super) async fn retained(
             page.messages.push(Arc::new(message));
         }
         Ok(_) => {}
-        Err(reason) => tracing::warn!(%key, %reason, "a retained message cannot be delivered, skipped"),
+        Err(reason) => skip(links, &key, &reason),
     }
     Ok(page)
 }

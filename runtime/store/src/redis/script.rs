@@ -5,17 +5,26 @@
 
 use std::sync::LazyLock;
 
-use redis::{Cmd, Script, cmd};
+use redis::{Arg, Cmd, Script, cmd};
 
-/// Adds ids to a topic's set. `ARGV`: milliseconds to live, then the ids. The set lives as long as the longest-lived
-/// message in it: a shorter time never shortens it, and a message that stays makes it stay.
+/// Adds ids to a topic's set. `ARGV`: milliseconds to live, an id of that age, where messages are ('': on other nodes of
+/// a cluster), then the ids. The set lives as long as the longest-lived message in it: a shorter time never shortens it,
+/// and a message that stays makes it stay.
+///
+/// A topic that nobody fetches would keep the names of all its expired messages: with every name that comes, up to two old
+/// ones go. On a cluster only who can ask their nodes knows which have expired: they are the answer.
 const ADD: &str = "\
 local before = redis.call('PTTL', KEYS[1])
 local ttl = tonumber(ARGV[1])
-for i = 2, #ARGV do redis.call('ZADD', KEYS[1], 1, ARGV[i]) end
+for i = 4, #ARGV do redis.call('ZADD', KEYS[1], 1, ARGV[i]) end
 if ttl == 0 then redis.call('PERSIST', KEYS[1])
 elseif before == -2 or (before >= 0 and before < ttl) then redis.call('PEXPIRE', KEYS[1], ttl) end
-return 1";
+local old = redis.call('ZRANGEBYLEX', KEYS[1], '[000', '(' .. ARGV[2], 'LIMIT', 0, 2 * (#ARGV - 3))
+if ARGV[3] == '' then return old end
+for _, id in ipairs(old) do
+  if redis.call('EXISTS', ARGV[3] .. id) == 0 then redis.call('ZREM', KEYS[1], id) end
+end
+return {}";
 
 /// Adds an id to a topic's set and gives the ids that it replaces: all but the newest. `ARGV`: milliseconds to live, the
 /// id, and where messages are ('': they are not deleted here, because they are on other nodes of a cluster).
@@ -103,6 +112,14 @@ pub(super) fn call(name: Name, keys: &[&str]) -> Cmd {
     call
 }
 
+/// Whether `command` calls one of them.
+pub(super) fn is_call(command: &Cmd) -> bool {
+    let mut words = command.args_iter();
+    let name = words.next();
+    matches!((name, words.next()), (Some(Arg::Simple(b"EVALSHA")), Some(Arg::Simple(hash)))
+        if SCRIPTS.iter().any(|script| script.get_hash().as_bytes() == hash))
+}
+
 /// What loads them all.
 pub(super) fn loads() -> Vec<Cmd> {
     let texts = [ADD, KEEP, ADVANCE, OFFLINE, INCREMENT, SWAP];
@@ -112,4 +129,16 @@ pub(super) fn loads() -> Vec<Cmd> {
         load
     };
     texts.into_iter().map(load).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_scripts_are_told_from_those_of_others() {
+        assert!(is_call(&call(Name::Swap, &["a", "b"])));
+        assert!(!is_call(cmd("EVALSHA").arg("0123456789012345678901234567890123456789").arg(0)));
+        assert!(!is_call(&cmd("EVALSHA")) && !is_call(cmd("GET").arg("a")));
+    }
 }

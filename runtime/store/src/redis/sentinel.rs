@@ -1,35 +1,27 @@
 //! Which server is the master now: sentinels know.
 
+use futures_util::future::join_all;
 use redis::aio::ConnectionLike as _;
 use redis::{AsyncConnectionConfig, cmd};
 
 use super::error::unanswered;
-use super::link::client;
+use super::link::{Address, client};
 use super::settings::Settings;
 use crate::backend::BackendError;
 
-/// Asks one sentinel after the other for the address of master `name`.
-///
-/// # Errors
-/// What the last one said, when none could tell.
-pub(super) async fn master(settings: &Settings, name: &str) -> Result<(String, u16), BackendError> {
-    let mut last = BackendError::Unavailable("no sentinels are configured".into());
-    for address in &settings.servers {
-        match ask(settings, address, name).await {
-            Ok(master) => return Ok(master),
-            Err(error) => {
-                last = BackendError::Unavailable(format!("sentinel {}:{}: {error}", address.0, address.1));
-            }
-        }
-    }
-    Err(last)
+/// The master that sentinels name, when more of them name another one than `known`.
+pub(super) async fn other_than(settings: &Settings, name: &str, known: &Address) -> Option<Address> {
+    let asked = settings.servers.iter().map(|address| ask(settings, address, name));
+    let (same, others): (Vec<Address>, Vec<Address>) =
+        join_all(asked).await.into_iter().flatten().partition(|named| named == known);
+    others.into_iter().nth(same.len())
 }
 
-async fn ask(
-    settings: &Settings,
-    address: &(String, u16),
-    name: &str,
-) -> Result<(String, u16), BackendError> {
+/// Asks the sentinel at `address` for the address of master `name`.
+///
+/// # Errors
+/// It does not know, or does not answer.
+pub(super) async fn ask(settings: &Settings, address: &Address, name: &str) -> Result<Address, BackendError> {
     let client = client(settings, settings.sentinel_info(address)?)?;
     // Another sentinel may know: none gets all the time there is.
     let limit = settings.connect_timeout / 2;
@@ -40,7 +32,7 @@ async fn ask(
     let mut question = cmd("SENTINEL");
     question.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
     let reply = connection.req_packed_command(&question).await.map_err(|error| unanswered(&error))?;
-    match redis::from_redis_value::<Option<(String, u16)>>(reply) {
+    match redis::from_redis_value::<Option<Address>>(reply) {
         Ok(Some(master)) => Ok(master),
         Ok(None) => Err(BackendError::Unavailable(format!("it knows no master {name:?}"))),
         Err(error) => Err(BackendError::Unavailable(format!("it does not answer as a sentinel: {error}"))),

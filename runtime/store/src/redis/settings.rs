@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::{
-    ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion,
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion,
     RedisConnectionInfo, TlsCertificates, io::tcp::TcpSettings,
 };
 
@@ -67,6 +67,7 @@ pub(super) fn check(pool: &PoolConfig) -> Option<(&'static str, String)> {
                 ("certfile", "a certificate needs `keyfile`")
             }
             () if pool.is_set("keyfile") && !pool.is_set("certfile") => ("keyfile", "a key needs `certfile`"),
+            () if pool.flag("ssl") => return certificates(pool).err(),
             () => return None,
         },
         _ => ("type", "expected one of single, sentinel, cluster"),
@@ -84,8 +85,9 @@ impl Settings {
     /// # Errors
     /// Options that can never work, by name.
     pub(super) fn of(pool: &PoolConfig) -> Result<Self, BackendError> {
-        if let Some((option, words)) = check(pool) {
-            return Err(invalid(format!("{option}: {words}")));
+        let wrong = |(option, words): (&str, String)| invalid(format!("{option}: {words}"));
+        if let Some(found) = check(pool) {
+            return Err(wrong(found));
         }
         let form = match (pool.text("type"), pool.text("sentinel")) {
             (Some("cluster"), _) => Form::Cluster,
@@ -117,7 +119,7 @@ impl Settings {
             user: text("user"),
             password,
             sentinel_password: text("sentinel_password"),
-            tls: if pool.flag("ssl") { Some(certificates(pool)?) } else { None },
+            tls: if pool.flag("ssl") { Some(certificates(pool).map_err(wrong)?) } else { None },
         })
     }
 
@@ -164,7 +166,8 @@ impl Settings {
         if let Some(password) = password {
             redis = redis.set_password(password);
         }
-        let info = address.into_connection_info().map_err(|error| invalid(error.to_string()))?;
+        let info = address.into_connection_info();
+        let info = info.map_err(|error| BackendError::Unavailable(error.to_string()))?;
         Ok(info.set_redis_settings(redis).set_tcp_settings(self.tcp()))
     }
 }
@@ -173,18 +176,47 @@ fn milliseconds(pool: &PoolConfig, name: &str, default: u64) -> Duration {
     Duration::from_millis(pool.integer(name).unwrap_or(default))
 }
 
-fn certificates(pool: &PoolConfig) -> Result<TlsCertificates, BackendError> {
-    let read = |name: &str| {
-        pool.text(name)
-            .map(|path| std::fs::read(path).map_err(|error| invalid(format!("{name} {path}: {error}"))))
-            .transpose()
+/// The files of TLS, read and understood.
+///
+/// # Errors
+/// The option whose file is of no use, and why.
+fn certificates(pool: &PoolConfig) -> Result<TlsCertificates, (&'static str, String)> {
+    let read = |option: &'static str| {
+        let Some(path) = pool.text(option) else { return Ok(None) };
+        let wrong = |words: String| (option, format!("{path}: {words}"));
+        let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        // A file without any is no error for the driver: it would trust nobody, or show nothing.
+        if option != "keyfile" && !holds(&bytes, "-----BEGIN CERTIFICATE-----") {
+            return Err(wrong("there is no certificate in PEM form in it".into()));
+        }
+        Ok(Some(bytes))
     };
+    let root_cert = read("cacertfile")?;
     let client_tls = match (read("certfile")?, read("keyfile")?) {
         (Some(client_cert), Some(client_key)) => Some(ClientTlsConfig { client_cert, client_key }),
-        (None, None) => None,
-        _ => return Err(invalid("certfile and keyfile belong together: one of them is not set")),
+        _ => None,
     };
-    Ok(TlsCertificates { client_tls, root_cert: read("cacertfile")? })
+    let found = TlsCertificates { client_tls, root_cert };
+    understood(&TlsCertificates { client_tls: None, ..found.clone() })
+        .map_err(|words| ("cacertfile", words))?;
+    understood(&found).map_err(|words| {
+        let option = if words.contains("private key") { "keyfile" } else { "certfile" };
+        (option, words)
+    })?;
+    Ok(found)
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// Whether the driver can read them.
+fn understood(certificates: &TlsCertificates) -> Result<(), String> {
+    let (host, port) = ("127.0.0.1".to_owned(), 1);
+    let nowhere = ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None };
+    let client =
+        nowhere.into_connection_info().and_then(|info| Client::build_with_tls(info, certificates.clone()));
+    client.map(drop).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -221,7 +253,10 @@ mod tests {
             ("type = cluster\ndatabase = 1", "only database 0"),
             ("user = u", "a user needs `password`"),
             ("ssl = true\ncertfile = /nowhere/c.pem", "a certificate needs `keyfile`"),
-            ("ssl = true\ncertfile = /nowhere/c.pem\nkeyfile = /nowhere/k.pem", "certfile /nowhere/c.pem"),
+            (
+                "ssl = true\ncertfile = /nowhere/c.pem\nkeyfile = /nowhere/k.pem",
+                "/nowhere/c.pem: No such file",
+            ),
         ] {
             let error = settings(lines).unwrap_err().to_string();
             assert!(error.contains(reason), "{lines}: {error}");
@@ -234,5 +269,39 @@ mod tests {
         assert_eq!(found.servers, [("127.0.0.1".into(), 6379)]);
         assert_eq!((found.connections, found.channel.as_deref()), (8, Some("mqtt_channel")));
         assert_eq!(settings("type = cluster").unwrap().channel, None);
+    }
+    #[test]
+    fn a_file_of_tls_that_cannot_be_understood_is_an_error_at_its_option() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let framed =
+            |what: &str, text: &str| format!("-----BEGIN {what}-----\n{text}\n-----END {what}-----\n");
+        let no_pem = file("no.pem", "no certificate");
+        let broken = file("broken.pem", &framed("CERTIFICATE", "!"));
+        let wrong = file("wrong.pem", &framed("CERTIFICATE", "AAAA"));
+        let any = file("any.pem", &framed("CERTIFICATE", "AAAA"));
+        for (lines, line, reason) in [
+            (format!("ssl = true\ncacertfile = {no_pem}"), 2, "no certificate in PEM form"),
+            (format!("ssl = true\ncacertfile = {broken}"), 2, "Unable to parse"),
+            (format!("ssl = true\ncacertfile = {wrong}"), 2, "Unable to parse"),
+            (format!("ssl = true\nkeyfile = {no_pem}\ncertfile = {no_pem}"), 3, "no certificate in PEM form"),
+            (
+                format!("ssl = true\nkeyfile = {any}\ncertfile = {broken}"),
+                3,
+                "Unable to parse client certificate",
+            ),
+            (format!("ssl = true\nkeyfile = {no_pem}\ncertfile = {any}"), 2, "private key"),
+        ] {
+            let error = settings(&lines).unwrap_err().to_string();
+            assert!(
+                error.contains(reason) && error.contains(&format!("redis.conf:{line}")),
+                "{lines}: {error}"
+            );
+        }
+        assert!(settings(&format!("cacertfile = {no_pem}")).is_ok(), "without TLS nobody reads it");
     }
 }

@@ -240,6 +240,7 @@ impl Backend for Sqlite {
                     error,
                     operation: (failed < operations.len()).then_some(failed),
                     refused: Vec::new(),
+                    undecided: Vec::new(),
                 }
             })
         })

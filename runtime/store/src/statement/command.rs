@@ -37,9 +37,9 @@ impl Word {
     }
 }
 
-/// Commands that would wait, that change the connection, which others share, or that are the administrator's.
-/// Lower case, sorted.
-const REFUSED: [&str; 60] = [
+/// Commands that would wait, that change the connection, which others share, or end it (`POST` and `Host:` are what a
+/// browser says: the server hangs up), or that are the administrator's. Lower case, sorted.
+const REFUSED: [&str; 62] = [
     "acl",
     "asking",
     "auth",
@@ -64,6 +64,7 @@ const REFUSED: [&str; 60] = [
     "flushdb",
     "function",
     "hello",
+    "host:",
     "keys",
     "latency",
     "memory",
@@ -73,6 +74,7 @@ const REFUSED: [&str; 60] = [
     "multi",
     "pfdebug",
     "pfselftest",
+    "post",
     "psubscribe",
     "psync",
     "punsubscribe",
@@ -257,9 +259,18 @@ mod tests {
             "CONFIG SET a b",
             "WAIT 1 0",
             "REPLICAOF NO ONE",
+            "HELLO 3",
+            "QUIT",
+            "RESET",
+            "EXEC",
+            "WATCH a",
+            "SSUBSCRIBE a",
+            "POST /",
+            "Host: a",
         ] {
             assert!(matches!(compile(text), Err(StatementError::NotAllowed(_))), "{text}");
         }
+        assert!(REFUSED.is_sorted());
         assert!(compile("XREAD COUNT 1 STREAMS a 0").is_ok());
         assert!(compile("XADD s * payload ${payload}").is_ok());
     }

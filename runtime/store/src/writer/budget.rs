@@ -4,6 +4,7 @@
 //! down can fill the common half and its own share, but never another's: the others go on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Semaphore, TryAcquireError};
 
@@ -19,6 +20,8 @@ pub(crate) struct Share {
     common: Arc<Semaphore>,
     own: Semaphore,
     size: usize,
+    /// What it has of the common half: given back at its end at the latest, as operations may be given up.
+    borrowed: AtomicUsize,
 }
 
 /// Bytes taken by one operation. Given back by [`Share::release`].
@@ -60,7 +63,12 @@ impl Budget {
 
     /// A connector's share.
     pub(crate) fn share(&self) -> Share {
-        Share { common: Arc::clone(&self.common), own: Semaphore::new(self.share), size: self.share }
+        Share {
+            common: Arc::clone(&self.common),
+            own: Semaphore::new(self.share),
+            size: self.share,
+            borrowed: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -80,6 +88,7 @@ impl Share {
         }
         if let Ok(permit) = self.common.try_acquire_many(permits) {
             permit.forget();
+            self.borrowed.fetch_add(bytes, Ordering::Relaxed);
             return Some(Charge { own: 0, common: bytes });
         }
         let permit = self.own.acquire_many(permits).await.ok()?;
@@ -91,6 +100,7 @@ impl Share {
     pub(crate) fn release(&self, charge: Charge) {
         self.own.add_permits(charge.own);
         if charge.common > 0 {
+            self.borrowed.fetch_sub(charge.common, Ordering::Relaxed);
             self.common.add_permits(charge.common);
         }
     }
@@ -98,6 +108,12 @@ impl Share {
     /// Nobody gets anything any more; those who wait are told.
     pub(crate) fn close(&self) {
         self.own.close();
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.common.add_permits(*self.borrowed.get_mut());
     }
 }
 
@@ -134,5 +150,15 @@ mod tests {
         share.release(charge);
         share.close();
         assert_eq!(share.take(1).await, None);
+    }
+    /// The common half shrank for good with each connector that was given up while it had some of it.
+    #[tokio::test]
+    async fn a_share_that_ends_gives_back_what_it_borrowed() {
+        let budget = Budget::new(4 * MIN_SHARE, 2);
+        let share = budget.share();
+        while let Some(Some(_)) = share.take(1024).now_or_never() {}
+        assert_eq!(budget.common.available_permits(), 0);
+        drop(share);
+        assert_eq!(budget.common.available_permits(), 2 * MIN_SHARE);
     }
 }

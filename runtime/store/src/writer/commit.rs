@@ -2,7 +2,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -12,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Backoff, Charge, WriterParts};
 use crate::backend::{BackendError, WriteError};
+use crate::health::Failing;
 use crate::operation::Operation;
 
 /// Operations written together, and who waits for them.
@@ -51,6 +51,12 @@ impl Undecided {
     /// Whether the operation at `index` is one of them.
     pub(super) fn has(&self, index: usize) -> bool {
         self.0.iter().any(|(from, to)| (*from..*to).contains(&index))
+    }
+
+    /// The same ones among those of which the places are `places`.
+    fn of(&self, places: &[usize]) -> Self {
+        let own = places.iter().enumerate().filter(|(index, _)| self.has(*index));
+        Self(own.map(|(_, at)| (*at, at + 1)).collect())
     }
 }
 
@@ -97,6 +103,8 @@ impl Committed {
 enum Outcome {
     Stored,
     Refused(WriteError),
+    /// Some are decided, some not.
+    Partly(WriteError),
     Down,
     Abandoned,
 }
@@ -106,8 +114,6 @@ pub(super) struct Committer {
     pub(super) parts: Arc<WriterParts>,
     pub(super) closing: CancellationToken,
     pub(super) abort: CancellationToken,
-    /// Whether the database was found to be down, which is said once.
-    pub(super) down: AtomicBool,
     pub(super) unkept: Unkept,
 }
 
@@ -120,32 +126,79 @@ impl Committer {
         parts: &mut [Option<AckPart>],
         patience: Patience,
     ) -> Committed {
-        let metrics = &self.parts.metrics;
         let until = match patience {
             Patience::Endless => None,
             Patience::Only(time) => Some(Instant::now() + time),
         };
+        let (mut failing, mut backoff) = (None, Backoff::default());
+        let mut ended = self.divide(operations, parts, until, &mut failing).await;
+        loop {
+            let undecided = match ended {
+                Ok(committed) => return committed,
+                Err(undecided) => undecided,
+            };
+            if self.is_over(until) {
+                return Committed::Down(undecided);
+            }
+            if !self.pause(&mut backoff, until).await {
+                return Committed::Abandoned(undecided);
+            }
+            let left: Vec<usize> = (0..operations.len()).filter(|at| undecided.has(*at)).collect();
+            let rest: Vec<Operation> = left.iter().filter_map(|at| operations.get(*at).cloned()).collect();
+            let mut waiting: Vec<Option<AckPart>> =
+                left.iter().map(|at| parts.get_mut(*at).and_then(Option::take)).collect();
+            let again = self.divide(&rest, &mut waiting, until, &mut failing).await;
+            for (at, part) in left.iter().zip(waiting) {
+                if let Some(place) = parts.get_mut(*at) {
+                    *place = part;
+                }
+            }
+            ended = match again {
+                Ok(Committed::Decided) => Ok(Committed::Decided),
+                Ok(Committed::Down(some)) => Ok(Committed::Down(some.of(&left))),
+                Ok(Committed::Abandoned(some)) => Ok(Committed::Abandoned(some.of(&left))),
+                Err(some) => Err(some.of(&left)),
+            };
+        }
+    }
+
+    /// Writes `operations`, and parts of them, until each is decided or the database does not answer.
+    ///
+    /// # Errors
+    /// Some were decided, and these are to be written again.
+    async fn divide<'a>(
+        &'a self,
+        operations: &[Operation],
+        parts: &mut [Option<AckPart>],
+        until: Option<Instant>,
+        failing: &mut Option<Failing<'a>>,
+    ) -> Result<Committed, Undecided> {
+        let metrics = &self.parts.metrics;
         let mut ranges = vec![(0, operations.len())];
         while let Some((from, to)) = ranges.pop() {
             let some = operations.get(from..to).unwrap_or_default();
-            let is_down = match self.write(some, until).await {
+            let is_down = match self.write(some, until, failing).await {
                 Outcome::Stored => {
                     metrics.stored.increment(some.len() as u64);
                     let parts = parts.get_mut(from..to).unwrap_or_default();
                     parts.iter_mut().filter_map(Option::take).for_each(AckPart::done);
                     continue;
                 }
-                Outcome::Refused(WriteError { refused, .. }) if !refused.is_empty() => {
+                Outcome::Refused(error) if !error.refused.is_empty() => {
                     let parts = parts.get_mut(from..to).unwrap_or_default();
-                    match self.all_but(some, parts, &refused).await {
-                        None => continue,
-                        // Only those that could not be kept: the others are written.
-                        Some(at) => {
-                            ranges.push((from + at, from + at + 1));
-                            let undecided = Undecided(ranges);
-                            return Committed::Abandoned(undecided);
-                        }
+                    let left = self.all_but(some, parts, &error).await;
+                    if left.is_empty() {
+                        continue;
                     }
+                    // Only those that could not be kept: the others are written.
+                    ranges.extend(left.into_iter().map(|at| (from + at, from + at + 1)));
+                    return Ok(Committed::Abandoned(Undecided(ranges)));
+                }
+                Outcome::Partly(error) => {
+                    let parts = parts.get_mut(from..to).unwrap_or_default();
+                    let left = self.all_but(some, parts, &error).await;
+                    ranges.extend(left.into_iter().map(|at| (from + at, from + at + 1)));
+                    return Err(Undecided(ranges));
                 }
                 Outcome::Refused(WriteError { error, operation: at, .. }) => {
                     if let [operation] = some {
@@ -176,37 +229,66 @@ impl Committer {
             };
             ranges.push((from, to));
             let undecided = Undecided(ranges);
-            return if is_down { Committed::Down(undecided) } else { Committed::Abandoned(undecided) };
+            return Ok(if is_down { Committed::Down(undecided) } else { Committed::Abandoned(undecided) });
         }
-        Committed::Decided
+        Ok(Committed::Decided)
     }
 
-    /// Tells who waits for `operations`, of which the database has written all but `refused`. Gives the place of one that
-    /// is not decided, when there is such a one: what comes after it is decided again.
+    /// Tells who waits for `operations`, of which the database has decided all but the undecided ones, and written all but
+    /// the refused ones. Gives the places of those that are to be decided again: the undecided ones, and refused ones
+    /// that could not be kept.
     async fn all_but(
         &self,
         operations: &[Operation],
         parts: &mut [Option<AckPart>],
-        refused: &[(usize, BackendError)],
-    ) -> Option<usize> {
-        let failed = refused.len().min(operations.len());
-        self.parts.metrics.stored.increment((operations.len() - failed) as u64);
-        let mut undecided = None;
+        error: &WriteError,
+    ) -> Vec<usize> {
+        let WriteError { refused, undecided, .. } = error;
+        let (mut left, mut stored) = (Vec::new(), 0);
         for (index, (operation, part)) in operations.iter().zip(parts).enumerate() {
+            if undecided.binary_search(&index).is_ok() {
+                left.push(index);
+                continue;
+            }
             match refused.iter().find(|(at, _)| *at == index) {
-                None => part.take().into_iter().for_each(AckPart::done),
+                None => {
+                    stored += 1;
+                    part.take().into_iter().for_each(AckPart::done);
+                }
                 Some((_, error)) => {
                     if !self.refuse(operation, part.take(), error).await {
-                        undecided = Some(index);
+                        left.push(index);
                     }
                 }
             }
         }
-        undecided
+        self.parts.metrics.stored.increment(stored);
+        left
     }
 
-    /// Writes until the database has decided; while it is down until `until`, and for ever without.
-    async fn write(&self, operations: &[Operation], until: Option<Instant>) -> Outcome {
+    /// Whether a database that is down is not asked again.
+    fn is_over(&self, until: Option<Instant>) -> bool {
+        until.is_some_and(|until| Instant::now() >= until || self.closing.is_cancelled())
+    }
+
+    /// Waits before a database that is down is asked again. False: the writer was told to give up.
+    async fn pause(&self, backoff: &mut Backoff, until: Option<Instant>) -> bool {
+        tokio::select! {
+            () = backoff.wait() => true,
+            () = self.parts.knock.notified() => true,
+            () = self.closing.cancelled(), if until.is_some() => true,
+            () = self.abort.cancelled() => false,
+        }
+    }
+
+    /// Writes until the database has decided; while it is down until `until`, and for ever without. `failing`: whether this
+    /// batch is one that the database does not take.
+    async fn write<'a>(
+        &'a self,
+        operations: &[Operation],
+        until: Option<Instant>,
+        failing: &mut Option<Failing<'a>>,
+    ) -> Outcome {
         let WriterParts { connector, backend, metrics, .. } = &*self.parts;
         let mut backoff = Backoff::default();
         loop {
@@ -219,29 +301,31 @@ impl Committer {
                 () = self.abort.cancelled() => return Outcome::Abandoned,
             };
             match result {
-                Err(WriteError { error, .. }) if error.is_retryable() => {
+                Err(failed) if failed.error.is_retryable() => {
+                    let error = &failed.error;
                     metrics.write_retries.increment(1);
-                    metrics.failed(&error);
-                    if !self.down.swap(true, Ordering::Relaxed) {
-                        metrics.up.set(0.0);
+                    metrics.failed(error);
+                    failing.get_or_insert_with(|| metrics.health.fails());
+                    if metrics.health.set_down() {
                         tracing::warn!(%connector, %error, "store is down: operations wait and are tried again");
                     }
-                    if let Some(until) = until
-                        && (Instant::now() >= until || self.closing.is_cancelled())
-                    {
+                    if (1..operations.len()).contains(&failed.undecided.len()) {
+                        return Outcome::Partly(failed);
+                    }
+                    if self.is_over(until) {
                         return Outcome::Down;
                     }
-                    tokio::select! {
-                        () = backoff.wait() => {}
-                        () = self.parts.knock.notified() => {}
-                        () = self.closing.cancelled(), if until.is_some() => {}
-                        () = self.abort.cancelled() => return Outcome::Abandoned,
+                    if !self.pause(&mut backoff, until).await {
+                        return Outcome::Abandoned;
                     }
                 }
                 decided => {
-                    if self.down.swap(false, Ordering::Relaxed) {
-                        metrics.up.set(1.0);
-                        tracing::info!(%connector, "store is up again");
+                    if failing.take().is_some() {
+                        // The others need not wait for the end of their pauses.
+                        self.parts.knock.notify_waiters();
+                    }
+                    if metrics.health.set_up() {
+                        tracing::info!(%connector, "store is up");
                     }
                     return decided.map_or_else(Outcome::Refused, |()| Outcome::Stored);
                 }
@@ -278,3 +362,6 @@ impl Committer {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

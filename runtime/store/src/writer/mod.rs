@@ -19,7 +19,6 @@ mod replay;
 mod shard;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -114,7 +113,6 @@ impl Writer {
             parts: Arc::clone(&parts),
             closing: closing.clone(),
             abort: abort.clone(),
-            down: AtomicBool::new(false),
             unkept,
         };
         if spill.is_on() {

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::commit::{Batch, Committer, Patience};
-use super::shard::SILENCE;
+use super::shard::{PATIENCE, SILENCE};
 use super::{Backoff, WriterParts};
 use crate::buffer::{Going, SpaceError, Spill, Stored, record};
 use crate::operation::Operation;
@@ -47,15 +47,20 @@ impl Replay {
                 () = self.closing.cancelled() => return 0,
             }
             match self.step().await {
-                Ok(()) => backoff = Backoff::default(),
+                Ok(true) => {
+                    backoff = Backoff::default();
+                    continue;
+                }
+                Ok(false) => {}
                 Err(error) => {
                     let connector = &self.parts.connector;
                     tracing::warn!(%connector, %error, "what is in the buffer cannot be taken out of it now");
-                    tokio::select! {
-                        () = backoff.wait() => {}
-                        () = self.closing.cancelled() => {}
-                    }
                 }
+            }
+            tokio::select! {
+                () = backoff.wait() => {}
+                () = self.parts.knock.notified() => {}
+                () = self.closing.cancelled() => {}
             }
             if self.closing.is_cancelled() {
                 return 0;
@@ -63,15 +68,16 @@ impl Replay {
         }
     }
 
-    /// Writes the oldest records and removes those that are decided.
-    async fn step(&self) -> Result<(), SpaceError> {
+    /// Writes the oldest records and removes those that are decided. False: none of them is, so it is to be tried later,
+    /// with the records that are the oldest then.
+    async fn step(&self) -> Result<bool, SpaceError> {
         let records = self.spill.oldest(RECORDS, BYTES).await?;
-        let Some(newest) = records.last().map(|record| record.number) else { return Ok(()) };
+        let Some(newest) = records.last().map(|record| record.number) else { return Ok(true) };
         let total = records.len();
         let (lanes, unread) = self.lanes(records);
         let writing = lanes.into_iter().zip(&self.committers).map(|(mut lane, committer)| async move {
             let Batch { operations, parts, .. } = &mut lane.batch;
-            let undecided = committer.commit(operations, parts, Patience::Endless).await.undecided();
+            let undecided = committer.commit(operations, parts, Patience::Only(PATIENCE)).await.undecided();
             let going = lane.going.into_iter().enumerate();
             going.filter(|(index, _)| !undecided.has(*index)).map(|(_, record)| record).collect::<Vec<_>>()
         });
@@ -90,13 +96,15 @@ impl Replay {
             }
         }
         let count = decided.len();
-        let through = (count == total).then_some(newest);
-        if count > 0 {
-            self.remove(&decided, through).await?;
-            self.parts.metrics.replayed.increment(count as u64);
-            self.spill.flows(true);
+        if count == 0 {
+            self.spill.flows(false);
+            return Ok(false);
         }
-        Ok(())
+        let through = (count == total).then_some(newest);
+        self.remove(&decided, through).await?;
+        self.parts.metrics.replayed.increment(count as u64);
+        self.spill.flows(true);
+        Ok(true)
     }
 
     /// The records by shard, and those that are no operations.

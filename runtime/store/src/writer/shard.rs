@@ -101,7 +101,7 @@ impl Queue {
 }
 
 /// How long a database that is down is asked again before operations go to the buffer: a short pause is no reason.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// A database that has not answered for so long holds only the batch it was given; what comes after goes to the buffer.
 pub(super) const SILENCE: Duration = Duration::from_secs(2);
 
@@ -155,6 +155,7 @@ impl Worker {
             let decided = count + behind;
             self.queue.decided.send_modify(|all| *all += decided);
             if given_up > 0 || self.committer.abort.is_cancelled() {
+                self.share.release(held.charge);
                 return given_up + held.awaited();
             }
         }
@@ -228,50 +229,78 @@ impl Worker {
         let (mut behind, mut beside) = (0, None);
         let committed = {
             let mut commit = pin!(self.committer.commit(operations, parts, Patience::Only(PATIENCE)));
-            loop {
+            let mut answered = None;
+            while answered.is_none() {
                 tokio::select! {
-                    committed = &mut commit => break committed,
-                    // Not the branch's own future: that may be dropped, and an append must come to its end.
-                    () = tokio::time::sleep(SILENCE) => {
-                        if beside.is_none() {
-                            beside = self.spill.append(operations).await.ok();
-                        }
-                        if beside.is_some() {
-                            behind += self.append_waiting(held).await;
-                        }
+                    committed = &mut commit => {
+                        answered = Some(committed);
+                        break;
                     }
+                    () = self.silence(beside.is_some() && held.operations.is_empty()) => {}
                 }
+                let aside = async {
+                    if beside.is_none() {
+                        beside = self.spill.append(operations).await.ok();
+                        self.spill.flows(false);
+                    }
+                    if beside.is_some() { self.append_waiting(held).await } else { 0 }
+                };
+                // An append comes to its end; the database is listened to meanwhile.
+                let mut aside = pin!(aside);
+                behind += loop {
+                    tokio::select! {
+                        moved = &mut aside => break moved,
+                        committed = &mut commit, if answered.is_none() => answered = Some(committed),
+                    }
+                };
             }
+            answered.unwrap_or(Committed::Decided)
         };
         let Some(newest) = beside else { return (committed, behind) };
-        if committed == Committed::Decided {
-            let oldest = newest.saturating_sub(operations.len() as u64 - 1);
-            let going: Vec<Going> = (oldest..)
-                .zip(operations.iter())
-                .map(|(number, operation)| Going::of(number, operation))
-                .collect();
-            if let Err(error) = self.spill.remove(&going, None).await {
-                let connector = &self.committer.parts.connector;
-                tracing::warn!(%connector, %error, "operations that were stored will be stored once more");
-            }
+        // What is decided must not be written again, whatever has become of the rest.
+        let undecided = committed.undecided();
+        let oldest = newest.saturating_sub(operations.len() as u64 - 1);
+        let decided = (oldest..).zip(operations.iter()).enumerate();
+        let decided = decided.filter(|(index, _)| !undecided.has(*index));
+        let going: Vec<Going> =
+            decided.map(|(_, (number, operation))| Going::of(number, operation)).collect();
+        if !going.is_empty()
+            && let Err(error) = self.spill.remove(&going, None).await
+        {
+            let connector = &self.committer.parts.connector;
+            tracing::warn!(%connector, %error, "operations that were stored will be stored once more");
         }
         // On disk is as good as stored.
         parts.iter_mut().filter_map(Option::take).for_each(AckPart::done);
         (Committed::Decided, behind)
     }
 
-    /// Moves what waits in the queue to the buffer; what finds no place there is in `held`. Gives how many operations.
-    async fn append_waiting(&self, held: &mut Batch) -> u64 {
-        let mut moved = 0;
-        loop {
-            self.take(held);
-            let count = held.operations.len() as u64;
-            if count == 0 || self.append(held).await.is_err() {
-                return moved;
+    /// Waits until the database has been silent for long; or, `or_filled`, something waits in the queue.
+    async fn silence(&self, or_filled: bool) {
+        let filled = async {
+            if !or_filled {
+                return std::future::pending().await;
             }
-            self.share.release(std::mem::take(&mut held.charge));
-            moved += count;
+            while self.queue.is_empty() {
+                self.queue.filled.notified().await;
+            }
+        };
+        tokio::select! {
+            () = filled => {}
+            () = tokio::time::sleep(SILENCE) => {}
         }
+    }
+
+    /// Moves one batch of what waits in the queue to the buffer; what finds no place there is in `held`. Gives how many
+    /// operations.
+    async fn append_waiting(&self, held: &mut Batch) -> u64 {
+        self.take(held);
+        let count = held.operations.len() as u64;
+        if count == 0 || self.append(held).await.is_err() {
+            return 0;
+        }
+        self.share.release(std::mem::take(&mut held.charge));
+        count
     }
 
     /// Puts the batch into the buffer: it counts as stored.

@@ -1,7 +1,8 @@
 //! Tests of the writer against a scripted back end.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 mod buffered;
+mod stuck;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,8 +31,36 @@ struct Scripted {
     panic_on: Mutex<Option<&'static str>>,
     /// Whether a refusal names the operation.
     says_which: Mutex<bool>,
+    /// Whether it writes all but those that it refuses, and names them.
+    names_all: Mutex<bool>,
+    /// How long the store takes for one operation.
+    pace: Mutex<Duration>,
     writes: Mutex<usize>,
     batches: Mutex<Vec<Vec<String>>>,
+    /// Batches that are being written, by shard.
+    writing: Mutex<BTreeMap<usize, usize>>,
+    /// The most that ever were: of any one shard, and of all together.
+    most: Mutex<(usize, usize)>,
+}
+
+/// Counts a batch that is being written.
+struct Writing<'a>(&'a Scripted, usize);
+
+impl<'a> Writing<'a> {
+    fn of(backend: &'a Scripted, operations: &[Operation]) -> Self {
+        let shard = operations.first().map_or(0, |operation| operation.shard(backend.shards));
+        let mut writing = backend.writing.lock();
+        *writing.entry(shard).or_default() += 1;
+        let mut most = backend.most.lock();
+        *most = (most.0.max(writing[&shard]), most.1.max(writing.values().sum()));
+        Self(backend, shard)
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        *self.0.writing.lock().entry(self.1).or_default() -= 1;
+    }
 }
 
 impl Scripted {
@@ -43,9 +72,33 @@ impl Scripted {
             unavailable: Mutex::default(),
             panic_on: Mutex::default(),
             says_which: Mutex::default(),
+            names_all: Mutex::default(),
+            pace: Mutex::default(),
             writes: Mutex::default(),
             batches: Mutex::default(),
+            writing: Mutex::default(),
+            most: Mutex::default(),
         })
+    }
+
+    /// Stores all of `topics` but those that are to be refused.
+    fn all_but(&self, topics: Vec<String>) -> Result<(), WriteError> {
+        let (refuse, error) =
+            (self.refuse.lock(), BackendError::Refused { code: "1".into(), message: "no".into() });
+        let is_refused = |topic: &str| refuse.contains(&topic);
+        let places = topics.iter().enumerate().filter(|(_, topic)| is_refused(topic));
+        let refused: Vec<_> = places.map(|(at, _)| (at, error.clone())).collect();
+        self.batches.lock().push(topics.iter().filter(|topic| !is_refused(topic)).cloned().collect());
+        if refused.is_empty() {
+            Ok(())
+        } else {
+            Err(WriteError { error, operation: None, refused, undecided: Vec::new() })
+        }
+    }
+
+    /// The shards whose batches are being written.
+    fn writing(&self) -> Vec<usize> {
+        self.writing.lock().iter().filter(|(_, count)| **count > 0).map(|(shard, _)| *shard).collect()
     }
 
     fn stored(&self) -> Vec<String> {
@@ -64,7 +117,12 @@ impl Backend for Scripted {
 
     fn write<'a>(&'a self, operations: &'a [Operation]) -> BoxFuture<'a, Result<(), WriteError>> {
         Box::pin(async move {
+            let _writing = Writing::of(self, operations);
             self.gate.acquire().await.unwrap().forget();
+            let pace = *self.pace.lock();
+            if pace > Duration::ZERO && *self.unavailable.lock() == 0 {
+                tokio::time::sleep(pace * u32::try_from(operations.len()).unwrap()).await;
+            }
             let mut unavailable = self.unavailable.lock();
             if *unavailable > 0 {
                 *unavailable -= 1;
@@ -74,12 +132,16 @@ impl Backend for Scripted {
             let panic_on = *self.panic_on.lock();
             assert!(!topics.iter().any(|t| Some(&**t) == panic_on), "scripted panic");
             *self.writes.lock() += 1;
+            if *self.names_all.lock() {
+                return self.all_but(topics);
+            }
             if let Some(at) = topics.iter().position(|t| self.refuse.lock().contains(&&**t)) {
                 let error = BackendError::Refused { code: "1".into(), message: "no".into() };
                 return Err(WriteError {
                     error,
                     operation: self.says_which.lock().then_some(at),
                     refused: Vec::new(),
+                    undecided: Vec::new(),
                 });
             }
             self.batches.lock().push(topics);
@@ -376,21 +438,50 @@ async fn a_drain_waits_for_what_was_queued_before_it() {
 
 #[tokio::test]
 async fn shards_write_side_by_side_and_each_in_order() {
-    let bench = bench(4, MANY, MANY);
+    let bench = bench(4, 0, MANY);
     let mut joins = Vec::new();
     for n in 0..200 {
         for topic in ["a", "b", "c", "d", "e"] {
             joins.push(bench.put(&format!("{topic}/{n}")).await);
         }
+        // At the gate: one batch of every shard, and never a second one, however much waits behind it.
+        tokio::task::yield_now().await;
     }
+    let settled = async || {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    settled().await;
+    assert_eq!(bench.backend.writing(), [0, 1, 2, 3], "all shards are in flight together");
+    assert_eq!(*bench.backend.most.lock(), (1, 4));
+    // One is let through: the next of its shard takes its place, beside those of the others.
+    for _ in 0..8 {
+        bench.backend.gate.add_permits(1);
+        settled().await;
+    }
+    assert_eq!(bench.backend.batches.lock().len(), 8);
+    bench.backend.gate.add_permits(MANY);
     for join in joins {
         assert_eq!(join.await, Ok(()));
     }
+    assert_eq!(*bench.backend.most.lock(), (1, 4), "batches in flight: of one shard, and of all");
+
     let batches = bench.backend.batches.lock();
+    let mut by_shard: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for batch in batches.iter() {
         let shards: std::collections::BTreeSet<_> = batch.iter().map(|t| shard_of(t, 4)).collect();
         assert_eq!(shards.len(), 1, "a batch belongs to one shard");
+        by_shard.entry(shard_of(&batch[0], 4)).or_default().extend(batch.iter().cloned());
     }
+    for (shard, stored) in &by_shard {
+        // As they were put: number after number, and within one in the order of the topics.
+        let put = (0..200).flat_map(|n| ["a", "b", "c", "d", "e"].map(|topic| format!("{topic}/{n}")));
+        let expected: Vec<String> = put.filter(|topic| shard_of(topic, 4) == *shard).collect();
+        assert!(expected.len() > 100);
+        assert_eq!(*stored, expected, "shard {shard}");
+    }
+    assert_eq!(by_shard.len(), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,6 +41,8 @@ pub(crate) enum Ability {
     Sql,
     /// Commands of words.
     Commands,
+    /// Scripts of guests among them.
+    Scripts,
     /// Fetch, look up and forget by filters with wildcards.
     Wildcards,
     /// Positions of their own numbers: messages are in the order in which they were stored, ids of any form have a
@@ -121,7 +123,12 @@ impl Bench {
 
     /// A second node on the database of `self`.
     pub(crate) async fn second(&self, lines: &[&str]) -> Self {
-        let node = Arc::new(Node::new("other@127.0.0.2"));
+        self.beside("other@127.0.0.2", lines).await
+    }
+
+    /// Another node, called `node`, on the database of `self`.
+    pub(crate) async fn beside(&self, node: &str, lines: &[&str]) -> Self {
+        let node = Arc::new(Node::new(node));
         Self::on(self.factory, Arc::clone(&self.database), node, self.space.clone(), &[], lines).await
     }
 
@@ -236,9 +243,14 @@ impl Bench {
 
     /// A new connection of client `id`.
     pub(crate) fn client(&self, id: &str) -> Arc<Client> {
+        self.client_of(id, "user")
+    }
+
+    /// A new connection of client `id` of the user `user`.
+    pub(crate) fn client_of(&self, id: &str, user: &str) -> Arc<Client> {
         Arc::new(Client {
             id: self.client_id(id).into(),
-            username: Some("user".into()),
+            username: Some(user.into()),
             peer: "127.0.0.1:1".parse().expect("address"),
             protocol: Protocol::V5,
             tenant: Tenant::default(),
@@ -247,6 +259,11 @@ impl Bench {
             connected_at_ms: now_ms(),
             connection: self.connections.fetch_add(1, Ordering::Relaxed),
         })
+    }
+
+    /// The event of a message that a client publishes.
+    pub(crate) fn publishing(&self, message: Message) -> Event {
+        Event::MessagePublish { message: Arc::new(message), tenant: Tenant::default() }
     }
 
     /// A message as a client published it now.

@@ -122,7 +122,10 @@ impl fixture::Factory for Factory {
     }
 
     fn lacks(&self, ability: Ability) -> bool {
-        matches!(ability, Ability::Sql | Ability::Wildcards | Ability::RowPositions)
+        match ability {
+            Ability::Scripts => matches!(self, Self::Cluster),
+            _ => matches!(ability, Ability::Sql | Ability::Wildcards | Ability::RowPositions),
+        }
     }
 
     fn look<'a>(&'a self, bench: &'a Bench) -> Box<dyn Look + 'a> {

@@ -19,7 +19,7 @@ impl fixture::Factory for Factory {
     }
 
     fn lacks(&self, ability: Ability) -> bool {
-        matches!(ability, Ability::Commands | Ability::Expiry)
+        matches!(ability, Ability::Commands | Ability::Scripts | Ability::Expiry)
     }
 
     fn look<'a>(&'a self, bench: &'a Bench) -> Box<dyn Look + 'a> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 /// What `sqlite3 FILE SQL` prints, columns separated by `|`.
-pub fn cli(file: &Path, sql: &str) -> String {
+pub(crate) fn cli(file: &Path, sql: &str) -> String {
     let output =
         Command::new("sqlite3").arg("-bail").arg(file).arg(sql).output().expect("sqlite3 is installed");
     assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
@@ -13,10 +13,10 @@ pub fn cli(file: &Path, sql: &str) -> String {
 }
 
 /// Another process that holds the write lock.
-pub struct Locker(Child, ChildStdin);
+pub(crate) struct Locker(Child, ChildStdin);
 
 impl Locker {
-    pub fn lock(file: &Path) -> Self {
+    pub(crate) fn lock(file: &Path) -> Self {
         let mut child = Command::new("sqlite3")
             .arg(file)
             .stdin(Stdio::piped())
@@ -31,7 +31,7 @@ impl Locker {
         Self(child, input)
     }
 
-    pub fn unlock(mut self) {
+    pub(crate) fn unlock(mut self) {
         writeln!(self.1, "COMMIT;\n.quit").unwrap();
         drop(self.1);
         assert!(self.0.wait().unwrap().success());

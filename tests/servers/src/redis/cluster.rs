@@ -25,8 +25,21 @@ impl Cluster {
     /// # Errors
     /// A node does not become ready, or they do not form a cluster.
     pub fn start(place: &Place, masters: usize, replicas: usize) -> Result<Self> {
+        Self::start_as(place, masters, replicas, |options| options)
+    }
+
+    /// As [`start`](Self::start); `how` sets every node up: password, TLS, certificates.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_as(
+        place: &Place,
+        masters: usize,
+        replicas: usize,
+        how: impl Fn(Options) -> Options,
+    ) -> Result<Self> {
         let nodes = (0..masters * (1 + replicas)).map(|number| {
-            Options::new(&format!("cluster-{}", number + 1))
+            how(Options::new(&format!("cluster-{}", number + 1)))
                 .durable()
                 .line("cluster-enabled yes")
                 .line("cluster-config-file nodes.conf")

@@ -25,6 +25,9 @@ pub const PROGRAMS: &[(&str, &str)] = &[SERVER, CLIENT, tls::OPENSSL];
 /// The password of the shared server that has one.
 pub const PASSWORD: &str = "public";
 
+/// Makes a server a sentinel.
+const SENTINEL: &str = "--sentinel";
+
 /// How a Redis is set up.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -32,6 +35,7 @@ pub struct Options {
     user: Option<String>,
     password: Option<String>,
     tls: bool,
+    certificates: bool,
     lines: Vec<String>,
     arguments: Vec<String>,
 }
@@ -46,7 +50,7 @@ impl Options {
     #[must_use]
     pub fn password(mut self, password: &str) -> Self {
         self.password = Some(password.into());
-        self.line(&format!("requirepass {password}")).line(&format!("masterauth {password}"))
+        self
     }
 
     /// Only this ACL user may connect, with this password.
@@ -62,6 +66,14 @@ impl Options {
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
+    }
+
+    /// Only TLS is spoken, and clients must show a certificate of the same authority: its own will do, see
+    /// [`Redis::authority`] and [`Redis::key`].
+    #[must_use]
+    pub fn certificates(mut self) -> Self {
+        self.certificates = true;
+        self.tls()
     }
 
     /// What was answered is in the file and is there after `kill -9`: `appendonly yes`. The kernel has it when the
@@ -95,16 +107,25 @@ impl Options {
         arguments.extend(self.arguments.iter().cloned());
         let program = Program { name: SERVER.0.into(), package: SERVER.1, arguments };
         let number = port.number();
-        let mut lines = if self.tls { tls::lines(number) } else { vec![format!("port {number}")] };
+        let mut lines =
+            if self.tls { tls::lines(number, self.certificates) } else { vec![format!("port {number}")] };
         lines.extend(["bind 127.0.0.1".into(), "dir .".into(), "save \"\"".into(), "daemonize no".into()]);
+        if let (Some(password), None) = (&self.password, &self.user) {
+            lines.push(format!("requirepass {password}"));
+            // Sentinels have no master of their own.
+            if !self.arguments.iter().any(|argument| argument == SENTINEL) {
+                lines.push(format!("masterauth {password}"));
+            }
+        }
         lines.extend(self.lines);
         let server = Server::new(place, &self.name, port, program)?;
         let file = server.folder().join("redis.conf");
         std::fs::write(&file, lines.join("\n") + "\n").map_err(Error::io(file.display().to_string()))?;
         if self.tls {
-            tls::certify(&server.folder())?;
+            tls::certify(place, &server.folder())?;
         }
-        let mut redis = Redis { server, user: self.user, password: self.password, tls: self.tls };
+        let Self { user, password, tls, certificates, .. } = self;
+        let mut redis = Redis { server, user, password, tls, certificates };
         redis.start()?;
         Ok(redis)
     }
@@ -117,6 +138,7 @@ pub struct Redis {
     user: Option<String>,
     password: Option<String>,
     tls: bool,
+    certificates: bool,
 }
 
 impl Redis {
@@ -148,13 +170,19 @@ impl Redis {
     /// How to talk to it.
     pub fn cli(&self) -> Cli {
         let authority = self.tls.then(|| self.authority());
+        let key = self.certificates.then(|| self.key());
         let (user, password) = (self.user.clone(), self.password.clone());
-        Cli { port: self.server.port(), user, password, authority, ..Cli::default() }
+        Cli { port: self.server.port(), user, password, authority, key, ..Cli::default() }
     }
 
     /// With TLS: the PEM file of the certificate, which is its own authority.
     pub fn authority(&self) -> PathBuf {
         self.server.folder().join(tls::CERTIFICATE)
+    }
+
+    /// With TLS: the PEM file of the certificate's key, for clients that must show one.
+    pub fn key(&self) -> PathBuf {
+        self.server.folder().join(tls::KEY)
     }
 
     /// The answer to a command, as [`Cli::run`].
@@ -180,6 +208,8 @@ pub struct Cli {
     port: u16,
     user: Option<String>,
     authority: Option<PathBuf>,
+    /// To show the authority's certificate as its own.
+    key: Option<PathBuf>,
     password: Option<String>,
     database: u8,
     follows: bool,
@@ -259,11 +289,20 @@ impl Cli {
         if self.database != 0 {
             command.args(["-n", &self.database.to_string()]);
         }
+        self.identify(&mut command);
+        Ok((command, format!("redis-cli -p {} {}", self.port, arguments.join(" "))))
+    }
+
+    /// Who we are, and whom we trust.
+    fn identify(&self, command: &mut Command) {
         if let Some(user) = &self.user {
             command.args(["--user", user]);
         }
         if let Some(authority) = &self.authority {
             command.arg("--tls").arg("--cacert").arg(authority);
+            if let Some(key) = &self.key {
+                command.arg("--cert").arg(authority).arg("--key").arg(key);
+            }
         }
         if let Some(password) = &self.password {
             command.env("REDISCLI_AUTH", password);
@@ -271,7 +310,6 @@ impl Cli {
             // An empty one would still be sent.
             command.env_remove("REDISCLI_AUTH");
         }
-        Ok((command, format!("redis-cli -p {} {}", self.port, arguments.join(" "))))
     }
 
     /// Runs one of `redis-cli --cluster`'s own commands to its end.
@@ -279,8 +317,9 @@ impl Cli {
         let program =
             find(CLIENT.0).ok_or(Error::Missing { program: CLIENT.0.to_owned(), package: CLIENT.1 })?;
         let shown = format!("redis-cli --cluster {}", arguments.join(" "));
-        let output = Command::new(program)
-            .env_remove("REDISCLI_AUTH")
+        let mut command = Command::new(program);
+        self.identify(&mut command);
+        let output = command
             .arg("--cluster")
             .args(arguments)
             .arg("--cluster-yes")

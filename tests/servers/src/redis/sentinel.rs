@@ -31,7 +31,15 @@ impl Sentinels {
     /// # Errors
     /// A server does not become ready, or they do not find each other.
     pub fn start(place: &Place) -> Result<Self> {
-        Self::with_replicas(place, 1)
+        Self::set_up(place, 1, |options| options)
+    }
+
+    /// As [`start`](Self::start); `how` sets every server up, and every sentinel: password, TLS, certificates.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_as(place: &Place, how: impl Fn(Options) -> Options) -> Result<Self> {
+        Self::set_up(place, 1, how)
     }
 
     /// As [`start`](Self::start), with `replicas` of them, at least one. With two, a master that is lost for good is
@@ -41,8 +49,12 @@ impl Sentinels {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn with_replicas(place: &Place, replicas: usize) -> Result<Self> {
+        Self::set_up(place, replicas, |options| options)
+    }
+
+    fn set_up(place: &Place, replicas: usize, how: impl Fn(Options) -> Options) -> Result<Self> {
         let data = |name: &str| {
-            let options = Options::new(name).durable().line("replica-announce-ip 127.0.0.1");
+            let options = how(Options::new(name)).durable().line("replica-announce-ip 127.0.0.1");
             options
                 .line("repl-diskless-sync-delay 0")
                 .line("min-replicas-to-write 1")
@@ -61,14 +73,19 @@ impl Sentinels {
         let others = (2..=replicas).map(|number| follower(&format!("sentinel-replica-{number}")));
         let others = others.collect::<Result<Vec<_>>>()?;
         let sentinels = ["sentinel-a", "sentinel-b", "sentinel-c"].map(|name| {
-            Options::new(name)
+            let options = how(Options::new(name))
                 .line("sentinel announce-ip 127.0.0.1")
                 .line(&format!("sentinel monitor {MASTER} 127.0.0.1 {port} 2"))
                 .line(&format!("sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}"))
                 .line(&format!("sentinel failover-timeout {MASTER} {}", DOWN_AFTER_MS * 4))
-                .line(&format!("sentinel parallel-syncs {MASTER} 1"))
-                .argument("--sentinel")
-                .start(place)
+                .line(&format!("sentinel parallel-syncs {MASTER} 1"));
+            let options = match options.password.clone() {
+                Some(password) => options
+                    .line(&format!("sentinel auth-pass {MASTER} {password}"))
+                    .line(&format!("sentinel sentinel-pass {password}")),
+                None => options,
+            };
+            options.argument(super::SENTINEL).start(place)
         });
         let sentinels = sentinels.into_iter().collect::<Result<Vec<_>>>()?;
         let known = (1 + others.len()).to_string();

@@ -33,7 +33,7 @@ impl Source {
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let lock = lock(&target.join("lock"))?;
         let original = paths::root().join("guest-examples");
-        for member in ["access", "averages", "fahrenheit", "guard", "store-reading"] {
+        for member in ["access", "averages", "device-counters", "fahrenheit", "guard", "store-reading"] {
             copy_folder(&original.join(member), &folder.join(member))?;
         }
         write_if_new(&folder.join("Cargo.toml"), manifest(&original)?.as_bytes())?;

@@ -42,6 +42,10 @@ pub(super) enum Request {
     },
     #[serde(rename = "sql.exec-batch")]
     SqlExecBatch { connector: String, statement: String, params: Vec<Vec<Json>> },
+    #[serde(rename = "redis.command")]
+    RedisCommand { connector: String, command: Vec<Json> },
+    #[serde(rename = "redis.pipeline")]
+    RedisPipeline { connector: String, commands: Vec<Vec<Json>> },
     #[serde(rename = "keyvalue.get")]
     KeyvalueGet(pairs::One),
     #[serde(rename = "keyvalue.get-many")]
@@ -128,6 +132,9 @@ mod tests {
         assert!(read(r#"{"call":"keyvalue.get","key":"a"}"#).is_ok());
         assert!(read(r#"{"call":"keyvalue.get","kye":"a"}"#).unwrap_err().contains("kye"));
         assert!(read(r#"{"call":"keyvalue.swap","key":"a","valeu":"b"}"#).unwrap_err().contains("valeu"));
+        assert!(
+            read(r#"{"call":"redis.command","connector":"a","comand":[]}"#).unwrap_err().contains("comand")
+        );
         assert!(read(r#"{"call":"publish"}"#).unwrap_err().contains("message"));
     }
 

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use tidegate_event::{Event, Message, Origin, QoS, Tenant, now_ms};
+use futures_util::FutureExt as _;
+use tidegate_event::{Event, Message, Origin, QoS, Reply, Storage as _, Tenant, now_ms};
 
 use crate::fixture::{Ability, Bench, Factory, Stored, pages, texts};
 
-const PUBLISH: &str = r##"message.publish.1 = {"topic": "#", "action": {"function": "on_message_publish"}}"##;
+pub(crate) const PUBLISH: &str =
+    r##"message.publish.1 = {"topic": "#", "action": {"function": "on_message_publish"}}"##;
 const STORE: &str = r##"message.publish.4 = {"topic": "#", "action": {"function": "on_message_store"}}"##;
-const FETCH: &str = r##"session.subscribed.1 = {"topic": "#", "action": {"function": "on_message_fetch"}}"##;
-const ACKED: &str = r##"message.acked.1 = {"topic": "#", "action": {"function": "on_message_acked"}}"##;
+pub(crate) const FETCH: &str =
+    r##"session.subscribed.1 = {"topic": "#", "action": {"function": "on_message_fetch"}}"##;
+pub(crate) const ACKED: &str =
+    r##"message.acked.1 = {"topic": "#", "action": {"function": "on_message_acked"}}"##;
 
 pub(crate) async fn publish_stores_qos_1_and_2_only(factory: &'static dyn Factory) {
     let bench = Bench::new(factory, &[PUBLISH]).await;
@@ -340,6 +344,57 @@ pub(crate) async fn a_queue_is_emptied_by_acks(factory: &'static dyn Factory) {
     assert_eq!(bench.stored_texts("queue/a").await, ["4"]);
 }
 
+/// The documents' names for Redis and DynamoDB: the same work, on the same positions.
+pub(crate) async fn one_to_many_functions_do_as_fetch_and_acked(factory: &'static dyn Factory) {
+    let lines = [
+        PUBLISH,
+        r##"session.subscribed.1 = {"topic": "#", "action": {"function": "on_message_fetch_for_pubsub"}}"##,
+        r##"message.acked.1 = {"topic": "#", "action": {"function": "on_message_acked_for_pubsub"}}"##,
+    ];
+    let bench = Bench::new(factory, &lines).await;
+    let plain = bench.second(&[FETCH, ACKED]).await;
+    let mut sent = Vec::new();
+    for n in 1..=4 {
+        sent.push(bench.publish_text("news", &n.to_string()).await);
+    }
+    let (one, two) = (bench.client("one"), bench.client("two"));
+    for client in [&one, &two] {
+        assert_eq!(bench.fetch_texts(client, "news").await, ["1", "2", "3", "4"]);
+    }
+    // 2 is acknowledged while 1 is outstanding: the session says so.
+    bench.ack(&one, &sent[1], None).await;
+    assert_eq!(bench.position("one", "news").await, None);
+    bench.ack(&one, &sent[0], Some(sent[1].id)).await;
+    assert_eq!(bench.position("one", "news").await, Some(sent[1].id.to_string()));
+    bench.ack(&one, &sent[0], Some(sent[0].id)).await;
+    assert_eq!(bench.position("one", "news").await, Some(sent[1].id.to_string()), "never back");
+    for node in [&bench, &plain] {
+        assert_eq!(node.fetch_texts(&one, "news").await, ["3", "4"]);
+        assert_eq!(node.fetch_texts(&two, "news").await, ["1", "2", "3", "4"], "a position of its own");
+    }
+    plain.ack(&one, &sent[2], Some(sent[2].id)).await;
+    assert_eq!(bench.fetch_texts(&one, "news").await, ["4"], "on_message_acked moves the same position");
+    assert_eq!(bench.stored_texts("news").await, ["1", "2", "3", "4"], "acks delete nothing");
+}
+
+/// Nobody waits for such a line, but whoever fetches sees all that was accepted before.
+pub(crate) async fn a_fetch_sees_what_was_only_accepted(factory: &'static dyn Factory) {
+    let line = r##"message.publish.1 = {"topic": "#", "action": {"function": "on_message_store"}, "ack": "accepted", "pool": "pool1"}"##;
+    let bench = Bench::new(factory, &[line, FETCH]).await;
+    for (filter, topic) in bench.findable(&[("t", "t"), ("u/+", "u/x")]) {
+        let mut expected = Vec::new();
+        for n in 0..200 {
+            let scope = bench.scope(bench.publishing(bench.message(topic, n.to_string(), n % 3)));
+            for action in bench.stores.actions_of(scope.event.hook()) {
+                action.run(&scope).await;
+            }
+            assert_eq!(scope.acks.now_or_never(), Some(Ok(())), "the ack waits for nothing");
+            expected.push(n.to_string());
+        }
+        assert_eq!(bench.fetch_texts(&bench.client("c"), filter).await, expected, "{filter}");
+    }
+}
+
 pub(crate) async fn keep_latest_keeps_one_message_a_topic(factory: &'static dyn Factory) {
     let lines = [
         r##"message.publish.1 = {"topic": "#", "action": {"function": "on_message_store_keep_latest"}}"##,
@@ -497,20 +552,27 @@ fn stored(bench: &Bench, id: &str, payload: &str) -> Stored {
     }
 }
 
-/// The driver may repeat an operation whose answer was lost.
+/// A QoS 2 message that its client sends again, because the answer was lost, is known by its id; and an ack may come twice.
 pub(crate) async fn an_operation_written_twice_is_done_once(factory: &'static dyn Factory) {
     let bench = Bench::new(factory, &[PUBLISH, FETCH, ACKED]).await;
     let client = bench.client("c");
-    let first = bench.publish_text("t", "1").await;
-    let second = bench.publish_text("t", "2").await;
-    for message in [&second, &first, &second] {
-        bench.publish(Message::clone(message)).await;
+    let mut sent = Vec::new();
+    for text in ["1", "2"] {
+        sent.push(bench.publish(bench.message("t", text, 2)).await);
+    }
+    for message in [&sent[1], &sent[0], &sent[1]] {
+        let again = bench.publish(Message { dup: true, ..Message::clone(message) }).await;
+        assert_eq!(again.id, message.id);
     }
     assert_eq!(bench.fetch_texts(&client, "t").await, ["1", "2"]);
+    // The newest of its topic is not behind anything, whatever its QoS.
+    let third = bench.publish_text("t", "3").await;
+    bench.publish(Message::clone(&third)).await;
+    assert_eq!(bench.stored_texts("t").await, ["1", "2", "3"]);
     for _ in 0..2 {
-        bench.ack(&client, &first, Some(first.id)).await;
+        bench.ack(&client, &sent[0], Some(sent[0].id)).await;
     }
-    assert_eq!(bench.fetch_texts(&client, "t").await, ["2"]);
+    assert_eq!(bench.fetch_texts(&client, "t").await, ["2", "3"]);
 }
 
 /// Acks of many clients and messages at a time: each client ends where its last ack was.
@@ -532,28 +594,20 @@ pub(crate) async fn acks_at_the_same_time_keep_every_position(factory: &'static 
     }
 }
 
-/// Two nodes store on one database: everything arrives, and the order of each node's messages is kept.
-pub(crate) async fn two_nodes_share_a_database(factory: &'static dyn Factory) {
-    let lines = [PUBLISH, FETCH, ACKED];
-    let first = Bench::new(factory, &lines).await;
-    let second = first.second(&lines).await;
-    for n in 0..20 {
-        first.publish_text("t", &format!("a{n:02}")).await;
-        second.publish_text("t", &format!("b{n:02}")).await;
+/// The user name that a custom line has stored for a client.
+async fn user_of(bench: &Bench, client: &str) -> String {
+    let id = bench.client_id(client);
+    if bench.lacks(Ability::Commands) {
+        let rows = bench.rows("select client, name from who order by rowid desc limit 1").await;
+        assert_eq!(rows[0][0], id);
+        return rows[0][1].clone();
     }
-    for bench in [&first, &second] {
-        let found = bench.fetch(&bench.client("c"), "t").await.concat();
-        assert_eq!(found.len(), 40);
-        for node in ["a", "b"] {
-            let of_node: Vec<String> =
-                texts(&found).into_iter().filter(|text| text.starts_with(node)).collect();
-            assert_eq!(of_node.len(), 20);
-            assert!(of_node.is_sorted(), "{of_node:?}");
-        }
+    let words = vec![b"GET".to_vec(), format!("who:{id}").into_bytes()];
+    let replies = bench.stores.commands(&Tenant::default(), "pool1", vec![words]).await.unwrap();
+    match &replies[0] {
+        Reply::Bytes(name) => String::from_utf8(name.clone()).unwrap(),
+        other => panic!("{other:?}"),
     }
-    let last = first.fetch(&first.client("c"), "t").await.concat().pop().unwrap();
-    second.ack(&second.client("c"), &last, Some(last.id)).await;
-    assert!(first.fetch(&first.client("c"), "t").await.is_empty(), "positions belong to both");
 }
 
 /// Texts that mean something in some protocol or language are only data here.
@@ -561,7 +615,16 @@ pub(crate) async fn nothing_in_a_name_or_payload_is_taken_for_a_command(factory:
     let retain = r##"message.publish.2 = {"topic": "#", "action": {"function": "on_message_retain"}}"##;
     let store = r##"session.subscribed.3 = {"topic": "#", "action": {"function": "on_subscription_store"}}"##;
     let lookup = r#"client.connected.1 = {"action": {"function": "on_subscribe_lookup"}}"#;
-    let bench = Bench::new(factory, &[PUBLISH, retain, FETCH, ACKED, store, lookup]).await;
+    // The only way of a user name into a database is a line that binds it.
+    let (tables, who): (&[&str], _) = if factory.lacks(Ability::Commands) {
+        let line = r##"session.subscribed.4 = {"topic": "#", "action": {"sql": ["insert into who values(${clientid}, ${username})"]}}"##;
+        (&["create table who(client text, name text)"], line)
+    } else {
+        let line = r##"session.subscribed.4 = {"topic": "#", "action": {"commands": ["SET who:${clientid} ${username}"]}}"##;
+        (&[], line)
+    };
+    let lines = [PUBLISH, retain, FETCH, ACKED, store, lookup, who];
+    let bench = Bench::with_tables(factory, tables, &lines).await;
     for nasty in [
         "a b",
         "x\r\n*3\r\n$3\r\nDEL\r\n",
@@ -571,8 +634,9 @@ pub(crate) async fn nothing_in_a_name_or_payload_is_taken_for_a_command(factory:
         "{slot}a:b:c",
         "ü\u{1F600}",
     ] {
-        let client = bench.client(nasty);
+        let client = bench.client_of(nasty, nasty);
         bench.subscribe(&client, nasty).await;
+        assert_eq!(user_of(&bench, nasty).await, nasty);
         let message = Message { retain: true, sender: nasty.into(), ..bench.message(nasty, nasty, 1) };
         let message = bench.publish(message).await;
         let found = bench.fetch(&client, nasty).await.concat();
@@ -583,33 +647,4 @@ pub(crate) async fn nothing_in_a_name_or_payload_is_taken_for_a_command(factory:
         let effects = bench.raise(Event::ClientConnected { client }).await.1;
         assert_eq!(effects.subscriptions, [(bench.topic(nasty).parse().unwrap(), QoS::AtLeastOnce)]);
     }
-}
-
-/// `expired_time`: what the line writes is gone after it.
-pub(crate) async fn what_a_line_writes_expires(factory: &'static dyn Factory) {
-    let lines = [
-        r##"message.publish.1 = {"topic": "#", "action": {"function": "on_message_publish"}, "expired_time": 1, "pool": "pool1"}"##,
-        r##"message.publish.2 = {"topic": "#", "action": {"function": "on_message_retain"}, "expired_time": 1, "pool": "pool1"}"##,
-        FETCH,
-        ACKED,
-        r##"session.subscribed.2 = {"topic": "#", "action": {"function": "on_retain_lookup"}}"##,
-        r#"message.publish.3 = {"topic": "stays/#", "action": {"function": "on_message_store"}}"#,
-    ];
-    let bench = Bench::new(factory, &lines).await;
-    let client = bench.client("c");
-    let retained = Message { retain: true, ..bench.message("t", "gone soon", 1) };
-    bench.publish(retained).await;
-    if bench.lacks(Ability::Expiry) {
-        let says = |text: &str| text.contains("accepted, no effect");
-        assert!(bench.warnings.iter().any(|warning| says(&warning.message)), "{:?}", bench.warnings);
-        return;
-    }
-    bench.publish(bench.message("stays/a", "stays", 0)).await;
-    assert_eq!(bench.fetch_texts(&client, "t").await, ["gone soon"]);
-    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
-    let effects = bench.subscribe(&client, "t").await;
-    assert!(effects.retained.is_some_and(|found| found.is_empty()));
-    assert!(bench.fetch(&client, "t").await.is_empty());
-    assert!(bench.look().retained(&bench.topic("t")).await.is_none());
-    assert_eq!(bench.fetch_texts(&client, "stays/a").await, ["stays"]);
 }

@@ -49,6 +49,8 @@ pub(crate) enum Command {
     RunWait,
     /// Add one to the module's own pair `REST`, and replace the payload with the sum.
     Count,
+    /// Run the payload's lines as Redis commands, and replace it with the replies.
+    Redis,
     /// Replace the payload with what the context says.
     Context,
     /// Replace the payload with the version of the build.
@@ -57,13 +59,15 @@ pub(crate) enum Command {
     FloodLog,
     /// Make far more storage calls than the quota of an event admits.
     FloodStorage,
+    /// Add one to the Redis key `REST`, far more often than the quota of an event admits.
+    FloodRedis,
     /// Publish to the same topic again, many times.
     FloodPublish,
 }
 
 impl Command {
     /// Every verb with its command.
-    pub(crate) const ALL: [(&'static str, Self); 27] = [
+    pub(crate) const ALL: [(&'static str, Self); 29] = [
         ("pass", Self::Pass),
         ("drop", Self::Drop),
         ("reject", Self::Reject),
@@ -86,10 +90,12 @@ impl Command {
         ("run", Self::Run),
         ("run-wait", Self::RunWait),
         ("count", Self::Count),
+        ("redis", Self::Redis),
         ("context", Self::Context),
         ("version", Self::Version),
         ("flood-log", Self::FloodLog),
         ("flood-storage", Self::FloodStorage),
+        ("flood-redis", Self::FloodRedis),
         ("flood-publish", Self::FloodPublish),
     ];
 

@@ -1,6 +1,7 @@
 //! Test guest: records every event in a table and obeys commands in topics. `README.md` lists them.
 
 mod command;
+mod commands;
 mod flood;
 
 use command::{Command, two_of, upper_case};
@@ -115,10 +116,15 @@ fn published(event: Event, client: Option<Client>, message: Message) -> Result<V
             let sum = Bucket::own()?.increment(rest, 1)?;
             return Ok(Verdict::Replace(message.with_payload(sum.to_string())));
         }
+        Command::Redis => {
+            let replies = commands::run(&message.payload)?;
+            return Ok(Verdict::Replace(message.with_payload(replies)));
+        }
         Command::Context => return Ok(Verdict::Replace(message.with_payload(facts(event)))),
         Command::Version => return Ok(Verdict::Replace(message.with_payload(version()))),
         Command::FloodLog => flood::log(),
         Command::FloodStorage => flood::storage(client.as_ref(), &message.topic)?,
+        Command::FloodRedis => commands::flood(rest)?,
         Command::FloodPublish => flood::publish(event, &message)?,
     }
     Ok(Verdict::Pass)

@@ -21,7 +21,7 @@ use tidegate::broker::types::{Client, Message, Qos};
 use tidegate::broker::{client_control, context};
 use tidegate::hooks::types::{Access, Decision, Delivery, Grant, HookError, Subscription, Verdict};
 use tidegate::storage::types::Value;
-use tidegate::storage::{actions, sql};
+use tidegate::storage::{actions, redis, sql};
 use wasi::logging::logging::{self, Level};
 
 thread_local! {
@@ -253,6 +253,27 @@ impl hooks::message_publish::Guest for Probe {
                 let one = sql::exec("fake:pool", "insert ?", &params);
                 let many = sql::exec_batch("fake:pool", "insert ?", &[params.to_vec(), params.to_vec()]);
                 said(message, format!("{rows:?} {one:?} {many:?}"))
+            }
+            "redis" => {
+                let words = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect::<Vec<_>>();
+                let one = redis::command(argument, &words(&[b"GET", b"\x00\xff"]));
+                let refused = redis::command(argument, &words(&[b"FAIL"]));
+                let many = redis::pipeline(argument, &[words(&[b"NEST"]), words(&[b"FAIL"])]);
+                said(message, format!("{one:?} {refused:?} {many:?}"))
+            }
+            "redis-many" => {
+                let many = vec![vec![b"GET".to_vec()]; argument.parse().unwrap_or(0)];
+                said(message, format!("{:?}", redis::pipeline("fake:pool", &many).map(|all| all.len())))
+            }
+            "redis-bytes" => {
+                let word = vec![0; argument.parse().unwrap_or(0)];
+                said(message, format!("{:?}", redis::command("fake:pool", &[b"GET".to_vec(), word])))
+            }
+            "redis-ops" => {
+                let get = [b"GET".to_vec()];
+                let done = (0..5).filter(|_| redis::command("fake:pool", &get).is_ok()).count();
+                let last = redis::pipeline("fake:pool", &[get.to_vec()]);
+                said(message, format!("{done} {last:?}"))
             }
             "control" => {
                 let made = Message { topic: argument.to_owned(), ..message.clone() };

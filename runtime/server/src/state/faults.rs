@@ -1,0 +1,152 @@
+//! The embedded state on a disk that fails: what was acknowledged stays, what was refused does not come back.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::tests::{close, get, open, set, space};
+use super::*;
+
+/// Longer than nothing is tried after a failure.
+const REST: Duration = Duration::from_millis(1_100);
+
+/// Lets every look at the database's marker fail until it is mended.
+fn break_marker(dir: &Path) {
+    let marker = dir.join("state/version");
+    fs::rename(&marker, dir.join("kept")).unwrap();
+    symlink(&marker, &marker).unwrap();
+}
+
+fn mend_marker(dir: &Path) {
+    fs::rename(dir.join("kept"), dir.join("state/version")).unwrap();
+}
+
+async fn numbers(space: &dyn BufferSpace) -> Vec<u64> {
+    space.read("a", 0, 100, usize::MAX).await.unwrap().into_iter().map(|stored| stored.number).collect()
+}
+
+fn records(count: usize) -> Vec<Bytes> {
+    vec![Bytes::from_static(b"record"); count]
+}
+
+#[tokio::test]
+async fn a_marker_that_cannot_be_looked_at_removes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, mine) = (open(dir.path(), 1_000), space("m", "b"));
+    set(&state, &mine, "a", b"1").await.unwrap();
+    close(state).await;
+    break_marker(dir.path());
+    let refused = State::open(&dir.path().join("state"), 1_000).unwrap_err().to_string();
+    assert!(refused.contains("version"), "{refused}");
+    mend_marker(dir.path());
+    let state = open(dir.path(), 1_000);
+    assert_eq!(get(&state, &mine, "a").await, Some(b"1".to_vec()));
+    // The same when a write opens the files.
+    break_marker(dir.path());
+    state.disk.close();
+    set(&state, &mine, "b", b"2").await.unwrap_err();
+    mend_marker(dir.path());
+    tokio::time::sleep(REST).await;
+    set(&state, &mine, "b", b"2").await.unwrap();
+    assert_eq!(get(&state, &mine, "a").await, Some(b"1".to_vec()));
+}
+
+#[tokio::test]
+async fn a_database_that_has_lost_its_marker_is_not_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, mine) = (open(dir.path(), 1_000), space("m", "b"));
+    set(&state, &mine, "a", b"1").await.unwrap();
+    close(state).await;
+    let marker = dir.path().join("state/version");
+    let content = fs::read(&marker).unwrap();
+    fs::write(&marker, b"").unwrap();
+    State::open(&dir.path().join("state"), 1_000).unwrap_err();
+    fs::remove_file(&marker).unwrap();
+    let refuses = || {
+        let refused = State::open(&dir.path().join("state"), 1_000).unwrap_err().to_string();
+        assert!(refused.contains("is missing"), "{refused}");
+    };
+    refuses();
+    // Whatever else is left of it.
+    for file in ["0.jnl", "lock"] {
+        fs::rename(dir.path().join("state").join(file), dir.path().join(file)).unwrap();
+    }
+    refuses();
+    for file in ["0.jnl", "lock"] {
+        fs::rename(dir.path().join(file), dir.path().join("state").join(file)).unwrap();
+    }
+    fs::write(&marker, content).unwrap();
+    assert_eq!(get(&open(dir.path(), 1_000), &mine, "a").await, Some(b"1".to_vec()));
+}
+
+#[tokio::test]
+async fn a_database_that_was_never_finished_is_moved_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    fs::create_dir_all(path.join("keyspaces")).unwrap();
+    fs::write(path.join("lock"), b"").unwrap();
+    fs::File::create(path.join("0.jnl")).unwrap().set_len(64 << 20).unwrap();
+    let (state, mine) = (open(dir.path(), 1_000), space("m", "b"));
+    assert_eq!(get(&state, &mine, "a").await, None);
+    set(&state, &mine, "a", b"1").await.unwrap();
+    assert_eq!(get(&state, &mine, "a").await, Some(b"1".to_vec()));
+    assert!(dir.path().join("state.unfinished-1/0.jnl").exists());
+}
+
+#[tokio::test]
+async fn a_change_that_failed_is_not_found_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, mine) = (open(dir.path(), 1_000), space("m", "b"));
+    let buffers = state.buffers(1 << 20).unwrap();
+    buffers.append("a", records(2)).await.unwrap();
+    state.increment(&mine, "n".into(), 1).await.unwrap();
+    let fails = |fails| state.disk.fails.store(fails, Ordering::Relaxed);
+    // On disk each time, and nobody was told so.
+    fails(true);
+    buffers.append("a", records(3)).await.unwrap_err();
+    assert_eq!(numbers(&*buffers).await, [1, 2]);
+    tokio::time::sleep(REST).await;
+    buffers.remove("a", vec![1, 2], Some(2)).await.unwrap_err();
+    assert_eq!(numbers(&*buffers).await, [1, 2]);
+    tokio::time::sleep(REST).await;
+    state.increment(&mine, "n".into(), 1).await.unwrap_err();
+    fails(false);
+    tokio::time::sleep(REST).await;
+    assert_eq!(state.increment(&mine, "n".into(), 1).await.unwrap(), 2);
+    assert_eq!(buffers.append("a", records(1)).await.unwrap(), 3);
+    assert_eq!(numbers(&*buffers).await, [1, 2, 3]);
+    // Not after a restart either.
+    drop(buffers);
+    close(state).await;
+    let state = open(dir.path(), 1_000);
+    let buffers = state.buffers(1 << 20).unwrap();
+    assert_eq!(numbers(&*buffers).await, [1, 2, 3]);
+    assert_eq!(buffers.extent("a").await.unwrap().held.records, 3);
+    assert_eq!(get(&state, &mine, "n").await, Some(b"2".to_vec()));
+}
+
+#[tokio::test]
+async fn who_only_reads_does_not_wait_for_a_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, mine) = (open(dir.path(), 1_000), space("m", "b"));
+    let buffers = state.buffers(1 << 20).unwrap();
+    set(&state, &mine, "a", b"1").await.unwrap();
+    buffers.append("a", records(1)).await.unwrap();
+    break_marker(dir.path());
+    state.disk.fails.store(true, Ordering::Relaxed);
+    buffers.append("a", records(1)).await.unwrap_err();
+    // Neither written nor opened again.
+    assert!(state.get(&mine, vec!["a".into()]).await.is_err());
+    tokio::time::sleep(REST).await;
+    assert!(state.get(&mine, vec!["a".into()]).await.is_err());
+    mend_marker(dir.path());
+    assert!(state.get(&mine, vec!["a".into()]).await.is_err(), "not tried at every read");
+    tokio::time::sleep(REST).await;
+    assert_eq!(get(&state, &mine, "a").await, Some(b"1".to_vec()));
+    assert_eq!(numbers(&*buffers).await, [1], "what failed before is not found");
+}
