@@ -77,8 +77,7 @@ fn the_samples_give_no_warning_without_reason() {
             || text.lines().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim(), value));
         let keys: Vec<&str> = lines().map(|(key, _)| key).filter(|key| key.starts_with("backend.")).collect();
         let distinct: BTreeSet<&str> = keys.iter().copied().collect();
-        let last_of =
-            |key: &str| lines().filter(|(other, _)| *other == key).last().map_or("", |(_, value)| value);
+        let last_of = |key: &str| lines().rfind(|(other, _)| *other == key).map_or("", |(_, value)| value);
         let loggers =
             distinct.iter().filter(|key| key.starts_with("backend.ecql.") && key.ends_with(".logger"));
         let by_filter = distinct.iter().filter(|key| {
