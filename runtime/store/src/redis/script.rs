@@ -44,7 +44,7 @@ for _, id in ipairs(ids) do
   if id ~= newest then
     table.insert(replaced, id)
     if ARGV[3] ~= '' then
-      redis.call('DEL', ARGV[3] .. id)
+      if redis.call('TYPE', ARGV[3] .. id).ok == 'hash' then redis.call('DEL', ARGV[3] .. id) end
       redis.call('ZREM', KEYS[1], id)
     end
   end

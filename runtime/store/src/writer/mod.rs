@@ -19,6 +19,7 @@ mod replay;
 mod shard;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -123,6 +124,7 @@ impl Writer {
                 spill: Arc::clone(&spill),
                 closing: closing.clone(),
                 templates: TemplateCache::default(),
+                records: AtomicUsize::new(replay::FIRST),
             };
             workers.spawn(replay.run());
         }

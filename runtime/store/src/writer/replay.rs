@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,8 @@ use crate::statement::TemplateCache;
 
 /// Records that are read at once, and their bytes: they are in memory beside the budget.
 const RECORDS: usize = 4_096;
+/// The first time, and the least.
+pub(super) const FIRST: usize = 32;
 const BYTES: usize = 1 << 20;
 
 /// Empties the buffer of a connector.
@@ -24,6 +27,9 @@ pub(super) struct Replay {
     pub(super) spill: Arc<Spill>,
     pub(super) closing: CancellationToken,
     pub(super) templates: TemplateCache,
+    /// Records that are read at once: as many as the store takes in a time much shorter than [`SILENCE`], so that a slow
+    /// store is not taken for a silent one.
+    pub(super) records: AtomicUsize,
 }
 
 /// The operations of one shard, with the numbers of their records.
@@ -71,7 +77,9 @@ impl Replay {
     /// Writes the oldest records and removes those that are decided. False: none of them is, so it is to be tried later,
     /// with the records that are the oldest then.
     async fn step(&self) -> Result<bool, SpaceError> {
-        let records = self.spill.oldest(RECORDS, BYTES).await?;
+        let at_once = self.records.load(Ordering::Relaxed);
+        let records = self.spill.oldest(at_once, BYTES).await?;
+        let began = tokio::time::Instant::now();
         let Some(newest) = records.last().map(|record| record.number) else { return Ok(true) };
         let total = records.len();
         let (lanes, unread) = self.lanes(records);
@@ -89,6 +97,12 @@ impl Replay {
                 () = tokio::time::sleep(SILENCE) => self.spill.flows(false),
             }
         };
+        let took = began.elapsed();
+        if took > SILENCE / 4 {
+            self.records.store((at_once / 2).max(FIRST), Ordering::Relaxed);
+        } else if took < SILENCE / 16 {
+            self.records.store((at_once * 2).min(RECORDS), Ordering::Relaxed);
+        }
         let mut decided: Vec<Going> = written.into_iter().flatten().collect();
         for Stored { number, bytes } in unread {
             if self.keep_unread(number, &bytes).await {

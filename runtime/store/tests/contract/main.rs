@@ -65,7 +65,6 @@ macro_rules! contract {
                 messages::nothing_in_a_name_or_payload_is_taken_for_a_command,
                 names::a_topic_that_is_called_like_a_stored_message_harms_nothing,
                 names::a_message_that_is_called_like_a_topic_harms_nothing,
-                #[ignore = "Redis without a cluster names a message that it refused, and deletes what that name is"]
                 names::a_refused_message_that_is_replaced_takes_nothing_with_it,
                 expiry::what_a_line_writes_expires,
                 expiry::a_message_that_stays_outlives_a_younger_one_with_a_time,

@@ -279,7 +279,6 @@ async fn a_buffer_empties_while_more_comes_than_the_store_takes() {
 
 /// What is read from the buffer at once takes such a store longer than the time after which it counts as silent.
 #[tokio::test(start_paused = true)]
-#[ignore = "the replay takes a slow store for a silent one, and lets in all that comes meanwhile"]
 async fn a_buffer_empties_into_a_slow_store_too() {
     empties(1, Duration::from_millis(2), 3_000).await;
 }
