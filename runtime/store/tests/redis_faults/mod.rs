@@ -73,7 +73,14 @@ async fn a_lost_node_of_a_cluster_runs_no_command_of_another_again() {
         dir.path(),
     )
     .await;
-    let topics: Vec<String> = (0..60).map(|n| format!("t{n}")).collect();
+    let is_lost = |topic: &String| {
+        let slot = cluster.nodes[0].run(&["CLUSTER", "KEYSLOT", &format!("pub:{topic}")]).unwrap();
+        cluster.owner(slot.parse().unwrap()).unwrap() == 2
+    };
+    let mut topics: Vec<String> = (0..60).map(|n| format!("t{n}")).collect();
+    // The first one is a batch by itself, and nothing of a shard passes what is undecided.
+    let first = topics.iter().position(|topic| !is_lost(topic)).unwrap();
+    topics.swap(0, first);
     for join in published(&stores, &["warm".to_owned()]).await {
         assert_eq!(ended(join).await, Ok(()));
     }
