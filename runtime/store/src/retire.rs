@@ -52,7 +52,8 @@ pub(crate) async fn retire(
     drop(predecessor);
     let name = &connector.name;
     if abandoned == 0 {
-        tracing::info!(connector = %name, "connector closed: everything it had is stored");
+        let buffered = connector.writer.spill().held().records;
+        tracing::info!(connector = %name, buffered, "connector closed: everything it had is stored, or in the buffer");
     } else {
         tracing::error!(connector = %name, abandoned, "connector closed: operations were given up");
     }

@@ -34,6 +34,9 @@ use crate::writer::{BatchLimits, Budget, Writer, WriterParts};
 /// How long a new connector's database may take to say whether it answers, before it is used all the same.
 const FIRST_CHECK: Duration = Duration::from_secs(5);
 
+/// Bytes of a batch when the memory budget is very small.
+const LEAST_BATCH: usize = 64 << 10;
+
 /// Limits and places that are not part of a pool's options.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -44,7 +47,7 @@ pub struct StoreOptions {
     pub memory_budget_bytes: usize,
     /// Operations in one batch. Default 4,096.
     pub batch_operations: usize,
-    /// Bytes in one batch. Default 8 MiB.
+    /// Bytes in one batch; less where the batches of all shards would pass the memory budget. Default 8 MiB.
     pub batch_bytes: usize,
     /// How long a look-up is tried again while its store is down. Default 30 s.
     pub read_deadline: Duration,
@@ -296,7 +299,15 @@ impl Stores {
             backend: Arc::clone(&backend),
             metrics: Arc::clone(&metrics),
             dead_letters: Arc::clone(&self.dead_letters),
-            limits: BatchLimits { operations: options.batch_operations, bytes: options.batch_bytes },
+            limits: BatchLimits {
+                operations: options.batch_operations,
+                // Of a batch there are copies while it is written, in the driver and on its way; of all shards together
+                // they are not to be more than the budget.
+                bytes: options
+                    .batch_bytes
+                    .min(options.memory_budget_bytes / (4 * backend.shards().max(1)))
+                    .max(LEAST_BATCH),
+            },
             ids: Arc::clone(&options.ids),
             turn: turn.clone(),
             knock: Arc::default(),

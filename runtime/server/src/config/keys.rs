@@ -117,7 +117,7 @@ keys! {
     store.memory_budget_bytes: Size => store.memory_budget_bytes;
     /// Most operations in one batch.
     store.batch_operations: Count<1> => store.batch_operations;
-    /// Most bytes in one batch.
+    /// Most bytes in one batch; less where the batches that are written at the same time would pass the memory budget.
     store.batch_bytes: Size => store.batch_bytes;
     /// How long a look-up is tried again while its database is down.
     store.read_deadline: Span => store.read_deadline;

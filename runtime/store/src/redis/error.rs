@@ -103,12 +103,26 @@ pub(super) fn fault(error: RedisError) -> Result<Fault, BackendError> {
     }
 }
 
+/// The same of a connection that has just been made.
+pub(super) fn at_first(error: &RedisError) -> BackendError {
+    if error.is_connection_dropped() && !error.is_connection_refusal() {
+        return BackendError::Unavailable(format!(
+            "the server ends the connection at the first command: it is no Redis server, or only one side speaks TLS: {error}"
+        ));
+    }
+    unanswered(error)
+}
+
 /// Why there is no answer. Whatever it is may pass: what can never work is found when the options are read, and an
 /// operation is not refused because its database could not be reached.
 pub(super) fn unanswered(error: &RedisError) -> BackendError {
     let reason = match error.kind() {
         ErrorKind::AuthenticationFailed => format!("the server does not accept user and password: {error}"),
-        ErrorKind::Parse => format!("what answers there is not a Redis server: {error}"),
+        ErrorKind::Parse => {
+            let words = error.to_string();
+            let words = words.split(char::is_control).map(str::trim).filter(|word| !word.is_empty());
+            format!("what answers there is not a Redis server: {}", words.collect::<Vec<_>>().join(" "))
+        }
         _ if error.is_timeout() => "no answer in time".to_owned(),
         _ => error.to_string(),
     };

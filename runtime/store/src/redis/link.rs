@@ -18,7 +18,7 @@ use redis::{
 use tidegate_event::Seldom;
 use tokio::sync::Mutex;
 
-use super::error::{Answer, Fault, answer, fault, unanswered};
+use super::error::{Answer, Fault, answer, at_first, fault, unanswered};
 use super::script;
 use super::sentinel;
 use super::settings::{Form, Settings};
@@ -381,11 +381,11 @@ impl Links {
             .set_connection_timeout(Some(settings.connect_timeout))
             .set_response_timeout(Some(settings.query_timeout));
         let connection = client.get_multiplexed_async_connection_with_config(&config).await;
-        let link = connection.map_err(|error| unanswered(&error))?;
+        let link = connection.map_err(|error| at_first(&error))?;
         // Whoever may not wait for replicas learns it before anything is written.
         let waits = (settings.wait_replicas > 0).then(|| wait(0, Duration::from_millis(1)));
         let prelude = script::loads().into_iter().chain(waits).chain(std::iter::once(cmd("ROLE")));
-        let mut replies = pipeline(link.clone(), prelude).await?;
+        let (mut replies, _) = exchange(link.clone(), prelude).await.map_err(|error| at_first(&error))?;
         let role = replies.pop().map(answer);
         // Sentinels may still name a server that was demoted, or is not promoted yet.
         if matches!(settings.form, Form::Sentinel(_))
@@ -497,20 +497,29 @@ fn misses_node(error: &RedisError) -> bool {
 
 /// One pipeline to one server, whose replies are in the order of the commands.
 async fn pipeline(
-    mut node: MultiplexedConnection,
+    node: MultiplexedConnection,
     commands: impl IntoIterator<Item = Cmd>,
 ) -> Result<Vec<Value>, BackendError> {
-    let mut pipeline = Pipeline::new();
-    for command in commands {
-        pipeline.add_command(command);
-    }
-    let count = pipeline.len();
-    let replies = node.req_packed_commands(&pipeline, 0, count).await.map_err(|error| unanswered(&error))?;
+    let (replies, count) = exchange(node, commands).await.map_err(|error| unanswered(&error))?;
     if replies.len() == count {
         Ok(replies)
     } else {
         Err(BackendError::Unavailable(format!("{} replies to {count} commands", replies.len())))
     }
+}
+
+/// Sends commands; gives the replies, and how many there should be.
+async fn exchange(
+    mut node: MultiplexedConnection,
+    commands: impl IntoIterator<Item = Cmd>,
+) -> Result<(Vec<Value>, usize), RedisError> {
+    let mut pipeline = Pipeline::new();
+    for command in commands {
+        pipeline.add_command(command);
+    }
+    let count = pipeline.len();
+    let replies = node.req_packed_commands(&pipeline, 0, count).await?;
+    Ok((replies, count))
 }
 
 /// The commands of one key, on its node: as a transaction when there are several.
