@@ -16,8 +16,8 @@ use tidegate_servers::process::Identity;
 /// The one hook line: every message is stored.
 pub(crate) const LINE: &str = r##"backend.redis.hook.message.publish.1 = {"topic": "#", "action": {"function": "on_message_publish"}, "pool": "pool1"}
 "##;
-/// What a publisher waits after each acknowledgement: ten of them send at most a thousand messages a second.
-pub(crate) const PAUSE: Duration = Duration::from_millis(10);
+/// What a publisher waits after each acknowledgement: ten of them send at most five thousand messages a second.
+pub(crate) const PAUSE: Duration = Duration::from_millis(2);
 /// How long a fault lasts, where the test decides.
 pub(crate) const FAULT: Duration = Duration::from_secs(4);
 /// `[store] memory_budget_bytes` in these tests.
