@@ -15,6 +15,16 @@ pub(crate) type Result<T> = std::result::Result<T, String>;
 pub(crate) fn cargo(directory: &Path, target: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(directory).env("CARGO_TARGET_DIR", target);
+    // What `cargo run` tells us of ourselves: build scripts look at it, and would run again, with all that depends on
+    // them, whenever somebody types the same command.
+    for (name, _) in std::env::vars_os() {
+        let told = name
+            .to_str()
+            .is_some_and(|name| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of| name.starts_with(of)));
+        if told {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
