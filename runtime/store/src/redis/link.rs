@@ -387,6 +387,10 @@ impl Links {
         let prelude = script::loads().into_iter().chain(waits).chain(std::iter::once(cmd("ROLE")));
         let (mut replies, _) = exchange(link.clone(), prelude).await.map_err(|error| at_first(&error))?;
         let role = replies.pop().map(answer);
+        // Who is not let in is told that first.
+        if let Some(Err(fault)) = replies.into_iter().map(answer).find(Result::is_err) {
+            return Err(BackendError::Unavailable(format!("{} {}", fault.code, fault.message)));
+        }
         // Sentinels may still name a server that was demoted, or is not promoted yet.
         if matches!(settings.form, Form::Sentinel(_))
             && !matches!(&role, Some(Ok(Value::Array(parts))) if parts.first().is_some_and(is_master))
@@ -394,9 +398,6 @@ impl Links {
             return Err(BackendError::Unavailable(
                 "the server that the sentinels name is no master now".into(),
             ));
-        }
-        if let Some(Err(fault)) = replies.into_iter().map(answer).find(Result::is_err) {
-            return Err(BackendError::Unavailable(format!("{} {}", fault.code, fault.message)));
         }
         Ok(Master { client, link, address: address.clone() })
     }

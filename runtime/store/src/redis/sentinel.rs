@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use redis::aio::ConnectionLike as _;
 use redis::{AsyncConnectionConfig, cmd};
 
-use super::error::unanswered;
+use super::error::{answer, unanswered};
 use super::link::{Address, client};
 use super::settings::Settings;
 use crate::backend::BackendError;
@@ -32,6 +32,8 @@ pub(super) async fn ask(settings: &Settings, address: &Address, name: &str) -> R
     let mut question = cmd("SENTINEL");
     question.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
     let reply = connection.req_packed_command(&question).await.map_err(|error| unanswered(&error))?;
+    let reply = answer(reply)
+        .map_err(|fault| BackendError::Unavailable(format!("{} {}", fault.code, fault.message)))?;
     match redis::from_redis_value::<Option<Address>>(reply) {
         Ok(Some(master)) => Ok(master),
         Ok(None) => Err(BackendError::Unavailable(format!("it knows no master {name:?}"))),
