@@ -17,7 +17,7 @@ pub(super) const NAME: &str = "state";
 /// Memory for blocks that were read.
 const CACHE_BYTES: u64 = 8 << 20;
 /// Size at which recent writes go from memory into a table.
-const MEMTABLE_BYTES: u64 = 16 << 20;
+const MEMTABLE_BYTES: u64 = 8 << 20;
 /// Size of the log of recent writes; the least that is possible is 64 MiB.
 const JOURNAL_BYTES: u64 = 128 << 20;
 /// fjall's threads. With more than one, the first never compacts: with only one, memory would fill with recent writes

@@ -20,7 +20,7 @@ use super::key;
 /// Requests of one batch.
 const BATCH_REQUESTS: usize = 1_024;
 /// Bytes of one batch, as soon as they are more it is full.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 /// After a failure nothing is tried for so long: a full disk is not filled faster by trying.
 const PAUSE: Duration = Duration::from_secs(1);
 
