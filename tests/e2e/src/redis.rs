@@ -1,8 +1,8 @@
 //! Redis as the runtime uses it: the printed configuration, pointed at a server, and what `redis-cli` shows there.
 
 use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex, PoisonError};
 
+use parking_lot::{Condvar, Mutex};
 use tidegate_servers::kind;
 use tidegate_servers::redis::{Cli, MASTER, PASSWORD};
 
@@ -24,7 +24,8 @@ pub struct Redis {
 }
 
 /// The databases of a shared server that tests have now: its port, and the number.
-static TAKEN: (Mutex<BTreeSet<(u16, u8)>>, Condvar) = (Mutex::new(BTreeSet::new()), Condvar::new());
+static TAKEN: (Mutex<BTreeSet<(u16, u8)>>, Condvar) =
+    (parking_lot::const_mutex(BTreeSet::new()), Condvar::new());
 
 /// A database of a shared server that no other test has while this value lives.
 struct Database {
@@ -35,12 +36,9 @@ struct Database {
 impl Database {
     /// Waits until one is free: a server has 15 besides that of whoever looks at it by hand.
     fn take(port: u16) -> Self {
-        let taken = TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = TAKEN.0.lock();
         let free = |taken: &BTreeSet<(u16, u8)>| (1..16).find(|number| !taken.contains(&(port, *number)));
-        let (mut taken, _) = TAKEN
-            .1
-            .wait_timeout_while(taken, PATIENCE * 4, |taken| free(taken).is_none())
-            .unwrap_or_else(PoisonError::into_inner);
+        TAKEN.1.wait_while_for(&mut taken, |taken| free(taken).is_none(), PATIENCE * 4);
         let number = free(&taken).expect("a test that has a database of the shared server ends");
         taken.insert((port, number));
         Self { port, number }
@@ -49,7 +47,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(self.port, self.number));
+        TAKEN.0.lock().remove(&(self.port, self.number));
         TAKEN.1.notify_one();
     }
 }
