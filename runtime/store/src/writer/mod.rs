@@ -11,6 +11,67 @@
 //! which counts as stored, and from there to the store when it is back (`replay`). Without room there they wait in
 //! memory, and when the memory budget is used up, publishers wait.
 
+/// The methods of a scripted back end that only writes.
+#[cfg(test)]
+macro_rules! asked_nothing {
+    () => {
+        fn subscriptions<'a>(
+            &'a self,
+            _: &'a str,
+        ) -> tidegate_event::BoxFuture<'a, Result<Vec<(String, i64)>, crate::backend::BackendError>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn unread<'a>(
+            &'a self,
+            _: &'a crate::backend::Unread,
+        ) -> tidegate_event::BoxFuture<'a, Result<crate::backend::Page, crate::backend::BackendError>> {
+            Box::pin(async { Ok(crate::backend::Page::default()) })
+        }
+
+        fn retained<'a>(
+            &'a self,
+            _: &'a tidegate_event::TopicFilter,
+            _: Option<&'a str>,
+            _: u32,
+        ) -> tidegate_event::BoxFuture<'a, Result<crate::backend::RetainedPage, crate::backend::BackendError>>
+        {
+            Box::pin(async { Ok(crate::backend::RetainedPage::default()) })
+        }
+
+        fn query<'a>(
+            &'a self,
+            _: &'a str,
+            _: Vec<tidegate_event::SqlValue>,
+        ) -> tidegate_event::BoxFuture<'a, Result<tidegate_event::Rows, crate::backend::BackendError>> {
+            Box::pin(async { Ok(tidegate_event::Rows::default()) })
+        }
+
+        fn exec<'a>(
+            &'a self,
+            _: &'a str,
+            _: Vec<Vec<tidegate_event::SqlValue>>,
+        ) -> tidegate_event::BoxFuture<'a, Result<u64, crate::backend::BackendError>> {
+            Box::pin(async { Ok(0) })
+        }
+
+        fn prepare<'a>(
+            &'a self,
+            _: &'a crate::statement::Template,
+        ) -> tidegate_event::BoxFuture<'a, Result<(), crate::backend::BackendError>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn check(&self) -> tidegate_event::BoxFuture<'_, Result<(), crate::backend::BackendError>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn close(&self) -> tidegate_event::BoxFuture<'_, ()> {
+            Box::pin(async {})
+        }
+    };
+}
+
 mod backoff;
 mod budget;
 mod commit;

@@ -12,13 +12,12 @@ use std::time::Duration;
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tidegate_event::{AckError, AckJoin, BoxFuture, IdSource, Node, Rows, SqlValue, TopicFilter};
+use tidegate_event::{AckError, AckJoin, BoxFuture, IdSource, Node, TopicFilter};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::backend::{BackendError, Page, RetainedPage, Unread, WriteError};
+use crate::backend::{BackendError, WriteError};
 use crate::buffer::BufferSpace;
-use crate::statement::Template;
 
 /// Writes when it is let, answers as told, remembers what it was given.
 struct Scripted {
@@ -149,42 +148,7 @@ impl Backend for Scripted {
         })
     }
 
-    fn subscriptions<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<(String, i64)>, BackendError>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-
-    fn unread<'a>(&'a self, _: &'a Unread) -> BoxFuture<'a, Result<Page, BackendError>> {
-        Box::pin(async { Ok(Page::default()) })
-    }
-
-    fn retained<'a>(
-        &'a self,
-        _: &'a TopicFilter,
-        _: Option<&'a str>,
-        _: u32,
-    ) -> BoxFuture<'a, Result<RetainedPage, BackendError>> {
-        Box::pin(async { Ok(RetainedPage::default()) })
-    }
-
-    fn query<'a>(&'a self, _: &'a str, _: Vec<SqlValue>) -> BoxFuture<'a, Result<Rows, BackendError>> {
-        Box::pin(async { Ok(Rows::default()) })
-    }
-
-    fn exec<'a>(&'a self, _: &'a str, _: Vec<Vec<SqlValue>>) -> BoxFuture<'a, Result<u64, BackendError>> {
-        Box::pin(async { Ok(0) })
-    }
-
-    fn prepare<'a>(&'a self, _: &'a Template) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn check(&self) -> BoxFuture<'_, Result<(), BackendError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
-    }
+    asked_nothing!();
 }
 
 struct Bench {

@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tidegate_event::{AckJoin, BoxFuture, IdSource, Node, Rows, SqlValue, TopicFilter};
+use tidegate_event::{AckJoin, BoxFuture, IdSource, Node, TopicFilter};
 
 use super::super::{BatchLimits, Budget, Writer, WriterParts};
-use crate::backend::{Backend, BackendError, Page, RetainedPage, Unread, WriteError};
+use crate::backend::{Backend, BackendError, WriteError};
 use crate::buffer::memory::Memory;
 use crate::buffer::{BufferSpace, Spill};
 use crate::dead_letter::DeadLetters;
 use crate::metrics::ConnectorMetrics;
 use crate::operation::Operation;
-use crate::statement::Template;
 
 /// Executes what is not about `lost/..`; that too, once it is not lost. Remembers what it executed.
 #[derive(Default)]
@@ -45,42 +44,7 @@ impl Backend for Halves {
         })
     }
 
-    fn subscriptions<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<(String, i64)>, BackendError>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-
-    fn unread<'a>(&'a self, _: &'a Unread) -> BoxFuture<'a, Result<Page, BackendError>> {
-        Box::pin(async { Ok(Page::default()) })
-    }
-
-    fn retained<'a>(
-        &'a self,
-        _: &'a TopicFilter,
-        _: Option<&'a str>,
-        _: u32,
-    ) -> BoxFuture<'a, Result<RetainedPage, BackendError>> {
-        Box::pin(async { Ok(RetainedPage::default()) })
-    }
-
-    fn query<'a>(&'a self, _: &'a str, _: Vec<SqlValue>) -> BoxFuture<'a, Result<Rows, BackendError>> {
-        Box::pin(async { Ok(Rows::default()) })
-    }
-
-    fn exec<'a>(&'a self, _: &'a str, _: Vec<Vec<SqlValue>>) -> BoxFuture<'a, Result<u64, BackendError>> {
-        Box::pin(async { Ok(0) })
-    }
-
-    fn prepare<'a>(&'a self, _: &'a Template) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn check(&self) -> BoxFuture<'_, Result<(), BackendError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
-    }
+    asked_nothing!();
 }
 
 struct Bench {
