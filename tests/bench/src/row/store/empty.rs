@@ -19,6 +19,8 @@ const MESSAGES: u64 = 100_000;
 const PUBLISHERS: usize = 16;
 /// Operations of one topic in one batch of the peer: a sixteenth of what the runtime takes out of the buffer at once.
 const BATCH: usize = 256;
+/// For how long publishers fill the buffer: nothing is acknowledged in the second that a locked file is waited for.
+const FILLING_MS: u64 = 3_000;
 /// How long the first and the last record may take to leave.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -41,7 +43,7 @@ pub(super) async fn run(
     let mut acknowledged = load(1, 10).run(server.endpoint(), span(200)).await?.acknowledged;
     let absence = store.take_away().await?;
     while buffered(&server).await? < wanted {
-        let result = load(PUBLISHERS, 1_000).run(server.endpoint(), span(500)).await;
+        let result = load(PUBLISHERS, 1_000).run(server.endpoint(), span(FILLING_MS)).await;
         acknowledged += result.with_context(|| format!("the server printed: {}", server.log()))?.acknowledged;
     }
     bench.progress(case, 0, "emptying it");
