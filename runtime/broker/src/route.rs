@@ -133,7 +133,7 @@ impl Realm {
                 subscription_ids: grant.ids.clone(),
                 qos: grant.qos.min(message.qos),
                 retain: grant.retain_as_published && message.retain,
-                recorded: false,
+                number: None,
                 source: Source::Live,
             };
             if route.session.push(self, delivery, fanout) && fanout.crowded.is_none() {
@@ -147,7 +147,7 @@ impl Realm {
                 subscription_ids: (options.id != 0).then(|| Arc::from([options.id])),
                 qos: options.qos.min(message.qos),
                 retain: options.retain_as_published && message.retain,
-                recorded: false,
+                number: None,
                 // A shared subscription is joined to nothing, so its messages are held back by nothing.
                 source: Source::Shared,
             };

@@ -52,7 +52,7 @@ pub use scope::{Backlog, Effects, Scope};
 pub use seldom::Seldom;
 pub use session_store::{
     Change, Restored, RestoredDelivery, RestoredReceipt, RestoredSession, SessionNumber, SessionStore, SessionStoreError,
-    StoredDelivery, StoredWill, SubscriptionOptions, VolatileStore,
+    StoredDelivery, StoredSending, StoredWill, SubscriptionOptions, VolatileStore,
 };
 pub use storage::{AckLevel, ActionOptions, Rows, SqlValue, Storage, StorageError};
 pub use tenant::Tenant;

@@ -101,10 +101,8 @@ pub enum Change {
         session: SessionNumber,
         /// Number of the delivery.
         number: u64,
-        /// Its place in the order of sending; the packet id follows from it.
-        sequence: u64,
-        /// What was sent in the message's place, when a handler has replaced it.
-        replacement: Option<Arc<Message>>,
+        /// How it was sent.
+        sending: StoredSending,
     },
     /// QoS 2: the client has the message (PUBREC), which is never sent again.
     Released {
@@ -183,15 +181,24 @@ pub struct StoredDelivery {
     pub subscription_ids: Option<Arc<[u32]>>,
 }
 
+/// How a message was sent to a client.
+#[derive(Clone, Debug)]
+pub struct StoredSending {
+    /// Its place in the order of sending; the packet id follows from it.
+    pub sequence: u64,
+    /// QoS on the wire.
+    pub qos: QoS,
+    /// What was sent in the message's place, when a handler has replaced it.
+    pub replacement: Option<Arc<Message>>,
+}
+
 /// A delivery that was recorded.
 #[derive(Clone, Debug)]
 pub struct RestoredDelivery {
     /// What was queued.
     pub delivery: StoredDelivery,
-    /// Its place in the order of sending, when it was sent.
-    pub sequence: Option<u64>,
-    /// What was sent in the message's place.
-    pub replacement: Option<Arc<Message>>,
+    /// How it was sent, if it was.
+    pub sending: Option<StoredSending>,
     /// Whether the client has it (QoS 2, PUBREC).
     pub released: bool,
 }

@@ -127,7 +127,7 @@ where
             subscription_ids: None,
             qos,
             retain: false,
-            recorded: false,
+            number: None,
             source: Source::Direct,
         };
         self.session.push(&self.realm, delivery, &mut self.pipeline.fanout);
