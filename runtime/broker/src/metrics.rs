@@ -39,7 +39,8 @@ pub(crate) enum Refusal {
     StateFailed,
 }
 
-const REFUSALS: [&str; 5] = ["rejected", "handler_failed", "store_refused", "store_abandoned", "state_failed"];
+const REFUSALS: [&str; 5] =
+    ["rejected", "handler_failed", "store_refused", "store_abandoned", "state_failed"];
 
 /// Why a client got no leave, for `tidegate_broker_refused_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

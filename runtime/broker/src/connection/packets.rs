@@ -91,7 +91,8 @@ where
                     }
                     Arrival::New(message, to_record) => {
                         // Without handlers it is recorded with what routing it records, and nobody knows of it before.
-                        if to_record && self.session.is_recorded(&self.realm) && self.pipeline.has_handlers() {
+                        if to_record && self.session.is_recorded(&self.realm) && self.pipeline.has_handlers()
+                        {
                             let session = self.session.number;
                             self.realm.record(Change::Received { session, packet_id, message });
                             journal = Some(self.shared.store.durable());

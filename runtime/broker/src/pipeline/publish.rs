@@ -199,7 +199,8 @@ impl Pipeline {
         let Outcome::Route(messages) = &outcome else { return outcome };
         let records = |message: &Arc<Message>| self.realm.would_record(message, &mut self.cache);
         let is_recorded = self.session.as_ref().is_some_and(|session| session.is_recorded(&self.realm));
-        if !(answer.qos == Some(QoS::ExactlyOnce) && is_recorded) && !messages.iter().any(records) {
+        let records_itself = answer.qos == Some(QoS::ExactlyOnce) && is_recorded;
+        if !records_itself && !messages.iter().any(records) {
             return outcome;
         }
         tracing::debug!(client = self.client_id(), %error, "a message is refused");

@@ -133,15 +133,13 @@ impl Pipeline {
     }
 
     /// Takes subscriptions back that could not be recorded: the client is told that it has none.
-    pub(super) fn withdraw(
-        &self,
-        reasons: &mut [ReasonCode],
-        granted: &mut Vec<Granted>,
-        error: &AckError,
-    ) {
+    pub(super) fn withdraw(&self, reasons: &mut [ReasonCode], granted: &mut Vec<Granted>, error: &AckError) {
         tracing::warn!(client = self.client_id(), %error, "a SUBSCRIBE was not recorded");
         self.realm.broker.metrics.refused(Refusal::StateFailed);
-        reasons.iter_mut().filter(|code| !reason::is_error(**code)).for_each(|code| *code = ReasonCode::UNSPECIFIED);
+        reasons
+            .iter_mut()
+            .filter(|code| !reason::is_error(**code))
+            .for_each(|code| *code = ReasonCode::UNSPECIFIED);
         let Some(session) = &self.session else { return };
         for Granted { text, hold, existed, .. } in granted.drain(..) {
             if let Some(hold) = hold {

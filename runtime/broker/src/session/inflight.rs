@@ -119,10 +119,12 @@ impl Inflight {
         self.base + self.sent.len() as u64
     }
 
-    /// `delivery` is sent now, under [`Inflight::next_packet_id`].
-    pub(crate) fn push(&mut self, delivery: Delivery, original: Option<Arc<Message>>) {
+    /// `delivery` is sent now. Gives its packet id.
+    pub(crate) fn push(&mut self, delivery: Delivery, original: Option<Arc<Message>>) -> u16 {
+        let id = self.next_packet_id();
         self.sent.push_back(Some(Sent { delivery, original, stage: Stage::Published, on_wire: true }));
         self.on_wire += 1;
+        id
     }
 
     /// A message that an earlier life of the process had sent; call in the order of sending.
@@ -332,8 +334,9 @@ mod tests {
     #[test]
     fn restored_messages_keep_their_packet_ids() {
         let mut inflight = Inflight::default();
-        for id in [65_534, 65_535, 2] {
-            inflight.restore(delivery(QoS::AtLeastOnce), id);
+        for sequence in [65_533, 65_534, 65_536] {
+            let sending = StoredSending { sequence, qos: QoS::AtLeastOnce, replacement: None };
+            inflight.restore(sending, delivery(QoS::ExactlyOnce), false);
         }
         inflight.reconnect();
         let mut seen = Vec::new();

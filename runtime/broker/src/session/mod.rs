@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use bytestring::ByteString;
 use parking_lot::Mutex;
 use tidegate_event::{
-    Change, Hook, Message, MsgId, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredDelivery, StoredWill,
+    Change, Hook, Message, MsgId, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
 };
 use tokio::sync::OwnedMutexGuard;
 

@@ -110,8 +110,10 @@ mod tests {
     #[test]
     fn a_resend_after_a_restart_keeps_its_id() {
         let mut received = Received::default();
-        received.restore(&[(1, ID), (2, ID)]);
+        let receipt = |packet_id, handled| RestoredReceipt { packet_id, message: ID, handled };
+        received.restore(&[receipt(1, false), receipt(2, false), receipt(3, true)]);
         assert_eq!(received.arrive(1, || MsgId::from_bits(9)), Arrival::New(ID, false));
         assert!(received.release(2), "the answer may have been sent before the restart");
+        assert_eq!(received.arrive(3, || MsgId::from_bits(9)), Arrival::Answered);
     }
 }

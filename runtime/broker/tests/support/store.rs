@@ -161,57 +161,61 @@ impl Disk {
     }
 
     fn apply_to_session(&mut self, change: Change) -> &'static str {
-        let mut kept = |session: u64| self.sessions.get_mut(&session).expect("it is known");
+        macro_rules! kept {
+            ($session:expr) => {
+                self.sessions.get_mut(&$session).expect("it is known")
+            };
+        }
         match change {
             Change::ExpiryChanged { session, expiry } => {
-                kept(session).expiry = expiry;
+                kept!(session).expiry = expiry;
                 "expiry changed"
             }
             Change::Disconnected { session, at_ms } => {
-                kept(session).disconnected_at_ms = Some(at_ms);
+                kept!(session).disconnected_at_ms = Some(at_ms);
                 "disconnected"
             }
             Change::Subscribed { session, filter, options } => {
-                kept(session).subscriptions.insert(filter.to_string(), options);
+                kept!(session).subscriptions.insert(filter.to_string(), options);
                 "subscribed"
             }
             Change::Unsubscribed { session, filter } => {
-                kept(session).subscriptions.remove(&*filter);
+                kept!(session).subscriptions.remove(&*filter);
                 "unsubscribed"
             }
             Change::Queued { session, delivery } => {
                 let queued = RestoredDelivery { sending: None, released: false, delivery };
-                kept(session).queue.insert(queued.delivery.number, queued);
+                kept!(session).queue.insert(queued.delivery.number, queued);
                 "queued"
             }
             Change::Sent { session, number, sending } => {
-                if let Some(queued) = kept(session).queue.get_mut(&number) {
+                if let Some(queued) = kept!(session).queue.get_mut(&number) {
                     queued.sending = Some(sending);
                 }
                 "sent"
             }
             Change::Released { session, number } => {
-                if let Some(queued) = kept(session).queue.get_mut(&number) {
+                if let Some(queued) = kept!(session).queue.get_mut(&number) {
                     queued.released = true;
                 }
                 "released"
             }
             Change::Finished { session, number } => {
-                kept(session).queue.remove(&number);
+                kept!(session).queue.remove(&number);
                 "finished"
             }
             Change::Received { session, packet_id, message } => {
                 let receipt = RestoredReceipt { packet_id, message, handled: false };
-                kept(session).received.insert(packet_id, receipt);
+                kept!(session).received.insert(packet_id, receipt);
                 "received"
             }
             Change::Handled { session, packet_id, message } => {
                 let receipt = RestoredReceipt { packet_id, message, handled: true };
-                kept(session).received.insert(packet_id, receipt);
+                kept!(session).received.insert(packet_id, receipt);
                 "handled"
             }
             Change::Freed { session, packet_id } => {
-                kept(session).received.remove(&packet_id);
+                kept!(session).received.remove(&packet_id);
                 "freed"
             }
             other => panic!("{other:?} is of no session"),
@@ -227,7 +231,9 @@ impl SessionStore for Journal {
     fn restore(&self) -> Result<Restored, SessionStoreError> {
         let state = self.0.lock();
         let disk = &state.now;
-        let wills = |number: u64| disk.wills.range((number, MsgId::from_bits(0))..=(number, MsgId::from_bits(u128::MAX)));
+        let wills = |number: u64| {
+            disk.wills.range((number, MsgId::from_bits(0))..=(number, MsgId::from_bits(u128::MAX)))
+        };
         let sessions = disk
             .sessions
             .iter()
@@ -243,7 +249,8 @@ impl SessionStore for Journal {
                 received: kept.received.values().copied().collect(),
             })
             .collect();
-        let retained = disk.retained.values().map(|message| (Tenant::default(), Arc::clone(message))).collect();
+        let retained =
+            disk.retained.values().map(|message| (Tenant::default(), Arc::clone(message))).collect();
         let ended = disk.wills.iter().filter(|((number, _), _)| !disk.sessions.contains_key(number));
         let wills = ended.map(|((number, _), will)| (Tenant::default(), *number, will.clone())).collect();
         Ok(Restored { sessions, retained, wills, last_session: disk.last_session })
