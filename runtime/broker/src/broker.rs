@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) ids: Arc<IdSource>,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) store: Arc<dyn SessionStore>,
+    /// Whether the store keeps anything.
+    pub(crate) keeps: bool,
     pub(crate) metrics: Metrics,
     pub(crate) timers: Timers,
     /// Listeners and connections, with what these leave behind.
@@ -112,7 +114,9 @@ impl Shared {
     fn sweep_retained(&self) {
         for realm in self.all_realms() {
             for message in realm.retained.sweep() {
-                realm.record(Change::RetainCleared { topic: &message.topic });
+                if self.keeps {
+                    realm.record(Change::RetainCleared { topic: message.topic.clone() });
+                }
                 self.metrics.retained.decrement(1.0);
             }
         }
@@ -156,6 +160,7 @@ impl Broker {
             config,
             ids,
             hooks,
+            keeps: store.keeps(),
             store,
             metrics: Metrics::new(),
             timers: Timers::default(),
@@ -166,7 +171,7 @@ impl Broker {
             services_stopping: CancellationToken::new(),
             phase: AtomicU8::new(Phase::Running as u8),
             connection_numbers: AtomicU64::new(1),
-            session_numbers: AtomicU64::new(1),
+            session_numbers: AtomicU64::new(restored.last_session + 1),
             connections: AtomicUsize::new(0),
             realms: RwLock::default(),
             default_tenant: Tenant::default(),

@@ -8,6 +8,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::broker::Shared;
 use crate::codec::Ack;
+use crate::realm::Injected;
 use crate::session::outbox::CommandRefused;
 
 /// How many module publishes may lie behind a message (loop guard).
@@ -80,7 +81,8 @@ impl Control for BrokerControl {
         if self.shared.stopping.is_cancelled() {
             return Err(ControlError::Stopping);
         }
-        self.shared.realm(tenant).injected.try_send(message).map_err(|error| match error {
+        let injected = Injected { message, will: None };
+        self.shared.realm(tenant).injected.try_send(injected).map_err(|error| match error {
             TrySendError::Full(_) => ControlError::Busy,
             TrySendError::Closed(_) => ControlError::Stopping,
         })

@@ -35,9 +35,12 @@ pub(crate) enum Refusal {
     StoreRefused,
     /// A store gave the message up.
     StoreAbandoned,
+    /// The durable state could not be written.
+    StateFailed,
 }
 
-const REFUSALS: [&str; 4] = ["rejected", "handler_failed", "store_refused", "store_abandoned"];
+const REFUSALS: [&str; 5] =
+    ["rejected", "handler_failed", "store_refused", "store_abandoned", "state_failed"];
 
 /// Why a client got no leave, for `tidegate_broker_refused_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,16 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_event::{AckJoin, Change, Message, Tenant};
+use tidegate_event::{Change, Message, Tenant};
 use tokio::sync::mpsc;
 
 use crate::broker::Shared;
 use crate::registry::Registry;
 use crate::retained::Retained;
-use crate::session::Session;
+use crate::session::{LateWill, RecordedWill, Session};
 use crate::timers::Due;
 use crate::tree::TopicTree;
 use crate::will;
+
+/// A message that is published without a connection.
+pub(crate) struct Injected {
+    pub(crate) message: Message,
+    /// The will that it is, when the session store has that.
+    pub(crate) will: Option<RecordedWill>,
+}
 
 /// One tenant's part of the broker.
 pub(crate) struct Realm {
@@ -22,11 +29,11 @@ pub(crate) struct Realm {
     pub(crate) tree: TopicTree,
     pub(crate) retained: Retained,
     /// To the task that publishes messages without a connection: those of modules and delayed wills.
-    pub(crate) injected: mpsc::Sender<Message>,
+    pub(crate) injected: mpsc::Sender<Injected>,
 }
 
 impl Realm {
-    pub(crate) fn new(tenant: Tenant, broker: Arc<Shared>, injected: mpsc::Sender<Message>) -> Self {
+    pub(crate) fn new(tenant: Tenant, broker: Arc<Shared>, injected: mpsc::Sender<Injected>) -> Self {
         Self {
             tenant,
             broker,
@@ -38,8 +45,8 @@ impl Realm {
     }
 
     /// Records a change of the tenant's durable state.
-    pub(crate) fn record(&self, change: Change<'_>) -> Option<AckJoin> {
-        self.broker.store.record(&self.tenant, change)
+    pub(crate) fn record(&self, change: Change) {
+        self.broker.store.record(&self.tenant, change);
     }
 
     /// Ends `session` and publishes the will that was waiting for that.
@@ -52,11 +59,11 @@ impl Realm {
         }
     }
 
-    /// The session lives on without a connection: starts the timer of its end.
-    pub(crate) fn start_expiry(self: &Arc<Self>, session: &Arc<Session>) {
+    /// The session lives on without a connection, which ended so long ago: starts the timer of its end.
+    pub(crate) fn start_expiry(self: &Arc<Self>, session: &Arc<Session>, gone: Duration) {
         let expiry = session.expiry();
         if expiry != u32::MAX {
-            let delay = Duration::from_secs(expiry.into());
+            let delay = Duration::from_secs(expiry.into()).saturating_sub(gone);
             if let Some(timer) = self.broker.timers.start(delay, Due::Expiry, self, session) {
                 session.keep_timer(timer);
             }
@@ -64,7 +71,7 @@ impl Realm {
     }
 
     /// Keeps `will` until its delay has passed or the session ends.
-    pub(crate) fn start_will(self: &Arc<Self>, session: &Arc<Session>, will: Message, delay: Duration) {
+    pub(crate) fn start_will(self: &Arc<Self>, session: &Arc<Session>, will: LateWill, delay: Duration) {
         session.keep_will(will);
         if let Some(timer) = self.broker.timers.start(delay, Due::Will, self, session) {
             session.keep_timer(timer);
@@ -92,14 +99,15 @@ impl Realm {
     }
 
     /// Publishes a will that has no connection any more, when the tenant's queue has room.
-    pub(crate) fn publish_later(self: &Arc<Self>, message: Message) {
+    pub(crate) fn publish_later(self: &Arc<Self>, will: LateWill) {
         self.broker.metrics.wills.increment(1);
-        let message = will::renewed(&self.broker, message);
-        if let Err(mpsc::error::TrySendError::Full(message)) = self.injected.try_send(message) {
+        let LateWill { message, recorded } = will;
+        let will = Injected { message: will::renewed(&self.broker, message), will: recorded };
+        if let Err(mpsc::error::TrySendError::Full(will)) = self.injected.try_send(will) {
             let injected = self.injected.clone();
             self.broker.tasks.spawn(async move {
                 // It fails only when the broker has stopped.
-                injected.send(message).await.ok();
+                injected.send(will).await.ok();
             });
         }
     }

@@ -5,6 +5,7 @@ use tidegate_event::ReasonCode;
 pub(crate) const DISCONNECT_WITH_WILL: ReasonCode = ReasonCode(0x04);
 pub(crate) const NO_SUBSCRIPTION_EXISTED: ReasonCode = ReasonCode(0x11);
 pub(crate) const PROTOCOL_ERROR: ReasonCode = ReasonCode(0x82);
+pub(crate) const SERVER_UNAVAILABLE: ReasonCode = ReasonCode(0x88);
 pub(crate) const SERVER_BUSY: ReasonCode = ReasonCode(0x89);
 pub(crate) const SERVER_SHUTTING_DOWN: ReasonCode = ReasonCode(0x8b);
 pub(crate) const BAD_AUTHENTICATION_METHOD: ReasonCode = ReasonCode(0x8c);

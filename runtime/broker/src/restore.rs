@@ -1,40 +1,47 @@
 //! Applies what the session store kept over a restart.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use tidegate_event::{Restored, RestoredSession, SharedFilter};
+use tidegate_event::{
+    Change, Message, Restored, RestoredSession, SessionNumber, SharedFilter, StoredWill, Tenant, now_ms,
+};
 
 use crate::broker::Shared;
+use crate::realm::Realm;
 use crate::retained::Set;
-use crate::session::Session;
-use crate::session::delivery::{Delivery, Source};
+use crate::session::{LateWill, RecordedWill, Session};
 
-/// Makes the sessions and retained messages of `restored` as they were. Nobody is connected, so every session's
-/// expiry begins now.
+/// Makes the sessions and retained messages of `restored` as they were. Nobody is connected.
 pub(crate) fn apply(shared: &Arc<Shared>, restored: Restored) {
     let (sessions, retained) = (restored.sessions.len(), restored.retained.len());
     for (tenant, message) in restored.retained {
-        let realm = shared.realm(&tenant);
-        match realm.retained.set(message, shared.config.max_retained_bytes) {
-            Set::Full => {
-                tracing::warn!(%tenant, "a retained message was not restored: the retained store is full");
-            }
-            Set::New | Set::Replaced => shared.metrics.retained.increment(1.0),
-        }
+        retain(shared, &tenant, message);
     }
     for session in restored.sessions {
         restore(shared, session);
+    }
+    for (tenant, number, will) in restored.wills {
+        shared.realm(&tenant).publish_later(late(number, &will));
     }
     if sessions + retained > 0 {
         tracing::info!(sessions, retained, "restored the durable state");
     }
 }
 
-fn restore(shared: &Arc<Shared>, restored: RestoredSession) {
+fn retain(shared: &Arc<Shared>, tenant: &Tenant, message: Arc<Message>) {
+    let realm = shared.realm(tenant);
+    match realm.retained.set(message, shared.config.max_retained_bytes) {
+        Set::Full => {
+            tracing::warn!(%tenant, "a retained message was not restored: the retained store is full");
+        }
+        Set::New | Set::Replaced => shared.metrics.retained.increment(1.0),
+    }
+}
+
+fn restore(shared: &Arc<Shared>, mut restored: RestoredSession) {
     let realm = shared.realm(&restored.tenant);
-    let number = shared.session_numbers.fetch_add(1, Ordering::Relaxed);
+    let number = restored.number;
     let session = Arc::new(Session::new(number, restored.client.clone(), 0, restored.expiry));
     for (text, options) in &restored.subscriptions {
         match SharedFilter::parse(text) {
@@ -42,26 +49,41 @@ fn restore(shared: &Arc<Shared>, restored: RestoredSession) {
             Err(error) => tracing::warn!(client = %restored.client, filter = %text, %error, "not restored"),
         }
     }
-    session.received().restore(&restored.received);
-    let mut waiting = VecDeque::new();
-    if let Ok(mut seat) = Arc::clone(session.seat()).try_lock_owned() {
-        for (message, qos, packet_id) in restored.queue {
-            let delivery = Delivery {
-                message,
-                subscription_ids: None,
-                qos,
-                retain: false,
-                recorded: true,
-                source: Source::Live,
-            };
-            match packet_id {
-                Some(packet_id) => seat.inflight.restore(delivery, packet_id),
-                None => waiting.push_back(delivery),
-            }
+    let wills = std::mem::take(&mut restored.wills);
+    let now = now_ms();
+    let gone_ms = match restored.disconnected_at_ms {
+        Some(at_ms) => now.saturating_sub(at_ms),
+        // Its connection ended with the process.
+        None => {
+            realm.record(Change::Disconnected { session: number, at_ms: now });
+            0
         }
-    }
-    session.disconnect(&realm, waiting.into_iter());
+    };
+    session.restore(&realm, restored);
     realm.registry.restore(Arc::clone(&session));
     shared.metrics.sessions.increment(1.0);
-    realm.start_expiry(&session);
+    let gone = Duration::from_millis(gone_ms);
+    start_wills(&realm, &session, &wills, gone);
+    realm.start_expiry(&session, gone);
+}
+
+/// Publishes the `wills` of a client that has gone so long ago, or waits for the end of their delay.
+fn start_wills(realm: &Arc<Realm>, session: &Arc<Session>, wills: &[StoredWill], gone: Duration) {
+    let Some((last, earlier)) = wills.split_last() else { return };
+    // Those of connections that were taken over.
+    for will in earlier {
+        realm.publish_later(late(session.number, will));
+    }
+    let delay = Duration::from_secs(last.delay.min(session.expiry()).into()).saturating_sub(gone);
+    let will = late(session.number, last);
+    if delay.is_zero() {
+        realm.publish_later(will);
+    } else {
+        realm.start_will(session, will, delay);
+    }
+}
+
+fn late(session: SessionNumber, will: &StoredWill) -> LateWill {
+    let recorded = RecordedWill { session, will: will.message.id };
+    LateWill { message: Message::clone(&will.message), recorded: Some(recorded) }
 }

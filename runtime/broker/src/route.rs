@@ -10,7 +10,7 @@ use std::task::Waker;
 
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
-use tidegate_event::{AckJoin, Change, Message, QoS, SubscriptionOptions, TopicName};
+use tidegate_event::{Change, Message, QoS, SubscriptionOptions, TopicName};
 
 use crate::metrics::Drop;
 use crate::realm::Realm;
@@ -83,8 +83,8 @@ impl RouteCache {
 #[derive(Default)]
 pub(crate) struct Fanout {
     wakers: Vec<Waker>,
-    /// Ready when what was queued is durable.
-    pub(crate) joins: SmallVec<[AckJoin; 2]>,
+    /// Something was recorded that must be durable before the publisher is answered.
+    pub(crate) recorded: bool,
     /// A subscriber whose queue is more than half full.
     pub(crate) crowded: Option<Arc<Session>>,
     /// The message being routed, without its read buffer.
@@ -133,7 +133,7 @@ impl Realm {
                 subscription_ids: grant.ids.clone(),
                 qos: grant.qos.min(message.qos),
                 retain: grant.retain_as_published && message.retain,
-                recorded: false,
+                number: None,
                 source: Source::Live,
             };
             if route.session.push(self, delivery, fanout) && fanout.crowded.is_none() {
@@ -147,7 +147,7 @@ impl Realm {
                 subscription_ids: (options.id != 0).then(|| Arc::from([options.id])),
                 qos: options.qos.min(message.qos),
                 retain: options.retain_as_published && message.retain,
-                recorded: false,
+                number: None,
                 // A shared subscription is joined to nothing, so its messages are held back by nothing.
                 source: Source::Shared,
             };
@@ -160,12 +160,12 @@ impl Realm {
 
     /// MQTT 5 clause 3.3.1.3: the newest retained message of a topic, deleted by an empty one.
     fn retain(&self, message: &Arc<Message>, fanout: &mut Fanout) {
-        let join = if message.payload.is_empty() {
+        let change = if message.payload.is_empty() {
             if !self.retained.clear(&message.topic) {
                 return;
             }
             self.broker.metrics.retained.decrement(1.0);
-            self.record(Change::RetainCleared { topic: &message.topic })
+            Change::RetainCleared { topic: detached_topic(&message.topic) }
         } else {
             let copy = fanout.detached_once(message);
             // Topics of clients were checked; a module's were not, and the store goes down the levels.
@@ -183,9 +183,20 @@ impl Realm {
                     return;
                 }
             }
-            self.record(Change::Retained { message: &copy })
+            Change::Retained { message: copy }
         };
-        fanout.joins.extend(join);
+        if self.broker.keeps {
+            self.record(change);
+            fanout.recorded = true;
+        }
+    }
+
+    /// Whether [`Realm::route`] would record anything of `message`.
+    pub(crate) fn would_record(&self, message: &Message, cache: &mut RouteCache) -> bool {
+        let Some(routes) = cache.routes(self, &message.topic) else { return message.retain };
+        message.retain
+            || routes.direct.iter().any(|route| route.session.is_durable())
+            || !routes.groups.is_empty()
     }
 }
 

@@ -51,7 +51,8 @@ pub use reply::{Reply, ReplyError};
 pub use scope::{Backlog, Effects, Scope};
 pub use seldom::Seldom;
 pub use session_store::{
-    Change, Restored, RestoredSession, SessionStore, SessionStoreError, SubscriptionOptions, VolatileStore,
+    Change, Restored, RestoredDelivery, RestoredReceipt, RestoredSession, SessionNumber, SessionStore,
+    SessionStoreError, StoredDelivery, StoredSending, StoredWill, SubscriptionOptions, VolatileStore,
 };
 pub use storage::{AckLevel, ActionOptions, Rows, SqlValue, Storage, StorageError};
 pub use tenant::Tenant;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tidegate_event::{Client, DisconnectReason, Raised};
+use tidegate_event::{Change, Client, DisconnectReason, Raised, now_ms};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 
@@ -15,7 +15,7 @@ use crate::broker::Shared;
 use crate::codec::{Disconnect, Outgoing};
 use crate::pipeline::{Inbound, Job};
 use crate::registry::Handover;
-use crate::session::Seat;
+use crate::session::{LateWill, Seat};
 use crate::will;
 
 impl<S> Connection<S>
@@ -44,6 +44,8 @@ where
         }
         if end.will {
             self.publish_will(end.reason);
+        } else if let Some(recorded) = self.recorded_will.take() {
+            self.realm.record(recorded.gone());
         }
         let (quiet_sender, quiet) = oneshot::channel();
         let (done_sender, done) = oneshot::channel();
@@ -89,15 +91,20 @@ where
     fn publish_will(&mut self, reason: DisconnectReason) {
         let Some(will) = self.will.take() else { return };
         let delay = will.delay.min(self.session.expiry());
-        let message = will::message(&self.shared, will, &self.client);
+        let (message, recorded) =
+            (will::message(&self.shared, will, &self.client), self.recorded_will.take());
         if delay == 0 {
             self.shared.metrics.wills.increment(1);
-            self.pipeline.push(Job::Publish(Inbound::unanswered(Arc::new(message))));
-        } else if reason == DisconnectReason::TakenOver {
+            let inbound = Inbound { will: recorded, ..Inbound::unanswered(Arc::new(message)) };
+            self.pipeline.push(Job::Publish(inbound));
+            return;
+        }
+        let will = LateWill { message, recorded };
+        if reason == DisconnectReason::TakenOver {
             // The next connection is there: it cancels the will, or ends the session and has it sent.
-            self.session.keep_will(message);
+            self.session.keep_will(will);
         } else {
-            self.realm.start_will(&self.session, message, Duration::from_secs(delay.into()));
+            self.realm.start_will(&self.session, will, Duration::from_secs(delay.into()));
         }
     }
 
@@ -125,7 +132,11 @@ where
         } else {
             self.session.disconnect(&self.realm, batch.into_iter());
             if reason != DisconnectReason::TakenOver {
-                self.realm.start_expiry(&self.session);
+                if self.session.is_recorded(&self.realm) {
+                    let change = Change::Disconnected { session: self.session.number, at_ms: now_ms() };
+                    self.realm.record(change);
+                }
+                self.realm.start_expiry(&self.session, Duration::ZERO);
             }
         }
         Rest { handlers, acked }

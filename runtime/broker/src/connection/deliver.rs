@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tidegate_event::{
-    Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, QoS, Raised, Verdict, now_ms,
+    Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, QoS, Raised, StoredSending, Verdict, now_ms,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -183,7 +184,7 @@ where
                 moved = true;
                 continue;
             }
-            if self.output.len() >= OUTPUT_ENOUGH || !self.may_deliver() {
+            if self.output.len() + self.withheld.bytes() >= OUTPUT_ENOUGH || !self.may_deliver() {
                 return moved;
             }
             if !self.resend_next() {
@@ -199,6 +200,10 @@ where
     /// Sends the next message that was in flight when the last connection ended, if there is one and the window
     /// has room (MQTT 5 clause 4.4).
     fn resend_next(&mut self) -> bool {
+        if self.seat.inflight.is_resent() || !self.withheld.is_empty() {
+            // What the last connection has done may not be durable yet.
+            return false;
+        }
         let before = self.output.len();
         match self.seat.inflight.next_resend(self.deliveries.window) {
             None => return false,
@@ -325,7 +330,7 @@ where
     }
 
     /// Encodes `delivery`. `original`: the message in whose place it is sent.
-    fn write(&mut self, delivery: Delivery, original: Option<Arc<Message>>) {
+    fn write(&mut self, mut delivery: Delivery, original: Option<Arc<Message>>) {
         let before = self.output.len();
         let message = &delivery.message;
         let packet = codec::Delivery {
@@ -343,7 +348,8 @@ where
             return;
         }
         self.tally.sent(delivery.qos);
-        if delivery.qos == QoS::AtMostOnce {
+        let qos = delivery.qos;
+        if qos == QoS::AtMostOnce {
             let remembers = !self.seat.joins.is_empty() || self.pipeline.is_subscribing();
             if self.deliveries.acked_bound || remembers || delivery.source != Source::Live {
                 self.feed_finished(delivery.source);
@@ -359,11 +365,38 @@ where
                 _ => {}
             }
         }
-        let (recorded, id) = (delivery.recorded, about.id);
-        let packet_id = self.seat.inflight.push(delivery, original);
-        if recorded {
-            self.realm.record(Change::Sent { client: &self.client.id, message: id, packet_id });
+        let is_recorded = self.session.is_recorded(&self.realm);
+        if is_recorded {
+            self.record_sent(&mut delivery, original.as_ref());
         }
+        self.seat.inflight.push(delivery, original);
+        if is_recorded && qos == QoS::ExactlyOnce {
+            // Or it would be sent under another packet id after a crash, as another message.
+            let packet = Bytes::copy_from_slice(self.output.get(before..).unwrap_or_default());
+            self.output.truncate(before);
+            self.withheld.push(self.shared.store.durable(), packet);
+        }
+    }
+
+    /// Records that `delivery` is sent next, and `original`, if that is the message in whose place it is sent.
+    fn record_sent(&self, delivery: &mut Delivery, original: Option<&Arc<Message>>) {
+        let replacement = original.map(|original| {
+            let sent = Arc::clone(&delivery.message);
+            if delivery.number.is_none() {
+                delivery.message = Arc::clone(original);
+            }
+            sent
+        });
+        if delivery.number.is_none() {
+            self.session.record_queued(&self.realm, delivery);
+            if let Some(sent) = &replacement {
+                delivery.message = Arc::clone(sent);
+            }
+        }
+        let Some(number) = delivery.number else { return };
+        let (sequence, qos) = (self.seat.inflight.next_sequence(), delivery.qos);
+        let sending = StoredSending { sequence, qos, replacement };
+        self.realm.record(Change::Sent { session: self.session.number, number: number.get(), sending });
     }
 
     /// Drops `delivery`, which may have been sent in place of `original`: it takes no place in the window and
@@ -372,14 +405,8 @@ where
         self.shared.metrics.dropped(why);
         let about = original.unwrap_or(delivery.message);
         self.feed_finished(delivery.source);
-        self.finish_record(delivery.recorded, about.id);
+        self.session.finished(&self.realm, delivery.number);
         self.acked_implicitly(&about, delivery.source);
-    }
-
-    fn finish_record(&self, recorded: bool, message: MsgId) {
-        if recorded {
-            self.realm.record(Change::Finished { client: &self.client.id, message });
-        }
     }
 
     /// A message that the client does not acknowledge itself: only its position moves.
@@ -416,7 +443,7 @@ where
         self.tally.acked();
         self.feed_finished(sent.delivery.source);
         let message = sent.acked_message();
-        self.finish_record(sent.delivery.recorded, message.id);
+        self.session.finished(&self.realm, sent.delivery.number);
         let through = self.advance_position(message, sent.delivery.source);
         if self.seat.positions.is_some() {
             self.deliveries.acked.push_back(Acked { message: Arc::clone(message), through, explicit: true });

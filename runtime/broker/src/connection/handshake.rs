@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
-use tidegate_event::{Change, Client, DisconnectReason, Hook, Protocol, ReasonCode, now_ms};
+use tidegate_event::{Client, DisconnectReason, Hook, Protocol, ReasonCode, StoredWill, now_ms};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
@@ -18,7 +18,9 @@ use crate::codec::{CodecError, ConnAck, ConnAckProperties, Connect, Decoder, Inc
 use crate::listener::Counted;
 use crate::reason;
 use crate::registry::Attached;
+use crate::session::RecordedWill;
 use crate::session::delivery::detached_text;
+use crate::will;
 
 /// Bytes read at first: CONNECT is small.
 const FIRST_READ: usize = 512;
@@ -207,6 +209,13 @@ where
             }
         }
     }
+    if expiry > 0
+        && let Err(error) = shared.store.health()
+    {
+        let why = format!("its session could not be kept: {error}");
+        turn_away(shared, stream, &client, reason::SERVER_UNAVAILABLE, &why).await;
+        return None;
+    }
     let realm = shared.realm(&client.tenant);
     let unfinished = realm.registry.unfinished(&client.id);
     if unfinished >= ENDED_BYTES * shared.config.read_ahead() {
@@ -227,9 +236,15 @@ where
     };
     if resumed {
         session.change_expiry(&realm, expiry);
-    } else if expiry > 0 {
-        realm.record(Change::Opened { client: &client.id, expiry });
     }
+    let will = connect.will.as_ref().filter(|_| session.is_recorded(&realm));
+    let will = will.map(|will| StoredWill {
+        message: Arc::new(will::message(shared, will.clone(), &client)),
+        delay: will.delay,
+    });
+    let recorded_will =
+        will.as_ref().map(|will| RecordedWill { session: session.number, will: will.message.id });
+    session.opened(&realm, will);
     tracing::debug!(client = %client.id, %peer, ?protocol, resumed, "connected");
 
     let mut connection =
@@ -239,6 +254,7 @@ where
         reason: ReasonCode::SUCCESS,
         properties: connack_properties(shared, &connect, expiry, assigned.then(|| connection.client_id())),
     })));
+    connection.recorded_will = recorded_will;
     connection.open(resumed);
     Some(connection)
 }

@@ -17,6 +17,7 @@ mod keep_alive;
 mod packets;
 mod pause;
 mod replies;
+mod withhold;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use bytestring::ByteString;
 use tidegate_event::{Client, DisconnectReason, Protocol, ReasonCode, TopicName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -33,6 +34,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use self::deliver::Deliveries;
 use self::keep_alive::KeepAlive;
 use self::pause::Pause;
+use self::withhold::Withheld;
 use crate::broker::{Phase, Shared};
 use crate::codec::{Connect, Decoder, Outgoing, Will, encode};
 use crate::listener::Counted;
@@ -41,7 +43,7 @@ use crate::pipeline::{Job, Pipeline, Reply};
 use crate::realm::Realm;
 use crate::reason;
 use crate::registry::Handover;
-use crate::session::{Seated, Session};
+use crate::session::{RecordedWill, Seated, Session};
 
 /// Bytes of output from which on no more deliveries are encoded until some are written.
 const OUTPUT_ENOUGH: usize = 64 * 1024;
@@ -113,6 +115,9 @@ pub(crate) struct Connection<S> {
     keep_alive: Option<KeepAlive>,
     pause: Pause,
     will: Option<Will>,
+    /// What the session store knows the will by.
+    recorded_will: Option<RecordedWill>,
+    withheld: Withheld,
     /// Topics by alias, the first at 1 (MQTT 5 clause 3.3.2.3.4).
     aliases: Vec<Option<TopicName>>,
     /// QoS 1 and 2 PUBLISH of this connection without PUBACK or PUBCOMP (clause 4.9).
@@ -160,6 +165,8 @@ where
             keep_alive: KeepAlive::new(client.keep_alive),
             pause: Pause::new(client.connection),
             will: connect.will.clone(),
+            recorded_will: None,
+            withheld: Withheld::default(),
             aliases: Vec::new(),
             unacked: 0,
             clock: None,
@@ -186,6 +193,9 @@ where
     fn open(&mut self, resumed: bool) {
         self.session.connect(&self.realm);
         self.seat.inflight.reconnect();
+        if !self.seat.inflight.is_resent() && self.session.is_recorded(&self.realm) {
+            self.withheld.push(self.shared.store.durable(), Bytes::new());
+        }
         self.pipeline.push(Job::Connected);
         if !resumed {
             self.pipeline.push(Job::Created);
@@ -236,6 +246,7 @@ where
         moved |= self.poll_pipeline(cx)?;
         moved |= self.poll_feeds(cx);
         moved |= self.poll_deliveries(cx);
+        moved |= self.poll_withheld(cx)?;
         moved |= self.poll_write(cx)?;
         if let Some(crowded) = self.pipeline.fanout.crowded.take()
             && !self.pause.begin(crowded)

@@ -13,7 +13,7 @@ use crate::codec::{Ack, Disconnect, Incoming, Outgoing, Publish, Subscribe, Unsu
 use crate::pipeline::{ASKED_OF_CLIENTS, Inbound, Job, Subscribing, Unsubscribing, Wanted};
 use crate::reason;
 use crate::session::delivery::{detached_text, detached_topic};
-use crate::session::inflight::Settled;
+use crate::session::inflight::{Receipt, Settled};
 use crate::session::received::Arrival;
 
 impl<S> Connection<S>
@@ -90,9 +90,12 @@ where
                         return Ok(());
                     }
                     Arrival::New(message, to_record) => {
-                        if to_record && self.session.is_durable() {
-                            let client = &self.client.id;
-                            journal = self.realm.record(Change::Received { client, packet_id, message });
+                        // Without handlers it is recorded with what routing it records, and nobody knows of it before.
+                        if to_record && self.session.is_recorded(&self.realm) && self.pipeline.has_handlers()
+                        {
+                            let session = self.session.number;
+                            self.realm.record(Change::Received { session, packet_id, message });
+                            journal = Some(self.shared.store.durable());
                         }
                         message
                     }
@@ -116,7 +119,7 @@ where
             origin: Origin::Client,
             hops: 0,
         });
-        self.pipeline.publish(Inbound { message, packet_id, journal }, &mut self.replies);
+        self.pipeline.publish(Inbound { message, packet_id, journal, will: None }, &mut self.replies);
         Ok(())
     }
 
@@ -169,14 +172,17 @@ where
         let known = self.session.received().release(packet_id);
         let reason = if known {
             self.exchange_ended();
-            if self.session.is_durable() {
-                self.realm.record(Change::Released { client: &self.client.id, packet_id });
-            }
             ReasonCode::SUCCESS
         } else {
             reason::PACKET_ID_NOT_FOUND
         };
-        self.send(&Outgoing::PubComp(Ack { packet_id, reason }));
+        // A client that has PUBCOMP uses the id for another message, which must not be taken for this one. What is not
+        // known may have been released by an earlier connection and not be recorded yet.
+        let is_recorded = self.session.is_recorded(&self.realm);
+        if is_recorded {
+            self.realm.record(Change::Freed { session: self.session.number, packet_id });
+        }
+        self.send_when_durable(is_recorded, &Outgoing::PubComp(Ack { packet_id, reason }));
     }
 
     fn pubrec(&mut self, ack: Ack) -> Result<(), End> {
@@ -185,12 +191,16 @@ where
             let settled = self.seat.inflight.pubrec_error(packet_id);
             return self.settled(settled, "PUBREC", packet_id);
         }
-        let reason = match self.seat.inflight.pubrec(packet_id) {
-            Some(true) => ReasonCode::SUCCESS,
-            Some(false) => return self.settled(Settled::Wrong, "PUBREC", packet_id),
-            None => reason::PACKET_ID_NOT_FOUND,
+        let (reason, number) = match self.seat.inflight.pubrec(packet_id) {
+            Receipt::Released(number) => (ReasonCode::SUCCESS, number),
+            Receipt::Wrong => return self.settled(Settled::Wrong, "PUBREC", packet_id),
+            Receipt::Unknown => (reason::PACKET_ID_NOT_FOUND, None),
         };
-        self.send(&Outgoing::PubRel(Ack { packet_id, reason }));
+        // A client that has PUBREL takes the message for a new one when it comes again.
+        if let Some(number) = number {
+            self.realm.record(Change::Released { session: self.session.number, number: number.get() });
+        }
+        self.send_when_durable(number.is_some(), &Outgoing::PubRel(Ack { packet_id, reason }));
         Ok(())
     }
 

@@ -175,7 +175,7 @@ mod tests {
                 subscription_ids: None,
                 qos: QoS::AtMostOnce,
                 retain: false,
-                recorded: false,
+                number: None,
                 source: Source::Live,
             });
         }

@@ -62,7 +62,7 @@ where
 
     /// A subscription is granted: retained and stored messages come before live ones.
     fn join(&mut self, granted: Granted) {
-        let Granted { filter: SharedFilter { group, filter }, options, existed, hold, effects } = granted;
+        let Granted { filter: SharedFilter { group, filter }, options, existed, hold, effects, .. } = granted;
         if group.is_some() {
             // Shared subscriptions get neither (MQTT 5 clause 4.8.2).
             return;
@@ -127,11 +127,11 @@ where
             subscription_ids: None,
             qos,
             retain: false,
-            recorded: false,
+            number: None,
             source: Source::Direct,
         };
         self.session.push(&self.realm, delivery, &mut self.pipeline.fanout);
         // Nobody awaits an answer, so nothing waits until it is durable.
-        self.pipeline.fanout.joins.clear();
+        self.pipeline.fanout.recorded = false;
     }
 }

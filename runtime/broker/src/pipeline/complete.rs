@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use smallvec::SmallVec;
 use tidegate_event::{
     AckError, AckJoin, Effects, Message, Scope, SharedFilter, SubscriptionOptions, Verdict,
 };
@@ -50,10 +49,11 @@ impl Pipeline {
                 replies.extend(reply);
             }
             Some(Joining::Unsubscribe(request)) => {
-                let Unsubscribing { packet_id, reasons, removed, weight, .. } = request;
+                let Unsubscribing { packet_id, reasons, removed, weight, recorded, .. } = request;
                 self.waiting_bytes = self.waiting_bytes.saturating_sub(weight);
-                let reply = Unsynced::Unsubscribed { packet_id, reasons, removed };
-                replies.extend(self.sync(SmallVec::new(), reply));
+                let (join, reply) =
+                    (self.durable(recorded), Unsynced::Unsubscribed { packet_id, reasons, removed });
+                replies.extend(self.sync(join, reply));
             }
             Some(Joining::Disconnected(scope)) => self.log_failure(&scope, outcome),
         }
@@ -98,26 +98,31 @@ impl Pipeline {
 
     // Stage 3.
 
+    /// What to wait for when something was `recorded` that an answer promises.
+    pub(super) fn durable(&self, recorded: bool) -> Option<AckJoin> {
+        recorded.then(|| self.realm.broker.store.durable())
+    }
+
     /// Gives the reply when nothing is to be waited for, else keeps it in order.
-    pub(super) fn sync(&mut self, joins: SmallVec<[AckJoin; 2]>, reply: Unsynced) -> Option<Reply> {
-        if joins.is_empty() && self.syncing.is_empty() {
+    pub(super) fn sync(&mut self, join: Option<AckJoin>, reply: Unsynced) -> Option<Reply> {
+        if join.is_none() && self.syncing.is_empty() {
             return self.reply(reply, None);
         }
-        self.syncing.push_back(Syncing { joins, failed: None, reply });
+        self.syncing.push_back(Syncing { join, reply });
         None
     }
 
     pub(super) fn poll_syncing(&mut self, cx: &mut Context<'_>, replies: &mut VecDeque<Reply>) -> bool {
         let Some(front) = self.syncing.front_mut() else { return false };
-        while let Some(join) = front.joins.last_mut() {
-            let Poll::Ready(outcome) = Pin::new(join).poll(cx) else { return false };
-            if let Err(error) = outcome {
-                front.failed = Some(error);
-            }
-            front.joins.pop();
-        }
+        let failed = match &mut front.join {
+            None => None,
+            Some(join) => match Pin::new(join).poll(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(outcome) => outcome.err(),
+            },
+        };
         let done = self.syncing.pop_front();
-        if let Some(reply) = done.and_then(|done| self.reply(done.reply, done.failed)) {
+        if let Some(reply) = done.and_then(|done| self.reply(done.reply, failed)) {
             replies.push_back(reply);
         }
         true

@@ -5,17 +5,16 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tidegate_event::Message;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Inbound, Pipeline, Reply};
-use crate::realm::Realm;
+use crate::realm::{Injected, Realm};
 
 /// Publishes what comes out of `injected`, in order, with hooks, until `stopping`; then what is left.
 pub(crate) async fn run(
     realm: Arc<Realm>,
-    mut injected: mpsc::Receiver<Message>,
+    mut injected: mpsc::Receiver<Injected>,
     stopping: CancellationToken,
 ) {
     let mut pipeline = Pipeline::without_client(realm);
@@ -32,7 +31,7 @@ pub(crate) async fn run(
 /// Ready when nothing can come any more and all that came is done.
 fn turn(
     pipeline: &mut Pipeline,
-    injected: &mut mpsc::Receiver<Message>,
+    injected: &mut mpsc::Receiver<Injected>,
     replies: &mut VecDeque<Reply>,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
@@ -43,8 +42,9 @@ fn turn(
         let mut closed = false;
         if pipeline.waiting.is_empty() {
             match injected.poll_recv(cx) {
-                Poll::Ready(Some(message)) => {
-                    pipeline.publish(Inbound::unanswered(Arc::new(message)), replies);
+                Poll::Ready(Some(Injected { message, will })) => {
+                    let inbound = Inbound { will, ..Inbound::unanswered(Arc::new(message)) };
+                    pipeline.publish(inbound, replies);
                     moved = true;
                 }
                 Poll::Ready(None) => closed = true,

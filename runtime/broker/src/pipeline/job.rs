@@ -10,6 +10,7 @@ use tidegate_event::{
 };
 
 use crate::codec::Ack;
+use crate::session::RecordedWill;
 
 /// A step of a client's life that raises an event, in the order in which it happened.
 pub(crate) enum Job {
@@ -50,12 +51,14 @@ pub(crate) struct Inbound {
     pub(crate) packet_id: u16,
     /// Ready when the packet id of a QoS 2 message is durable: no handler runs before.
     pub(crate) journal: Option<AckJoin>,
+    /// The will that it is, when the session store has that.
+    pub(crate) will: Option<RecordedWill>,
 }
 
 impl Inbound {
     /// A message that nobody awaits an answer for.
     pub(crate) fn unanswered(message: Arc<Message>) -> Self {
-        Self { message, packet_id: 0, journal: None }
+        Self { message, packet_id: 0, journal: None, will: None }
     }
 
     /// Whether it must be answered by PUBACK or PUBREC, and which.
@@ -91,7 +94,8 @@ pub(crate) struct Subscribing {
     pub(super) granted: Vec<Granted>,
     /// Of the events raised so far, with the index in `granted` they are about.
     pub(super) scopes: Vec<(usize, Scope)>,
-    pub(super) durable: Vec<AckJoin>,
+    /// Whether a subscription was recorded: it must be durable before the answer.
+    pub(super) recorded: bool,
     /// Memory of the retained messages that stores gave for its filters so far, bytes.
     pub(super) brought: usize,
 }
@@ -106,7 +110,7 @@ impl Subscribing {
             reasons: Vec::new(),
             granted: Vec::new(),
             scopes: Vec::new(),
-            durable: Vec::new(),
+            recorded: false,
             brought: 0,
         }
     }
@@ -120,6 +124,8 @@ impl Subscribing {
 
 /// A subscription that was granted, with what handlers want for it.
 pub(crate) struct Granted {
+    /// As the client wrote it.
+    pub(crate) text: ByteString,
     pub(crate) filter: SharedFilter,
     pub(crate) options: SubscriptionOptions,
     /// Whether the subscription had existed.
@@ -140,6 +146,8 @@ pub(crate) struct Unsubscribing {
     /// Filters that the client no longer subscribes to, shared ones not among them.
     pub(super) removed: Vec<TopicFilter>,
     pub(super) scopes: Vec<Scope>,
+    /// Whether a removal was recorded: it must be durable before the answer.
+    pub(super) recorded: bool,
 }
 
 impl Unsubscribing {
@@ -152,6 +160,7 @@ impl Unsubscribing {
             reasons: Vec::new(),
             removed: Vec::new(),
             scopes: Vec::new(),
+            recorded: false,
         }
     }
 }

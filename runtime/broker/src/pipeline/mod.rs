@@ -27,8 +27,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use smallvec::SmallVec;
-use tidegate_event::{AckError, AckJoin, Admitted, BoxFuture, Client, Event, Hook, Raised, Scope, Verdict};
+use tidegate_event::{AckJoin, Admitted, BoxFuture, Client, Event, Hook, Raised, Scope, Verdict};
 use tokio::sync::oneshot;
 
 pub(crate) use self::job::{Granted, Inbound, Job, Reply, Subscribing, Unsubscribing, Wanted};
@@ -70,8 +69,7 @@ enum Joining {
 
 /// A job in the third stage.
 struct Syncing {
-    joins: SmallVec<[AckJoin; 2]>,
-    failed: Option<AckError>,
+    join: Option<AckJoin>,
     reply: Unsynced,
 }
 
@@ -180,6 +178,11 @@ impl Pipeline {
         {
             earlier.wake_later(waker);
         }
+    }
+
+    /// Whether a PUBLISH is shown to anybody before it is routed.
+    pub(crate) fn has_handlers(&self) -> bool {
+        self.publish_bound || self.authorize_bound
     }
 
     /// Whether a SUBSCRIBE is on its way: what stores have for the client is being looked up.

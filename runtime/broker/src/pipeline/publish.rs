@@ -4,12 +4,15 @@ use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 use std::sync::Arc;
-use tidegate_event::{AckError, Change, Event, Message, QoS, Raised, ReasonCode, TopicFilter, Verdict};
+use tidegate_event::{
+    AckError, Change, Event, Message, MsgId, QoS, Raised, ReasonCode, TopicFilter, Verdict,
+};
 
 use super::{Granted, Inbound, Job, Joining, Pipeline, Raising, Reply};
 use crate::codec::Ack;
 use crate::metrics::{Drop, Refusal};
 use crate::reason;
+use crate::session::RecordedWill;
 
 /// An answer that waits until what it promises is durable.
 pub(super) enum Unsynced {
@@ -141,27 +144,68 @@ impl Pipeline {
     ) -> Option<Reply> {
         self.window_bytes = self.window_bytes.saturating_sub(inbound.weight());
         let answer = Answer { qos: inbound.answer(), packet_id: inbound.packet_id };
-        let code = match self.decide(inbound.message, verdict, stored) {
-            Outcome::Route(messages) => {
-                for message in messages {
-                    self.realm.route(&message, &mut self.cache, &mut self.fanout);
-                }
-                ReasonCode::SUCCESS
+        let (id, will) = (inbound.message.id, inbound.will);
+        let outcome = self.decide(inbound.message, verdict, stored);
+        let (messages, code) = match self.unless_unhealthy(outcome, answer) {
+            Outcome::Route(messages) => (messages, ReasonCode::SUCCESS),
+            Outcome::Drop => (SmallVec::new(), ReasonCode::SUCCESS),
+            Outcome::Reject(code) | Outcome::Fail(code) if self.speaks_v5() => (SmallVec::new(), code),
+            Outcome::Fail(_) if answer.qos.is_some() => {
+                let resent = self.forget(answer);
+                return self.sync(None, Unsynced::Close { resent });
             }
-            Outcome::Drop => ReasonCode::SUCCESS,
-            Outcome::Reject(code) if self.speaks_v5() => code,
-            Outcome::Reject(_) => ReasonCode::SUCCESS,
-            Outcome::Fail(code) if self.speaks_v5() => code,
-            Outcome::Fail(_) => {
-                if answer.qos.is_some() {
-                    let resent = self.forget(answer);
-                    return self.sync(SmallVec::new(), Unsynced::Close { resent });
-                }
-                ReasonCode::SUCCESS
-            }
+            Outcome::Reject(_) | Outcome::Fail(_) => (SmallVec::new(), ReasonCode::SUCCESS),
         };
-        let joins = std::mem::take(&mut self.fanout.joins);
-        self.sync(joins, Unsynced::Published { inbound: answer, code })
+        let settled = [self.settles(answer, code, id), will.map(RecordedWill::gone)];
+        self.route(&messages, settled);
+        let recorded = std::mem::take(&mut self.fanout.recorded) && answer.qos.is_some();
+        let join = self.durable(recorded);
+        self.sync(join, Unsynced::Published { inbound: answer, code })
+    }
+
+    /// Routes `messages`, and records what is `settled` with that. Both are found after a crash, or neither: a message
+    /// that was routed but not known to be would be routed again when the client sends it again.
+    fn route(&mut self, messages: &[Arc<Message>], settled: [Option<Change>; 2]) {
+        let Self { realm, cache, fanout, .. } = self;
+        if settled.iter().all(Option::is_none) {
+            return messages.iter().for_each(|message| realm.route(message, cache, fanout));
+        }
+        let mut settled = settled.into_iter().flatten();
+        realm.broker.store.together(&mut || {
+            messages.iter().for_each(|message| realm.route(message, cache, fanout));
+            settled.by_ref().for_each(|change| realm.record(change));
+        });
+        fanout.recorded = true;
+    }
+
+    /// What is to be recorded of a QoS 2 message that is answered with `code`.
+    fn settles(&self, answer: Answer, code: ReasonCode, message: MsgId) -> Option<Change> {
+        let session = self.session.as_ref().filter(|session| session.is_recorded(&self.realm))?;
+        let (session, packet_id) = (session.number, answer.packet_id);
+        (answer.qos == Some(QoS::ExactlyOnce)).then_some(match reason::is_error(code) {
+            true => Change::Freed { session, packet_id },
+            false => Change::Handled { session, packet_id, message },
+        })
+    }
+
+    /// Routes nothing of which the publisher could not be told that it is safe: the state cannot be written. The
+    /// publisher keeps it, and those who would have got it at once do not get it twice.
+    fn unless_unhealthy(&mut self, outcome: Outcome, answer: Answer) -> Outcome {
+        let broker = &self.realm.broker;
+        if !broker.keeps || answer.qos.is_none() {
+            return outcome;
+        }
+        let Err(error) = broker.store.health() else { return outcome };
+        let Outcome::Route(messages) = &outcome else { return outcome };
+        let records = |message: &Arc<Message>| self.realm.would_record(message, &mut self.cache);
+        let is_recorded = self.session.as_ref().is_some_and(|session| session.is_recorded(&self.realm));
+        let records_itself = answer.qos == Some(QoS::ExactlyOnce) && is_recorded;
+        if !records_itself && !messages.iter().any(records) {
+            return outcome;
+        }
+        tracing::debug!(client = self.client_id(), %error, "a message is refused");
+        self.realm.broker.metrics.refused(Refusal::StateFailed);
+        Outcome::Fail(ReasonCode::UNSPECIFIED)
     }
 
     fn decide(&self, message: Arc<Message>, verdict: Verdict, stored: Result<(), AckError>) -> Outcome {
@@ -210,19 +254,31 @@ impl Pipeline {
             Unsynced::Published { inbound, code } => {
                 self.publishes -= 1;
                 let Some(error) = failed else { return self.answer(inbound, code) };
-                self.realm.broker.metrics.refused(Refusal::StoreAbandoned);
-                tracing::warn!(client = self.client_id(), %error, "a queued message was not recorded");
+                self.realm.broker.metrics.refused(Refusal::StateFailed);
+                tracing::warn!(client = self.client_id(), %error, "what became of a message was not recorded");
                 if self.speaks_v5() {
                     return self.answer(inbound, ReasonCode::UNSPECIFIED);
                 }
                 let resent = self.forget(inbound);
                 inbound.qos.map(|_| Reply::Close { resent })
             }
-            Unsynced::Subscribed { packet_id, reasons, granted } => {
+            Unsynced::Subscribed { packet_id, mut reasons, mut granted } => {
                 self.subscribing -= 1;
+                if let Some(error) = failed {
+                    self.withdraw(&mut reasons, &mut granted, &error);
+                }
                 Some(Reply::Subscribed { packet_id, reasons, granted })
             }
-            Unsynced::Unsubscribed { packet_id, reasons, removed } => {
+            Unsynced::Unsubscribed { packet_id, mut reasons, removed } => {
+                if let Some(error) = failed {
+                    self.realm.broker.metrics.refused(Refusal::StateFailed);
+                    tracing::warn!(client = self.client_id(), %error, "an UNSUBSCRIBE was not recorded");
+                    if !self.speaks_v5() {
+                        // UNSUBACK could only say that it was.
+                        return Some(Reply::Close { resent: false });
+                    }
+                    reasons.fill(ReasonCode::UNSPECIFIED);
+                }
                 Some(Reply::Unsubscribed { packet_id, reasons, removed })
             }
             Unsynced::Close { resent } => {
@@ -256,9 +312,9 @@ impl Pipeline {
         let mut resent = false;
         if let (Some(QoS::ExactlyOnce), Some(session)) = (answer.qos, &self.session) {
             resent = session.received().forget(answer.packet_id);
-            if session.is_durable() {
-                let change = Change::Released { client: &session.client_id, packet_id: answer.packet_id };
-                self.realm.record(change);
+            if session.is_recorded(&self.realm) {
+                let (session, packet_id) = (session.number, answer.packet_id);
+                self.realm.record(Change::Freed { session, packet_id });
             }
         }
         resent

@@ -8,6 +8,7 @@ use tidegate_event::{AckError, Effects, Event, Hook, QoS, Raised, ReasonCode, Sc
 
 use super::publish::Unsynced;
 use super::{Granted, Job, Joining, Pipeline, Raising, Reply, Subscribing, Unsubscribing, Wanted};
+use crate::metrics::Refusal;
 use crate::reason;
 
 impl Subscribing {
@@ -107,7 +108,7 @@ impl Pipeline {
             return None;
         };
         request.reasons.push(granted_code(options.qos));
-        request.durable.extend(subscribed.durable);
+        request.recorded |= subscribed.recorded;
         let event = Event::SessionSubscribed {
             client: Arc::clone(client),
             filter: filter.filter.clone(),
@@ -115,7 +116,7 @@ impl Pipeline {
             shared,
         };
         let (existed, effects) = (subscribed.existed, Effects::default());
-        request.granted.push(Granted { filter, options, existed, hold, effects });
+        request.granted.push(Granted { text, filter, options, existed, hold, effects });
         Some(event)
     }
 
@@ -126,8 +127,28 @@ impl Pipeline {
                 granted.effects = scope.take_effects();
             }
         }
-        let Subscribing { packet_id, reasons, granted, durable, .. } = request;
-        self.sync(durable.into_iter().collect(), Unsynced::Subscribed { packet_id, reasons, granted })
+        let Subscribing { packet_id, reasons, granted, recorded, .. } = request;
+        let join = self.durable(recorded);
+        self.sync(join, Unsynced::Subscribed { packet_id, reasons, granted })
+    }
+
+    /// Takes subscriptions back that could not be recorded: the client is told that it has none.
+    pub(super) fn withdraw(&self, reasons: &mut [ReasonCode], granted: &mut Vec<Granted>, error: &AckError) {
+        tracing::warn!(client = self.client_id(), %error, "a SUBSCRIBE was not recorded");
+        self.realm.broker.metrics.refused(Refusal::StateFailed);
+        reasons
+            .iter_mut()
+            .filter(|code| !reason::is_error(**code))
+            .for_each(|code| *code = ReasonCode::UNSPECIFIED);
+        let Some(session) = &self.session else { return };
+        for Granted { text, hold, existed, .. } in granted.drain(..) {
+            if let Some(hold) = hold {
+                session.release(&self.realm, hold, |_| true);
+            }
+            if !existed {
+                session.unsubscribe(&self.realm, &text);
+            }
+        }
     }
 
     /// Unsubscribes filter after filter, until the handlers of one run or all are done.
@@ -139,6 +160,7 @@ impl Pipeline {
                 continue;
             };
             request.reasons.push(ReasonCode::SUCCESS);
+            request.recorded |= session.is_recorded(&self.realm);
             if removed.group.is_none() {
                 request.removed.push(removed.filter.clone());
             }

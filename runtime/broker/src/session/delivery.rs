@@ -1,10 +1,11 @@
 //! One message on its way to one subscriber.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use tidegate_event::{Message, PublishProperties, QoS, TopicName};
+use tidegate_event::{Message, PublishProperties, QoS, StoredDelivery, TopicName};
 
 /// Where a delivery comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +32,30 @@ pub(crate) struct Delivery {
     pub(crate) qos: QoS,
     /// RETAIN flag as it will be sent.
     pub(crate) retain: bool,
-    /// Whether the session store has it: then its end must be recorded too.
-    pub(crate) recorded: bool,
+    /// Under which number the session store has it, if it has: then its end must be recorded too.
+    pub(crate) number: Option<NonZeroU64>,
     pub(crate) source: Source,
+}
+
+impl Delivery {
+    /// As it is recorded under `number`.
+    pub(crate) fn to_stored(&self, number: u64) -> StoredDelivery {
+        StoredDelivery {
+            number,
+            message: Arc::clone(&self.message),
+            qos: self.qos,
+            retain: self.retain,
+            shared: self.source == Source::Shared,
+            subscription_ids: self.subscription_ids.clone(),
+        }
+    }
+
+    /// As it was recorded.
+    pub(crate) fn from_stored(stored: StoredDelivery) -> Self {
+        let StoredDelivery { number, message, qos, retain, shared, subscription_ids } = stored;
+        let source = if shared { Source::Shared } else { Source::Live };
+        Self { message, subscription_ids, qos, retain, number: NonZeroU64::new(number), source }
+    }
 }
 
 impl Source {

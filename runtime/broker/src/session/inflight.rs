@@ -1,9 +1,10 @@
 //! The sender's half of QoS 1 and 2: what was sent to a client and is not acknowledged (MQTT 5 clause 4.3).
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use tidegate_event::{Message, MsgId, QoS};
+use tidegate_event::{Message, MsgId, QoS, StoredSending};
 
 use super::delivery::{Delivery, Source};
 
@@ -45,6 +46,17 @@ pub(crate) enum Settled {
     /// No message was sent with this packet id.
     Unknown,
     /// The message has another QoS or is at another step: a protocol error.
+    Wrong,
+}
+
+/// What a PUBREC met.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Receipt {
+    /// The client has the message, recorded under this number: send PUBREL.
+    Released(Option<NonZeroU64>),
+    /// No message was sent with this packet id.
+    Unknown,
+    /// The message is not QoS 2: a protocol error.
     Wrong,
 }
 
@@ -99,7 +111,12 @@ impl Inflight {
 
     /// The packet id that [`Inflight::push`] will give.
     pub(crate) fn next_packet_id(&self) -> u16 {
-        packet_id(self.base + self.sent.len() as u64)
+        packet_id(self.next_sequence())
+    }
+
+    /// The place in the order of sending that [`Inflight::push`] will give; the packet id follows from it.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.base + self.sent.len() as u64
     }
 
     /// `delivery` is sent now. Gives its packet id.
@@ -110,18 +127,21 @@ impl Inflight {
         id
     }
 
-    /// A message that an earlier life of the process had sent under `packet_id`; call in the order of sending.
-    pub(crate) fn restore(&mut self, delivery: Delivery, packet_id: u16) {
-        let wanted = u64::from(packet_id.max(1) - 1);
+    /// A message that an earlier life of the process had sent; call in the order of sending.
+    pub(crate) fn restore(&mut self, sending: StoredSending, mut delivery: Delivery, released: bool) {
+        let StoredSending { sequence, qos, replacement } = sending;
+        let original = replacement.map(|sent| std::mem::replace(&mut delivery.message, sent));
+        delivery.qos = qos;
         if self.sent.is_empty() {
-            self.base = wanted;
+            self.base = sequence;
         }
-        let next = (self.base + self.sent.len() as u64) % IDS;
-        let gap = (wanted + IDS - next) % IDS;
+        // More than that were never in flight at once: the record is not ours, and any packet id will do.
+        let gap = sequence.saturating_sub(self.next_sequence());
         if self.sent.len() as u64 + gap < IDS - 1 {
             self.sent.extend((0..gap).map(|_| None));
         }
-        self.sent.push_back(Some(Sent { delivery, original: None, stage: Stage::Published, on_wire: false }));
+        let stage = if released { Stage::Released } else { Stage::Published };
+        self.sent.push_back(Some(Sent { delivery, original, stage, on_wire: false }));
     }
 
     /// A new connection: everything in flight is to be sent again under the same packet ids (clause 4.4).
@@ -171,15 +191,17 @@ impl Inflight {
         self.settle(packet_id, |sent| sent.delivery.qos == QoS::ExactlyOnce)
     }
 
-    /// PUBREC arrived. `Some(true)`: send PUBREL. `Some(false)`: the message is not QoS 2. `None`: unknown.
-    pub(crate) fn pubrec(&mut self, packet_id: u16) -> Option<bool> {
-        let index = self.index_of(packet_id)?;
-        let sent = self.sent.get_mut(index)?.as_mut()?;
-        if sent.delivery.qos != QoS::ExactlyOnce {
-            return Some(false);
+    /// PUBREC arrived.
+    pub(crate) fn pubrec(&mut self, packet_id: u16) -> Receipt {
+        let index = self.index_of(packet_id);
+        match index.and_then(|index| self.sent.get_mut(index)?.as_mut()) {
+            None => Receipt::Unknown,
+            Some(sent) if sent.delivery.qos != QoS::ExactlyOnce => Receipt::Wrong,
+            Some(sent) => {
+                sent.stage = Stage::Released;
+                Receipt::Released(sent.delivery.number)
+            }
         }
-        sent.stage = Stage::Released;
-        Some(true)
     }
 
     /// The retained copy of message `id`, if it is in flight, is from now on a delivery of `source`: a store
@@ -249,7 +271,7 @@ mod tests {
             subscription_ids: None,
             qos,
             retain: false,
-            recorded: false,
+            number: None,
             source: Source::Live,
         }
     }
@@ -283,10 +305,10 @@ mod tests {
         let id = inflight.push(delivery(QoS::ExactlyOnce), None);
         assert!(matches!(inflight.puback(id), Settled::Wrong));
         assert!(matches!(inflight.pubcomp(id), Settled::Wrong));
-        assert_eq!(inflight.pubrec(id), Some(true));
-        assert_eq!(inflight.pubrec(id), Some(true), "a resent PUBREC gets PUBREL again");
+        assert_eq!(inflight.pubrec(id), Receipt::Released(None));
+        assert_eq!(inflight.pubrec(id), Receipt::Released(None), "a resent PUBREC gets PUBREL again");
         assert!(matches!(inflight.pubcomp(id), Settled::Done(_)));
-        assert_eq!(inflight.pubrec(id), None);
+        assert_eq!(inflight.pubrec(id), Receipt::Unknown);
     }
 
     #[test]
@@ -312,8 +334,9 @@ mod tests {
     #[test]
     fn restored_messages_keep_their_packet_ids() {
         let mut inflight = Inflight::default();
-        for id in [65_534, 65_535, 2] {
-            inflight.restore(delivery(QoS::AtLeastOnce), id);
+        for sequence in [65_533, 65_534, 65_536] {
+            let sending = StoredSending { sequence, qos: QoS::AtLeastOnce, replacement: None };
+            inflight.restore(sending, delivery(QoS::ExactlyOnce), false);
         }
         inflight.reconnect();
         let mut seen = Vec::new();

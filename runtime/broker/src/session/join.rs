@@ -228,7 +228,7 @@ impl Join {
                 qos: self.qos.min(message.qos),
                 retain: false,
                 subscription_ids: self.subscription_ids.clone(),
-                recorded: false,
+                number: None,
                 source: Source::Backlog(self.number),
                 message,
             });
@@ -278,7 +278,7 @@ impl Join {
                 message,
                 subscription_ids: self.subscription_ids.clone(),
                 retain: true,
-                recorded: false,
+                number: None,
                 source: Source::Retained,
             };
             return Some((delivery, false));

@@ -17,12 +17,15 @@ mod recent;
 mod subscriptions;
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bytestring::ByteString;
 use parking_lot::Mutex;
-use tidegate_event::{Change, Hook, Message, QoS};
+use tidegate_event::{
+    Change, Hook, Message, MsgId, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
+};
 use tokio::sync::OwnedMutexGuard;
 
 use self::delivery::Delivery;
@@ -56,15 +59,36 @@ pub(crate) type Seated = OwnedMutexGuard<Seat>;
 struct Absence {
     timers: Vec<Timer>,
     /// A will whose delay has not passed (clause 3.1.3.2.2).
-    will: Option<Message>,
+    will: Option<LateWill>,
     /// What handlers have subscribed the client to since it went.
     subscriptions: Vec<(ByteString, QoS)>,
 }
 
+/// A will that is published some time after its client has gone.
+pub(crate) struct LateWill {
+    pub(crate) message: Message,
+    /// What the session store knows it by, if it knows it.
+    pub(crate) recorded: Option<RecordedWill>,
+}
+
+/// A will that the session store is told about when it is published.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecordedWill {
+    pub(crate) session: SessionNumber,
+    pub(crate) will: MsgId,
+}
+
+impl RecordedWill {
+    /// The will was published, or will never be.
+    pub(crate) fn gone(self) -> Change {
+        Change::WillGone { session: self.session, will: self.will }
+    }
+}
+
 /// What outlives a client's connection.
 pub(crate) struct Session {
-    /// Unique in the process.
-    pub(crate) number: u64,
+    /// Unique in the process, and among the sessions that outlive it.
+    pub(crate) number: SessionNumber,
     pub(crate) client_id: ByteString,
     /// Number of the newest connection that asked for this session: an older one has been taken over.
     claim: AtomicU64,
@@ -73,6 +97,8 @@ pub(crate) struct Session {
     unsubscribed: AtomicBool,
     /// Seconds the session outlives its connection; 0 = not at all, `u32::MAX` = for ever.
     expiry: AtomicU32,
+    /// How many deliveries were recorded.
+    deliveries: AtomicU64,
     outbox: Mutex<Outbox>,
     received: Mutex<Received>,
     subscriptions: Mutex<Subscriptions>,
@@ -82,7 +108,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// A new session for the connection `claim`.
-    pub(crate) fn new(number: u64, client_id: ByteString, claim: u64, expiry: u32) -> Self {
+    pub(crate) fn new(number: SessionNumber, client_id: ByteString, claim: u64, expiry: u32) -> Self {
         Self {
             number,
             client_id,
@@ -90,6 +116,7 @@ impl Session {
             connected: AtomicBool::new(false),
             unsubscribed: AtomicBool::new(false),
             expiry: AtomicU32::new(expiry),
+            deliveries: AtomicU64::new(0),
             outbox: Mutex::default(),
             received: Mutex::default(),
             subscriptions: Mutex::default(),
@@ -144,16 +171,61 @@ impl Session {
     /// The client wants another expiry: the durable state is told.
     pub(crate) fn change_expiry(&self, realm: &Realm, seconds: u32) {
         let before = self.expiry.swap(seconds, Ordering::Relaxed);
-        if seconds > 0 && seconds != before {
-            realm.record(Change::Opened { client: &self.client_id, expiry: seconds });
-        } else if seconds == 0 && before > 0 {
-            realm.record(Change::Closed { client: &self.client_id });
+        if !realm.broker.keeps || seconds == before || before == 0 {
+            return;
+        }
+        realm.record(match seconds {
+            0 => Change::Closed { session: self.number },
+            expiry => Change::ExpiryChanged { session: self.number, expiry },
+        });
+    }
+
+    /// A connection has it, or has made it: the durable state is told, if it is kept over the connection's end.
+    pub(crate) fn opened(&self, realm: &Realm, will: Option<StoredWill>) {
+        if self.is_recorded(realm) {
+            let (session, client, expiry) = (self.number, self.client_id.clone(), self.expiry());
+            realm.record(Change::Opened { session, client, expiry, will });
         }
     }
 
-    /// Whether the session outlives its connection, so that its changes are recorded.
+    /// Whether the session outlives its connection.
     pub(crate) fn is_durable(&self) -> bool {
         self.expiry() > 0
+    }
+
+    /// Whether its changes are recorded.
+    pub(crate) fn is_recorded(&self, realm: &Realm) -> bool {
+        realm.broker.keeps && self.is_durable()
+    }
+
+    /// Records that `delivery` waits for the client, or goes on its way to it.
+    pub(crate) fn record_queued(&self, realm: &Realm, delivery: &mut Delivery) {
+        let number = self.deliveries.fetch_add(1, Ordering::Relaxed) + 1;
+        delivery.number = NonZeroU64::new(number);
+        realm.record(Change::Queued { session: self.number, delivery: delivery.to_stored(number) });
+    }
+
+    /// Makes it as it was when the process ended, but for its subscriptions. Nobody else knows it yet.
+    pub(crate) fn restore(&self, realm: &Realm, restored: RestoredSession) {
+        let RestoredSession { queue, received, .. } = restored;
+        let last = queue.iter().map(|restored| restored.delivery.number).max();
+        self.deliveries.store(last.unwrap_or(0), Ordering::Relaxed);
+        self.received.lock().restore(&received);
+        let (mut sent, mut waiting) = (Vec::new(), Vec::new());
+        for RestoredDelivery { delivery, sending, released } in queue {
+            match sending {
+                Some(sending) => sent.push((sending, delivery, released)),
+                None => waiting.push(Delivery::from_stored(delivery)),
+            }
+        }
+        sent.sort_by_key(|(sending, ..)| sending.sequence);
+        if let Ok(mut seat) = Arc::clone(&self.seat).try_lock_owned() {
+            for (sending, delivery, released) in sent {
+                seat.inflight.restore(sending, Delivery::from_stored(delivery), released);
+            }
+        }
+        self.outbox.lock().put_back(waiting.into_iter());
+        self.settle(realm);
     }
 
     pub(crate) fn outbox(&self) -> parking_lot::MutexGuard<'_, Outbox> {
@@ -177,13 +249,9 @@ impl Session {
             }
             refused => return self.not_queued(realm, &mut outbox, &delivery, &refused),
         }
-        if delivery.qos != QoS::AtMostOnce && self.is_durable() {
-            let change =
-                Change::Queued { client: &self.client_id, message: &delivery.message, qos: delivery.qos };
-            if let Some(join) = realm.record(change) {
-                fanout.joins.push(join);
-            }
-            delivery.recorded = true;
+        if delivery.qos != QoS::AtMostOnce && self.is_recorded(realm) {
+            self.record_queued(realm, &mut delivery);
+            fanout.recorded = true;
         }
         if !self.is_connected() {
             delivery.message = fanout.detached_once(&delivery.message);
@@ -254,8 +322,15 @@ impl Session {
     /// Live messages that the client is not sent, because it got them out of a store or does not want them any
     /// more: they leave the durable queue.
     pub(crate) fn forget<'a>(&self, realm: &Realm, unwanted: impl Iterator<Item = &'a Delivery>) {
-        for delivery in unwanted.filter(|delivery| delivery.recorded) {
-            realm.record(Change::Finished { client: &self.client_id, message: delivery.message.id });
+        for delivery in unwanted {
+            self.finished(realm, delivery.number);
+        }
+    }
+
+    /// A delivery is acknowledged, or dropped: it leaves the durable queue, if it is there.
+    pub(crate) fn finished(&self, realm: &Realm, number: Option<NonZeroU64>) {
+        if let Some(number) = number {
+            realm.record(Change::Finished { session: self.number, number: number.get() });
         }
     }
 
@@ -268,16 +343,22 @@ impl Session {
         for timer in absence.timers {
             realm.broker.timers.cancel(timer);
         }
+        if let Some(recorded) = absence.will.and_then(|will| will.recorded) {
+            realm.record(recorded.gone());
+        }
         self.command_subscriptions(absence.subscriptions);
     }
 
     /// The connection lets go of the session. What it had taken from the queue comes back.
     pub(crate) fn disconnect(&self, realm: &Realm, unsent: impl DoubleEndedIterator<Item = Delivery>) {
         self.connected.store(false, Ordering::Relaxed);
-        let mut outbox = self.outbox.lock();
-        outbox.put_back(unsent);
-        let publishers = outbox.disconnect(has_positions(realm));
-        drop(outbox);
+        self.outbox.lock().put_back(unsent);
+        self.settle(realm);
+    }
+
+    /// Nobody is connected: prepares for a long wait.
+    fn settle(&self, realm: &Realm) {
+        let publishers = self.outbox.lock().disconnect(has_positions(realm));
         publishers.into_iter().for_each(std::task::Waker::wake);
     }
 
@@ -287,25 +368,25 @@ impl Session {
     }
 
     /// Keeps a will until its delay has passed.
-    pub(crate) fn keep_will(&self, will: Message) {
+    pub(crate) fn keep_will(&self, will: LateWill) {
         self.absence.lock().will = Some(will);
     }
 
     /// Takes a will whose delay has passed, or whose session ends.
-    pub(crate) fn take_will(&self) -> Option<Message> {
+    pub(crate) fn take_will(&self) -> Option<LateWill> {
         self.absence.lock().will.take()
     }
 
     /// Ends the session: its subscriptions, queue and timers go. Gives the will that was still waiting
     /// (clause 3.1.3.2.2: it is due when the session ends).
-    pub(crate) fn end(&self, realm: &Realm) -> Option<Message> {
+    pub(crate) fn end(&self, realm: &Realm) -> Option<LateWill> {
         if !self.close_subscriptions(realm) {
             return None;
         }
         self.outbox.lock().close();
         *self.received.lock() = Received::default();
-        if self.is_durable() {
-            realm.record(Change::Closed { client: &self.client_id });
+        if self.is_recorded(realm) {
+            realm.record(Change::Closed { session: self.number });
         }
         realm.broker.metrics.sessions.decrement(1.0);
         let absence = std::mem::take(&mut *self.absence.lock());

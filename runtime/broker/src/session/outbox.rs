@@ -362,7 +362,7 @@ mod tests {
             subscription_ids: None,
             qos,
             retain: false,
-            recorded: false,
+            number: None,
             source: Source::Live,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
-use tidegate_event::MsgId;
+use tidegate_event::{MsgId, RestoredReceipt};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -13,8 +13,7 @@ enum State {
     Resent,
     /// PUBREC was sent.
     Answered,
-    /// Read back after a restart: whether it was handled is not known, so a resend is handled again, under
-    /// the same id.
+    /// Read back after a restart that came before it was routed: a resend is handled, again perhaps, under the same id.
     Restored,
 }
 
@@ -35,8 +34,11 @@ pub(crate) struct Received(HashMap<u16, (MsgId, State), RandomState>);
 
 impl Received {
     /// Ids of an earlier life of the process.
-    pub(crate) fn restore(&mut self, ids: &[(u16, MsgId)]) {
-        self.0.extend(ids.iter().map(|&(packet_id, id)| (packet_id, (id, State::Restored))));
+    pub(crate) fn restore(&mut self, receipts: &[RestoredReceipt]) {
+        self.0.extend(receipts.iter().map(|receipt| {
+            let state = if receipt.handled { State::Answered } else { State::Restored };
+            (receipt.packet_id, (receipt.message, state))
+        }));
     }
 
     /// A PUBLISH with `packet_id` arrived; `next_id` makes an id for a new message.
@@ -108,8 +110,10 @@ mod tests {
     #[test]
     fn a_resend_after_a_restart_keeps_its_id() {
         let mut received = Received::default();
-        received.restore(&[(1, ID), (2, ID)]);
+        let receipt = |packet_id, handled| RestoredReceipt { packet_id, message: ID, handled };
+        received.restore(&[receipt(1, false), receipt(2, false), receipt(3, true)]);
         assert_eq!(received.arrive(1, || MsgId::from_bits(9)), Arrival::New(ID, false));
         assert!(received.release(2), "the answer may have been sent before the restart");
+        assert_eq!(received.arrive(3, || MsgId::from_bits(9)), Arrival::Answered);
     }
 }

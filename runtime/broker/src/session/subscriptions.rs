@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
-use tidegate_event::{AckJoin, Change, SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
+use tidegate_event::{Change, SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
 
 use super::Session;
 use super::delivery::detached_text;
@@ -22,8 +22,8 @@ pub(crate) struct Subscriptions {
 pub(crate) struct Subscribed {
     /// Whether the subscription existed before (retain handling 1, MQTT 5 clause 3.8.3.1).
     pub(crate) existed: bool,
-    /// Ready when the subscription is durable.
-    pub(crate) durable: Option<AckJoin>,
+    /// Whether it was recorded, so that it is not durable yet.
+    pub(crate) recorded: bool,
 }
 
 impl Session {
@@ -47,10 +47,12 @@ impl Session {
         if before.as_ref().is_none_or(|(_, known)| *known != options) {
             realm.tree.insert(shared, self, options);
         }
+        let recorded = self.is_recorded(realm);
+        if recorded {
+            realm.record(Change::Subscribed { session: self.number, filter: text.clone(), options });
+        }
         drop(subscriptions);
-        let change = Change::Subscribed { client: &self.client_id, filter: text, options };
-        let durable = if self.is_durable() { realm.record(change) } else { None };
-        Some(Subscribed { existed: before.is_some(), durable })
+        Some(Subscribed { existed: before.is_some(), recorded })
     }
 
     /// Adds a subscription that was read back after a restart.
@@ -70,10 +72,10 @@ impl Session {
         let mut subscriptions = self.subscriptions.lock();
         let (written, (shared, _)) = subscriptions.filters.remove_entry(text)?;
         realm.tree.remove(&shared, self.number);
-        drop(subscriptions);
-        if self.is_durable() {
-            realm.record(Change::Unsubscribed { client: &self.client_id, filter: &written });
+        if self.is_recorded(realm) {
+            realm.record(Change::Unsubscribed { session: self.number, filter: written });
         }
+        drop(subscriptions);
         Some(shared)
     }
 

@@ -11,6 +11,7 @@ mod clients;
 mod connect;
 mod control;
 mod delivering;
+mod durable;
 mod handlers;
 mod idle;
 mod joins;

@@ -5,25 +5,40 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tidegate_event::{
-    AckJoin, AckPart, Change, Message, MsgId, QoS, Restored, RestoredSession, SessionStore,
-    SessionStoreError, SubscriptionOptions, Tenant,
+    AckError, AckJoin, AckPart, Change, Message, MsgId, Restored, RestoredDelivery, RestoredReceipt,
+    RestoredSession, SessionStore, SessionStoreError, StoredWill, SubscriptionOptions, Tenant,
 };
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Kept {
+    client: String,
     expiry: u32,
+    disconnected_at_ms: Option<u64>,
     subscriptions: BTreeMap<String, SubscriptionOptions>,
-    queue: Vec<(Arc<Message>, QoS, Option<u16>)>,
-    received: BTreeMap<u16, MsgId>,
+    queue: BTreeMap<u64, RestoredDelivery>,
+    received: BTreeMap<u16, RestoredReceipt>,
+}
+
+#[derive(Clone, Default)]
+struct Disk {
+    sessions: BTreeMap<u64, Kept>,
+    wills: BTreeMap<(u64, MsgId), StoredWill>,
+    retained: BTreeMap<String, Arc<Message>>,
+    last_session: u64,
 }
 
 #[derive(Default)]
 struct State {
-    sessions: BTreeMap<String, Kept>,
-    retained: BTreeMap<String, Arc<Message>>,
+    /// What a broker that starts now would find, if nothing were lost.
+    now: Disk,
+    /// What it would find after a crash.
+    durable: Disk,
     /// Parts withheld by [`Journal::slow`], oldest first.
-    parts: Vec<(&'static str, AckPart)>,
+    parts: Vec<AckPart>,
     slow: bool,
+    failing: bool,
+    /// Names of the changes recorded since they were last asked for.
+    log: Vec<&'static str>,
 }
 
 /// Keeps sessions and retained messages of the default tenant.
@@ -31,114 +46,248 @@ struct State {
 pub(crate) struct Journal(Arc<Mutex<State>>);
 
 impl Journal {
-    /// From now on, durable changes complete only when [`Journal::complete`] says so.
+    /// From now on, nothing is durable before [`Journal::sync`] says so.
     pub(crate) fn slow(&self) {
         self.0.lock().slow = true;
     }
 
-    /// Completes the oldest withheld change of the kind `name`; false: there is none.
-    pub(crate) fn complete(&self, name: &str) -> bool {
+    /// Everything recorded so far is durable. Gives how many were waiting for that.
+    pub(crate) fn sync(&self) -> usize {
         let mut state = self.0.lock();
-        let Some(index) = state.parts.iter().position(|(kind, _)| *kind == name) else { return false };
-        let (_, part) = state.parts.remove(index);
+        state.durable = state.now.clone();
+        let parts = std::mem::take(&mut state.parts);
+        drop(state);
+        let waiting = parts.len();
+        parts.into_iter().for_each(AckPart::done);
+        waiting
+    }
+
+    /// The one that has waited for the disk longest waits no longer; false: there is none.
+    pub(crate) fn sync_one(&self) -> bool {
+        let mut state = self.0.lock();
+        if state.parts.is_empty() {
+            return false;
+        }
+        state.durable = state.now.clone();
+        let part = state.parts.remove(0);
         drop(state);
         part.done();
         true
     }
 
+    /// How many wait for the disk.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.lock().parts.len()
+    }
+
+    /// From now on nothing can be written.
+    pub(crate) fn fail(&self, failing: bool) {
+        self.0.lock().failing = failing;
+    }
+
+    /// What the disk has after a crash now, as a store of its own.
+    pub(crate) fn after_a_crash(&self) -> Self {
+        let durable = self.0.lock().durable.clone();
+        Self(Arc::new(Mutex::new(State { now: durable.clone(), durable, ..State::default() })))
+    }
+
+    /// Names of the changes recorded since the last call.
+    pub(crate) fn log(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.0.lock().log)
+    }
+
     /// Client ids of the sessions kept.
     pub(crate) fn sessions(&self) -> Vec<String> {
-        self.0.lock().sessions.keys().cloned().collect()
+        self.0.lock().now.sessions.values().map(|kept| kept.client.clone()).collect()
+    }
+
+    /// How many wills are kept.
+    pub(crate) fn wills(&self) -> usize {
+        self.0.lock().now.wills.len()
     }
 
     /// How many messages are queued or in flight for `client`, and how many QoS 2 ids are taken.
     pub(crate) fn counts(&self, client: &str) -> (usize, usize) {
         let state = self.0.lock();
-        state.sessions.get(client).map_or((0, 0), |kept| (kept.queue.len(), kept.received.len()))
+        let kept = state.now.sessions.values().find(|kept| kept.client == client);
+        kept.map_or((0, 0), |kept| (kept.queue.len(), kept.received.len()))
+    }
+}
+
+impl Disk {
+    fn apply(&mut self, change: Change) -> &'static str {
+        let known = |sessions: &BTreeMap<u64, Kept>, session: u64| sessions.contains_key(&session);
+        match change {
+            Change::Opened { session, client, expiry, will } => {
+                self.last_session = self.last_session.max(session);
+                let kept = self.sessions.entry(session).or_default();
+                (kept.client, kept.expiry, kept.disconnected_at_ms) = (client.to_string(), expiry, None);
+                self.wills.extend(will.map(|will| ((session, will.message.id), will)));
+                "opened"
+            }
+            Change::Closed { session } => {
+                self.sessions.remove(&session);
+                "closed"
+            }
+            Change::WillGone { session, will } => {
+                self.wills.remove(&(session, will));
+                "will gone"
+            }
+            Change::Retained { message } => {
+                self.retained.insert(message.topic.to_string(), message);
+                "retained"
+            }
+            Change::RetainCleared { topic } => {
+                self.retained.remove(topic.as_str());
+                "retain cleared"
+            }
+            Change::ExpiryChanged { session, .. }
+            | Change::Disconnected { session, .. }
+            | Change::Subscribed { session, .. }
+            | Change::Unsubscribed { session, .. }
+            | Change::Queued { session, .. }
+            | Change::Sent { session, .. }
+            | Change::Released { session, .. }
+            | Change::Finished { session, .. }
+            | Change::Received { session, .. }
+            | Change::Handled { session, .. }
+            | Change::Freed { session, .. }
+                if !known(&self.sessions, session) =>
+            {
+                "late"
+            }
+            other => self.apply_to_session(other),
+        }
+    }
+
+    fn apply_to_session(&mut self, change: Change) -> &'static str {
+        macro_rules! kept {
+            ($session:expr) => {
+                self.sessions.get_mut(&$session).expect("it is known")
+            };
+        }
+        match change {
+            Change::ExpiryChanged { session, expiry } => {
+                kept!(session).expiry = expiry;
+                "expiry changed"
+            }
+            Change::Disconnected { session, at_ms } => {
+                kept!(session).disconnected_at_ms = Some(at_ms);
+                "disconnected"
+            }
+            Change::Subscribed { session, filter, options } => {
+                kept!(session).subscriptions.insert(filter.to_string(), options);
+                "subscribed"
+            }
+            Change::Unsubscribed { session, filter } => {
+                kept!(session).subscriptions.remove(&*filter);
+                "unsubscribed"
+            }
+            Change::Queued { session, delivery } => {
+                let queued = RestoredDelivery { sending: None, released: false, delivery };
+                kept!(session).queue.insert(queued.delivery.number, queued);
+                "queued"
+            }
+            Change::Sent { session, number, sending } => {
+                if let Some(queued) = kept!(session).queue.get_mut(&number) {
+                    queued.sending = Some(sending);
+                }
+                "sent"
+            }
+            Change::Released { session, number } => {
+                if let Some(queued) = kept!(session).queue.get_mut(&number) {
+                    queued.released = true;
+                }
+                "released"
+            }
+            Change::Finished { session, number } => {
+                kept!(session).queue.remove(&number);
+                "finished"
+            }
+            Change::Received { session, packet_id, message } => {
+                let receipt = RestoredReceipt { packet_id, message, handled: false };
+                kept!(session).received.insert(packet_id, receipt);
+                "received"
+            }
+            Change::Handled { session, packet_id, message } => {
+                let receipt = RestoredReceipt { packet_id, message, handled: true };
+                kept!(session).received.insert(packet_id, receipt);
+                "handled"
+            }
+            Change::Freed { session, packet_id } => {
+                kept!(session).received.remove(&packet_id);
+                "freed"
+            }
+            other => panic!("{other:?} is of no session"),
+        }
     }
 }
 
 impl SessionStore for Journal {
+    fn keeps(&self) -> bool {
+        true
+    }
+
     fn restore(&self) -> Result<Restored, SessionStoreError> {
         let state = self.0.lock();
-        let sessions = state
+        let disk = &state.now;
+        let wills = |number: u64| {
+            disk.wills.range((number, MsgId::from_bits(0))..=(number, MsgId::from_bits(u128::MAX)))
+        };
+        let sessions = disk
             .sessions
             .iter()
-            .map(|(client, kept)| RestoredSession {
+            .map(|(&number, kept)| RestoredSession {
+                number,
                 tenant: Tenant::default(),
-                client: client.as_str().into(),
+                client: kept.client.as_str().into(),
                 expiry: kept.expiry,
+                disconnected_at_ms: kept.disconnected_at_ms,
+                wills: wills(number).map(|(_, will)| will.clone()).collect(),
                 subscriptions: kept.subscriptions.iter().map(|(f, o)| (f.as_str().into(), *o)).collect(),
-                queue: kept.queue.clone(),
-                received: kept.received.iter().map(|(id, message)| (*id, *message)).collect(),
+                queue: kept.queue.values().cloned().collect(),
+                received: kept.received.values().copied().collect(),
             })
             .collect();
         let retained =
-            state.retained.values().map(|message| (Tenant::default(), Arc::clone(message))).collect();
-        Ok(Restored { sessions, retained })
+            disk.retained.values().map(|message| (Tenant::default(), Arc::clone(message))).collect();
+        let ended = disk.wills.iter().filter(|((number, _), _)| !disk.sessions.contains_key(number));
+        let wills = ended.map(|((number, _), will)| (Tenant::default(), *number, will.clone())).collect();
+        Ok(Restored { sessions, retained, wills, last_session: disk.last_session })
     }
 
-    fn record(&self, _: &Tenant, change: Change<'_>) -> Option<AckJoin> {
+    fn record(&self, _: &Tenant, change: Change) {
         let mut state = self.0.lock();
-        let kind = match change {
-            Change::Opened { client, expiry } => {
-                state.sessions.entry(client.to_string()).or_default().expiry = expiry;
-                return None;
-            }
-            Change::Closed { client } => {
-                state.sessions.remove(&**client);
-                return None;
-            }
-            Change::Subscribed { client, filter, options } => {
-                let kept = state.sessions.get_mut(&**client)?;
-                kept.subscriptions.insert(filter.to_string(), options);
-                "subscribed"
-            }
-            Change::Unsubscribed { client, filter } => {
-                state.sessions.get_mut(&**client)?.subscriptions.remove(&**filter);
-                return None;
-            }
-            Change::Queued { client, message, qos } => {
-                let kept = state.sessions.get_mut(&**client)?;
-                kept.queue.push((Arc::clone(message), qos, None));
-                "queued"
-            }
-            Change::Sent { client, message, packet_id } => {
-                let kept = state.sessions.get_mut(&**client)?;
-                if let Some(entry) = kept.queue.iter_mut().find(|(queued, _, _)| queued.id == message) {
-                    entry.2 = Some(packet_id);
-                }
-                return None;
-            }
-            Change::Finished { client, message } => {
-                let kept = state.sessions.get_mut(&**client)?;
-                kept.queue.retain(|(queued, _, _)| queued.id != message);
-                return None;
-            }
-            Change::Received { client, packet_id, message } => {
-                state.sessions.get_mut(&**client)?.received.insert(packet_id, message);
-                "received"
-            }
-            Change::Released { client, packet_id } => {
-                state.sessions.get_mut(&**client)?.received.remove(&packet_id);
-                return None;
-            }
-            Change::Retained { message } => {
-                state.retained.insert(message.topic.to_string(), Arc::clone(message));
-                "retained"
-            }
-            Change::RetainCleared { topic } => {
-                state.retained.remove(topic.as_str());
-                return None;
-            }
-        };
+        let name = state.now.apply(change);
+        state.log.push(name);
+    }
+
+    fn together(&self, changes: &mut dyn FnMut()) {
+        // Nothing becomes durable but by `sync` and `durable`, which this thread does not call meanwhile.
+        changes();
+    }
+
+    fn durable(&self) -> AckJoin {
         let join = AckJoin::new();
         let part = join.part();
-        if state.slow {
-            state.parts.push((kind, part));
+        let mut state = self.0.lock();
+        if state.failing {
+            drop(state);
+            part.fail(AckError::Abandoned);
+        } else if state.slow {
+            state.parts.push(part);
         } else {
+            state.durable = state.now.clone();
+            drop(state);
             part.done();
         }
-        Some(join)
+        join
+    }
+
+    fn health(&self) -> Result<(), SessionStoreError> {
+        match self.0.lock().failing {
+            true => Err(SessionStoreError("a test lets it fail".into())),
+            false => Ok(()),
+        }
     }
 }

@@ -1,0 +1,314 @@
+//! What is promised to clients of durable sessions is on disk before it is said, and is kept over a crash
+//! (MQTT 5 clauses 4.1, 4.3.3 and 4.4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_broker::BrokerConfig;
+use tidegate_event::{Hook, Message, NoHooks, Verdict};
+
+use crate::support::client::{Client, PUBACK, PUBCOMP, PUBREC, PUBREL};
+use crate::support::packet::{Connect, Publish, ack};
+use crate::support::script::{Script, decide};
+use crate::support::store::Journal;
+use crate::support::{Server, start};
+
+async fn journalled(journal: &Journal) -> Server {
+    start(BrokerConfig::default(), Arc::new(NoHooks), Arc::new(journal.clone())).await
+}
+
+/// Waits until the broker waits for the disk.
+async fn until_waiting(journal: &Journal) {
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while journal.waiting() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("something waits for the disk");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pubcomp_comes_when_the_packet_id_is_free_on_disk() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    client.publish("t", "x", 2, 1).await;
+    client.expect(PUBREC).await;
+    journal.slow();
+    client.send(&ack(PUBREL, 1)).await;
+    client.ping().await;
+    // Or the client would use the id for another message, which would be taken for this one.
+    let crashed = journalled(&journal.after_a_crash()).await;
+    let mut again = Client::connect(crashed.address, &Connect::v5("c").persistent()).await;
+    again.send(&ack(PUBREL, 1)).await;
+    assert_eq!(again.expect(PUBCOMP).await.reason(), 0, "the id is in use until PUBCOMP");
+    journal.sync();
+    assert_eq!(client.expect(PUBCOMP).await.id(), 1);
+    let crashed = journalled(&journal.after_a_crash()).await;
+    let mut again = Client::connect(crashed.address, &Connect::v5("c").persistent()).await;
+    again.send(&ack(PUBREL, 1)).await;
+    assert_eq!(again.expect(PUBCOMP).await.reason(), 0x92);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_qos_2_message_is_routed_once_over_a_crash() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut subscriber = Client::connect(server.address, &Connect::v5("s").persistent()).await;
+    subscriber.subscribe("t", 2).await;
+    subscriber.disconnect().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    journal.slow();
+    client.publish("t", "x", 2, 1).await;
+    until_waiting(&journal).await;
+    client.ping().await;
+    let before = journal.after_a_crash();
+    journal.sync();
+    client.expect(PUBREC).await;
+    for (journal, what) in [(before, "before PUBREC"), (journal.after_a_crash(), "after PUBREC")] {
+        let server = journalled(&journal).await;
+        let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+        client.publish_as(Publish { qos: 2, id: 1, dup: true, ..client.draft("t", "x") }).await;
+        client.expect(PUBREC).await;
+        client.send(&ack(PUBREL, 1)).await;
+        client.expect(PUBCOMP).await;
+        let mut subscriber = Client::connect(server.address, &Connect::v5("s").persistent()).await;
+        assert_eq!(subscriber.take().await.payload, "x", "{what}");
+        subscriber.ping().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_qos_2_message_is_sent_when_its_packet_id_is_on_disk() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    client.subscribe("t", 2).await;
+    journal.slow();
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    publisher.publish("t", "x", 2, 1).await;
+    until_waiting(&journal).await;
+    client.ping().await;
+    assert!(journal.sync_one(), "the publisher waits");
+    publisher.expect(PUBREC).await;
+    client.ping().await;
+    journal.sync();
+    let first = client.message().await;
+    assert!(!first.dup);
+    let server = journalled(&journal.after_a_crash()).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    let again = client.message().await;
+    assert_eq!((again.id, again.dup, again.payload.as_str()), (first.id, true, "x"));
+    client.send(&ack(PUBREC, first.id)).await;
+    client.expect(PUBREL).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pubrel_comes_when_pubrec_is_on_disk_and_the_message_is_never_sent_again() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    client.subscribe("t", 2).await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    publisher.publish_done("t", "x", 2, 1).await;
+    let message = client.message().await;
+    journal.slow();
+    client.send(&ack(PUBREC, message.id)).await;
+    client.ping().await;
+    journal.sync();
+    assert_eq!(client.expect(PUBREL).await.id(), message.id);
+    let server = journalled(&journal.after_a_crash()).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    assert_eq!(client.expect(PUBREL).await.id(), message.id, "and no PUBLISH");
+    client.send(&ack(PUBCOMP, message.id)).await;
+    client.ping().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reconnect_does_not_say_what_is_not_on_disk_yet() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let connect = Connect::v5("c").persistent();
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe("t", 2).await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    publisher.publish_done("t", "x", 2, 1).await;
+    let message = client.message().await;
+    journal.slow();
+    client.send(&ack(PUBREC, message.id)).await;
+    client.ping().await;
+    drop(client);
+    let mut client = Client::connect(server.address, &connect).await;
+    client.ping().await;
+    journal.sync();
+    assert_eq!(client.expect(PUBREL).await.id(), message.id);
+}
+
+/// Subscription identifiers, RETAIN and the content that a handler had sent were lost by a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_is_sent_again_as_it_was() {
+    let journal = Journal::default();
+    let hooks = Script::new(&[Hook::MessageDeliver], |scope| {
+        let message = scope.event.message().filter(|message| &*message.payload == b"secret")?;
+        let redacted = Message { payload: "redacted".into(), ..Message::clone(message) };
+        decide(Verdict::Replace(Arc::new(redacted)))
+    });
+    let server = start(BrokerConfig::default(), hooks, Arc::new(journal.clone())).await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    publisher.retain("r", "retained").await;
+    let connect = Connect::v5("c").persistent();
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe_with(&[("r", 1), ("t", 2)], &[0x0b, 9]).await;
+    publisher.publish_done("t", "secret", 1, 1).await;
+    publisher.publish_done("t", "two", 2, 2).await;
+    let mut sent = vec![client.message().await, client.message().await, client.message().await];
+    assert!(
+        sent.iter().any(|message| message.retain) && sent.iter().any(|message| message.payload == "redacted")
+    );
+    sent.iter_mut().for_each(|message| message.dup = true);
+    let server = journalled(&journal.after_a_crash()).await;
+    let mut client = Client::connect(server.address, &connect).await;
+    let again = vec![client.message().await, client.message().await, client.message().await];
+    assert_eq!(again, sent);
+    for message in again {
+        let (first, answer) = if message.qos == 1 { (PUBACK, None) } else { (PUBREC, Some(PUBREL)) };
+        client.send(&ack(first, message.id)).await;
+        if let Some(answer) = answer {
+            client.expect(answer).await;
+            client.send(&ack(PUBCOMP, message.id)).await;
+        }
+    }
+    client.ping().await;
+    assert_eq!(journal.counts("c").0, 3, "the old process knows nothing of it");
+}
+
+/// One message that comes by a plain and by a shared subscription is two deliveries with one message id.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_copies_of_a_message_end_one_by_one() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let connect = Connect::v5("c").persistent();
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe_all(&[("t", 1), ("$share/g/t", 1)]).await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    publisher.publish_done("t", "x", 1, 1).await;
+    let copies = [client.message().await, client.message().await];
+    client.send(&ack(PUBACK, copies[0].id)).await;
+    client.ping().await;
+    assert_eq!(journal.counts("c").0, 1);
+    let server = journalled(&journal.after_a_crash()).await;
+    let mut client = Client::connect(server.address, &connect).await;
+    // The acknowledgement need not have been on disk; the other copy must be there.
+    let mut again = vec![client.message().await.id];
+    if again[0] != copies[1].id {
+        again.push(client.message().await.id);
+    }
+    assert!(again.contains(&copies[1].id));
+}
+
+/// Will delay in seconds.
+fn delay(seconds: u8) -> [u8; 5] {
+    [0x18, 0, 0, 0, seconds]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wills_outlive_the_process_until_they_are_published() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let with_will = |id: &str, seconds| {
+        Connect::v5(id).persistent().will_with(&format!("will/{id}"), id, 1, true, &delay(seconds))
+    };
+    // Connected at the end, gone before it, gone with good-bye, back without one.
+    let connected = Client::connect(server.address, &with_will("connected", 0)).await;
+    drop(Client::connect(server.address, &with_will("gone", 1)).await);
+    Client::connect(server.address, &with_will("polite", 0)).await.disconnect().await;
+    drop(Client::connect(server.address, &with_will("back", 1)).await);
+    let back = Client::connect(server.address, &Connect::v5("back").persistent()).await;
+    let mut last = Client::connect(server.address, &Connect::v5("last").persistent()).await;
+    last.subscribe("x", 1).await;
+    let crashed = journal.after_a_crash();
+    assert_eq!(crashed.wills(), 2, "{:?}", journal.log());
+    drop((connected, back, last, server));
+
+    let server = journalled(&crashed).await;
+    let mut watcher = Client::connect(server.address, &Connect::v5("w").persistent()).await;
+    watcher.subscribe("will/#", 1).await;
+    let mut seen = watcher.payloads(2).await;
+    seen.sort();
+    assert_eq!(seen, ["connected", "gone"]);
+    watcher.ping().await;
+    assert_eq!(crashed.wills(), 0, "nobody publishes them again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_will_that_waits_for_the_end_of_its_session_survives_both() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let connect = Connect::v5("c").expiry(1).will_with("will/c", "x", 1, true, &delay(100));
+    drop(Client::connect(server.address, &connect).await);
+    let mut probe = Client::connect(server.address, &Connect::v5("probe").persistent()).await;
+    probe.subscribe("x", 0).await;
+    while !journal.log().contains(&"disconnected") {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let crashed = journal.after_a_crash();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    // Its time went on while the server was away.
+    let server = journalled(&crashed).await;
+    let mut watcher = Client::connect(server.address, &Connect::v5("w")).await;
+    watcher.subscribe("will/#", 1).await;
+    assert_eq!(watcher.take().await.payload, "x");
+    assert_eq!(crashed.sessions(), ["probe"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_is_told_and_those_who_need_none_go_on() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut kept = Client::connect(server.address, &Connect::v5("kept").persistent()).await;
+    kept.subscribe("kept", 1).await;
+    let mut live = Client::connect(server.address, &Connect::v5("live")).await;
+    live.subscribe_all(&[("kept", 1), ("other", 1)]).await;
+    let mut five = Client::connect(server.address, &Connect::v5("five")).await;
+    let mut four = Client::connect(server.address, &Connect::v4("four")).await;
+    journal.fail(true);
+    let refused = Client::try_connect(server.address, &Connect::v5("n").persistent()).await;
+    assert_eq!(refused.code, 0x88);
+    let refused = Client::try_connect(server.address, &Connect::v4("n").persistent()).await;
+    assert_eq!(refused.code, 3);
+    five.publish("kept", "refused", 1, 1).await;
+    assert_eq!(five.expect(PUBACK).await.reason(), 0x80);
+    four.publish("kept", "refused", 1, 1).await;
+    four.closed().await;
+    five.publish("other", "passes", 1, 2).await;
+    assert_eq!(five.expect(PUBACK).await.reason(), 0);
+    assert_eq!(live.take().await.payload, "passes", "what is refused is routed to nobody");
+    assert_eq!(kept.subscribe("more", 1).await, 0x80);
+    assert_eq!(kept.unsubscribe(&["kept"]).await.body[3], 0x80);
+    journal.fail(false);
+    five.publish("more", "to nobody", 1, 3).await;
+    assert!([0, 0x10].contains(&five.expect(PUBACK).await.reason()));
+    kept.ping().await;
+    Client::connect(server.address, &Connect::v5("n").persistent()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_change_of_an_ended_session_does_not_reach_its_successor() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    for round in 0..3 {
+        let clean = Connect { clean: true, ..Connect::v5("c").persistent() };
+        let mut client = Client::connect(server.address, &clean).await;
+        client.publish("t", "x", 2, 1).await;
+        client.expect(PUBREC).await;
+        assert_eq!(journal.counts("c"), (0, 1), "round {round}");
+        drop(client);
+    }
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    client.publish_as(Publish { qos: 2, id: 1, dup: true, ..client.draft("t", "x") }).await;
+    client.expect(PUBREC).await;
+    client.send(&ack(PUBREL, 1)).await;
+    client.expect(PUBCOMP).await;
+    assert_eq!(journal.counts("c"), (0, 0));
+}
