@@ -268,7 +268,11 @@ where
         match self.shared.phase() {
             Phase::Running => Ok(()),
             // What was taken is completed first, and what it leaves to send is written.
-            Phase::Draining if !self.pipeline.is_empty() || !self.output.is_empty() => Ok(()),
+            Phase::Draining
+                if !self.pipeline.is_empty() || !self.withheld.is_empty() || !self.output.is_empty() =>
+            {
+                Ok(())
+            }
             Phase::Draining | Phase::Closing => {
                 Err(End::new(DisconnectReason::Shutdown, Some(reason::SERVER_SHUTTING_DOWN)))
             }
@@ -280,6 +284,7 @@ where
         self.shared.phase() == Phase::Running
             && !self.pause.is_active()
             && self.output.len() < OUTPUT_FULL
+            && !self.withheld.is_full()
             && self.pipeline.waiting_bytes() < self.shared.config.read_ahead()
     }
 

@@ -12,6 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Connection, End};
 use crate::codec::{Outgoing, encode};
 
+/// Packets that wait from which on nothing is read: a client could have more of them made than it sends bytes.
+const FULL: usize = 1_024;
+
 /// Encoded packets and what they wait for, in order.
 #[derive(Default)]
 pub(super) struct Withheld {
@@ -33,6 +36,10 @@ impl Withheld {
 
     pub(super) fn is_empty(&self) -> bool {
         self.packets.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.packets.len() >= FULL
     }
 }
 

@@ -312,3 +312,25 @@ async fn a_late_change_of_an_ended_session_does_not_reach_its_successor() {
     client.expect(PUBCOMP).await;
     assert_eq!(journal.counts("c"), (0, 0));
 }
+
+/// A PUBREL takes four bytes to send and a hundred to keep.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_pubrel_does_not_pile_up_while_the_disk_is_slow() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    journal.slow();
+    let flood: Vec<u8> = (1..=20_000).flat_map(|id| ack(PUBREL, id)).collect();
+    client.send(&flood).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(journal.waiting() <= 1_100, "{} wait", journal.waiting());
+    let mut answered = 0;
+    while answered < 20_000 {
+        for _ in 0..journal.sync() {
+            assert_eq!(client.expect(PUBCOMP).await.reason(), 0x92);
+            answered += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    client.ping().await;
+}
