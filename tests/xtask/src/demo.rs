@@ -42,7 +42,11 @@ pub(crate) fn main(arguments: &[&str]) -> Result<()> {
         "{}",
         faint("  The first time takes a while: wasmtime and SQLite are compiled. Later it is seconds.")
     );
-    run(workspace_cargo()?.args(["build", "--release", "-p", "tidegate"]))?;
+    // A build of the program alone asks for other features of what it uses than one of all tests: after that, most of
+    // it would be compiled twice.
+    if std::env::var_os("TIDEGATE_BIN").is_none() {
+        run(workspace_cargo()?.args(["build", "--release", "-p", "tidegate"]))?;
+    }
     let source = Source::copy()?;
     let module = source.build()?;
 

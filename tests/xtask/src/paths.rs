@@ -43,10 +43,13 @@ pub(crate) fn beside_target(name: &str) -> Result<PathBuf> {
     Ok(target.parent().unwrap_or(&target).join(name))
 }
 
-/// The binary that `cargo build --release -p tidegate` makes.
+/// The binary that `cargo build --release -p tidegate` makes, or the one that TIDEGATE_BIN names.
 ///
 /// # Errors
 /// As [`cache`].
 pub(crate) fn binary() -> Result<PathBuf> {
-    Ok(target()?.join("release/tidegate"))
+    match std::env::var_os("TIDEGATE_BIN") {
+        Some(built) => Ok(built.into()),
+        None => Ok(target()?.join("release/tidegate")),
+    }
 }
