@@ -76,14 +76,12 @@ where
         if let Some(index) = same
             && let Some(known) = self.seat.joins.get_mut(index)
         {
-            if join.has_stored() || (brings_retained && !known.has_stored()) {
+            // Every SUBSCRIBE brings the retained messages, also one of the same filter at once (clause 3.8.4).
+            if join.has_stored() {
                 if !brings_retained {
                     join.give_retained(known.take_retained());
                 }
                 self.end_join(index, |_| true);
-            } else if brings_retained {
-                let ids: Ids = known.take_retained().iter().map(|message| message.id).collect();
-                self.session.outbox().not_given(&ids);
             }
         }
         // A live copy of what was retained just now is on its way too.

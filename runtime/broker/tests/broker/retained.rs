@@ -43,6 +43,17 @@ async fn an_empty_retained_message_deletes_and_an_empty_plain_one_does_not() {
     client.ping().await;
 }
 
+/// The second subscription took what the first one had not sent yet (clauses 3.8.4 and 3.8.3: as several packets).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_that_is_twice_in_one_packet_brings_them_twice() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    client.retain("t", "x").await;
+    assert_eq!(client.subscribe_all(&[("t", 1), ("t", 0)]).await, [1, 0]);
+    assert_eq!(client.payloads(2).await, ["x", "x"]);
+    client.ping().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_subscription_gets_them_again() {
     let server = plain().await;
