@@ -21,6 +21,8 @@ use tidegate_module::{Compiler, HostConfig};
 use tidegate_store::StoreOptions;
 use tidegate_store::config::{Diagnostic, Place};
 
+use crate::state::SessionDurability;
+
 pub(crate) use form::{address, address_or_off, log_level};
 
 /// The file that is read when no `--config` is given, if it exists.
@@ -39,6 +41,8 @@ pub struct Config {
     pub modules_dir: PathBuf,
     /// How modules are compiled and run; [`Self::host_config`] completes it.
     pub(crate) host: HostConfig,
+    /// What durable sessions promise.
+    pub(crate) session_durability: SessionDurability,
     /// Bytes of key-value pairs that a module may keep.
     pub(crate) max_state_bytes: u64,
     /// Bytes that the buffers of all connectors may have together; 0: there are none.
@@ -92,6 +96,12 @@ impl form::Words for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("human", Self::Human), ("json", Self::Json)];
 }
 
+impl form::Words for SessionDurability {
+    const SYNTAX: &'static str = "\"synced\", \"written\" or \"off\"";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("synced", Self::Synced), ("written", Self::Written), ("off", Self::Off)];
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -103,6 +113,7 @@ impl Default for Config {
                 compiler: Compiler::Child { program: this_program() },
                 ..HostConfig::new("", Arc::new(IdSource::new(&Node::default())))
             },
+            session_durability: SessionDurability::default(),
             max_state_bytes: 64 << 20,
             buffer_bytes: 1 << 30,
             store: StoreOptions::default(),

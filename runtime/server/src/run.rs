@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_broker::Broker;
 use tidegate_dispatch::Dispatcher;
-use tidegate_event::{Hooks, IdSource, Node, Storage as _, Tenant, VolatileStore};
+use tidegate_event::{Hooks, IdSource, Node, SessionStore, Storage as _, Tenant};
 use tidegate_module::{Directory, Host, HostConfig, HostError, Module};
 use tidegate_store::config::{Diagnostic, Loaded};
 use tidegate_store::{LetterFile, Stores};
@@ -210,6 +210,7 @@ fn control_socket(
 struct Parts {
     stores: Arc<Stores>,
     broker: Broker,
+    sessions: Arc<dyn SessionStore>,
 }
 
 impl Parts {
@@ -237,7 +238,8 @@ impl Parts {
         status.set_stores(stores.clone());
 
         let hooks: Arc<dyn Hooks> = dispatcher.clone();
-        let broker = Broker::with_ids(config.broker.clone(), ids, hooks, Arc::new(VolatileStore))
+        let sessions = state.sessions(config.session_durability);
+        let broker = Broker::with_ids(config.broker.clone(), ids, hooks, sessions.clone())
             .map_err(|error| Failed::at("broker", &error))?;
         status.set_broker(broker.clone());
         stores.listen(broker.control());
@@ -276,7 +278,7 @@ impl Parts {
                 .map_err(|error| Failed::at(&format!("broker.listen: {address}"), &error))?;
             status.add_listener(bound);
         }
-        Ok(Self { stores, broker })
+        Ok(Self { stores, broker, sessions })
     }
 
     /// What a person wants to know once.
@@ -309,7 +311,8 @@ impl Parts {
         );
     }
 
-    /// Clients first, so that what they sent is stored and acknowledged; then modules; then the writers.
+    /// Clients first, so that what they sent is stored and acknowledged; then modules; then the writers, and what was
+    /// recorded of sessions meanwhile.
     async fn close(self, status: &Status, deadline: Duration) -> Result<(), Failed> {
         let end = Instant::now() + deadline;
         drop(status.take_reload());
@@ -320,9 +323,18 @@ impl Parts {
         {
             tracing::warn!("modules did not end within the deadline");
         }
-        self.stores.close(left()).await.map_err(|error| {
+        let flushed = self.stores.close(left()).await.map_err(|error| {
             tracing::error!("writers were not flushed: {error}");
             Failed::at("writers were not flushed", &error)
-        })
+        });
+        let kept = tokio::time::timeout(left(), self.sessions.durable()).await;
+        flushed?;
+        if matches!(kept, Ok(Ok(()))) {
+            return Ok(());
+        }
+        let reason =
+            self.sessions.health().err().map_or_else(|| "the disk is slow".into(), |error| error.to_string());
+        tracing::error!("what was recorded of sessions last is not on disk: {reason}");
+        Err(Failed::because(format!("what was recorded of sessions last is not on disk: {reason}")))
     }
 }

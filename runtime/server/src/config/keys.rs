@@ -71,6 +71,10 @@ keys! {
     broker.max_queued: Count<1> => broker.max_queued;
     /// Longest time a session may outlive its connection; a client that asks for more gets this.
     broker.max_session_expiry: Seconds => broker.max_session_expiry;
+    /// What is kept of sessions that outlive their connection, of retained messages and of wills. `"synced"`: QoS 1 and 2 are
+    /// acknowledged when what they promise is on disk. `"written"`: when the operating system has it, so that `kill -9`
+    /// costs nothing and a power cut the last seconds. `"off"`: nothing is kept over a restart.
+    broker.session_durability: Word => session_durability;
     /// Time a new connection has to send CONNECT, and modules to decide about it.
     broker.connect_timeout: Span => broker.connect_timeout;
     /// Most levels of a topic name or filter.
@@ -133,7 +137,7 @@ keys! {
     /// the beginning.
     store.buffer_bytes: SizeOrNone => buffer_bytes;
 
-    /// Directory of the embedded database, the state of modules, buffers, the artefact cache and dead letters. Made with mode 0700. One
+    /// Directory of the embedded database, sessions, the state of modules, buffers, the artefact cache and dead letters. Made with mode 0700. One
     /// running process at a time may use it. `--data` overrides it.
     data.dir: Path => data_dir;
 

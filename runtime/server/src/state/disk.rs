@@ -46,6 +46,10 @@ pub(super) struct Database {
     pub(super) records: Keyspace,
     /// What is known of each buffer, by its name.
     pub(super) buffers: Keyspace,
+    /// What is known of sessions for long: the sessions, subscriptions, wills and retained messages.
+    pub(super) sessions: Keyspace,
+    /// What comes and goes with messages: deliveries, and packet ids in use.
+    pub(super) deliveries: Keyspace,
 }
 
 impl Database {
@@ -77,12 +81,15 @@ impl Database {
         let usage = inner.keyspace("usage", options)?;
         let records = inner.keyspace("buffer-records", options)?;
         let buffers = inner.keyspace("buffers", options)?;
-        Ok(Self { inner, pairs, usage, records, buffers })
+        let sessions = inner.keyspace("sessions", options)?;
+        let deliveries = inner.keyspace("deliveries", options)?;
+        Ok(Self { inner, pairs, usage, records, buffers, sessions, deliveries })
     }
 
-    /// A batch that is durable when its commit returns.
-    pub(super) fn batch(&self) -> OwnedWriteBatch {
-        self.inner.batch().durability(Some(PersistMode::SyncData))
+    /// A batch that is durable when its commit returns; if not `synced`, the operating system has it then.
+    pub(super) fn batch(&self, synced: bool) -> OwnedWriteBatch {
+        let mode = if synced { PersistMode::SyncData } else { PersistMode::Buffer };
+        self.inner.batch().durability(Some(mode))
     }
 }
 
@@ -227,6 +234,10 @@ impl Disk {
         Ok(disk)
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads. Blocks; what was never written is empty.
     ///
     /// # Errors
@@ -302,7 +313,13 @@ impl Disk {
             let mut open = self.open.write();
             if open.is_none() {
                 self.prepare()?;
-                *open = Some(Database::open(&self.path)?);
+                let is_new = !is_there(&self.path)?;
+                let opened = Database::open(&self.path);
+                if is_new && opened.is_err() {
+                    // A disk that is full would have one beginning more at each attempt.
+                    std::fs::remove_dir_all(&self.path).ok();
+                }
+                *open = Some(opened?);
                 tracing::info!(path = %self.path.display(), "embedded state");
             }
         }

@@ -68,11 +68,28 @@ const COUNTERS: &[(&str, &str)] = &[
         "tidegate_module_watch_gaps_total",
         "Changes of the modules' directories that may have been missed, by reason",
     ),
+    ("tidegate_server_sessions_bytes_total", "Bytes written of sessions, retained messages and wills"),
+    (
+        "tidegate_server_sessions_changes_total",
+        "Changes of sessions, retained messages and wills that were to be kept",
+    ),
+    (
+        "tidegate_server_sessions_commits_total",
+        "Commits with records of sessions, retained messages or wills",
+    ),
+    (
+        "tidegate_server_sessions_lost_total",
+        "Changes of sessions that are not kept because too many could not be written before",
+    ),
+    (
+        "tidegate_server_sessions_records_total",
+        "Records of sessions written or removed; less than changes, as what comes and goes at once is never written",
+    ),
     (
         "tidegate_server_state_changes_total",
         "Key-value pairs of modules set or deleted in the embedded state",
     ),
-    ("tidegate_server_state_commits_total", "Commits of the embedded state, each with one fsync"),
+    ("tidegate_server_state_commits_total", "Commits of the embedded state"),
     ("tidegate_server_state_failed_total", "Changes of the embedded state that the disk did not take"),
     ("tidegate_server_state_quota_denied_total", "Changes of the embedded state above a module's share"),
     ("tidegate_store_buffer_in_total", "Operations that went to the buffer on disk: their database was down"),
@@ -99,6 +116,12 @@ const GAUGES: &[(&str, &str)] = &[
         "Versions of a module that serve and are not called because they keep failing",
     ),
     ("tidegate_module_mandatory_failed", "Mandatory modules whose newest version does not serve"),
+    ("tidegate_server_sessions_deliveries", "Messages kept on disk for sessions"),
+    ("tidegate_server_sessions_kept", "Sessions kept on disk"),
+    (
+        "tidegate_server_sessions_unwritten",
+        "Records of sessions that a failing disk has not taken yet, and keeps being offered",
+    ),
     ("tidegate_store_buffered", "Operations in the buffer on disk"),
     ("tidegate_store_buffered_bytes", "Their bytes"),
     ("tidegate_store_inflight", "Operations in the batches that are being written"),
@@ -118,6 +141,11 @@ const HISTOGRAMS: &[(&str, Unit, &str)] = &[
         "tidegate_module_swap_seconds",
         Unit::Seconds,
         "Time from the change of a file to its new version serving",
+    ),
+    (
+        "tidegate_server_sessions_commit_seconds",
+        Unit::Seconds,
+        "Time of a commit with records of sessions, the disk's included",
     ),
     ("tidegate_store_batch_size", Unit::Count, "Operations in a batch"),
 ];
