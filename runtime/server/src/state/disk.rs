@@ -55,6 +55,7 @@ pub(super) struct Database {
 impl Database {
     fn open(path: &Path) -> Result<Self, String> {
         if is_there(&path.join(MARKER))? {
+            check_trees(&path.join("keyspaces"))?;
             journal::mend(path)?;
         }
         loop {
@@ -193,6 +194,26 @@ fn set_unfinished_aside(path: &Path) -> Result<(), String> {
         std::fs::rename(path, &aside).map_err(failed)?;
         let (path, aside) = (path.display(), aside.display());
         tracing::warn!(%path, %aside, "the embedded state was never finished: it is made anew");
+    }
+    Ok(())
+}
+
+/// Looks whether the trees in the directory `trees` can be told from ones whose making was stopped: fjall deletes those,
+/// and what the first one does not know of.
+fn check_trees(trees: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", trees.display());
+    for entry in std::fs::read_dir(trees).map_err(failed)? {
+        let tree = entry.map_err(failed)?.path();
+        let pointer = tree.join("current");
+        if is_there(&pointer)? {
+            continue;
+        }
+        let is_first = tree.file_name().is_some_and(|name| name == "0");
+        let tables = tree.join("tables");
+        let has_tables = is_there(&tables)? && std::fs::read_dir(&tables).map_err(failed)?.next().is_some();
+        if is_first || has_tables {
+            return Err(format!("{} is missing", pointer.display()));
+        }
     }
     Ok(())
 }

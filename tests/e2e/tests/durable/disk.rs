@@ -1,7 +1,7 @@
 //! A disk without room and a directory that is damaged: what cannot be kept is refused, and what was promised is there.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -89,10 +89,20 @@ fn a_full_disk_refuses_what_it_cannot_keep_and_loses_nothing_that_it_promised() 
     server.assert_no_panic();
 }
 
-/// Every file below `dir`.
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+#[test]
+fn a_disk_that_was_full_before_anything_was_kept_leaves_nothing_half_made() {
+    let server = Server::builder().small_disk(48 << 20).start();
+    let filler = server.on_disk("filler");
+    fill(&filler);
+    until("a session is refused", || (connect_code(server.port, 5, "first") == 0x88).then_some(()));
+    // It is tried again meanwhile.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(connect_code(server.port, 5, "second"), 0x88);
+    std::fs::remove_file(filler).unwrap();
+    until("a session is kept", || (connect_code(server.port, 5, "third") == 0).then_some(()));
+    let names = std::fs::read_dir(server.on_disk("")).unwrap().map(|entry| entry.unwrap().file_name());
+    let beginnings: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("state")).collect();
+    assert_eq!(beginnings, ["state"]);
 }
 
 /// What a start says that fails, and nothing else is waited for.
@@ -128,19 +138,21 @@ fn a_damaged_state_is_a_refusal_to_start_and_goes_on_when_it_is_moved_aside_or_p
     let (state, copy) = (server.file("data/state"), server.file("copy"));
     assert!(Command::new("cp").args(["-r"]).args([&state, &copy]).status().unwrap().success());
 
-    let manifests = files(&state.join("keyspaces"));
-    assert!(manifests.len() > 4, "{manifests:?}");
-    let marker = state.join("version");
-    for damaged in manifests.iter().chain([&marker]) {
-        let whole = std::fs::read(damaged).unwrap();
-        if whole.is_empty() {
-            continue;
+    for damaged in ["version", "keyspaces/0/current", "keyspaces/1/current"] {
+        let file = state.join(damaged);
+        let whole = std::fs::read(&file).unwrap();
+        for content in [Some(vec![0xA5; whole.len()]), None] {
+            match &content {
+                Some(content) => std::fs::write(&file, content).unwrap(),
+                None => std::fs::remove_file(&file).unwrap(),
+            }
+            // An empty tree without a pointer is one that was never finished.
+            if content.is_some() || damaged != "keyspaces/1/current" {
+                let said = refusal(&server);
+                assert!(said.contains("data/state") && said.contains("move it away"), "{damaged}: {said}");
+            }
+            std::fs::write(&file, &whole).unwrap();
         }
-        std::fs::write(damaged, vec![0xA5; whole.len()]).unwrap();
-        let said = refusal(&server);
-        let path = Path::new("data/state").display().to_string();
-        assert!(said.contains(&path) && said.contains("move it away"), "{}: {said}", damaged.display());
-        std::fs::write(damaged, whole).unwrap();
     }
 
     // Without it the server begins with nothing.
