@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use tidegate_event::{Change, Control, Hooks, IdSource, Node, SessionStore, SessionStoreError, Tenant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::BrokerConfig;
 use crate::control::BrokerControl;
-use crate::listener;
+use crate::listener::{self, Arrival};
 use crate::metrics::Metrics;
 use crate::pipeline::inject;
 use crate::realm::Realm;
@@ -194,6 +195,18 @@ impl Broker {
     /// The operating system's, when the address cannot be bound.
     pub async fn listen(&self, address: SocketAddr) -> std::io::Result<SocketAddr> {
         listener::listen(&self.shared, address).await
+    }
+
+    /// Serves one client over `stream`, as if a listener had accepted it; `arrival` says what is known of it, at least the
+    /// address of its peer. Everything happens in the future, which ends when the connection has ended and what it had
+    /// begun is complete; [`Self::shutdown`] ends it, too.
+    pub fn serve<S, A>(&self, stream: S, arrival: A) -> impl Future<Output = ()> + Send + use<S, A>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        A: Into<Arrival>,
+    {
+        let serving = listener::serve(Arc::clone(&self.shared), Box::new(stream), arrival.into());
+        self.shared.tasks.track_future(serving)
     }
 
     /// Where the ids of messages come from. Everything that makes messages of this node must use it: ids of one

@@ -51,3 +51,4 @@ pub const EVENT_INTERVAL: u32 = 8;
 
 pub use broker::Broker;
 pub use config::BrokerConfig;
+pub use listener::Arrival;

@@ -1,9 +1,7 @@
 //! From an accepted socket to a connected client: CONNECT, its checks, the session, CONNACK.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
@@ -15,7 +13,7 @@ use super::Connection;
 use super::authenticate::{self, Asked};
 use crate::broker::Shared;
 use crate::codec::{CodecError, ConnAck, ConnAckProperties, Connect, Decoder, Incoming, Outgoing, encode};
-use crate::listener::Counted;
+use crate::listener::{Arrival, Counted};
 use crate::reason;
 use crate::registry::Attached;
 use crate::session::RecordedWill;
@@ -39,14 +37,14 @@ enum Refused {
 }
 
 /// Serves one connection from its first byte to its last.
-pub(crate) async fn serve<S>(shared: Arc<Shared>, mut stream: S, peer: SocketAddr, count: Counted)
+pub(crate) async fn serve<S>(shared: Arc<Shared>, mut stream: S, arrival: Arrival, count: Counted)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut decoder = Decoder::new(shared.config.codec_limits());
     let mut input = BytesMut::new();
-    // Until then the client must be connected, or be told why it is not.
-    let deadline = after(shared.config.connect_timeout);
+    let peer = arrival.peer;
+    let deadline = count.deadline();
     let connect = tokio::select! {
         connect = read_connect(&mut stream, &mut decoder, &mut input, deadline) => connect,
         () = shared.stopping.cancelled() => Err(Refused::Gone),
@@ -55,7 +53,7 @@ where
         Ok(connect) => {
             // On the heap, so that a connection that never sends CONNECT costs little.
             if let Some(connection) =
-                Box::pin(welcome(&shared, stream, peer, decoder, input, *connect, deadline, count)).await
+                Box::pin(welcome(&shared, stream, arrival, decoder, input, *connect, count)).await
             {
                 connection.run().await;
             }
@@ -74,13 +72,6 @@ where
             }
         }
     }
-}
-
-/// When `timeout` from now is over. One that is longer than the clock goes ends never.
-fn after(timeout: Duration) -> Instant {
-    const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    let now = Instant::now();
-    now.checked_add(timeout).unwrap_or(now + NEVER)
 }
 
 async fn read_connect<S: AsyncRead + Unpin>(
@@ -143,20 +134,19 @@ async fn farewell<S: AsyncWrite + Unpin>(
 }
 
 /// Gives the client its session and CONNACK. `None`: it was refused, or taken over at once.
-#[expect(clippy::too_many_arguments, reason = "the parts of a connection that is yet to be")]
 async fn welcome<S>(
     shared: &Arc<Shared>,
     mut stream: S,
-    peer: SocketAddr,
+    arrival: Arrival,
     decoder: Decoder,
     mut input: BytesMut,
     connect: Connect,
-    deadline: Instant,
     count: Counted,
 ) -> Option<Box<Connection<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Arrival { peer, listener, server_name, certificate, username } = arrival;
     let protocol = connect.protocol;
     if connect.properties.authentication_method.is_some() {
         // Enhanced authentication (clause 4.12): there is no method this server knows.
@@ -173,19 +163,26 @@ where
     };
     let expiry = session_expiry(shared, &connect);
     let next_number = || shared.connection_numbers.fetch_add(1, Ordering::Relaxed);
+    let certified = username.is_some();
+    let username = username.or_else(|| connect.username.as_ref().map(detached_text));
+    let tenant = shared.tenant_of(username.as_ref(), peer);
     let mut client = Arc::new(Client {
         id,
-        username: connect.username.as_ref().map(detached_text),
+        username,
         peer,
         protocol,
-        tenant: shared.tenant_of(connect.username.as_ref(), peer),
+        tenant,
         keep_alive: connect.keep_alive,
         clean_start: connect.clean_start,
         connected_at_ms: now_ms(),
         connection: next_number(),
+        listener,
+        server_name,
+        certificate,
+        certified,
     });
     if let Some(question) = authenticate::question(shared, &client, &connect) {
-        match authenticate::ask(shared, question, &mut stream, &mut input, deadline).await {
+        match authenticate::ask(shared, question, &mut stream, &mut input, count.deadline()).await {
             // Numbered anew: a connection that was asked about for longer may have become the older one.
             Asked::Welcome => {
                 client = Arc::new(Client { connection: next_number(), ..Client::clone(&client) })

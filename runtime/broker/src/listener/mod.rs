@@ -1,12 +1,18 @@
 //! The accept loop. It only accepts: everything that a client could delay happens in the connection's own task.
 
+mod admission;
+mod arrival;
+mod socket;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
+pub(crate) use self::admission::Counted;
+pub use self::arrival::Arrival;
+use self::socket::Socket;
 use crate::broker::Shared;
 use crate::connection::handshake;
 
@@ -29,6 +35,13 @@ pub(crate) async fn listen(shared: &Arc<Shared>, address: SocketAddr) -> std::io
     Ok(bound)
 }
 
+/// Serves `stream`, which is not from a listener, until it ends.
+pub(crate) async fn serve(shared: Arc<Shared>, stream: Box<dyn socket::Stream>, arrival: Arrival) {
+    if let Some(count) = Counted::admit(&shared, arrival.peer) {
+        handshake::serve(shared, Socket::Other(stream), arrival, count).await;
+    }
+}
+
 async fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
     loop {
         match listener.accept().await {
@@ -43,34 +56,10 @@ async fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
 }
 
 fn admit(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
-    let count = Counted::new(shared);
-    if shared.connections.load(Ordering::Relaxed) > shared.config.max_connections {
-        shared.metrics.accept_errors.increment(1);
-        tracing::warn!(%peer, limit = shared.config.max_connections, "too many connections: closed");
-        return;
-    }
+    let Some(count) = Counted::admit(shared, peer) else { return };
     if let Err(error) = stream.set_nodelay(true) {
         // The peer has gone already; the first read will say so.
         tracing::debug!(%peer, %error, "TCP_NODELAY");
     }
-    shared.metrics.accepted.increment(1);
-    shared.tasks.spawn(handshake::serve(Arc::clone(shared), stream, peer, count));
-}
-
-/// Counts a connection for as long as it lives.
-pub(crate) struct Counted(Arc<Shared>);
-
-impl Counted {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.connections.fetch_add(1, Ordering::Relaxed);
-        shared.metrics.connections.increment(1.0);
-        Self(Arc::clone(shared))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.connections.decrement(1.0);
-    }
+    shared.tasks.spawn(handshake::serve(Arc::clone(shared), Socket::Tcp(stream), peer.into(), count));
 }
