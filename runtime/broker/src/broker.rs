@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::BrokerConfig;
 use crate::control::BrokerControl;
-use crate::listener::{self, Arrival};
+use crate::listener::{self, Admission, Arrival, ListenError, ListenerConfig};
 use crate::metrics::Metrics;
 use crate::pipeline::inject;
 use crate::realm::Realm;
@@ -61,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) connection_numbers: AtomicU64,
     pub(crate) session_numbers: AtomicU64,
     pub(crate) connections: AtomicUsize,
+    pub(crate) admission: Admission,
     realms: RwLock<HashMap<Tenant, Arc<Realm>, RandomState>>,
     default_tenant: Tenant,
 }
@@ -158,6 +159,7 @@ impl Broker {
     ) -> Result<Self, SessionStoreError> {
         let restored = store.restore()?;
         let shared = Arc::new(Shared {
+            admission: Admission::new(&config),
             config,
             ids,
             hooks,
@@ -188,13 +190,13 @@ impl Broker {
         Ok(Self { shared })
     }
 
-    /// Listens for MQTT over TCP at `address` and gives the address bound (port 0 = any). Can be called several
-    /// times. Connections are accepted by a task of their own.
+    /// Listens as `listener` says, an address for plain MQTT over TCP, and gives the address bound (port 0 = any). Can be
+    /// called several times. Connections are accepted by a task of their own.
     ///
     /// # Errors
-    /// The operating system's, when the address cannot be bound.
-    pub async fn listen(&self, address: SocketAddr) -> std::io::Result<SocketAddr> {
-        listener::listen(&self.shared, address).await
+    /// [`ListenError`] when the address cannot be bound or the listener's certificates cannot be used.
+    pub async fn listen(&self, listener: impl Into<ListenerConfig>) -> Result<SocketAddr, ListenError> {
+        listener::listen(&self.shared, listener.into()).await
     }
 
     /// Serves one client over `stream`, as if a listener had accepted it; `arrival` says what is known of it, at least the

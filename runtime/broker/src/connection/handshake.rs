@@ -7,13 +7,13 @@ use bytes::BytesMut;
 use bytestring::ByteString;
 use tidegate_event::{Client, DisconnectReason, Hook, Protocol, ReasonCode, StoredWill, now_ms};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::Instant;
 
 use super::Connection;
 use super::authenticate::{self, Asked};
 use crate::broker::Shared;
 use crate::codec::{CodecError, ConnAck, ConnAckProperties, Connect, Decoder, Incoming, Outgoing, encode};
 use crate::listener::{Arrival, Counted};
+use crate::metrics::Turned;
 use crate::reason;
 use crate::registry::Attached;
 use crate::session::RecordedWill;
@@ -32,25 +32,31 @@ enum Refused {
     TooLate,
     /// The socket closed or failed.
     Gone,
+    /// There are too many like it.
+    Crowded,
+    /// Too much of it came for a packet that is not whole.
+    TooMuch,
     /// The bytes are no CONNECT this server takes.
     Malformed(CodecError),
 }
 
 /// Serves one connection from its first byte to its last.
-pub(crate) async fn serve<S>(shared: Arc<Shared>, mut stream: S, arrival: Arrival, count: Counted)
+pub(crate) async fn serve<S>(shared: Arc<Shared>, mut stream: S, arrival: Arrival, mut count: Counted)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut decoder = Decoder::new(shared.config.codec_limits());
     let mut input = BytesMut::new();
     let peer = arrival.peer;
-    let deadline = count.deadline();
+    let lost = count.lost();
     let connect = tokio::select! {
-        connect = read_connect(&mut stream, &mut decoder, &mut input, deadline) => connect,
+        connect = read_connect(&mut stream, &mut decoder, &mut input, &mut count) => connect,
+        () = lost => Err(Refused::Crowded),
         () = shared.stopping.cancelled() => Err(Refused::Gone),
     };
     match connect {
         Ok(connect) => {
+            count.heard();
             // On the heap, so that a connection that never sends CONNECT costs little.
             if let Some(connection) =
                 Box::pin(welcome(&shared, stream, arrival, decoder, input, *connect, count)).await
@@ -60,8 +66,13 @@ where
         }
         Err(Refused::Gone) => tracing::debug!(%peer, "closed before CONNECT"),
         Err(Refused::TooLate) => {
-            shared.metrics.connect_timeouts.increment(1);
-            tracing::info!(%peer, timeout = ?shared.config.connect_timeout, "no CONNECT in time");
+            shared.too_late(peer);
+        }
+        Err(Refused::Crowded) => {
+            shared.turned_away(peer, Turned::Handshakes, "too many others wait for their CONNECT");
+        }
+        Err(Refused::TooMuch) => {
+            shared.turned_away(peer, Turned::ConnectBytes, "too much is kept of CONNECT packets that are not whole");
         }
         Err(Refused::Malformed(error)) => {
             shared.metrics.malformed(error.reason());
@@ -78,8 +89,9 @@ async fn read_connect<S: AsyncRead + Unpin>(
     stream: &mut S,
     decoder: &mut Decoder,
     input: &mut BytesMut,
-    deadline: Instant,
+    count: &mut Counted,
 ) -> Result<Box<Connect>, Refused> {
+    let deadline = count.deadline();
     let reading = async {
         loop {
             match decoder.decode(input) {
@@ -90,6 +102,9 @@ async fn read_connect<S: AsyncRead + Unpin>(
                 Err(error) => return Err(Refused::Malformed(error)),
             }
             input.reserve(decoder.missing(input.len()).clamp(FIRST_READ, 64 * 1024));
+            if !count.may_hold(input.capacity()) {
+                return Err(Refused::TooMuch);
+            }
             match stream.read_buf(input).await {
                 Ok(0) | Err(_) => return Err(Refused::Gone),
                 Ok(_) => {}

@@ -1,11 +1,14 @@
 //! The kinds of streams that connections are served over, as one type: the code of a connection exists once.
 
-use std::io::{IoSlice, Result};
+use std::io::Result;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::websocket::WebSocket;
 
 /// A stream whose kind only its owner knows.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -16,6 +19,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub(crate) enum Socket {
     /// Plain TCP.
     Tcp(TcpStream),
+    /// TLS, on the heap like all but the first: a connection of one kind must not take the room of another.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// WebSocket.
+    Ws(Box<WebSocket<TcpStream>>),
+    /// WebSocket in TLS.
+    Wss(Box<WebSocket<TlsStream<TcpStream>>>),
     /// Whatever was handed to [`crate::Broker::serve`].
     Other(Box<dyn Stream>),
 }
@@ -24,6 +33,9 @@ impl Socket {
     fn get(self: Pin<&mut Self>) -> Pin<&mut dyn Stream> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream),
+            Self::Tls(stream) => Pin::new(stream.as_mut()),
+            Self::Ws(stream) => Pin::new(stream.as_mut()),
+            Self::Wss(stream) => Pin::new(stream.as_mut()),
             Self::Other(stream) => Pin::new(stream.as_mut()),
         }
     }
@@ -38,21 +50,6 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
         self.get().poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<Result<usize>> {
-        self.get().poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(stream) => stream.is_write_vectored(),
-            Self::Other(stream) => stream.is_write_vectored(),
-        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
