@@ -155,7 +155,9 @@ fn certificates(config: &Config, findings: &mut Vec<Diagnostic>) -> Vec<String> 
                 findings.extend(warnings.into_iter().map(warning));
                 well.push(format!("listener {name} (certificates: {})", tls.certificates.len()));
             }
-            Err(error) => findings.push(listener.place.error(format!("{name}: {}", crate::cli::with_causes(&error)))),
+            Err(error) => {
+                findings.push(listener.place.error(format!("{name}: {}", crate::cli::with_causes(&error))))
+            }
         }
     }
     well

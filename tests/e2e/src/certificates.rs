@@ -14,15 +14,18 @@ impl Authority {
     pub fn new(folder: &Path, name: &str) -> Self {
         std::fs::create_dir_all(folder).unwrap();
         let authority = Self { folder: folder.into(), name: name.into() };
-        let (subject, key, certificate) = (format!("/CN={name}"), format!("{name}.key"), format!("{name}.pem"));
-        let request = ["req", "-x509", "-days", "2", "-subj", &subject, "-keyout", &key, "-out", &certificate];
+        let (subject, key, certificate) =
+            (format!("/CN={name}"), format!("{name}.key"), format!("{name}.pem"));
+        let request =
+            ["req", "-x509", "-days", "2", "-subj", &subject, "-keyout", &key, "-out", &certificate];
         openssl(folder, &[&request[..], &NEW_KEY].concat());
         authority
     }
 
     /// Makes `NAME.pem` and `NAME.key` beside those of the authority, for the name `common_name` on 127.0.0.1.
     pub fn issue(&self, name: &str, common_name: &str) {
-        let (subject, key, request) = (format!("/CN={common_name}"), format!("{name}.key"), format!("{name}.csr"));
+        let (subject, key, request) =
+            (format!("/CN={common_name}"), format!("{name}.key"), format!("{name}.csr"));
         let names = "subjectAltName=IP:127.0.0.1,DNS:localhost";
         let asked = ["req", "-subj", &subject, "-addext", names, "-keyout", &key, "-out", &request];
         openssl(&self.folder, &[&asked[..], &NEW_KEY].concat());
@@ -30,11 +33,23 @@ impl Authority {
         let certificate = format!("{name}.pem");
         openssl(
             &self.folder,
-            &["x509", "-req", "-in", &request, "-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial", "-days", "2"]
-                .iter()
-                .copied()
-                .chain(["-copy_extensions", "copy", "-out", &certificate])
-                .collect::<Vec<_>>(),
+            &[
+                "x509",
+                "-req",
+                "-in",
+                &request,
+                "-CA",
+                &ca,
+                "-CAkey",
+                &ca_key,
+                "-CAcreateserial",
+                "-days",
+                "2",
+            ]
+            .iter()
+            .copied()
+            .chain(["-copy_extensions", "copy", "-out", &certificate])
+            .collect::<Vec<_>>(),
         );
     }
 

@@ -28,10 +28,14 @@ impl Ports {
     /// The tables of listeners, after the lines `broker`.
     fn tables(&self, broker: &str) -> String {
         let table = |name: &str, port: u16, kind: &str, lines: &str| {
-            format!("[[broker.listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\nkind = \"{kind}\"\n{lines}\n")
+            format!(
+                "[[broker.listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\nkind = \"{kind}\"\n{lines}\n"
+            )
         };
         let own = "certificates = [{ cert = \"tls/server.pem\", key = \"tls/server.key\" }]";
-        let mutual = format!("{own}\nclient_ca = \"tls/ca.pem\"\nverify = \"required\"\nusername_from = \"common_name\"");
+        let mutual = format!(
+            "{own}\nclient_ca = \"tls/ca.pem\"\nverify = \"required\"\nusername_from = \"common_name\""
+        );
         [
             format!("[broker]\n{broker}\n"),
             table("secure", self.mqtts, "mqtts", own),
@@ -71,10 +75,14 @@ fn clients_of_every_kind_of_listener_meet() {
         assert!(ready.contains(&url), "{url} in {ready}");
     }
     let mut plain = Subscriber::start(server.port, &["-V", "5", "-t", "t/#", "-q", "2"]);
-    let mut tls12 =
-        Subscriber::start(ports.mqtts, &["--cafile", &ca, "--tls-version", "tlsv1.2", "-t", "t/#", "-q", "2"]);
-    let mut tls13 =
-        Subscriber::start(ports.mqtts, &["--cafile", &ca, "--tls-version", "tlsv1.3", "-t", "t/#", "-q", "2"]);
+    let mut tls12 = Subscriber::start(
+        ports.mqtts,
+        &["--cafile", &ca, "--tls-version", "tlsv1.2", "-t", "t/#", "-q", "2"],
+    );
+    let mut tls13 = Subscriber::start(
+        ports.mqtts,
+        &["--cafile", &ca, "--tls-version", "tlsv1.3", "-t", "t/#", "-q", "2"],
+    );
     let mut web = Paho::connect(ports.ws, &websocket(5, "web"));
     let mut secure_web = Paho::connect(ports.wss, &websocket(4, "secure-web").with("cafile", &*ca));
     web.subscribe("t/#", 2);
@@ -131,11 +139,17 @@ fn new_certificates_are_taken_while_messages_flow_and_wrong_ones_are_not() {
     let mut go_on = || {
         number += 1;
         assert_eq!(publisher.publish("t", &number.to_string(), 1), 0);
-        assert_eq!(subscriber.receive().payload, number.to_string(), "those that are connected stay connected");
+        assert_eq!(
+            subscriber.receive().payload,
+            number.to_string(),
+            "those that are connected stay connected"
+        );
     };
     go_on();
     let connects = |ca: &str| {
-        mosquitto::publish_raw(ports.mqtts, &["--cafile", ca, "-t", "other", "-m", "x", "-q", "1"]).status.success()
+        mosquitto::publish_raw(ports.mqtts, &["--cafile", ca, "-t", "other", "-m", "x", "-q", "1"])
+            .status
+            .success()
     };
     assert!(connects(&ca));
     // Another authority, as when the old one has expired.
@@ -157,7 +171,8 @@ fn new_certificates_are_taken_while_messages_flow_and_wrong_ones_are_not() {
     let mark = server.log_mark();
     let whole = std::fs::read(authority.file("server.pem")).unwrap();
     std::fs::write(authority.file("server.pem"), &whole[..whole.len() / 2]).unwrap();
-    let line = server.wait_log(mark, "it cannot be used", |l| l.contains("cannot be used, those before stay"));
+    let line =
+        server.wait_log(mark, "it cannot be used", |l| l.contains("cannot be used, those before stay"));
     assert!(line.contains("tls/server.pem"), "{line}");
     assert!(connects(&next.certificate()));
     go_on();
@@ -178,7 +193,8 @@ fn check_opens_the_certificates() {
     std::fs::copy(authority.file("other.key"), authority.file("server.key")).unwrap();
     let output = tidegate(builder.path(), &["check"]);
     assert!(!output.status.success());
-    let expected = "tidegate.toml:3:1: broker.listener: secure: tls/server.key is not the private key of tls/server.pem";
+    let expected =
+        "tidegate.toml:3:1: broker.listener: secure: tls/server.key is not the private key of tls/server.pem";
     assert!(text_of(&output).contains(expected), "{}", text_of(&output));
     let output = tidegate(builder.path(), &["run", "--api", "off"]);
     assert!(!output.status.success() && text_of(&output).contains(expected), "{}", text_of(&output));

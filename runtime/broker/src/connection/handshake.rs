@@ -64,7 +64,11 @@ where
                 connection.run().await;
             }
         }
-        Err(Refused::Gone) => tracing::debug!(%peer, "closed before CONNECT"),
+        Err(Refused::Gone) => {
+            tracing::debug!(%peer, "closed before CONNECT");
+            // TLS and WebSocket have a last word, too.
+            tokio::time::timeout(shared.config.flush_timeout, stream.shutdown()).await.ok();
+        }
         Err(Refused::TooLate) => {
             shared.too_late(peer);
         }
@@ -72,7 +76,11 @@ where
             shared.turned_away(peer, Turned::Handshakes, "too many others wait for their CONNECT");
         }
         Err(Refused::TooMuch) => {
-            shared.turned_away(peer, Turned::ConnectBytes, "too much is kept of CONNECT packets that are not whole");
+            shared.turned_away(
+                peer,
+                Turned::ConnectBytes,
+                "too much is kept of CONNECT packets that are not whole",
+            );
         }
         Err(Refused::Malformed(error)) => {
             shared.metrics.malformed(error.reason());

@@ -52,7 +52,9 @@ impl Shared {
         let reason = why.name();
         match self.admission.turned_away.get(why as usize).and_then(Seldom::turn) {
             // Somebody may have to raise a limit.
-            Some(left_out) if why.is_limit() => tracing::warn!(%peer, reason, left_out, "connection closed: {detail}"),
+            Some(left_out) if why.is_limit() => {
+                tracing::warn!(%peer, reason, left_out, "connection closed: {detail}")
+            }
             Some(left_out) => tracing::info!(%peer, reason, left_out, "connection closed: {detail}"),
             None => tracing::debug!(%peer, reason, "connection closed: {detail}"),
         }
@@ -99,7 +101,11 @@ impl Counted {
             Ok(neighbour) => counted.neighbour = neighbour,
             Err(_) => {
                 let most = config.max_connections_per_address;
-                shared.turned_away(peer, Turned::Address, format_args!("{most} from one address are allowed"));
+                shared.turned_away(
+                    peer,
+                    Turned::Address,
+                    format_args!("{most} from one address are allowed"),
+                );
                 return None;
             }
         }

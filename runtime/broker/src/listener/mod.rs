@@ -20,16 +20,14 @@ mod websocket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate_event::Seldom;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 pub(crate) use self::admission::{Admission, Counted};
 pub use self::arrival::Arrival;
-pub use self::config::{
-    CertificateFiles, ListenerConfig, TlsConfig, UsernameFrom, Verify, WebSocketConfig,
-};
+pub use self::config::{CertificateFiles, ListenerConfig, TlsConfig, UsernameFrom, Verify, WebSocketConfig};
 use self::open::Gate;
 use self::socket::Socket;
 use self::tls::Tls;
@@ -59,7 +57,8 @@ pub(crate) async fn listen(shared: &Arc<Shared>, config: ListenerConfig) -> Resu
     let scheme = config.scheme();
     let ListenerConfig { name, address, tls, websocket } = config;
     let name: Arc<str> = name.into();
-    let tls = tls.map(|tls| Tls::open(Arc::clone(&name), tls, websocket.is_some())).transpose()?.map(Arc::new);
+    let tls =
+        tls.map(|tls| Tls::open(Arc::clone(&name), tls, websocket.is_some())).transpose()?.map(Arc::new);
     let listener = bind(address)?;
     let bound = listener.local_addr()?;
     tracing::info!(address = %bound, listener = %name, scheme, "listening for MQTT");
@@ -100,7 +99,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Box<dyn socket::Stream>, 
 async fn accept(shared: &Arc<Shared>, listener: &TcpListener, gate: &Arc<Gate>) {
     let (slow, failed) = (Seldom::default(), Seldom::default());
     loop {
-        if let Some(wait) = shared.admission.rate.wait() {
+        if let Some(wait) = shared.admission.rate.wait(Instant::now()) {
             shared.metrics.accepts_delayed.increment(1);
             if let Some(left_out) = slow.turn() {
                 let rate = shared.config.connection_rate;

@@ -56,7 +56,12 @@ impl Gate {
         Arrival { peer, listener, server_name: None, certificate: None, username: None }
     }
 
-    async fn pass(&self, shared: &Shared, stream: TcpStream, arrival: &mut Arrival) -> Result<Socket, Closed> {
+    async fn pass(
+        &self,
+        shared: &Shared,
+        stream: TcpStream,
+        arrival: &mut Arrival,
+    ) -> Result<Socket, Closed> {
         let Some(tls) = &self.tls else {
             return Ok(match &self.websocket {
                 None => Socket::Tcp(stream),

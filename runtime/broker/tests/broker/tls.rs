@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustls::SupportedProtocolVersion;
 use tidegate_broker::{Broker, BrokerConfig, ListenerConfig, TlsConfig, UsernameFrom, Verify};
 use tidegate_event::{Client as Peer, Hook, VolatileStore};
 
@@ -14,7 +15,10 @@ use crate::support::packet::{Connect, Publish};
 use crate::support::script::Script;
 use crate::support::{Server, free, plain, start};
 
-pub(crate) fn listener(tls: TlsConfig) -> ListenerConfig {
+const TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+const TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+fn listener(tls: TlsConfig) -> ListenerConfig {
     ListenerConfig { name: "secure".into(), address: free(), tls: Some(tls), websocket: None }
 }
 
@@ -40,10 +44,9 @@ async fn both_versions_serve_and_meet_plain_clients() {
     let address = listen(&server.broker, authority.tls()).await;
     let mut subscriber = Client::connect(server.address, &Connect::v5("plain")).await;
     subscriber.subscribe("t", 1).await;
-    for (id, version) in [(1, &rustls::version::TLS12), (2, &rustls::version::TLS13)] {
-        let versions: &'static [_] = Box::leak(Box::new([*version]));
+    for (id, versions) in [(1, TLS12), (2, TLS13)] {
         let stream = authority.trust().speaking(versions).connect(address).await;
-        assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(versions[0].version));
         let mut client = Client::connect_on(stream, &Connect::v4("tls")).await;
         client.publish_done("t", &format!("{id}"), 1, id).await;
         assert_eq!(subscriber.take().await.payload, format!("{id}"));
@@ -75,7 +78,8 @@ async fn the_certificate_is_that_of_the_name_that_is_asked_for() {
     for name in ["a.b.example.com", "example.com"] {
         assert!(trust.try_connect(address, name).await.is_err(), "{name}");
     }
-    let seen: Vec<_> = seen.lock().iter().map(|peer| peer.server_name.as_deref().map(str::to_owned)).collect();
+    let seen: Vec<_> =
+        seen.lock().iter().map(|peer| peer.server_name.as_deref().map(str::to_owned)).collect();
     assert_eq!(seen, ["one.example.com", "two.example.com", "other.test"].map(|name| Some(name.to_owned())));
 }
 
@@ -99,10 +103,13 @@ async fn a_certificate_that_is_required_names_the_user() {
     };
     let address = listen(&server.broker, tls).await;
     let trust = authority.trust();
-    for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
+    for versions in [TLS12, TLS13] {
         let trust = trust.clone().speaking(versions);
         assert!(!is_served(&trust, address).await, "without a certificate");
-        assert!(!is_served(&trust.clone().with(strangers.issue("sensor")), address).await, "of somebody else");
+        assert!(
+            !is_served(&trust.clone().with(strangers.issue("sensor")), address).await,
+            "of somebody else"
+        );
         assert!(is_served(&trust.with(clients.issue("sensor")), address).await);
     }
     let seen = seen.lock();
@@ -110,8 +117,15 @@ async fn a_certificate_that_is_required_names_the_user() {
     for peer in seen.iter() {
         let certificate = peer.certificate.as_ref().unwrap();
         assert_eq!(certificate.common_name.as_deref(), Some("sensor"));
-        assert!(certificate.subject.contains("CN=sensor") && certificate.subject.contains("O=Tests"), "{certificate:?}");
-        assert_eq!((peer.username.as_deref(), peer.certified), (Some("sensor"), true), "not the one in CONNECT");
+        assert!(
+            certificate.subject.contains("CN=sensor") && certificate.subject.contains("O=Tests"),
+            "{certificate:?}"
+        );
+        assert_eq!(
+            (peer.username.as_deref(), peer.certified),
+            (Some("sensor"), true),
+            "not the one in CONNECT"
+        );
         assert_eq!(&*peer.listener, "secure");
     }
 }
@@ -184,8 +198,11 @@ async fn what_cannot_be_used_is_told_with_its_file() {
     assert!(swapped.contains("localhost.pem: there is no private key in it"), "{swapped}");
     let swapped = open(&|tls| tls.certificates[0].cert.clone_from(&good.key)).await;
     assert!(swapped.contains("localhost.key: there is no certificate in it"), "{swapped}");
-    std::fs::write(authority.file("locked"), "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")
-        .unwrap();
+    std::fs::write(
+        authority.file("locked"),
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    )
+    .unwrap();
     let locked = open(&|tls| tls.certificates[0].key = authority.file("locked")).await;
     assert!(locked.contains("the private key is encrypted"), "{locked}");
     let twice = open(&|tls| {

@@ -1,10 +1,10 @@
-//! Certificates made for a test, in a folder of their own, and clients that trust them.
+//! Certificates made for a test with `openssl`, in a folder of their own, and clients that trust them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
@@ -17,41 +17,49 @@ use tokio_rustls::client::TlsStream;
 /// An authority and the folder with what it has signed.
 pub(crate) struct Authority {
     folder: TempDir,
-    certificate: String,
-    issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
     pub(crate) fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap().pem();
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), &certificate).unwrap();
-        Self { folder, certificate, issuer: Issuer::new(params, key) }
+        let authority = Self { folder: tempfile::tempdir().unwrap() };
+        authority.openssl("req -x509 -days 2 -subj /CN=authority -keyout ca.key -out ca.pem NEW");
+        authority
+    }
+
+    /// Runs `openssl` in the folder. `NEW` asks for a key on an elliptic curve, which is made at once.
+    fn openssl(&self, line: &str) {
+        let line = line.replace("NEW", "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes");
+        let output = Command::new("openssl")
+            .current_dir(self.folder.path())
+            .args(line.split(' '))
+            .output()
+            .expect("openssl must be installed (`cargo xtask test` does it)");
+        assert!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
+    fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.file(name)).unwrap()
+    }
+
     /// A certificate for `name`, also as a name of a server, and its key: PEM.
     pub(crate) fn issue(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.distinguished_name.push(DnType::OrganizationName, "Tests");
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+        self.files(name);
+        (self.text(&format!("{name}.pem")), self.text(&format!("{name}.key")))
     }
 
     /// The same in files.
     pub(crate) fn files(&self, name: &str) -> CertificateFiles {
+        self.openssl(&format!(
+            "req -subj /O=Tests/CN={name} -addext subjectAltName=DNS:{name} -keyout {name}.key -out {name}.csr NEW"
+        ));
+        self.openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -copy_extensions copy -out {name}.pem"
+        ));
         let (cert, key) = (self.file(&format!("{name}.pem")), self.file(&format!("{name}.key")));
-        let issued = self.issue(name);
-        std::fs::write(&cert, issued.0).unwrap();
-        std::fs::write(&key, issued.1).unwrap();
         CertificateFiles { cert, key, server_names: Vec::new() }
     }
 
@@ -62,7 +70,7 @@ impl Authority {
 
     /// A client that trusts this authority.
     pub(crate) fn trust(&self) -> Trust {
-        Trust { authority: self.certificate.clone(), own: None, versions: rustls::ALL_VERSIONS }
+        Trust { authority: self.text("ca.pem"), own: None, versions: rustls::ALL_VERSIONS }
     }
 }
 

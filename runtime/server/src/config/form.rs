@@ -351,7 +351,9 @@ impl Form<String> for Text {
 
     fn read(value: &DeValue<'_>) -> Result<String, String> {
         match value {
-            DeValue::String(text) if !text.is_empty() && !text.contains(char::is_control) => Ok(text.to_string()),
+            DeValue::String(text) if !text.is_empty() && !text.contains(char::is_control) => {
+                Ok(text.to_string())
+            }
             other => expected("a text", other),
         }
     }
@@ -369,7 +371,8 @@ impl Form<String> for UrlPath {
 
     fn read(value: &DeValue<'_>) -> Result<String, String> {
         let fits = |text: &str| {
-            text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
+            text.starts_with('/')
+                && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
         };
         match value {
             DeValue::String(text) if fits(text) => Ok(text.to_string()),
@@ -405,7 +408,9 @@ impl Form<Vec<String>> for Origins {
     fn read(value: &DeValue<'_>) -> Result<Vec<String>, String> {
         texts(value, "an origin such as \"https://example.com\" or \"https://example.com:8443\"", |text| {
             text.split_once("://").is_some_and(|(scheme, host)| {
-                !scheme.is_empty() && !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
+                !scheme.is_empty()
+                    && !host.is_empty()
+                    && host.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
             })
         })
     }

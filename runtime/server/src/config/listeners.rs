@@ -137,13 +137,20 @@ impl Draft {
         let verify = self.verify.map_or_else(Verify::default, |verify| verify.0);
         let username = self.username.map_or_else(UsernameFrom::default, |username| username.0);
         if tls && verify != Verify::None && self.client_ca.is_none() {
-            wrong.push(("client_ca", "is missing: it names the authorities of the clients that verify asks for".into()));
+            wrong.push((
+                "client_ca",
+                "is missing: it names the authorities of the clients that verify asks for".into(),
+            ));
         }
         if tls && verify == Verify::None && self.client_ca.is_some() {
-            wrong.push(("verify", "is missing: client_ca is used only with \"optional\" or \"required\"".into()));
+            wrong.push((
+                "verify",
+                "is missing: client_ca is used only with \"optional\" or \"required\"".into(),
+            ));
         }
         if tls && verify == Verify::None && username == UsernameFrom::CommonName {
-            wrong.push(("verify", "is missing: only who is asked for a certificate has a common name".into()));
+            wrong
+                .push(("verify", "is missing: only who is asked for a certificate has a common name".into()));
         }
         if !wrong.is_empty() {
             return Err(wrong);
@@ -174,7 +181,11 @@ pub(super) fn read(value: &DeValue<'_>, start: usize, problems: &mut Problems<'_
         let name = &listener.config.name;
         let name_start = table.get("name").map_or(start, |name| name.span().start);
         if name == Client::DEFAULT_LISTENER {
-            problems.add(Some(name_start), &key("name"), format!("{name:?} is the name of the addresses in broker.listen"));
+            problems.add(
+                Some(name_start),
+                &key("name"),
+                format!("{name:?} is the name of the addresses in broker.listen"),
+            );
         } else if listeners.iter().any(|other| other.config.name == *name) {
             problems.add(Some(name_start), &key("name"), format!("two listeners have the name {name:?}"));
         }
@@ -192,7 +203,9 @@ fn read_listener(table: &DeTable<'_>, start: usize, problems: &mut Problems<'_>)
     let before = problems.count();
     if let Some(value) = table.get(CERTIFICATES) {
         let path = key(CERTIFICATES);
-        for (certificate, start) in tables(value.get_ref(), value.span().start, &path, "a list of tables", problems) {
+        for (certificate, start) in
+            tables(value.get_ref(), value.span().start, &path, "a list of tables", problems)
+        {
             let mut files = CertificateFiles::default();
             read_rows(certificate, CERTIFICATE_ROWS, &mut files, &path, &[], problems);
             for name in ["cert", "key"] {

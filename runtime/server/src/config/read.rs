@@ -3,8 +3,8 @@
 use tidegate_store::config::{Diagnostic, Lines, Place};
 use toml::de::{DeTable, DeValue};
 
-use super::{Config, listeners};
 use super::keys::{KEYS, sections};
+use super::{Config, listeners};
 
 /// The table that the back ends read themselves.
 const BACKEND: &str = "backend";
@@ -64,7 +64,12 @@ fn read_section(section: &str, table: &DeTable<'_>, config: &mut Config, problem
 }
 
 /// "no such key; did you mean ...?", or what there is when nothing is near.
-pub(super) fn unknown(what: &str, name: &str, known: impl Iterator<Item = &'static str>, elsewhere: &[&str]) -> String {
+pub(super) fn unknown(
+    what: &str,
+    name: &str,
+    known: impl Iterator<Item = &'static str>,
+    elsewhere: &[&str],
+) -> String {
     if let [section] = elsewhere {
         return format!("{what} in this table; it belongs to [{section}]");
     }

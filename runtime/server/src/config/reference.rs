@@ -3,8 +3,8 @@
 use tidegate_store::backend::{Carried, OptionKind, OptionRow, known};
 
 use super::Config;
-use super::listeners::{CERTIFICATE_ROWS, CERTIFICATES, LISTENER_ROWS, Row};
 use super::keys::{KEYS, sections};
+use super::listeners::{CERTIFICATE_ROWS, CERTIFICATES, LISTENER_ROWS, Row};
 
 /// The text of `docs/configuration.md`.
 pub fn page() -> String {

@@ -112,7 +112,8 @@ fn string(tag: u8, content: &[u8]) -> Option<String> {
         0x14 => Some(content.iter().copied().map(char::from).collect()),
         // BMPString.
         0x1e if content.len().is_multiple_of(2) => {
-            let units = content.chunks_exact(2).map(|pair| pair.iter().fold(0, |u, b| u << 8 | u16::from(*b)));
+            let units =
+                content.chunks_exact(2).map(|pair| pair.iter().fold(0, |u, b| u << 8 | u16::from(*b)));
             char::decode_utf16(units).collect::<Result<String, _>>().ok()
         }
         _ => None,
@@ -272,7 +273,8 @@ mod tests {
 
     #[test]
     fn what_is_no_certificate_is_none() {
-        let whole = certificate(&der(SET, &attribute(COMMON_NAME, 0x0c, b"a")), &der(UTC_TIME, b"300101000000Z"));
+        let whole =
+            certificate(&der(SET, &attribute(COMMON_NAME, 0x0c, b"a")), &der(UTC_TIME, b"300101000000Z"));
         assert!(identity(&whole).is_some());
         for cut in 0..whole.len() {
             assert_eq!(identity(&whole[..cut]), None, "the first {cut} bytes");

@@ -103,7 +103,8 @@ impl Stamp {
     pub(super) fn now(config: &TlsConfig) -> Self {
         let of = |path: &PathBuf| {
             let data = std::fs::metadata(path).ok()?;
-            let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+            let nanoseconds =
+                |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
             Some([
                 i128::from(data.dev()) << 64 | i128::from(data.ino()),
                 i128::from(data.size()),

@@ -55,7 +55,11 @@ impl Built {
     fn warnings(&self) -> Vec<String> {
         let now = i64::try_from(tidegate_event::now_ms() / 1_000).unwrap_or(i64::MAX);
         let ended = self.ends.iter().filter(|(_, end)| *end < now);
-        ended.map(|(file, end)| format!("{file}: the certificate has expired {} days ago", (now - end) / 86_400)).collect()
+        ended
+            .map(|(file, end)| {
+                format!("{file}: the certificate has expired {} days ago", (now - end) / 86_400)
+            })
+            .collect()
     }
 }
 

@@ -98,11 +98,7 @@ impl<S> AsyncRead for WebSocket<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
         while buf.remaining() > 0 && this.frames.closed().is_none() {

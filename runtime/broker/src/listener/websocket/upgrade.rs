@@ -61,7 +61,10 @@ struct Accepted {
 ///
 /// # Errors
 /// [`UpgradeError`]: the connection is of no more use.
-pub(in crate::listener) async fn upgrade<S>(stream: &mut S, config: &WebSocketConfig) -> Result<BytesMut, UpgradeError>
+pub(in crate::listener) async fn upgrade<S>(
+    stream: &mut S,
+    config: &WebSocketConfig,
+) -> Result<BytesMut, UpgradeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -143,7 +146,11 @@ fn check(input: &[u8], config: &WebSocketConfig) -> Result<Option<(Accepted, usi
     let has = |name: &'static str, word: &str| listed(name).any(|found| found.eq_ignore_ascii_case(word));
 
     if request.method != Some("GET") || request.version != Some(1) {
-        return Err(Refusal { status: 405, phrase: "Method Not Allowed", problem: "expected GET and HTTP/1.1" });
+        return Err(Refusal {
+            status: 405,
+            phrase: "Method Not Allowed",
+            problem: "expected GET and HTTP/1.1",
+        });
     }
     let path = request.path.and_then(|target| target.split('?').next()).unwrap_or_default();
     if path != config.path {
@@ -173,7 +180,11 @@ fn check(input: &[u8], config: &WebSocketConfig) -> Result<Option<(Accepted, usi
     let origin = values("Origin").next();
     let is_listed = |origin: &str| config.origins.iter().any(|known| known.eq_ignore_ascii_case(origin));
     if !config.origins.is_empty() && origin.is_some_and(|origin| !is_listed(origin)) {
-        return Err(Refusal { status: 403, phrase: "Forbidden", problem: "pages of this origin may not connect" });
+        return Err(Refusal {
+            status: 403,
+            phrase: "Forbidden",
+            problem: "pages of this origin may not connect",
+        });
     }
     // The client names those that it likes best first.
     let known = |offered: &str| PROTOCOLS.into_iter().find(|known| *known == offered);

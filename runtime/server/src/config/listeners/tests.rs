@@ -51,7 +51,10 @@ fn every_key_has_its_place_in_the_listener() {
                 verify: Verify::Optional,
                 username: UsernameFrom::CommonName,
             }),
-            websocket: Some(WebSocketConfig { path: "/ws".into(), origins: vec!["https://example.com".into()] }),
+            websocket: Some(WebSocketConfig {
+                path: "/ws".into(),
+                origins: vec!["https://example.com".into()]
+            }),
         }
     );
     let address = "192.0.2.1:8084".parse().unwrap();
@@ -88,12 +91,20 @@ fn what_is_missing_or_does_not_fit_is_found_at_its_place() {
     for (text, expected) in [
         (
             "[[broker.listener]]\nkind = \"mqtt\"\n".to_owned(),
-            &["t.toml:1:1: broker.listener.name: is missing", "t.toml:1:1: broker.listener.address: is missing"][..],
+            &[
+                "t.toml:1:1: broker.listener.name: is missing",
+                "t.toml:1:1: broker.listener.address: is missing",
+            ][..],
         ),
-        (with("mqtts", ""), &["t.toml:1:1: broker.listener.certificates: is missing: TLS needs at least one"]),
+        (
+            with("mqtts", ""),
+            &["t.toml:1:1: broker.listener.certificates: is missing: TLS needs at least one"],
+        ),
         (
             with("mqtt", CERTIFICATE),
-            &["t.toml:5:16: broker.listener.certificates: only listeners of kind \"mqtts\" or \"wss\" have it"],
+            &[
+                "t.toml:5:16: broker.listener.certificates: only listeners of kind \"mqtts\" or \"wss\" have it",
+            ],
         ),
         (
             with("mqtts", &format!("path = \"/x\"\n{CERTIFICATE}")),
@@ -101,15 +112,21 @@ fn what_is_missing_or_does_not_fit_is_found_at_its_place() {
         ),
         (
             with("mqtts", &format!("verify = \"required\"\n{CERTIFICATE}")),
-            &["t.toml:1:1: broker.listener.client_ca: is missing: it names the authorities of the clients that verify asks for"],
+            &[
+                "t.toml:1:1: broker.listener.client_ca: is missing: it names the authorities of the clients that verify asks for",
+            ],
         ),
         (
             with("mqtts", &format!("client_ca = \"x\"\n{CERTIFICATE}")),
-            &["t.toml:1:1: broker.listener.verify: is missing: client_ca is used only with \"optional\" or \"required\""],
+            &[
+                "t.toml:1:1: broker.listener.verify: is missing: client_ca is used only with \"optional\" or \"required\"",
+            ],
         ),
         (
             with("mqtts", &format!("username_from = \"common_name\"\n{CERTIFICATE}")),
-            &["t.toml:1:1: broker.listener.verify: is missing: only who is asked for a certificate has a common name"],
+            &[
+                "t.toml:1:1: broker.listener.verify: is missing: only who is asked for a certificate has a common name",
+            ],
         ),
         (
             with("mqtts", "certificates = [{ cert = \"c\" }]\n"),
@@ -131,9 +148,18 @@ fn what_is_missing_or_does_not_fit_is_found_at_its_place() {
             with("mqtts", "certificates = [{ crt = \"c\", cert = \"c\", key = \"k\" }]\n"),
             &["t.toml:5:19: broker.listener.certificates.crt: no such key; did you mean cert?"],
         ),
-        (with("mqtt", "adress = 1\n"), &["t.toml:5:1: broker.listener.adress: no such key; did you mean address?"]),
-        ("[broker]\nlistener = 1\n".to_owned(), &["t.toml:2:1: broker.listener: expected [[broker.listener]]"]),
-        ("[broker]\nlistner = 1\n".to_owned(), &["t.toml:2:1: broker.listner: no such key; did you mean listener?"]),
+        (
+            with("mqtt", "adress = 1\n"),
+            &["t.toml:5:1: broker.listener.adress: no such key; did you mean address?"],
+        ),
+        (
+            "[broker]\nlistener = 1\n".to_owned(),
+            &["t.toml:2:1: broker.listener: expected [[broker.listener]]"],
+        ),
+        (
+            "[broker]\nlistner = 1\n".to_owned(),
+            &["t.toml:2:1: broker.listner: no such key; did you mean listener?"],
+        ),
     ] {
         assert_eq!(problems(&text), expected, "{text}");
     }
@@ -143,9 +169,17 @@ fn what_is_missing_or_does_not_fit_is_found_at_its_place() {
 fn values_say_what_was_expected() {
     for (kind, line, expected) in [
         ("tls", "", "broker.listener.kind: expected \"mqtt\", \"mqtts\", \"ws\" or \"wss\", found \"tls\""),
-        ("ws", "path = \"mqtt\"", "broker.listener.path: expected the path of a URL, such as \"/mqtt\", found \"mqtt\""),
+        (
+            "ws",
+            "path = \"mqtt\"",
+            "broker.listener.path: expected the path of a URL, such as \"/mqtt\", found \"mqtt\"",
+        ),
         ("ws", "origins = [\"example.com\"]", "broker.listener.origins: expected an origin such as"),
-        ("mqtts", "verify = true", "broker.listener.verify: expected \"none\", \"optional\" or \"required\", found true"),
+        (
+            "mqtts",
+            "verify = true",
+            "broker.listener.verify: expected \"none\", \"optional\" or \"required\", found true",
+        ),
         (
             "mqtts",
             "certificates = [{ cert = \"c\", key = \"k\", server_names = [\"a b\"] }]",

@@ -55,7 +55,8 @@ fn each_missing_part_has_its_status() {
 
 #[test]
 fn origins_bind_browsers_alone() {
-    let config = WebSocketConfig { origins: vec!["https://good.example".into()], ..WebSocketConfig::default() };
+    let config =
+        WebSocketConfig { origins: vec!["https://good.example".into()], ..WebSocketConfig::default() };
     assert_eq!(status(REQUEST, &config), 403);
     assert_eq!(status(&REQUEST.replace("http://example.com", "https://GOOD.example"), &config), 101);
     assert_eq!(status(&REQUEST.replace("Origin: http://example.com\r\n", ""), &config), 101);
@@ -75,17 +76,26 @@ async fn exchange(request: &[u8]) -> (String, Result<BytesMut, UpgradeError>) {
 #[tokio::test]
 async fn what_follows_the_request_is_not_lost() {
     let (answer, rest) = exchange(&[REQUEST.as_bytes(), b"\x82\x80abcd"].concat()).await;
-    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("Sec-WebSocket-Protocol: mqtt\r\n\r\n"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("Sec-WebSocket-Protocol: mqtt\r\n\r\n"),
+        "{answer}"
+    );
     assert_eq!(rest.unwrap(), b"\x82\x80abcd"[..]);
 }
 
 #[tokio::test]
 async fn a_refusal_says_why() {
     let (answer, result) = exchange(REQUEST.replace("chat, mqtt", "chat").as_bytes()).await;
-    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n") && answer.contains("must offer mqtt"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400 Bad Request\r\n") && answer.contains("must offer mqtt"),
+        "{answer}"
+    );
     assert!(matches!(result, Err(UpgradeError::Refused(Refusal { status: 400, .. }))));
     let (answer, _) = exchange(REQUEST.replace("Version: 13", "Version: 8").as_bytes()).await;
-    assert!(answer.contains("426 Upgrade Required\r\n") && answer.contains("Sec-WebSocket-Version: 13\r\n"), "{answer}");
+    assert!(
+        answer.contains("426 Upgrade Required\r\n") && answer.contains("Sec-WebSocket-Version: 13\r\n"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
