@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use tidegate_event::{Change, Control, Hooks, IdSource, Node, SessionStore, SessionStoreError, Tenant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::BrokerConfig;
 use crate::control::BrokerControl;
-use crate::listener;
+use crate::listener::{self, Admission, Arrival, ListenError, ListenerConfig};
 use crate::metrics::Metrics;
 use crate::pipeline::inject;
 use crate::realm::Realm;
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) connection_numbers: AtomicU64,
     pub(crate) session_numbers: AtomicU64,
     pub(crate) connections: AtomicUsize,
+    pub(crate) admission: Admission,
     realms: RwLock<HashMap<Tenant, Arc<Realm>, RandomState>>,
     default_tenant: Tenant,
 }
@@ -157,6 +159,7 @@ impl Broker {
     ) -> Result<Self, SessionStoreError> {
         let restored = store.restore()?;
         let shared = Arc::new(Shared {
+            admission: Admission::new(&config),
             config,
             ids,
             hooks,
@@ -187,13 +190,25 @@ impl Broker {
         Ok(Self { shared })
     }
 
-    /// Listens for MQTT over TCP at `address` and gives the address bound (port 0 = any). Can be called several
-    /// times. Connections are accepted by a task of their own.
+    /// Listens as `listener` says, an address for plain MQTT over TCP, and gives the address bound (port 0 = any). Can be
+    /// called several times. Connections are accepted by a task of their own.
     ///
     /// # Errors
-    /// The operating system's, when the address cannot be bound.
-    pub async fn listen(&self, address: SocketAddr) -> std::io::Result<SocketAddr> {
-        listener::listen(&self.shared, address).await
+    /// [`ListenError`] when the address cannot be bound or the listener's certificates cannot be used.
+    pub async fn listen(&self, listener: impl Into<ListenerConfig>) -> Result<SocketAddr, ListenError> {
+        listener::listen(&self.shared, listener.into()).await
+    }
+
+    /// Serves one client over `stream`, as if a listener had accepted it; `arrival` says what is known of it, at least the
+    /// address of its peer. Everything happens in the future, which ends when the connection has ended and what it had
+    /// begun is complete; [`Self::shutdown`] ends it, too.
+    pub fn serve<S, A>(&self, stream: S, arrival: A) -> impl Future<Output = ()> + Send + use<S, A>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        A: Into<Arrival>,
+    {
+        let serving = listener::serve(Arc::clone(&self.shared), Box::new(stream), arrival.into());
+        self.shared.tasks.track_future(serving)
     }
 
     /// Where the ids of messages come from. Everything that makes messages of this node must use it: ids of one

@@ -29,7 +29,8 @@ pub struct BrokerConfig {
     /// Greatest session expiry granted, seconds; also the expiry of persistent 3.1 and 3.1.1 sessions, which
     /// cannot ask for one. `u32::MAX` = for ever. Default: 7 days.
     pub max_session_expiry: u32,
-    /// How long a new connection may take to send CONNECT, and handlers to decide about it. Default: 10 s.
+    /// How long a new connection may take for its handshakes (TLS, WebSocket) and CONNECT together, and handlers to decide
+    /// about it. Default: 10 s.
     pub connect_timeout: Duration,
     /// Greatest number of levels of a topic name or filter. Default: 128.
     pub max_topic_levels: usize,
@@ -38,8 +39,17 @@ pub struct BrokerConfig {
     /// Memory of the retained messages of one tenant, bytes: payloads, properties and the levels of their topics.
     /// A message that would pass it is delivered but not retained, and counted. Default: 256 MiB.
     pub max_retained_bytes: usize,
-    /// How many connections there may be in the process. One more is closed at once. Default: 1,000,000.
+    /// How many connections there may be in the process. One more is closed at once. Default: 50,000.
     pub max_connections: usize,
+    /// How many of them may come from one IPv4 address or one IPv6 network of 64 bits; 0 = any number. Those of this machine
+    /// itself are not limited. Default: 0.
+    pub max_connections_per_address: usize,
+    /// How many of them may not have sent CONNECT yet; at least 1. For one more the oldest is closed: who needs a few round
+    /// trips for a handshake gets in, though somebody else opens thousands and stays silent. Default: 10,000.
+    pub max_handshakes: usize,
+    /// How many connections are accepted in a second, by all listeners together; 0 = any number. Those above it wait in the
+    /// system's backlog and are accepted later. Default: 5,000.
+    pub connection_rate: u32,
     /// How many messages of modules and commands to clients wait, per tenant and per connection. Default: 1,000.
     pub max_commands: usize,
     /// How long the last bytes to a client (an acknowledgement, DISCONNECT) may take to be written. Default: 1 s.
@@ -59,7 +69,10 @@ impl Default for BrokerConfig {
             max_topic_levels: 128,
             max_topic_alias: 32,
             max_retained_bytes: 256 * 1024 * 1024,
-            max_connections: 1_000_000,
+            max_connections: 50_000,
+            max_connections_per_address: 0,
+            max_handshakes: 10_000,
+            connection_rate: 5_000,
             max_commands: 1_000,
             flush_timeout: Duration::from_secs(1),
         }

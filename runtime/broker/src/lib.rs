@@ -11,7 +11,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`codec`] | bytes to packets and back; no I/O |
-//! | `listener` | accepts sockets |
+//! | `listener` | accepts sockets, within limits; TLS and WebSocket before the first packet |
 //! | `connection` | one task a connection: reads, writes, keep-alive, what each packet does |
 //! | `pipeline` | the inbound life of a client: events in order, completions in order, answers |
 //! | `session` | what outlives a connection: queue, messages in flight, subscriptions, QoS 2 ids |
@@ -51,3 +51,7 @@ pub const EVENT_INTERVAL: u32 = 8;
 
 pub use broker::Broker;
 pub use config::BrokerConfig;
+pub use listener::{
+    Arrival, CertificateFiles, ListenError, ListenerConfig, TlsConfig, TlsError, UsernameFrom, Verify,
+    WebSocketConfig,
+};

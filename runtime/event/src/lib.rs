@@ -38,7 +38,7 @@ mod verdict;
 
 pub use access::{Access, Password, Requested};
 pub use ack::{AckError, AckJoin, AckPart};
-pub use client::{Client, Protocol};
+pub use client::{Certificate, Client, Protocol};
 pub use control::{Control, ControlError};
 pub use dead_letter::DeadLetters;
 pub use event::{DisconnectReason, Event, Value};

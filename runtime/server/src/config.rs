@@ -5,10 +5,12 @@
 
 mod form;
 mod keys;
+mod listeners;
 mod read;
 pub mod reference;
 
 pub(crate) use keys::{KEYS, Key};
+pub use listeners::Listener;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,8 +35,10 @@ pub const DEFAULT_FILE: &str = "tidegate.toml";
 pub struct Config {
     /// `name@host`.
     pub node_name: String,
-    /// Where MQTT clients connect.
+    /// Where MQTT clients connect without TLS.
     pub listen: Vec<SocketAddr>,
+    /// Listeners with TLS, WebSocket or a name.
+    pub listeners: Vec<Listener>,
     /// Limits of the broker.
     pub broker: BrokerConfig,
     /// Directory of modules.
@@ -107,6 +111,7 @@ impl Default for Config {
         Self {
             node_name: Node::DEFAULT_NAME.into(),
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 1883))],
+            listeners: Vec::new(),
             broker: BrokerConfig::default(),
             modules_dir: "./modules".into(),
             host: HostConfig {
@@ -191,6 +196,11 @@ impl Config {
         }
         if !overrides.listen.is_empty() {
             config.listen = overrides.listen;
+        }
+        if problems.is_empty() && config.listen.is_empty() && config.listeners.is_empty() {
+            let file = config.file.as_ref().map(|file| file.name.clone()).unwrap_or_default();
+            let place = Place { file, key: "broker.listen".into(), ..Place::default() };
+            problems.push(place.error("no address and no [[broker.listener]]: no client could connect"));
         }
         let replace = |field: &mut PathBuf, flag: Option<PathBuf>| {
             if let Some(path) = flag {

@@ -276,7 +276,15 @@ impl Parts {
                 .listen(*address)
                 .await
                 .map_err(|error| Failed::at(&format!("broker.listen: {address}"), &error))?;
-            status.add_listener(bound);
+            status.add_listener(bound.to_string());
+        }
+        for listener in &config.listeners {
+            let open = broker.listen(listener.config.clone()).await;
+            let bound = open.map_err(|error| {
+                let name = &listener.config.name;
+                Failed::listed(&[listener.place.error(format!("{name}: {}", cli::with_causes(&error)))])
+            })?;
+            status.add_listener(listener.url(bound));
         }
         Ok(Self { stores, broker, sessions })
     }

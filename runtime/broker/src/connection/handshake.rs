@@ -1,21 +1,19 @@
 //! From an accepted socket to a connected client: CONNECT, its checks, the session, CONNACK.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
 use tidegate_event::{Client, DisconnectReason, Hook, Protocol, ReasonCode, StoredWill, now_ms};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::Instant;
 
 use super::Connection;
 use super::authenticate::{self, Asked};
 use crate::broker::Shared;
 use crate::codec::{CodecError, ConnAck, ConnAckProperties, Connect, Decoder, Incoming, Outgoing, encode};
-use crate::listener::Counted;
+use crate::listener::{Arrival, Counted};
+use crate::metrics::Turned;
 use crate::reason;
 use crate::registry::Attached;
 use crate::session::RecordedWill;
@@ -34,36 +32,55 @@ enum Refused {
     TooLate,
     /// The socket closed or failed.
     Gone,
+    /// There are too many like it.
+    Crowded,
+    /// Too much of it came for a packet that is not whole.
+    TooMuch,
     /// The bytes are no CONNECT this server takes.
     Malformed(CodecError),
 }
 
 /// Serves one connection from its first byte to its last.
-pub(crate) async fn serve<S>(shared: Arc<Shared>, mut stream: S, peer: SocketAddr, count: Counted)
+pub(crate) async fn serve<S>(shared: Arc<Shared>, mut stream: S, arrival: Arrival, mut count: Counted)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut decoder = Decoder::new(shared.config.codec_limits());
     let mut input = BytesMut::new();
-    // Until then the client must be connected, or be told why it is not.
-    let deadline = after(shared.config.connect_timeout);
+    let peer = arrival.peer;
+    let lost = count.lost();
     let connect = tokio::select! {
-        connect = read_connect(&mut stream, &mut decoder, &mut input, deadline) => connect,
+        connect = read_connect(&mut stream, &mut decoder, &mut input, &mut count) => connect,
+        () = lost => Err(Refused::Crowded),
         () = shared.stopping.cancelled() => Err(Refused::Gone),
     };
     match connect {
         Ok(connect) => {
+            count.heard();
             // On the heap, so that a connection that never sends CONNECT costs little.
             if let Some(connection) =
-                Box::pin(welcome(&shared, stream, peer, decoder, input, *connect, deadline, count)).await
+                Box::pin(welcome(&shared, stream, arrival, decoder, input, *connect, count)).await
             {
                 connection.run().await;
             }
         }
-        Err(Refused::Gone) => tracing::debug!(%peer, "closed before CONNECT"),
+        Err(Refused::Gone) => {
+            tracing::debug!(%peer, "closed before CONNECT");
+            // TLS and WebSocket have a last word, too.
+            tokio::time::timeout(shared.config.flush_timeout, stream.shutdown()).await.ok();
+        }
         Err(Refused::TooLate) => {
-            shared.metrics.connect_timeouts.increment(1);
-            tracing::info!(%peer, timeout = ?shared.config.connect_timeout, "no CONNECT in time");
+            shared.too_late(peer);
+        }
+        Err(Refused::Crowded) => {
+            shared.turned_away(peer, Turned::Handshakes, "too many others wait for their CONNECT");
+        }
+        Err(Refused::TooMuch) => {
+            shared.turned_away(
+                peer,
+                Turned::ConnectBytes,
+                "too much is kept of CONNECT packets that are not whole",
+            );
         }
         Err(Refused::Malformed(error)) => {
             shared.metrics.malformed(error.reason());
@@ -76,19 +93,13 @@ where
     }
 }
 
-/// When `timeout` from now is over. One that is longer than the clock goes ends never.
-fn after(timeout: Duration) -> Instant {
-    const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    let now = Instant::now();
-    now.checked_add(timeout).unwrap_or(now + NEVER)
-}
-
 async fn read_connect<S: AsyncRead + Unpin>(
     stream: &mut S,
     decoder: &mut Decoder,
     input: &mut BytesMut,
-    deadline: Instant,
+    count: &mut Counted,
 ) -> Result<Box<Connect>, Refused> {
+    let deadline = count.deadline();
     let reading = async {
         loop {
             match decoder.decode(input) {
@@ -99,6 +110,9 @@ async fn read_connect<S: AsyncRead + Unpin>(
                 Err(error) => return Err(Refused::Malformed(error)),
             }
             input.reserve(decoder.missing(input.len()).clamp(FIRST_READ, 64 * 1024));
+            if !count.may_hold(input.capacity()) {
+                return Err(Refused::TooMuch);
+            }
             match stream.read_buf(input).await {
                 Ok(0) | Err(_) => return Err(Refused::Gone),
                 Ok(_) => {}
@@ -143,20 +157,19 @@ async fn farewell<S: AsyncWrite + Unpin>(
 }
 
 /// Gives the client its session and CONNACK. `None`: it was refused, or taken over at once.
-#[expect(clippy::too_many_arguments, reason = "the parts of a connection that is yet to be")]
 async fn welcome<S>(
     shared: &Arc<Shared>,
     mut stream: S,
-    peer: SocketAddr,
+    arrival: Arrival,
     decoder: Decoder,
     mut input: BytesMut,
     connect: Connect,
-    deadline: Instant,
     count: Counted,
 ) -> Option<Box<Connection<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Arrival { peer, listener, server_name, certificate, username } = arrival;
     let protocol = connect.protocol;
     if connect.properties.authentication_method.is_some() {
         // Enhanced authentication (clause 4.12): there is no method this server knows.
@@ -173,19 +186,26 @@ where
     };
     let expiry = session_expiry(shared, &connect);
     let next_number = || shared.connection_numbers.fetch_add(1, Ordering::Relaxed);
+    let certified = username.is_some();
+    let username = username.or_else(|| connect.username.as_ref().map(detached_text));
+    let tenant = shared.tenant_of(username.as_ref(), peer);
     let mut client = Arc::new(Client {
         id,
-        username: connect.username.as_ref().map(detached_text),
+        username,
         peer,
         protocol,
-        tenant: shared.tenant_of(connect.username.as_ref(), peer),
+        tenant,
         keep_alive: connect.keep_alive,
         clean_start: connect.clean_start,
         connected_at_ms: now_ms(),
         connection: next_number(),
+        listener,
+        server_name,
+        certificate,
+        certified,
     });
     if let Some(question) = authenticate::question(shared, &client, &connect) {
-        match authenticate::ask(shared, question, &mut stream, &mut input, deadline).await {
+        match authenticate::ask(shared, question, &mut stream, &mut input, count.deadline()).await {
             // Numbered anew: a connection that was asked about for longer may have become the older one.
             Asked::Welcome => {
                 client = Arc::new(Client { connection: next_number(), ..Client::clone(&client) })

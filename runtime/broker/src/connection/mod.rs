@@ -101,6 +101,8 @@ pub(crate) struct Connection<S> {
     decoder: Decoder,
     input: BytesMut,
     output: BytesMut,
+    /// Whether the stream may keep something that was written to it: TLS and WebSocket do.
+    unflushed: bool,
     /// Room to make before the next read.
     read_size: usize,
     /// Whether the socket was not looked at because no more packets may be taken.
@@ -155,6 +157,7 @@ where
             decoder,
             input,
             output: BytesMut::new(),
+            unflushed: false,
             read_size: READ_LEAST,
             read_blocked: false,
             has_more: false,
@@ -269,7 +272,10 @@ where
             Phase::Running => Ok(()),
             // What was taken is completed first, and what it leaves to send is written.
             Phase::Draining
-                if !self.pipeline.is_empty() || !self.withheld.is_empty() || !self.output.is_empty() =>
+                if !self.pipeline.is_empty()
+                    || !self.withheld.is_empty()
+                    || !self.output.is_empty()
+                    || self.unflushed =>
             {
                 Ok(())
             }
@@ -385,6 +391,7 @@ where
                 Poll::Ready(Ok(bytes)) => {
                     self.tally.bytes_sent(bytes);
                     self.output.advance(bytes);
+                    self.unflushed = true;
                     moved = true;
                     // A client that takes data while nothing is read from it is alive.
                     if !self.may_read()
@@ -398,6 +405,13 @@ where
         if moved {
             // All is written: encode the next from the start of the buffer.
             self.output.clear();
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(_)) => return Err(End::new(DisconnectReason::SocketClosed, None)),
+            }
         }
         Ok(moved)
     }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test target uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod packet;
 pub(crate) mod script;
@@ -36,12 +37,17 @@ pub(crate) async fn with_config(config: BrokerConfig) -> Server {
     start(config, Arc::new(NoHooks), Arc::new(VolatileStore)).await
 }
 
+/// Any port of this machine.
+pub(crate) fn free() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
 pub(crate) async fn start(
     config: BrokerConfig,
     hooks: Arc<dyn Hooks>,
     store: Arc<dyn SessionStore>,
 ) -> Server {
     let broker = Broker::new(config, Arc::new(Node::default()), hooks, store).unwrap();
-    let address = broker.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = broker.listen(free()).await.unwrap();
     Server { broker, address }
 }

@@ -54,8 +54,8 @@ keys! {
     /// nodes that write to one database need two names.
     node.name: NodeName => node_name;
 
-    /// Where MQTT clients connect: 3.1, 3.1.1 and 5 on the same port. Port 0 takes a free one, which the log
-    /// and `/readyz` name.
+    /// Where MQTT clients connect without TLS: 3.1, 3.1.1 and 5 on the same port. Port 0 takes a free one, which the log
+    /// and `/readyz` name. With `[]` there are only the listeners of `[[broker.listener]]`.
     broker.listen: Addresses => listen;
     /// Largest packet a client may send; a larger one ends its connection with reason code 0x95.
     broker.max_packet_bytes: Size => broker.max_packet_bytes;
@@ -75,7 +75,7 @@ keys! {
     /// acknowledged when what they promise is on disk. `"written"`: when the operating system has it, so that `kill -9`
     /// costs nothing and a power cut the last seconds. `"off"`: nothing is kept over a restart.
     broker.session_durability: Word => session_durability;
-    /// Time a new connection has to send CONNECT, and modules to decide about it.
+    /// Time a new connection has for its handshakes (TLS, WebSocket) and CONNECT together, and modules to decide about it.
     broker.connect_timeout: Span => broker.connect_timeout;
     /// Most levels of a topic name or filter.
     broker.max_topic_levels: Count<1> => broker.max_topic_levels;
@@ -86,6 +86,14 @@ keys! {
     broker.max_retained_bytes: Size => broker.max_retained_bytes;
     /// Connections of the whole process; one more is closed at once.
     broker.max_connections: Count<1> => broker.max_connections;
+    /// How many of them may come from one IPv4 address or one IPv6 network of 64 bits; 0 = any number. Connections of this
+    /// machine itself are not limited. Many clients may share an address behind a router or a proxy.
+    broker.max_connections_per_address: Count<0> => broker.max_connections_per_address;
+    /// How many of them may not have sent CONNECT yet. For one more, the one that has waited longest is closed.
+    broker.max_handshakes: Count<1> => broker.max_handshakes;
+    /// Connections accepted in a second, by all listeners together; 0 = any number. Those above it wait in the system's
+    /// backlog until it is their turn.
+    broker.connection_rate: Count<0> => broker.connection_rate;
     /// Messages of modules, and commands to clients, that may wait; beyond it a module's call answers that the
     /// broker is busy.
     broker.max_commands: Count<1> => broker.max_commands;

@@ -19,9 +19,21 @@ const COUNTERS: &[(&str, &str)] = &[
     (PANICS, "Panics of tasks; each ended its task and nothing else"),
     ("tidegate_broker_accept_errors_total", "Sockets that could not be accepted"),
     ("tidegate_broker_accepted_total", "Connections accepted"),
+    (
+        "tidegate_broker_accepts_delayed_total",
+        "Times that a listener waited because connections came faster than they are accepted",
+    ),
     ("tidegate_broker_backlog_errors_total", "Stored messages that could not be read for a subscriber"),
     ("tidegate_broker_backlog_pages_total", "Pages of stored messages read for subscribers"),
+    (
+        "tidegate_broker_certificate_reloads_total",
+        "Changed certificate files that were taken or refused, by listener and result",
+    ),
     ("tidegate_broker_connect_timeouts_total", "Connections closed because CONNECT did not come in time"),
+    (
+        "tidegate_broker_connections_turned_away_total",
+        "Connections closed before their client was connected, by reason",
+    ),
     ("tidegate_broker_connects_refused_total", "CONNECT answered with an error, by reason code"),
     ("tidegate_broker_disconnects_total", "Connections that ended, by reason"),
     ("tidegate_broker_dropped_total", "Messages that did not go on, by reason"),
@@ -38,6 +50,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("tidegate_broker_rejected_total", "Messages refused to their publisher, by reason"),
     ("tidegate_broker_sent_bytes_total", "Bytes sent to clients"),
     ("tidegate_broker_takeovers_total", "Sessions taken over by a newer connection"),
+    (
+        "tidegate_broker_websocket_violations_total",
+        "WebSocket connections ended because of a frame that may not be",
+    ),
     ("tidegate_broker_wills_total", "Wills published"),
     ("tidegate_module_artefacts_damaged_total", "Cached artefacts that were damaged and made again"),
     ("tidegate_module_calls_total", "Calls of a module"),
@@ -107,7 +123,12 @@ const COUNTERS: &[(&str, &str)] = &[
 /// Gauges with what they show.
 const GAUGES: &[(&str, &str)] = &[
     (reload::REFUSED, "1 while the files hold a configuration of back ends that was refused"),
+    (
+        "tidegate_broker_certificate_expires_seconds",
+        "When a listener's certificate ends, seconds since the epoch",
+    ),
     ("tidegate_broker_connections", "Open connections"),
+    ("tidegate_broker_handshakes", "Open connections whose CONNECT has not come yet"),
     ("tidegate_broker_retained_messages", "Retained messages"),
     ("tidegate_broker_sessions", "Sessions, connected or not"),
     ("tidegate_build_info", "Always 1; the labels say which build runs as which node"),
