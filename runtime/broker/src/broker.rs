@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
-use tidegate_event::{Change, Control, Hooks, IdSource, Node, SessionStore, SessionStoreError, Tenant};
+use tidegate_event::{
+    Change, Control, Gate, Hooks, IdSource, Node, OpenGate, SessionStore, SessionStoreError, Tenant,
+};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,10 +19,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::BrokerConfig;
 use crate::control::BrokerControl;
+use crate::guard::Guard;
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::pipeline::inject;
 use crate::realm::Realm;
+use crate::reconnects::Reconnects;
 use crate::restore;
 use crate::timers::Timers;
 
@@ -40,6 +44,8 @@ pub(crate) enum Phase {
 pub(crate) struct Shared {
     pub(crate) config: BrokerConfig,
     pub(crate) ids: Arc<IdSource>,
+    pub(crate) guard: Guard,
+    pub(crate) reconnects: Reconnects,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) store: Arc<dyn SessionStore>,
     /// Whether the store keeps anything.
@@ -155,8 +161,24 @@ impl Broker {
         hooks: Arc<dyn Hooks>,
         store: Arc<dyn SessionStore>,
     ) -> Result<Self, SessionStoreError> {
+        Self::with_gate(config, ids, Arc::new(OpenGate), hooks, store)
+    }
+
+    /// The same, with a gate that says which clients may connect, publish and subscribe, before `hooks` are asked.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_gate(
+        config: BrokerConfig,
+        ids: Arc<IdSource>,
+        gate: Arc<dyn Gate>,
+        hooks: Arc<dyn Hooks>,
+        store: Arc<dyn SessionStore>,
+    ) -> Result<Self, SessionStoreError> {
         let restored = store.restore()?;
         let shared = Arc::new(Shared {
+            reconnects: Reconnects::new(&config),
+            guard: Guard::new(gate),
             config,
             ids,
             hooks,

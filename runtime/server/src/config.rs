@@ -3,7 +3,7 @@
 //! The keys are rows of one table (`keys`), which also makes the reference page. The `backend` tables
 //! belong to the store crate and are handed to it as text (see [`crate::backends`]).
 
-mod form;
+pub(crate) mod form;
 mod keys;
 mod read;
 pub mod reference;
@@ -21,6 +21,7 @@ use tidegate_module::{Compiler, HostConfig};
 use tidegate_store::StoreOptions;
 use tidegate_store::config::{Diagnostic, Place};
 
+use crate::access::AccessConfig;
 pub(crate) use form::{address, address_or_off, log_level};
 
 /// The file that is read when no `--config` is given, if it exists.
@@ -35,6 +36,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Limits of the broker.
     pub broker: BrokerConfig,
+    /// Who may do what.
+    pub access: AccessConfig,
     /// Directory of modules.
     pub modules_dir: PathBuf,
     /// How modules are compiled and run; [`Self::host_config`] completes it.
@@ -98,6 +101,7 @@ impl Default for Config {
             node_name: Node::DEFAULT_NAME.into(),
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 1883))],
             broker: BrokerConfig::default(),
+            access: AccessConfig::default(),
             modules_dir: "./modules".into(),
             host: HostConfig {
                 compiler: Compiler::Child { program: this_program() },
