@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
-use tidegate_event::{Change, Control, Hooks, IdSource, Node, SessionStore, SessionStoreError, Tenant};
+use tidegate_event::{
+    Change, Control, Gate, Hooks, IdSource, Node, OpenGate, SessionStore, SessionStoreError, Tenant,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -18,10 +20,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::BrokerConfig;
 use crate::control::BrokerControl;
+use crate::guard::Guard;
 use crate::listener::{self, Admission, Arrival, ListenError, ListenerConfig};
 use crate::metrics::Metrics;
 use crate::pipeline::inject;
 use crate::realm::Realm;
+use crate::reconnects::Reconnects;
 use crate::restore;
 use crate::timers::Timers;
 
@@ -41,6 +45,8 @@ pub(crate) enum Phase {
 pub(crate) struct Shared {
     pub(crate) config: BrokerConfig,
     pub(crate) ids: Arc<IdSource>,
+    pub(crate) guard: Guard,
+    pub(crate) reconnects: Reconnects,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) store: Arc<dyn SessionStore>,
     /// Whether the store keeps anything.
@@ -157,9 +163,25 @@ impl Broker {
         hooks: Arc<dyn Hooks>,
         store: Arc<dyn SessionStore>,
     ) -> Result<Self, SessionStoreError> {
+        Self::with_gate(config, ids, Arc::new(OpenGate), hooks, store)
+    }
+
+    /// The same, with a gate that says which clients may connect, publish and subscribe, before `hooks` are asked.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_gate(
+        config: BrokerConfig,
+        ids: Arc<IdSource>,
+        gate: Arc<dyn Gate>,
+        hooks: Arc<dyn Hooks>,
+        store: Arc<dyn SessionStore>,
+    ) -> Result<Self, SessionStoreError> {
         let restored = store.restore()?;
         let shared = Arc::new(Shared {
             admission: Admission::new(&config),
+            reconnects: Reconnects::new(&config),
+            guard: Guard::new(gate),
             config,
             ids,
             hooks,

@@ -54,6 +54,12 @@ pub struct BrokerConfig {
     pub max_commands: usize,
     /// How long the last bytes to a client (an acknowledgement, DISCONNECT) may take to be written. Default: 1 s.
     pub flush_timeout: Duration,
+    /// How many times a second a client id may connect for long. What comes faster, [`Self::reconnect_burst`] used up, is
+    /// kept waiting for half of [`Self::connect_timeout`] at most, then refused with 0x9F Connection rate exceeded (MQTT 5
+    /// clause 3.2.2.2). 0: as often as it likes. Default: 10.
+    pub reconnect_rate: u32,
+    /// How many connections of a client id may come at once, or faster than that rate. Default: 5,000.
+    pub reconnect_burst: u32,
 }
 
 impl Default for BrokerConfig {
@@ -75,6 +81,8 @@ impl Default for BrokerConfig {
             connection_rate: 5_000,
             max_commands: 1_000,
             flush_timeout: Duration::from_secs(1),
+            reconnect_rate: 10,
+            reconnect_burst: 5_000,
         }
     }
 }

@@ -18,6 +18,7 @@
 //! | `route`, `tree`, `retained` | which sessions a message reaches |
 //! | `registry`, `realm`, `timers` | who has which session, per tenant; expiry and delayed wills |
 //! | `control`, `will`, `restore` | messages and commands without a client behind them; restart |
+//! | `guard`, `leave`, `reconnects` | who may do what: the gate, then handlers; clients that connect too often |
 //!
 //! Invariants: a connection's task never awaits while it serves its client, so nothing holds up PINGREQ; a
 //! session is served by one connection at a time, which holds its seat; nobody waits for a slow subscriber, whose
@@ -30,12 +31,14 @@ pub mod codec;
 mod config;
 mod connection;
 mod control;
+mod guard;
 mod leave;
 mod listener;
 mod metrics;
 mod pipeline;
 mod realm;
 mod reason;
+mod reconnects;
 mod registry;
 mod restore;
 mod retained;

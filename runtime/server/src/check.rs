@@ -17,6 +17,7 @@ use tidegate_module::{Host, HostConfig, Module};
 use tidegate_store::Stores;
 use tidegate_store::config::{Diagnostic, Severity, StoreConfig};
 
+use crate::access;
 use crate::backends;
 use crate::config::{Config, Overrides};
 
@@ -122,6 +123,15 @@ fn run(overrides: Overrides, report: &mut Report) -> anyhow::Result<()> {
     }
     if files.is_empty() {
         report.ok("no configuration file: the defaults");
+    }
+    for found in access::files(&config.access).1 {
+        match found {
+            Ok(found) => {
+                found.warnings.iter().for_each(|warning| report.finding(warning));
+                report.ok(&format!("{} ({})", found.file, found.content));
+            }
+            Err(problems) => problems.iter().for_each(|problem| report.finding(problem)),
+        }
     }
     let missing = matches!(std::fs::metadata(&config.modules_dir), Err(error) if error.kind() == std::io::ErrorKind::NotFound);
     if let Some(stores) = stores

@@ -3,7 +3,7 @@
 //! The keys are rows of one table (`keys`), which also makes the reference page. The `backend` tables
 //! belong to the store crate and are handed to it as text (see [`crate::backends`]).
 
-mod form;
+pub(crate) mod form;
 mod keys;
 mod listeners;
 mod read;
@@ -25,6 +25,7 @@ use tidegate_store::config::{Diagnostic, Place};
 
 use crate::state::SessionDurability;
 
+use crate::access::AccessConfig;
 pub(crate) use form::{address, address_or_off, log_level};
 
 /// The file that is read when no `--config` is given, if it exists.
@@ -41,6 +42,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Limits of the broker.
     pub broker: BrokerConfig,
+    /// Who may do what.
+    pub access: AccessConfig,
     /// Directory of modules.
     pub modules_dir: PathBuf,
     /// How modules are compiled and run; [`Self::host_config`] completes it.
@@ -113,6 +116,7 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 1883))],
             listeners: Vec::new(),
             broker: BrokerConfig::default(),
+            access: AccessConfig::default(),
             modules_dir: "./modules".into(),
             host: HostConfig {
                 compiler: Compiler::Child { program: this_program() },

@@ -9,7 +9,7 @@ use tidegate_event::{Client, DisconnectReason, Hook, Protocol, ReasonCode, Store
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::Connection;
-use super::authenticate::{self, Asked};
+use super::authenticate::{self, Asked, Passed};
 use crate::broker::Shared;
 use crate::codec::{CodecError, ConnAck, ConnAckProperties, Connect, Decoder, Incoming, Outgoing, encode};
 use crate::listener::{Arrival, Counted};
@@ -204,12 +204,23 @@ where
         certificate,
         certified,
     });
+    // Numbered anew: a connection that was asked about for longer may have become the older one.
+    let renumbered = |client: &Client| Arc::new(Client { connection: next_number(), ..client.clone() });
+    match authenticate::pass(shared, &client, &connect, &mut stream, &mut input, count.deadline()).await {
+        Passed::Through { after_waiting: true } => client = renumbered(&client),
+        Passed::Through { .. } => {}
+        Passed::Refused(code, why) => {
+            turn_away(shared, stream, &client, code, why).await;
+            return None;
+        }
+        Passed::Gone => {
+            tracing::debug!(client = %client.id, %peer, "closed before CONNACK");
+            return None;
+        }
+    }
     if let Some(question) = authenticate::question(shared, &client, &connect) {
         match authenticate::ask(shared, question, &mut stream, &mut input, count.deadline()).await {
-            // Numbered anew: a connection that was asked about for longer may have become the older one.
-            Asked::Welcome => {
-                client = Arc::new(Client { connection: next_number(), ..Client::clone(&client) })
-            }
+            Asked::Welcome => client = renumbered(&client),
             Asked::Refused(code) => {
                 turn_away(shared, stream, &client, code, "client.authenticate refused").await;
                 return None;
@@ -247,6 +258,7 @@ where
         farewell(shared, stream, &refusal(reason::SERVER_BUSY), protocol).await;
         return None;
     }
+    shared.reconnects.note(&client.tenant, &client.id);
     let attached =
         realm.registry.attach(&realm, &client.id, client.connection, connect.clean_start, expiry).await;
     let Some(Attached { session, seat, resumed, handover }) = attached else {
@@ -255,6 +267,7 @@ where
         return None;
     };
     if resumed {
+        session.keep_allowed(&realm, &client);
         session.change_expiry(&realm, expiry);
     }
     let will = connect.will.as_ref().filter(|_| session.is_recorded(&realm));

@@ -12,6 +12,7 @@ mod connect;
 mod control;
 mod delivering;
 mod durable;
+mod gate;
 mod handlers;
 mod idle;
 mod joins;

@@ -89,6 +89,24 @@ impl Form<PathBuf> for Path {
     }
 }
 
+/// A [`Path`], or `""` for none.
+pub(crate) struct PathOrNone;
+
+impl Form<Option<PathBuf>> for PathOrNone {
+    const SYNTAX: &'static str = "path, empty for none";
+
+    fn read(value: &DeValue<'_>) -> Result<Option<PathBuf>, String> {
+        match value {
+            DeValue::String(text) if text.is_empty() => Ok(None),
+            _ => Path::read(value).map(Some),
+        }
+    }
+
+    fn write(value: &Option<PathBuf>) -> String {
+        value.as_ref().map_or_else(|| "\"\"".into(), Path::write)
+    }
+}
+
 /// Reads `IP:PORT`.
 ///
 /// # Errors

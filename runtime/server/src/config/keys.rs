@@ -7,7 +7,8 @@ use toml::de::DeValue;
 
 use super::Config;
 use super::form::{
-    AddressOrOff, Addresses, Count, Form, LogLevel, NodeName, Path, Seconds, Size, SizeOrNone, Span, Word,
+    AddressOrOff, Addresses, Count, Form, LogLevel, NodeName, Path, PathOrNone, Seconds, Size, SizeOrNone, Span,
+    Word,
 };
 
 /// A key of the file.
@@ -99,6 +100,30 @@ keys! {
     broker.max_commands: Count<1> => broker.max_commands;
     /// Time that the last bytes to a client (an acknowledgement, DISCONNECT) may take.
     broker.flush_timeout: Span => broker.flush_timeout;
+    /// How many times a second a client id may connect for long. What comes faster, the burst used up, is kept waiting for
+    /// half of `connect_timeout` at most and then refused with reason code 0x9F; 0: as often as it likes.
+    broker.reconnect_rate: Count<0> => broker.reconnect_rate;
+    /// Connections of one client id that may come faster than that.
+    broker.reconnect_burst: Count<0> => broker.reconnect_burst;
+
+    /// Users and their passwords, as `tidegate passwd` writes them. A client that gives a user name needs its password; a
+    /// change of the file holds at once. Without a file names are not checked, and every client counts as one without a name.
+    access.password_file: PathOrNone => access.password_file;
+    /// Who may publish and subscribe to what ([access.md](access.md)). A change of the file holds at once.
+    access.acl_file: PathOrNone => access.acl_file;
+    /// From where clients without a checked user name may connect: this machine alone, nowhere, or everywhere. Where a module
+    /// decides (`client.authenticate`), it is asked about the clients that this lets in.
+    access.anonymous: Word => access.anonymous;
+    /// Whether clients may publish and subscribe where no line of the ACL matches. Topics that begin with `$` always need a
+    /// line, but `$SYS` may be subscribed to from this machine.
+    access.default: Word => access.fallback;
+    /// Wrong passwords from one address, or for one user, that cost nothing. After them attempts are refused unseen (reason
+    /// code 0x9F) for a second, then two, four and so on; 0: no limit.
+    access.login_failures: Count<0> => access.patience.failures;
+    /// Time without a wrong password after which all are forgotten.
+    access.login_window: Span => access.patience.window;
+    /// The longest that attempts are refused for after a wrong password.
+    access.login_penalty: Span => access.patience.longest;
 
     /// Directory of WebAssembly modules. Files put there are loaded, replaced and unloaded while the runtime
     /// runs. The default one is made when it is missing; another must be there, because it may hold mandatory

@@ -4,6 +4,7 @@
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
+use crate::access;
 use crate::control::{MISTAKES, REFUSED};
 use crate::logging::PANICS;
 use crate::reload;
@@ -16,6 +17,8 @@ const COUNTERS: &[(&str, &str)] = &[
         reload::RELOADS,
         "Configurations of back ends that were put in place or refused while serving, by result",
     ),
+    (access::LOGINS, "Logins with a user name by result; damped: refused unseen after too many wrong passwords"),
+    (access::RELOADS, "Files of users and rules that were read again, by file and result"),
     (PANICS, "Panics of tasks; each ended its task and nothing else"),
     ("tidegate_broker_accept_errors_total", "Sockets that could not be accepted"),
     ("tidegate_broker_accepted_total", "Connections accepted"),
@@ -37,12 +40,17 @@ const COUNTERS: &[(&str, &str)] = &[
     ("tidegate_broker_connects_refused_total", "CONNECT answered with an error, by reason code"),
     ("tidegate_broker_disconnects_total", "Connections that ended, by reason"),
     ("tidegate_broker_dropped_total", "Messages that did not go on, by reason"),
+    ("tidegate_broker_gate_refused_total", "What the password and ACL files refused to clients, by action"),
     ("tidegate_broker_malformed_total", "Connections ended because of what the client sent, by reason code"),
     ("tidegate_broker_messages_acked_total", "Deliveries acknowledged by subscribers"),
     ("tidegate_broker_messages_received_total", "PUBLISH received, by QoS"),
     ("tidegate_broker_messages_redelivered_total", "Deliveries sent again after a reconnect"),
     ("tidegate_broker_messages_sent_total", "PUBLISH sent, by QoS"),
     ("tidegate_broker_received_bytes_total", "Bytes received from clients"),
+    (
+        "tidegate_broker_reconnects_damped_total",
+        "Connections of client ids that connect too often, by result: delayed or refused",
+    ),
     (
         "tidegate_broker_refused_total",
         "What clients got no leave to do, by the hook that was asked and by reason",
@@ -122,6 +130,7 @@ const COUNTERS: &[(&str, &str)] = &[
 
 /// Gauges with what they show.
 const GAUGES: &[(&str, &str)] = &[
+    (access::REFUSED, "1 while a file of users or rules is refused and what it said before is in use"),
     (reload::REFUSED, "1 while the files hold a configuration of back ends that was refused"),
     (
         "tidegate_broker_certificate_expires_seconds",
