@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use metrics::{Counter, counter};
-use tidegate_event::{
-    BoxFuture, Client, Decision, Gate, Message, Origin, Password, TopicFilter, TopicName,
-};
+use tidegate_event::{BoxFuture, Client, Decision, Gate, Message, Origin, Password, TopicFilter, TopicName};
 
 use crate::session::delivery::detached_topic;
 
@@ -79,9 +77,9 @@ impl Guard {
         }
         let allowed = !is_servers_own(&message.topic)
             && match &message.publisher {
-                Some(client) if !self.is_open => kept.answer(&message.topic, |topic| {
-                    self.gate.may_publish(client, topic)
-                }),
+                Some(client) if !self.is_open => {
+                    kept.answer(&message.topic, |topic| self.gate.may_publish(client, topic))
+                }
                 _ => true,
             };
         if !allowed {

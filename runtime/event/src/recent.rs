@@ -99,15 +99,15 @@ mod tests {
     #[test]
     fn a_full_table_forgets_who_was_not_seen_for_longest() {
         let recent = Recent::<u32>::new(WAYS);
-        for key in 0..WAYS {
+        for key in 0..WAYS as u32 {
             recent.update(key, |value| *value = 1);
         }
-        recent.update(0, |value| *value += 1);
-        recent.update(WAYS, |value| *value += 1);
-        assert_eq!(recent.get(0), Some(2), "it was seen again");
-        assert_eq!(recent.get(1), None);
-        assert_eq!(recent.get(WAYS), Some(1), "a new key starts from nothing");
-        for key in 0..10_000 {
+        recent.update(0u32, |value| *value += 1);
+        recent.update(WAYS as u32, |value| *value += 1);
+        assert_eq!(recent.get(0u32), Some(2), "it was seen again");
+        assert_eq!(recent.get(1u32), None);
+        assert_eq!(recent.get(WAYS as u32), Some(1), "a new key starts from nothing");
+        for key in 0..10_000u32 {
             recent.update(key, |value| *value += 1);
         }
         let table = recent.table.lock();

@@ -159,7 +159,8 @@ fn files_that_change_hold_for_old_connections_and_wrong_ones_for_nobody() {
 
     let mark = server.log_mark();
     std::fs::write(server.file("acl"), "allow all\n").unwrap();
-    let line = server.wait_log(mark, "the file is refused", |line| line.contains("acl:1:10: expected publish"));
+    let line =
+        server.wait_log(mark, "the file is refused", |line| line.contains("acl:1:10: expected publish"));
     assert!(line.contains("ERROR"), "{line}");
     assert!(device.publish("other/d1", "x", 1) < 0x80);
     assert_eq!(server.metric("tidegate_access_file_refused", "acl"), 1.0);
@@ -228,7 +229,8 @@ fn check_reads_both_files() {
     let text = text_of(&output);
     assert!(!output.status.success(), "{text}");
     assert!(text.contains("acl:1:18: in a filter #") && text.contains("users:1:3: no hash"), "{text}");
-    let run = tidegate_e2e::server::tidegate(builder.path(), &["run", "--listen", "127.0.0.1:0", "--api", "off"]);
+    let run =
+        tidegate_e2e::server::tidegate(builder.path(), &["run", "--listen", "127.0.0.1:0", "--api", "off"]);
     assert!(!run.status.success(), "and the server does not start: {}", text_of(&run));
     assert!(text_of(&run).contains("acl:1:18"));
 }

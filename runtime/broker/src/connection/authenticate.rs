@@ -105,7 +105,9 @@ pub(super) async fn pass<S: AsyncRead + Unpin>(
         match watch(shared, answer, stream, input, deadline).await {
             Watched::Ready(Decision::Allow) => {}
             Watched::Ready(Decision::Refuse(code)) => return refused(code, "the gate does not let it in"),
-            Watched::Late => return refused(ReasonCode::SERVER_UNAVAILABLE, "the gate gave no answer in time"),
+            Watched::Late => {
+                return refused(ReasonCode::SERVER_UNAVAILABLE, "the gate gave no answer in time");
+            }
             Watched::Gone => return Passed::Gone,
         }
     }

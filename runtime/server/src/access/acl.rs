@@ -175,8 +175,7 @@ impl Mistake {
 
     /// In the line of `file` with this number, counted from 0.
     fn at(self, file: &str, line: usize) -> Diagnostic {
-        let place =
-            Place { file: file.to_owned(), line: line + 1, column: self.column, ..Place::default() };
+        let place = Place { file: file.to_owned(), line: line + 1, column: self.column, ..Place::default() };
         place.error(self.message)
     }
 }
@@ -236,7 +235,9 @@ fn parse_line(line: &str, words: &[Word]) -> Result<(Who, Rule), Mistake> {
     let end = line.trim_end().chars().count() + 1;
     let mut words = words.iter();
     let mut next = |expected: &str| {
-        words.next().ok_or_else(|| Mistake::new(end, format!("expected {expected}, found the end of the line")))
+        words
+            .next()
+            .ok_or_else(|| Mistake::new(end, format!("expected {expected}, found the end of the line")))
     };
     let unexpected = |word: &Word, expected: &str| {
         Mistake::new(word.column, format!("expected {expected}, found {:?}", word.text))
@@ -314,11 +315,8 @@ mod tests {
             deny   all        pubsub   shared/# private/#
             allow  addr 10.0.0.0/8 publish private/#
         ");
-        let (one, two, three) = (
-            test_client("c1", Some("u1")),
-            test_client("c2", Some("u1")),
-            test_client("c3", None),
-        );
+        let (one, two, three) =
+            (test_client("c1", Some("u1")), test_client("c2", Some("u1")), test_client("c3", None));
         for (client, topic, expected) in [
             (&one, "shared/x", Some(true)),
             (&two, "shared/x", Some(false)),
@@ -365,7 +363,9 @@ mod tests {
 
     #[test]
     fn networks_are_those_of_the_peer() {
-        let acl = acl("allow addr 192.168.1.0/24 publish #\nallow addr fd00::/8 publish #\nallow addr 10.0.0.7 publish #");
+        let acl = acl(
+            "allow addr 192.168.1.0/24 publish #\nallow addr fd00::/8 publish #\nallow addr 10.0.0.7 publish #",
+        );
         let topic = "t".parse().unwrap();
         for (address, expected) in [
             ("192.168.1.200", Some(true)),
@@ -399,7 +399,10 @@ mod tests {
             ["a.acl:2:3: expected allow or deny, found \"alow\""]
         );
         assert_eq!(problems("allow"), [format!("a.acl:1:6: expected {WHO}, found the end of the line")]);
-        assert_eq!(problems("allow user"), ["a.acl:1:11: expected the name of a user, found the end of the line"]);
+        assert_eq!(
+            problems("allow user"),
+            ["a.acl:1:11: expected the name of a user, found the end of the line"]
+        );
         assert_eq!(
             problems("allow addr 10.0.0.0/33 publish a"),
             [format!("a.acl:1:12: expected {NETWORK}, found \"10.0.0.0/33\"")]
@@ -411,7 +414,9 @@ mod tests {
         );
         assert!(problems("deny all publish a eq")[0].starts_with("a.acl:1:22: expected the filter that eq"));
         assert!(problems("deny all publish a/#/b")[0].starts_with("a.acl:1:18: in a filter # must be"));
-        assert!(problems("deny all publish é ${user}")[0].starts_with("a.acl:1:20: no such placeholder: ${user}"));
+        assert!(
+            problems("deny all publish é ${user}")[0].starts_with("a.acl:1:20: no such placeholder: ${user}")
+        );
         assert!(problems("deny user \"a publish a")[0].starts_with("a.acl:1:11: a quote that does not end"));
         assert!(problems("deny user \"a\"b publish a")[0].starts_with("a.acl:1:14: a space is missing"));
         assert!(problems(r#"deny user "a\n" publish a"#)[0].starts_with("a.acl:1:14: in quotes"));

@@ -68,7 +68,10 @@ impl Attempts {
         let address = network(address);
         self.patience.failures == 0
             || (is_over(self.addresses.get(address)) && is_over(self.users.get(user)))
-            || self.known.get((address, user)).is_some_and(|failures| (1..=self.patience.failures).contains(&failures))
+            || self
+                .known
+                .get((address, user))
+                .is_some_and(|failures| (1..=self.patience.failures).contains(&failures))
     }
 
     /// The password was right.

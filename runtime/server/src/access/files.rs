@@ -89,7 +89,8 @@ fn too_open(path: &Path, file: &str) -> Option<Diagnostic> {
 fn unchecked_names(config: &AccessConfig, file: &str, acl: &Acl) -> Option<Diagnostic> {
     let message = "lines about users, and no access.password_file: a client has whatever user name it gives, \
                    unless a module checks it";
-    let unchecked = acl.names_users() && config.password_file.is_none() && config.anonymous != Anonymous::Never;
+    let unchecked =
+        acl.names_users() && config.password_file.is_none() && config.anonymous != Anonymous::Never;
     unchecked.then(|| Place { file: file.to_owned(), ..Place::default() }.warning(message))
 }
 

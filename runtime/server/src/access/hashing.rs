@@ -75,7 +75,8 @@ impl Hash {
             return Err(HashError::Cost { memory, passes, lanes });
         }
         let params = Params::try_from(&hash).map_err(|error| HashError::Form(error.to_string()))?;
-        hash.version.map_or(Ok(Version::V0x13), Version::try_from)
+        hash.version
+            .map_or(Ok(Version::V0x13), Version::try_from)
             .map_err(|error: argon2::Error| HashError::Form(error.to_string()))?;
         hash.salt.ok_or(HashError::Missing("salt"))?;
         hash.hash.ok_or(HashError::Missing("hash behind its salt"))?;
@@ -90,7 +91,8 @@ impl Hash {
         let params = Params::new(MEMORY_KIB, PASSES, LANES, None);
         let params = params.map_err(|error| HashError::Form(error.to_string()))?;
         let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let hash = argon.hash_password(password, &SaltString::generate(&mut OsRng));
+        let salt = SaltString::generate(&mut OsRng);
+        let hash = argon.hash_password(password, &salt);
         Self::parse(&hash.map_err(|error| HashError::Form(error.to_string()))?.to_string())
     }
 

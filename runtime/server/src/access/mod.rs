@@ -23,13 +23,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use metrics::{Counter, counter};
-use tidegate_event::{
-    BoxFuture, Client, Decision, Gate, Password, ReasonCode, TopicFilter, TopicName,
-};
+use tidegate_event::{BoxFuture, Client, Decision, Gate, Password, ReasonCode, TopicFilter, TopicName};
 
-pub(crate) use self::attempts::Patience;
-pub(crate) use self::files::{Files, Findings, RELOADS, REFUSED, files};
 use self::attempts::Attempts;
+pub(crate) use self::attempts::Patience;
+pub(crate) use self::files::{Files, REFUSED, RELOADS, files};
 use self::hashing::Checks;
 use self::network::is_local;
 use crate::config::form;
@@ -152,7 +150,13 @@ impl Access {
 
 impl Gatekeeper {
     /// Whether `password` is that of the user `name`, who knocks from `address`.
-    async fn login(&self, files: Arc<Files>, name: &str, password: Option<Password>, address: IpAddr) -> Decision {
+    async fn login(
+        &self,
+        files: Arc<Files>,
+        name: &str,
+        password: Option<Password>,
+        address: IpAddr,
+    ) -> Decision {
         let Some(password) = password else {
             self.refused.increment(1);
             return Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD);

@@ -21,7 +21,9 @@ impl Network {
         let most = if address.is_ipv4() { 32 } else { 128 };
         let bits = match bits {
             // No sign and no zero before the number, which parse would take.
-            Some(bits) if bits.len() > 1 && !bits.starts_with(|c: char| ('1'..='9').contains(&c)) => return None,
+            Some(bits) if bits.len() > 1 && !bits.starts_with(|c: char| ('1'..='9').contains(&c)) => {
+                return None;
+            }
             Some(bits) => bits.parse().ok().filter(|bits| *bits <= most)?,
             None => most,
         };
@@ -78,7 +80,9 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_refused() {
-        for text in ["", "10.0.0", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/08", "host/8", "/8"] {
+        for text in
+            ["", "10.0.0", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/08", "host/8", "/8"]
+        {
             assert_eq!(Network::parse(text), None, "{text}");
         }
     }

@@ -129,7 +129,8 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    const HASH: &str = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+    const HASH: &str =
+        "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
 
     fn problems(text: &str) -> Vec<String> {
         Passwords::parse("p", text).unwrap_err().iter().map(ToString::to_string).collect()
@@ -163,7 +164,9 @@ mod tests {
 
     #[test]
     fn mistakes_name_line_and_column_and_no_hash() {
-        let text = format!("a:{HASH}\nno colon\n:{HASH}\na:{HASH}\nü:plain-secret\nb:$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHQ$aaaa\n");
+        let text = format!(
+            "a:{HASH}\nno colon\n:{HASH}\na:{HASH}\nü:plain-secret\nb:$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHQ$aaaa\n"
+        );
         let list = problems(&text);
         let starts = [
             "p:2:1: expected NAME:HASH",

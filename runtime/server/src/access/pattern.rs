@@ -23,7 +23,8 @@ impl Field {
             Self::ClientId => &client.id,
             Self::Username => client.username.as_ref()?,
         };
-        let is_literal = !value.is_empty() && !value.starts_with('$') && !value.contains(['/', '+', '#', '\0']);
+        let is_literal =
+            !value.is_empty() && !value.starts_with('$') && !value.contains(['/', '+', '#', '\0']);
         is_literal.then_some(value)
     }
 }
@@ -144,7 +145,9 @@ impl Pattern {
         for (depth, level) in self.levels.iter().enumerate() {
             let name = names.next();
             let same = match (level, name) {
-                (Level::Plus | Level::Hash, Some(_)) if self.literal || (dollar && depth == 0) => return false,
+                (Level::Plus | Level::Hash, Some(_)) if self.literal || (dollar && depth == 0) => {
+                    return false;
+                }
                 (Level::Hash, _) => return !self.literal,
                 (_, None) => return false,
                 (Level::Plus, Some(_)) => Same::Yes,
@@ -168,7 +171,9 @@ impl Pattern {
         for (depth, mine) in self.levels.iter().enumerate() {
             let level = theirs.next();
             match (mine, level) {
-                (Level::Plus | Level::Hash, Some(level)) if depth == 0 && level.starts_with('$') => return false,
+                (Level::Plus | Level::Hash, Some(level)) if depth == 0 && level.starts_with('$') => {
+                    return false;
+                }
                 (Level::Hash, _) => return true,
                 (_, None | Some("#")) => return false,
                 (Level::Plus, Some(_)) => {}

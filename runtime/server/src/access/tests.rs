@@ -20,7 +20,8 @@ fn config(dir: &Path, users: &[&str], acl: Option<&str>) -> AccessConfig {
     if !users.is_empty() {
         let path = dir.join("users");
         let hash = cheap_hash();
-        std::fs::write(&path, users.iter().map(|user| format!("{user}:{hash}\n")).collect::<String>()).unwrap();
+        std::fs::write(&path, users.iter().map(|user| format!("{user}:{hash}\n")).collect::<String>())
+            .unwrap();
         config.password_file = Some(path);
     }
     if let Some(acl) = acl {
@@ -67,7 +68,11 @@ async fn clients_without_a_name_connect_from_where_the_configuration_says() {
         assert_eq!(knock(&access, remote(test_client("c", None)), None).await, far, "{anonymous:?}");
         // Without a file nobody checks the name.
         assert_eq!(knock(&access, test_client("c", Some("u")), Some("x")).await, near, "{anonymous:?}");
-        assert_eq!(knock(&access, remote(test_client("c", Some("u"))), Some("x")).await, far, "{anonymous:?}");
+        assert_eq!(
+            knock(&access, remote(test_client("c", Some("u"))), Some("x")).await,
+            far,
+            "{anonymous:?}"
+        );
     }
 }
 
@@ -80,7 +85,11 @@ async fn a_name_needs_its_password_wherever_it_comes_from() {
         assert_eq!(knock(&access, client(Some("u")), Some("right")).await, 0);
         assert_eq!(knock(&access, client(Some("u")), Some("wrong")).await, 0x86);
         assert_eq!(knock(&access, client(Some("u")), None).await, 0x86);
-        assert_eq!(knock(&access, client(Some("stranger")), Some("right")).await, 0x86, "the hash of another");
+        assert_eq!(
+            knock(&access, client(Some("stranger")), Some("right")).await,
+            0x86,
+            "the hash of another"
+        );
         assert_eq!(knock(&access, client(None), None).await, if far { 0x87 } else { 0 });
     }
 }

@@ -7,8 +7,8 @@ use toml::de::DeValue;
 
 use super::Config;
 use super::form::{
-    AddressOrOff, Addresses, Count, Form, LogLevel, NodeName, Path, PathOrNone, Seconds, Size, SizeOrNone, Span,
-    Word,
+    AddressOrOff, Addresses, Count, Form, LogLevel, NodeName, Path, PathOrNone, Seconds, Size, SizeOrNone,
+    Span, Word,
 };
 
 /// A key of the file.

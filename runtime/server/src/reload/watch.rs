@@ -84,7 +84,12 @@ fn look(path: &Path) -> (PathBuf, Option<Stamp>) {
 }
 
 /// Reloads whenever the files no longer look as they did in `seen`, until `stop`.
-pub(crate) async fn follow(reload: Arc<Reload>, access: Arc<Access>, mut seen: Seen, stop: CancellationToken) {
+pub(crate) async fn follow(
+    reload: Arc<Reload>,
+    access: Arc<Access>,
+    mut seen: Seen,
+    stop: CancellationToken,
+) {
     let heard = Arc::new(Notify::new());
     let mut watch = Watch::new(&reload.config, heard.clone());
     loop {

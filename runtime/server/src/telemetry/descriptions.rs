@@ -17,7 +17,10 @@ const COUNTERS: &[(&str, &str)] = &[
         reload::RELOADS,
         "Configurations of back ends that were put in place or refused while serving, by result",
     ),
-    (access::LOGINS, "Logins with a user name by result; damped: refused unseen after too many wrong passwords"),
+    (
+        access::LOGINS,
+        "Logins with a user name by result; damped: refused unseen after too many wrong passwords",
+    ),
     (access::RELOADS, "Files of users and rules that were read again, by file and result"),
     (PANICS, "Panics of tasks; each ended its task and nothing else"),
     ("tidegate_broker_accept_errors_total", "Sockets that could not be accepted"),
