@@ -57,6 +57,6 @@ pub(crate) async fn start(
 pub(crate) async fn with_gate(config: BrokerConfig, gate: Arc<dyn Gate>, hooks: Arc<dyn Hooks>) -> Server {
     let ids = Arc::new(IdSource::new(&Node::default()));
     let broker = Broker::with_gate(config, ids, gate, hooks, Arc::new(VolatileStore)).unwrap();
-    let address = broker.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = broker.listen("127.0.0.1:0".parse::<SocketAddr>().unwrap()).await.unwrap();
     Server { broker, address }
 }
