@@ -66,6 +66,10 @@ impl Pipeline {
         }
         self.publishes += 1;
         self.window_bytes += inbound.weight();
+        if let Some(code) = inbound.refusal {
+            replies.extend(self.complete_publish(inbound, Verdict::Reject(code), Ok(())));
+            return;
+        }
         if let Some(question) = self.ask_publish(&inbound.message) {
             self.raising = Some(Raising::MayPublish(inbound, question));
             return;
@@ -103,6 +107,10 @@ impl Pipeline {
     }
 
     pub(super) fn raise_publish(&mut self, inbound: Inbound) {
+        if let Some(code) = inbound.refusal {
+            self.joining.push_back(Joining::Publish(inbound, Verdict::Reject(code), None));
+            return;
+        }
         match self.ask_publish(&inbound.message) {
             Some(question) => self.raising = Some(Raising::MayPublish(inbound, question)),
             None => self.raise_permitted(inbound),
