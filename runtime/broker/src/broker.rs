@@ -249,6 +249,11 @@ impl Broker {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
+    /// How many sessions there are, of all tenants, connected or not.
+    pub fn sessions(&self) -> usize {
+        self.shared.all_realms().iter().map(|realm| realm.registry.len()).sum()
+    }
+
     /// Stops: nothing is accepted or read any more; what was read is handled until `deadline` from now;
     /// acknowledgements are written, MQTT 5 clients are sent DISCONNECT 0x8B (Server shutting down), sockets are
     /// flushed and closed. Returns when all that has happened, a little after the deadline at the latest.

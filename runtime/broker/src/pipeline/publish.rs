@@ -69,6 +69,10 @@ impl Pipeline {
         }
         self.publishes += 1;
         self.window_bytes += inbound.weight();
+        if let Some(code) = inbound.refusal {
+            replies.extend(self.complete_publish(inbound, Verdict::Reject(code), Ok(())));
+            return;
+        }
         if !self.may_publish(&inbound.message) {
             replies.extend(self.complete_publish(inbound, NO_LEAVE, Ok(())));
             return;
@@ -110,6 +114,10 @@ impl Pipeline {
     }
 
     pub(super) fn raise_publish(&mut self, inbound: Inbound) {
+        if let Some(code) = inbound.refusal {
+            self.joining.push_back(Joining::Publish(inbound, Verdict::Reject(code), None));
+            return;
+        }
         if !self.may_publish(&inbound.message) {
             self.joining.push_back(Joining::Publish(inbound, NO_LEAVE, None));
             return;

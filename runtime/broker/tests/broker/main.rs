@@ -5,13 +5,18 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aliases;
+mod announced;
 mod authenticating;
 mod authorizing;
+mod client_maximum;
 mod clients;
+mod closing;
 mod connect;
 mod control;
 mod delivering;
 mod durable;
+mod explained;
 mod gate;
 mod handlers;
 mod idle;
@@ -25,6 +30,7 @@ mod reconnects;
 mod retained;
 mod sessions;
 mod shutdown;
+mod slow_senders;
 mod stored;
 mod subscribing;
 mod tls;

@@ -184,6 +184,15 @@ impl Client {
         reason
     }
 
+    /// The connection is closed by the server with DISCONNECT, which is given.
+    pub(crate) async fn disconnected(&mut self) -> Packet {
+        let mut last = None;
+        while let Some(packet) = self.next().await {
+            last = Some(packet);
+        }
+        last.filter(|packet| packet.kind() == 14).expect("DISCONNECT")
+    }
+
     /// Nothing else is there to come: PINGREQ is answered by PINGRESP alone. Twice, because what waits may follow
     /// the first PINGRESP in the same write.
     pub(crate) async fn ping(&mut self) {
@@ -206,7 +215,14 @@ impl Client {
         self.send(&packet::subscribe(self.v5, 77, filters, properties)).await;
         let packet = self.expect(0x90).await;
         assert_eq!(packet.id(), 77);
-        packet.body[if self.v5 { 3 } else { 2 }..].to_vec()
+        let codes = &packet.body[2..];
+        let skipped = if self.v5 {
+            let (length, used) = packet::varint(codes);
+            length + used
+        } else {
+            0
+        };
+        codes[skipped..].to_vec()
     }
 
     pub(crate) async fn unsubscribe(&mut self, filters: &[&str]) -> Packet {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tidegate_event::QoS;
 use toml::de::{DeInteger, DeValue};
 
 /// Reads and writes values of one kind. `T` is the field's type.
@@ -361,6 +362,44 @@ impl Form<String> for LogLevel {
     }
 }
 
+/// `true` or `false`.
+pub(crate) struct Switch;
+
+impl Form<bool> for Switch {
+    const SYNTAX: &'static str = "true or false";
+
+    fn read(value: &DeValue<'_>) -> Result<bool, String> {
+        match value {
+            DeValue::Boolean(on) => Ok(*on),
+            other => expected("true or false", other),
+        }
+    }
+
+    fn write(value: &bool) -> String {
+        value.to_string()
+    }
+}
+
+/// A text of at most 65,535 bytes, which is what a string of MQTT holds; may be empty.
+pub(crate) struct MqttText;
+
+impl Form<String> for MqttText {
+    const SYNTAX: &'static str = "text";
+
+    fn read(value: &DeValue<'_>) -> Result<String, String> {
+        match value {
+            DeValue::String(text) if text.len() <= usize::from(u16::MAX) && !text.contains('\0') => {
+                Ok(text.to_string())
+            }
+            other => expected("a text of at most 65535 bytes", other),
+        }
+    }
+
+    fn write(value: &String) -> String {
+        format!("{value:?}")
+    }
+}
+
 /// A text that is not empty and has no control characters.
 pub(crate) struct Text;
 
@@ -458,6 +497,28 @@ impl Form<Vec<String>> for ServerNames {
     }
 }
 
+/// A quality of service: 0, 1 or 2.
+pub(crate) struct Level;
+
+impl Form<QoS> for Level {
+    const SYNTAX: &'static str = "0, 1 or 2";
+
+    fn read(value: &DeValue<'_>) -> Result<QoS, String> {
+        let level = match value {
+            DeValue::Integer(number) => integer(number).and_then(|level| u8::try_from(level).ok()),
+            _ => None,
+        };
+        match level.map(QoS::try_from) {
+            Some(Ok(qos)) => Ok(qos),
+            _ => expected("0, 1 or 2", value),
+        }
+    }
+
+    fn write(value: &QoS) -> String {
+        value.level().to_string()
+    }
+}
+
 /// One of a few words, given by the field's type.
 pub(crate) struct Word;
 
@@ -549,6 +610,19 @@ mod tests {
             Err("expected a whole number from 1 to 65535, found 0".into())
         );
         assert!(read::<usize, Count<0>>("\"7\"").is_err());
+    }
+
+    #[test]
+    fn switches_levels_and_texts() {
+        assert_eq!(read::<_, Switch>("false"), Ok(false));
+        assert_eq!(read::<_, Switch>("0"), Err("expected true or false, found 0".into()));
+        assert_eq!(read::<_, Level>("1"), Ok(QoS::AtLeastOnce));
+        for bad in ["3", "-1", "\"1\""] {
+            assert!(read::<_, Level>(bad).unwrap_err().starts_with("expected 0, 1 or 2"), "{bad}");
+        }
+        assert_eq!(read::<_, Text>("\"\""), Ok(String::new()));
+        assert!(read::<_, Text>("1").unwrap_err().starts_with("expected a text"));
+        assert!(read::<_, Text>(&format!("\"{}\"", "x".repeat(65_536))).is_err());
     }
 
     #[test]

@@ -7,8 +7,8 @@ use toml::de::DeValue;
 
 use super::Config;
 use super::form::{
-    AddressOrOff, Addresses, Count, Form, LogLevel, NodeName, Path, PathOrNone, Seconds, Size, SizeOrNone,
-    Span, Word,
+    AddressOrOff, Addresses, Count, Form, Level, LogLevel, MqttText, NodeName, Path, PathOrNone, Seconds, Size, SizeOrNone,
+    Span, Switch, Word,
 };
 
 /// A key of the file.
@@ -82,6 +82,29 @@ keys! {
     broker.max_topic_levels: Count<1> => broker.max_topic_levels;
     /// Topic aliases a client may set up (MQTT 5); 0 = none.
     broker.max_topic_alias: Count<0> => broker.max_topic_alias;
+    /// Topics that get an alias in what one client is sent, if it takes as many (MQTT 5); 0 = none.
+    broker.max_topic_alias_out: Count<0> => broker.max_topic_alias_out;
+    /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE; one more ends the connection with reason code 0x97.
+    broker.max_subscribe_filters: Count<1> => broker.max_subscribe_filters;
+    /// User properties in one packet (MQTT 5); one more ends the connection with reason code 0x97.
+    broker.max_user_properties: Count<0> => broker.max_user_properties;
+    /// Greatest QoS that clients may use. A message or will above it ends the connection with reason code 0x9B, a
+    /// subscription is granted less.
+    broker.max_qos: Level => broker.max_qos;
+    /// Whether clients may have messages retained. If not, a message or will that asks for it ends the connection with
+    /// reason code 0x9A.
+    broker.retain_available: Switch => broker.retain_available;
+    /// Longest keep-alive in seconds: an MQTT 5 client that asks for more, or for none, is told to use this; earlier
+    /// versions cannot be told. 0 = any.
+    broker.max_keep_alive: Count<0> => broker.max_keep_alive;
+    /// Whether a payload that says it is text (MQTT 5 payload format indicator) must be UTF-8; one that is not is
+    /// refused with reason code 0x99.
+    broker.check_payload_format: Switch => broker.check_payload_format;
+    /// What an MQTT 5 client that asks is told to build its response topics from; `${clientid}` is replaced by its
+    /// client id. Empty: nothing.
+    broker.response_information: MqttText => broker.response_information;
+    /// Whether MQTT 5 clients are told in words why something was refused.
+    broker.reason_strings: Switch => broker.reason_strings;
     /// Memory of all retained messages of a tenant: payloads, properties and the levels of their topics; what would pass
     /// it is delivered, not retained, and counted.
     broker.max_retained_bytes: Size => broker.max_retained_bytes;
