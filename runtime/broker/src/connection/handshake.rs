@@ -191,7 +191,7 @@ where
         Passed::Through { after_waiting: true } => client = renumbered(&client),
         Passed::Through { .. } => {}
         Passed::Refused(code, why) => {
-            turn_away(shared, stream, &client, code, why).await;
+            turn_away(shared, stream, &client, code, terms, why).await;
             return None;
         }
         Passed::Gone => {

@@ -147,11 +147,11 @@ async fn answers_are_kept_until_the_rules_change_and_then_hold_at_once() {
 async fn each_refused_filter_of_a_subscribe_has_its_code() {
     let gate = ScriptedGate::new("no/");
     let server = guarded(&gate).await;
-    let filters = [("yes/#", 2), ("no/#", 1), ("a/#/b", 1), ("$share/g/no/+", 1), ("$share/no/yes", 0)];
+    let filters = [("yes/#", 2), ("no/#", 1), ("$share/g/no/+", 1), ("$share/no/yes", 0)];
     let mut five = Client::connect(server.address, &Connect::v5("five")).await;
-    assert_eq!(five.subscribe_all(&filters).await, [2, 0x87, 0x8f, 0x87, 0]);
+    assert_eq!(five.subscribe_all(&filters).await, [2, 0x87, 0x87, 0]);
     let mut four = Client::connect(server.address, &Connect::v4("four")).await;
-    assert_eq!(four.subscribe_all(&filters).await, [2, 0x80, 0x80, 0x80, 0]);
+    assert_eq!(four.subscribe_all(&filters).await, [2, 0x80, 0x80, 0]);
     assert!(gate.asked().contains(&"subscribe five no/+".to_owned()), "the filter behind the group");
     // No local on a shared subscription breaks the protocol, refused or not.
     five.send(&crate::support::packet::subscribe(true, 5, &[("$share/g/no/1", 4)], &[])).await;

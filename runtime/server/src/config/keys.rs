@@ -7,8 +7,8 @@ use toml::de::DeValue;
 
 use super::Config;
 use super::form::{
-    AddressOrOff, Addresses, Count, Form, Level, LogLevel, MqttText, NodeName, Path, PathOrNone, Seconds, Size, SizeOrNone,
-    Span, Switch, Word,
+    AddressOrOff, Addresses, Count, Form, Level, LogLevel, MqttText, NodeName, Path, PathOrNone, Seconds,
+    Size, SizeOrNone, Span, Switch, Word,
 };
 
 /// A key of the file.
