@@ -262,6 +262,24 @@ async fn what_nobody_waits_for_is_written_all_the_same() {
 }
 
 #[tokio::test]
+async fn nothing_is_written_of_changes_that_belong_together_before_all_are_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path());
+    store.keep([opened(1, "c")]).await;
+    let written = || store.records(super::super::key::Kind::Subscription);
+    store.sessions.together(&mut || {
+        store.record(subscribed(1, "a", 0));
+        // Longer than the thread would wait for more, and somebody waits for it, too.
+        drop(store.sessions.durable());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert_eq!(written(), 0);
+        store.record(subscribed(1, "b", 0));
+    });
+    store.durable().await.unwrap();
+    assert_eq!(written(), 2);
+}
+
+#[tokio::test]
 async fn topics_and_filters_may_be_as_long_as_the_protocol_allows() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(dir.path());

@@ -61,7 +61,7 @@ fn kill_again_and_again(durability: &str) {
     }
     let dir = tempfile::tempdir().unwrap();
     let mut promised = [0; THREADS as usize];
-    for round in 0..8_u64 {
+    for round in 0..5_u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &test, "--nocapture"])
             .env(DIRECTORY, dir.path())
@@ -87,7 +87,7 @@ fn kill_again_and_again(durability: &str) {
             promised
         });
         begun.recv_timeout(Duration::from_secs(60)).unwrap();
-        std::thread::sleep(Duration::from_millis(20 + 47 * round));
+        std::thread::sleep(Duration::from_millis(20 + 83 * round));
         child.kill().unwrap();
         child.wait().unwrap();
         let now = reader.join().unwrap();
