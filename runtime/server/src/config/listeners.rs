@@ -90,7 +90,7 @@ impl Words for Username {
 
 /// A table as far as it is read: what is absent is not there.
 #[derive(Default)]
-struct Draft {
+pub(super) struct Draft {
     name: Option<String>,
     address: Option<SocketAddr>,
     kind: Option<Kind>,
