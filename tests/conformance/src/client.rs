@@ -349,6 +349,36 @@ impl Client {
         }
     }
 
+    /// The next PUBLISH, acknowledged; at QoS 2 the rest of the exchange is done when this is called again.
+    ///
+    /// # Panics
+    /// Something else than PUBLISH and PUBREL comes.
+    #[track_caller]
+    pub fn take(&mut self) -> Publish {
+        loop {
+            match self.expect() {
+                Packet::Publish(publish) => {
+                    match (publish.qos, publish.id) {
+                        (1, Some(id)) => self.send_ack(kind::PUBACK, id),
+                        (2, Some(id)) => self.send_ack(kind::PUBREC, id),
+                        _ => {}
+                    }
+                    return publish;
+                }
+                Packet::Ack(ack) if ack.kind == kind::PUBREL => self.send_ack(kind::PUBCOMP, ack.id),
+                other => panic!("PUBLISH was expected: {other:?}"),
+            }
+        }
+    }
+
+    /// Publishes at QoS 0 to `topic`, to which this client has subscribed, and gets the message.
+    #[track_caller]
+    pub fn publish_and_get(&mut self, topic: impl AsRef<[u8]>) {
+        let publish = Publish::new(topic, "there and back");
+        self.send_publish(&publish);
+        assert_eq!(self.expect_publish(), publish);
+    }
+
     /// DISCONNECT; the server closes.
     #[track_caller]
     pub fn disconnect(mut self) {

@@ -146,11 +146,11 @@ impl Properties {
 
     /// The user properties in their order.
     pub fn users(&self) -> Vec<(&str, &str)> {
-        let pair = |value| match value {
-            &Value::Pair(ref name, ref value) => Some((name.as_str(), value.as_str())),
+        let users = self.all(id::USER).filter_map(|value| match value {
+            Value::Pair(name, value) => Some((name.as_str(), value.as_str())),
             _ => None,
-        };
-        self.all(id::USER).filter_map(pair).collect()
+        });
+        users.collect()
     }
 
     /// Appends the length and the properties.

@@ -47,13 +47,23 @@ fn ended(cases: impl IntoIterator<Item = Case>, mut open: impl FnMut() -> Client
             match client.read_within(CLOSES_WITHIN) {
                 Came::Packet(packet) => packets.push(packet),
                 Came::End => break ended.push((what, packets)),
-                Came::Nothing => break kept.push(format!("{what}: {bytes:02X?}, answered by {packets:?}")),
+                Came::Nothing => {
+                    break kept.push(format!("{what}: {}, answered by {packets:?}", shown(&bytes)));
+                }
             }
         }
     }
     assert!(kept.is_empty(), "these connections were kept open:\n  {}", kept.join("\n  "));
     assert!(!ended.is_empty(), "no case was tried");
     Ended(ended)
+}
+
+/// The beginning of `bytes`, in hexadecimal.
+fn shown(bytes: &[u8]) -> String {
+    match bytes.get(..40) {
+        Some(first) => format!("{first:02X?} and {} more", bytes.len() - first.len()),
+        None => format!("{bytes:02X?}"),
+    }
 }
 
 impl Ended {

@@ -2,4 +2,23 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod again;
+mod connack;
 mod connect;
+mod connect_fields;
+mod disconnect;
+mod errors;
+mod header;
+mod identifiers;
+mod keep_alive;
+mod order;
+mod publish;
+mod qos;
+mod retain;
+mod sessions;
+mod strings;
+mod subscribe;
+mod topics;
+mod unsubscribe;
+mod v31;
+mod wills;
