@@ -99,7 +99,7 @@ fn mqtt_3_2_2_4_no_session_is_present_with_another_code() {
     let connect = Connect::new(V311).persistent();
     Client::connect(&connect).disconnect();
     let mut unknown = connect.clone();
-    unknown.level = 6;
+    unknown.level = 2;
     let mut client = Client::open(V311);
     client.send(unknown.encode());
     client.expect_bytes(&[0x20, 2, 0, 1]);
@@ -115,7 +115,7 @@ fn mqtt_3_2_2_4_no_session_is_present_with_another_code() {
 #[test]
 fn mqtt_3_2_2_5_the_connection_ends_after_another_code() {
     let mut unknown = Connect::new(V311);
-    unknown.level = 9;
+    unknown.level = 0;
     let nameless = Connect::new(V311).client_id("").persistent();
     for (code, connect) in [(1, unknown), (2, nameless)] {
         let mut client = Client::open(V311);

@@ -4,7 +4,7 @@
 use tidegate_conformance::Version::{V5, V311};
 use tidegate_conformance::packet::{DISCONNECT, PINGREQ, ack};
 use tidegate_conformance::received::{ConnAck, Packet};
-use tidegate_conformance::refusal::{after_connect, case, first_on_a_connection};
+use tidegate_conformance::refusal::{Case, after_connect, case, first_on_a_connection};
 use tidegate_conformance::wire::{ILL_FORMED, frame, frame_with_length};
 use tidegate_conformance::{Client, Connect, Publish, Subscribe, Unsubscribe, Will, kind, name};
 
@@ -92,23 +92,28 @@ fn mqtt_3_1_2_1_another_protocol_name_is_not_processed() {
     });
 }
 
+/// CONNECT as MQTT 3.1.1 forms it, of another level.
+fn levelled(level: u8) -> Case {
+    let mut connect = Connect::new(V311);
+    connect.level = level;
+    case(format!("level {level}"), connect.encode())
+}
+
 #[test]
 fn mqtt_3_1_2_2_an_unknown_level_is_answered_with_code_1() {
-    let levelled = |level: u8| {
-        let mut connect = Connect::new(V311);
-        connect.level = level;
-        case(format!("level {level}"), connect.encode())
-    };
-    let levels = [0, 1, 2, 3, 6, 7, 14, 0x7F, 0x80, 0x83, 0x84, 0x85, 0xFF];
+    first_on_a_connection(V311, [0, 1, 2, 3].map(levelled)).with_return_code(1);
+}
+
+#[test]
+fn mqtt_3_1_2_2_a_level_of_the_future_is_answered_with_code_1() {
+    let levels = [6, 7, 14, 0x7F, 0x80, 0x83, 0x84, 0x85, 0xFF];
     first_on_a_connection(V311, levels.map(levelled)).with_return_code(1);
 }
 
 #[test]
 fn mqtt_3_1_2_2_the_answer_is_four_bytes_and_the_end() {
     let mut client = Client::open(V311);
-    let mut connect = Connect::new(V311);
-    connect.level = 6;
-    client.send(connect.encode());
+    client.send(levelled(3).1);
     client.expect_bytes(&[0x20, 2, 0, 1]);
     client.expect_closed();
 }
@@ -239,7 +244,7 @@ fn mqtt_3_1_4_5_what_follows_a_refused_connect_is_not_processed() {
     let mut watcher = Client::new(V311);
     watcher.subscribe(&topic, 2);
     let mut unknown = Connect::new(V311);
-    unknown.level = 6;
+    unknown.level = 2;
     let nameless = Connect::new(V311).client_id("").clean(false);
     for (code, connect) in [(1, unknown), (2, nameless)] {
         let mut bytes = connect.encode();

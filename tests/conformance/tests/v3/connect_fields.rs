@@ -211,7 +211,7 @@ fn mqtt_3_1_3_4_the_client_id_is_utf_8() {
 }
 
 #[test]
-fn mqtt_3_1_3_5_1_to_23_letters_and_digits_are_a_client_id() {
+fn mqtt_3_1_3_5_letters_and_digits_up_to_23_are_a_client_id() {
     let characters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
     let all: Vec<char> = characters.chars().collect();
     let turning =
