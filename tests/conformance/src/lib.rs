@@ -10,6 +10,7 @@
 //! | [`received`] | packets as the server sent them; one that the standard forbids fails the test that reads it |
 //! | [`client`] | a connection: send, and expect a packet, silence or the end |
 //! | [`refusal`] | many wrong packets, each on a connection that must end |
+//! | [`websocket`] | the same over WebSocket |
 //! | [`statement`] | the lists in `statements/`, the tests found in the sources, and the page made of both |
 //!
 //! A test is named after its statement: `mqtt_3_1_0_1_the_first_packet_must_be_connect` tests MQTT-3.1.0-1. Several
@@ -27,6 +28,7 @@ pub mod received;
 pub mod refusal;
 pub mod server;
 pub mod statement;
+pub mod websocket;
 pub mod wire;
 
 pub use client::Client;
