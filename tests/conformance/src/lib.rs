@@ -17,7 +17,8 @@
 //! tests may belong to one statement. All tests of a program run at once against one server: they take topics and
 //! client ids from [`name`].
 //!
-//! Written from the standard alone. It shares no code with the broker and depends on no crate.
+//! Written from the standard alone. It shares no code with the broker and depends on no crate; some tests go through
+//! clients in other languages that `tests/e2e` drives.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness fails by panicking")]
 

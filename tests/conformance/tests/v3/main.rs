@@ -10,6 +10,7 @@ mod disconnect;
 mod errors;
 mod header;
 mod identifiers;
+mod independent;
 mod keep_alive;
 mod order;
 mod publish;

@@ -82,7 +82,7 @@ fn mqtt_3_8_4_1_subscribe_is_answered_by_suback() {
     client.send(Subscribe::new(7).filter(&topic, 1).encode(V311));
     // PUBLISH may come before it, but none is sent here.
     client.expect_bytes(&[0x90, 3, 0, 7, 1]);
-    client.publish(&topic, "x", 0);
+    client.publish_and_get(&topic);
 }
 
 #[test]
