@@ -10,6 +10,7 @@
 //! | [`received`] | packets as the server sent them; one that the standard forbids fails the test that reads it |
 //! | [`client`] | a connection: send, and expect a packet, silence or the end |
 //! | [`refusal`] | many wrong packets, each on a connection that must end |
+//! | [`judge`] | what a packet of MQTT 3.1.1 deserves: for right packets that were changed by machine |
 //! | [`websocket`] | the same over WebSocket |
 //! | [`statement`] | the lists in `statements/`, the tests found in the sources, and the page made of both |
 //!
@@ -23,6 +24,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness fails by panicking")]
 
 pub mod client;
+pub mod judge;
 pub mod packet;
 pub mod property;
 pub mod received;

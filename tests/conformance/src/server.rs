@@ -51,11 +51,21 @@ impl Server {
     /// # Panics
     /// There is no binary, or it does not start; the message has its log.
     pub fn start(configuration: &str) -> Self {
+        Self::start_with(configuration, &[])
+    }
+
+    /// As [`start`](Self::start), with files that the configuration names: name and text.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn start_with(configuration: &str, files: &[(&str, &str)]) -> Self {
         let directory = directory();
         for folder in ["modules", "conf.d", "data"] {
             std::fs::create_dir_all(directory.join(folder)).expect("the temporary directory can be written");
         }
-        std::fs::write(directory.join("tidegate.toml"), configuration).expect("as above");
+        for (name, text) in files.iter().chain([&("tidegate.toml", configuration)]) {
+            std::fs::write(directory.join(name), text).expect("as above");
+        }
         let port = free_port();
         let mut shell = Command::new("sh")
             .args(["-c", SCRIPT, "sh"])

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod again;
+mod changed;
 mod connack;
 mod connect;
 mod connect_fields;
