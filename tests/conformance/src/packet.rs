@@ -1,5 +1,5 @@
 //! Packets to send. They are made as the standard says until a test says otherwise: every field can be set to what it
-//! must not be, and [`frame`](crate::wire::frame) makes whatever these cannot.
+//! must not be, and [`frame`] makes whatever these cannot.
 
 use crate::name;
 use crate::property::{Properties, id};
