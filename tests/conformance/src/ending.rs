@@ -9,8 +9,8 @@ use std::net::TcpStream;
 
 use crate::client::{CLOSES_WITHIN, Came, Client};
 use crate::packet::Connect;
-use crate::server;
 use crate::received::Packet;
+use crate::server;
 use crate::wire::Version;
 
 /// Malformed packet.
@@ -63,7 +63,9 @@ pub fn refused(client: &mut Client, reasons: &[u8]) -> Result<(), String> {
     match (&packets[..], client.version()) {
         ([Packet::Disconnect(said)], Version::V5) if reasons.contains(&said.reason) => Ok(()),
         ([], Version::V31 | Version::V311) => Ok(()),
-        (_, Version::V5) => Err(format!("DISCONNECT with one of {reasons:02X?} was expected: {packets:02X?}")),
+        (_, Version::V5) => {
+            Err(format!("DISCONNECT with one of {reasons:02X?} was expected: {packets:02X?}"))
+        }
         _ => Err(format!("the end alone was expected: {packets:02X?}")),
     }
 }
@@ -90,7 +92,11 @@ pub fn connect_refused(version: Version, bytes: &[u8], reasons: &[u8]) -> Result
     let packets = ending(&mut client)?;
     match (&packets[..], version) {
         ([Packet::ConnAck(said)], Version::V5) if reasons.contains(&said.code) => {
-            if said.session_present { Err("a refusal says that there is a session".into()) } else { Ok(()) }
+            if said.session_present {
+                Err("a refusal says that there is a session".into())
+            } else {
+                Ok(())
+            }
         }
         ([], Version::V31 | Version::V311) => Ok(()),
         (_, Version::V5) => Err(format!("CONNACK with one of {reasons:02X?} was expected: {packets:02X?}")),
@@ -103,9 +109,21 @@ pub fn connect_refused(version: Version, bytes: &[u8], reasons: &[u8]) -> Result
 /// # Errors
 /// It stays open.
 pub fn answer_bytes(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    answer_pieces(&[bytes])
+}
+
+/// As [`answer_bytes`], where each piece is sent by itself.
+///
+/// # Errors
+/// As [`answer_bytes`].
+pub fn answer_pieces(pieces: &[&[u8]]) -> Result<Vec<u8>, String> {
     let mut stream = TcpStream::connect(("127.0.0.1", server::port())).map_err(|error| error.to_string())?;
     stream.set_read_timeout(Some(CLOSES_WITHIN)).map_err(|error| error.to_string())?;
-    stream.write_all(bytes).ok();
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    for piece in pieces {
+        // It may have closed before the last of them.
+        stream.write_all(piece).ok();
+    }
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
