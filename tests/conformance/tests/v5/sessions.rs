@@ -62,6 +62,58 @@ fn mqtt_3_1_2_5_without_clean_start_the_session_goes_on() {
 }
 
 #[test]
+fn mqtt_3_1_2_5_subscriptions_go_on_with_all_their_options() {
+    let topic = name("sessions/options");
+    let connect = Connect::new(V5).persistent();
+    let mut client = Client::connect(&connect);
+    // QoS 1, no local, retain as published, retain handling 2.
+    let identified = Properties::new().variable(id::SUBSCRIPTION_IDENTIFIER, 300);
+    client.send(Subscribe::new(1).filter(&topic, 0b10_1101).properties(identified).encode(V5));
+    client.expect_suback(1);
+    client.cut();
+    let (mut client, was_there) = present(&connect);
+    assert!(was_there);
+    client.publish(&topic, "own", 1);
+    Client::new(V5).publish_retained(&topic, "of another", 2);
+    let message = client.expect_payload("of another");
+    assert_eq!((message.qos, message.retain), (1, true));
+    assert_eq!(message.properties.number(id::SUBSCRIPTION_IDENTIFIER), Some(300));
+}
+
+#[test]
+fn mqtt_3_1_2_5_a_resumed_session_has_no_retained_messages_sent_again() {
+    let topic = name("sessions/retained");
+    Client::new(V5).publish_retained(&topic, "kept", 1);
+    let connect = Connect::new(V5).persistent();
+    let mut client = Client::connect(&connect);
+    client.subscribe(&topic, 1);
+    let kept = client.expect_payload("kept");
+    client.acknowledge(&kept);
+    client.ping();
+    client.cut();
+    let (mut client, was_there) = present(&connect);
+    assert!(was_there);
+    client.ping();
+    client.expect_silence();
+}
+
+#[test]
+fn mqtt_3_1_2_5_a_shared_subscription_goes_on() {
+    let topic = name("sessions/shared");
+    let connect = Connect::new(V5).persistent();
+    let mut client = Client::connect(&connect);
+    client.subscribe(format!("$share/{}/{topic}", name("group")), 1);
+    client.cut();
+    // The only member there is: the message waits for it.
+    Client::new(V5).publish(&topic, "while away", 1);
+    let (mut client, was_there) = present(&connect);
+    assert!(was_there);
+    client.expect_payload("while away");
+    Client::new(V5).publish(&topic, "back", 1);
+    client.expect_payload("back");
+}
+
+#[test]
 fn mqtt_3_1_2_6_without_clean_start_and_session_a_new_one_begins() {
     let topic = name("sessions/new");
     let (mut client, was_there) = present(&Connect::new(V5).persistent());
