@@ -23,4 +23,5 @@ mod shared;
 mod subscribe;
 mod topics;
 mod unsubscribe;
+mod websocket;
 mod wills;
