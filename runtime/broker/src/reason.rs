@@ -12,9 +12,11 @@ pub(crate) const BAD_AUTHENTICATION_METHOD: ReasonCode = ReasonCode(0x8c);
 pub(crate) const KEEP_ALIVE_TIMEOUT: ReasonCode = ReasonCode(0x8d);
 pub(crate) const SESSION_TAKEN_OVER: ReasonCode = ReasonCode(0x8e);
 pub(crate) const TOPIC_FILTER_INVALID: ReasonCode = ReasonCode(0x8f);
+pub(crate) const TOPIC_NAME_INVALID: ReasonCode = ReasonCode(0x90);
 pub(crate) const PACKET_ID_NOT_FOUND: ReasonCode = ReasonCode(0x92);
 pub(crate) const RECEIVE_MAXIMUM_EXCEEDED: ReasonCode = ReasonCode(0x93);
 pub(crate) const TOPIC_ALIAS_INVALID: ReasonCode = ReasonCode(0x94);
+pub(crate) const MESSAGE_RATE_TOO_HIGH: ReasonCode = ReasonCode(0x96);
 pub(crate) const ADMINISTRATIVE_ACTION: ReasonCode = ReasonCode(0x98);
 
 /// Whether the code says that something failed (clause 2.4: 0x80 or greater).

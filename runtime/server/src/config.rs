@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_broker::BrokerConfig;
+use tidegate_broker::{BrokerConfig, RateAction};
 use tidegate_event::{IdSource, Node};
 use tidegate_module::{Compiler, HostConfig};
 use tidegate_store::StoreOptions;
@@ -90,6 +90,12 @@ pub enum LogFormat {
 impl form::Words for LogFormat {
     const SYNTAX: &'static str = "\"human\" or \"json\"";
     const WORDS: &'static [(&'static str, Self)] = &[("human", Self::Human), ("json", Self::Json)];
+}
+
+impl form::Words for RateAction {
+    const SYNTAX: &'static str = "\"pause\" or \"disconnect\"";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("pause", Self::Pause), ("disconnect", Self::Disconnect)];
 }
 
 impl Default for Config {

@@ -16,6 +16,7 @@ use super::authenticate::{self, Asked};
 use crate::broker::Shared;
 use crate::codec::{CodecError, ConnAck, ConnAckProperties, Connect, Decoder, Incoming, Outgoing, encode};
 use crate::listener::Counted;
+use crate::metrics::Limited;
 use crate::reason;
 use crate::registry::Attached;
 use crate::session::RecordedWill;
@@ -225,6 +226,24 @@ where
             "refused: too much of what the client has sent before waits for its handlers"
         );
         farewell(shared, stream, &refusal(reason::SERVER_BUSY), protocol).await;
+        return None;
+    }
+    if realm.registry.is_full(&client.id, shared.config.max_sessions) {
+        shared.metrics.limited(Limited::Sessions);
+        turn_away(
+            shared,
+            stream,
+            &client,
+            ReasonCode::QUOTA_EXCEEDED,
+            "there are as many sessions as may be",
+        )
+        .await;
+        return None;
+    }
+    if connect.will.as_ref().is_some_and(|will| will.topic.as_str().len() > shared.config.max_topic_bytes) {
+        shared.metrics.limited(Limited::TopicBytes);
+        turn_away(shared, stream, &client, reason::TOPIC_NAME_INVALID, "the topic of its will is too long")
+            .await;
         return None;
     }
     let attached =
