@@ -21,12 +21,16 @@ use tokio_util::task::TaskTracker;
 use crate::config::BrokerConfig;
 use crate::control::BrokerControl;
 use crate::guard::Guard;
+use crate::limits::QueueLimits;
+use crate::limits::budget::Budget;
 use crate::listener::{self, Admission, Arrival, ListenError, ListenerConfig};
 use crate::metrics::Metrics;
 use crate::pipeline::inject;
 use crate::realm::Realm;
 use crate::reconnects::Reconnects;
 use crate::restore;
+use crate::share;
+use crate::sys;
 use crate::timers::Timers;
 
 /// How far the broker is in stopping.
@@ -52,6 +56,8 @@ pub(crate) struct Shared {
     /// Whether the store keeps anything.
     pub(crate) keeps: bool,
     pub(crate) metrics: Metrics,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) started: Instant,
     pub(crate) timers: Timers,
     /// Listeners and connections, with what these leave behind.
     pub(crate) tasks: TaskTracker,
@@ -107,7 +113,16 @@ impl Shared {
         realm
     }
 
-    fn all_realms(&self) -> Vec<Arc<Realm>> {
+    /// What one session's queue may hold.
+    pub(crate) fn queue_limits(&self) -> QueueLimits<'_> {
+        QueueLimits {
+            messages: self.config.queue_limit(),
+            bytes: self.config.max_queued_bytes,
+            budget: &self.budget,
+        }
+    }
+
+    pub(crate) fn all_realms(&self) -> Vec<Arc<Realm>> {
         self.realms.read().values().cloned().collect()
     }
 
@@ -119,8 +134,10 @@ impl Shared {
         }
     }
 
-    fn sweep_retained(&self) {
+    /// Done once a minute.
+    fn sweep(&self) {
         for realm in self.all_realms() {
+            realm.shared_routes.forget_stale(realm.tree.generation());
             for message in realm.retained.sweep() {
                 if self.keeps {
                     realm.record(Change::RetainCleared { topic: message.topic.clone() });
@@ -182,12 +199,14 @@ impl Broker {
             admission: Admission::new(&config),
             reconnects: Reconnects::new(&config),
             guard: Guard::new(gate),
-            config,
             ids,
             hooks,
             keeps: store.keeps(),
             store,
             metrics: Metrics::new(),
+            budget: Arc::new(Budget::new(config.queue_budget_bytes)),
+            started: Instant::now(),
+            config,
             timers: Timers::default(),
             tasks: TaskTracker::new(),
             services: TaskTracker::new(),
@@ -205,8 +224,16 @@ impl Broker {
         let timed = Arc::clone(&shared);
         shared.services.spawn(async move {
             tokio::select! {
-                () = timed.timers.run(|| timed.sweep_retained()) => {}
+                () = timed.timers.run(|| timed.sweep()) => {}
                 () = timed.services_stopping.cancelled() => {}
+            }
+        });
+        let counted = Arc::clone(&shared);
+        shared.services.spawn(async move {
+            tokio::select! {
+                () = sys::run(&counted) => {}
+                () = share::run(&counted) => {}
+                () = counted.services_stopping.cancelled() => {}
             }
         });
         Ok(Self { shared })

@@ -5,9 +5,24 @@ use std::time::Duration;
 use tidegate_event::QoS;
 
 use crate::codec::Limits;
+use crate::retained::RetainedLimits;
+
+/// What becomes of a client that sends faster than it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RateAction {
+    /// It is not read from until it may send again: it waits, and nothing is lost.
+    #[default]
+    Pause,
+    /// It is disconnected, on MQTT 5 with 0x96 Message rate too high.
+    Disconnect,
+}
 
 /// Limits of the broker. Every one has a default that suits a public listener; all are per connection or
 /// session unless they say otherwise.
+///
+/// The defaults hold on a machine of 1 GiB. What may grow to its end takes there, at most: 256 MiB in queues, 128 MiB of
+/// retained messages, 128 MiB of subscriptions, 64 MiB that stores wait for; 10,000 idle connections take about 100 MiB,
+/// 50,000 sessions without one about 50 MiB, and the process itself, with its code and the caches of routes, about 100 MiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerConfig {
     /// Greatest packet taken from a client, bytes with the fixed header. A larger one ends the connection with
@@ -28,6 +43,15 @@ pub struct BrokerConfig {
     /// How many messages wait for one session. Above it QoS 0 messages are dropped first, then the new one;
     /// both are counted. Default: 1,000.
     pub max_queued: usize,
+    /// How many bytes these may take, payloads, properties and topics. The same becomes of what is above it; one
+    /// message that is larger passes through an empty queue. Also bounds what is sent and not acknowledged.
+    /// Default: 16 MiB.
+    pub max_queued_bytes: usize,
+    /// Memory of the queues of all sessions of the process, and of what is sent and not acknowledged. When nearly all
+    /// is used, QoS 0 messages are dropped for subscribers that have anything waiting; when it is used up, new QoS 1 and 2
+    /// messages, too, for those that have more than an equal share waiting. Both are counted. A payload of 16 KiB and
+    /// more counts once, in however many queues it waits. Default: 256 MiB.
+    pub queue_budget_bytes: usize,
     /// Greatest session expiry granted, seconds; also the expiry of persistent 3.1 and 3.1.1 sessions, which
     /// cannot ask for one. `u32::MAX` = for ever. Default: 7 days.
     pub max_session_expiry: u32,
@@ -36,6 +60,24 @@ pub struct BrokerConfig {
     pub connect_timeout: Duration,
     /// Greatest number of levels of a topic name or filter. Default: 128.
     pub max_topic_levels: usize,
+    /// Greatest topic name or filter, bytes. A longer name ends the connection with 0x90 Topic Name invalid, a
+    /// longer filter is refused with 0x8F. Default: 65,535, as much as the protocol can carry: topics count wherever
+    /// they are kept.
+    pub max_topic_bytes: usize,
+    /// How many messages a client may publish a second; a second's worth may come at once. 0 = no limit. Default: 0.
+    pub max_message_rate: u64,
+    /// How many bytes a client may send a second, of all packets. 0 = no limit. Default: 0.
+    pub max_byte_rate: u64,
+    /// What becomes of a client that sends faster. Default: it is not read from for a while.
+    pub rate_action: RateAction,
+    /// How many subscriptions a session may have. One more is refused with 0x97 Quota exceeded. Default: 10,000.
+    pub max_subscriptions: usize,
+    /// Memory of the subscriptions of one tenant, about, bytes. One that would pass it is refused with 0x97. Some 300,000
+    /// subscriptions to single topics fit in 128 MiB, or half as many with wildcards. Default: 128 MiB.
+    pub max_subscription_bytes: usize,
+    /// How many sessions one tenant may have, connected or not. A client without one that connects beyond it is
+    /// refused with 0x97, before MQTT 5 as "server unavailable". Default: 100,000.
+    pub max_sessions: usize,
     /// How many topic aliases a client may use (MQTT 5 clause 3.2.2.3.8). Default: 32.
     pub max_topic_alias: u16,
     /// How many topics get an alias in what one client is sent, if it takes as many (MQTT 5 clause 3.1.2.11.5); 0 = none.
@@ -66,8 +108,13 @@ pub struct BrokerConfig {
     /// Default: true.
     pub reason_strings: bool,
     /// Memory of the retained messages of one tenant, bytes: payloads, properties and the levels of their topics.
-    /// A message that would pass it is delivered but not retained, and counted. Default: 256 MiB.
+    /// An MQTT 5 client is refused a QoS 1 or 2 message that would pass it, with 0x97 Quota exceeded. Whoever cannot be
+    /// told has it delivered but not retained. Both are counted. Default: 128 MiB.
     pub max_retained_bytes: usize,
+    /// How many messages one tenant may retain; the same becomes of one more. Default: 250,000.
+    pub max_retained: usize,
+    /// How often statistics are published under `$SYS/`; zero = never. Default: 10 s.
+    pub sys_interval: Duration,
     /// How many connections there may be in the process. One more is closed at once. Default: 50,000.
     pub max_connections: usize,
     /// How many of them may come from one IPv4 address or one IPv6 network of 64 bits; 0 = any number. Those of this machine
@@ -99,9 +146,18 @@ impl Default for BrokerConfig {
             read_ahead_bytes: 1024 * 1024,
             max_inflight: 100,
             max_queued: 1_000,
+            max_queued_bytes: 16 * 1024 * 1024,
+            queue_budget_bytes: 256 * 1024 * 1024,
             max_session_expiry: 7 * 24 * 60 * 60,
             connect_timeout: Duration::from_secs(10),
             max_topic_levels: 128,
+            max_topic_bytes: 65_535,
+            max_message_rate: 0,
+            max_byte_rate: 0,
+            rate_action: RateAction::Pause,
+            max_subscriptions: 10_000,
+            max_subscription_bytes: 128 * 1024 * 1024,
+            max_sessions: 100_000,
             max_topic_alias: 32,
             max_topic_alias_out: 32,
             max_subscribe_filters: 1_000,
@@ -112,7 +168,9 @@ impl Default for BrokerConfig {
             check_payload_format: true,
             response_information: String::new(),
             reason_strings: true,
-            max_retained_bytes: 256 * 1024 * 1024,
+            max_retained_bytes: 128 * 1024 * 1024,
+            max_retained: 250_000,
+            sys_interval: Duration::from_secs(10),
             max_connections: 50_000,
             max_connections_per_address: 0,
             max_handshakes: 10_000,
@@ -144,6 +202,11 @@ impl BrokerConfig {
     /// The bound of a session's queue, never 0: a message passes through it on its way.
     pub(crate) fn queue_limit(&self) -> usize {
         self.max_queued.max(1)
+    }
+
+    /// What may be retained.
+    pub(crate) fn retained_limits(&self) -> RetainedLimits {
+        RetainedLimits { messages: self.max_retained, bytes: self.max_retained_bytes }
     }
 
     /// The receive maximum, never the forbidden 0.

@@ -15,7 +15,9 @@
 //! | `connection` | one task a connection: reads, writes, keep-alive, what each packet does |
 //! | `pipeline` | the inbound life of a client: events in order, completions in order, answers |
 //! | `session` | what outlives a connection: queue, messages in flight, subscriptions, QoS 2 ids |
-//! | `route`, `tree`, `retained` | which sessions a message reaches |
+//! | `route`, `tree`, `share`, `retained` | which sessions a message reaches |
+//! | `limits` | the memory of all queues, rates of clients |
+//! | `sys` | statistics under `$SYS` |
 //! | `registry`, `realm`, `timers` | who has which session, per tenant; expiry and delayed wills |
 //! | `control`, `will`, `restore` | messages and commands without a client behind them; restart |
 //! | `guard`, `leave`, `reconnects` | who may do what: the gate, then handlers; clients that connect too often |
@@ -33,6 +35,7 @@ mod connection;
 mod control;
 mod guard;
 mod leave;
+mod limits;
 mod listener;
 mod metrics;
 mod pipeline;
@@ -44,6 +47,8 @@ mod restore;
 mod retained;
 mod route;
 mod session;
+mod share;
+mod sys;
 mod timers;
 mod tree;
 mod will;
@@ -53,7 +58,7 @@ mod will;
 pub const EVENT_INTERVAL: u32 = 8;
 
 pub use broker::Broker;
-pub use config::BrokerConfig;
+pub use config::{BrokerConfig, RateAction};
 pub use listener::{
     Arrival, CertificateFiles, ListenError, ListenerConfig, TlsConfig, TlsError, UsernameFrom, Verify,
     WebSocketConfig,

@@ -3,6 +3,8 @@
 use metrics::{Counter, Gauge, counter, gauge};
 use tidegate_event::{DisconnectReason, Hook, QoS, ReasonCode};
 
+use crate::sys::{Statistics, Traffic};
+
 /// Why a message did not go on, for `tidegate_broker_dropped_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -19,9 +21,22 @@ pub(crate) enum Drop {
     Handler,
     /// The retained store is full.
     RetainedFull,
+    /// The memory of all queues is used up.
+    OverBudget,
+    /// Its topic is one of the broker's own.
+    SystemTopic,
 }
 
-const DROPS: [&str; 6] = ["queue_full", "hold_full", "expired", "too_large", "handler", "retained_full"];
+const DROPS: [&str; 8] = [
+    "queue_full",
+    "hold_full",
+    "expired",
+    "too_large",
+    "handler",
+    "retained_full",
+    "over_budget",
+    "system_topic",
+];
 
 /// Why a connection was closed before its client was connected, for `tidegate_broker_connections_turned_away_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,10 +90,42 @@ pub(crate) enum Refusal {
     StoreAbandoned,
     /// The durable state could not be written.
     StateFailed,
+    /// It was to be retained, and the retained store is full.
+    RetainedFull,
+    /// Its topic is one of the broker's own.
+    SystemTopic,
 }
 
-const REFUSALS: [&str; 5] =
-    ["rejected", "handler_failed", "store_refused", "store_abandoned", "state_failed"];
+const REFUSALS: [&str; 7] = [
+    "rejected",
+    "handler_failed",
+    "store_refused",
+    "store_abandoned",
+    "state_failed",
+    "retained_full",
+    "system_topic",
+];
+
+/// Which limit a client has reached, for `tidegate_broker_limited_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Limited {
+    /// It publishes too many messages a second.
+    MessageRate,
+    /// It sends too many bytes a second.
+    ByteRate,
+    /// Its session has as many subscriptions as it may have.
+    Subscriptions,
+    /// The tenant's subscriptions take as much memory as they may.
+    SubscriptionBytes,
+    /// A topic or filter is too long.
+    TopicBytes,
+    /// The tenant has as many sessions as it may have.
+    Sessions,
+}
+
+const LIMITS: [&str; 6] =
+    ["message_rate", "byte_rate", "subscriptions", "subscription_bytes", "topic_bytes", "sessions"];
 
 /// Why a client got no leave, for `tidegate_broker_refused_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +164,9 @@ pub(crate) struct Metrics {
     pub(crate) bytes_sent: Counter,
     pub(crate) websocket_violations: Counter,
     turned_away: [Counter; Turned::COUNT],
+    pub(crate) queued_bytes: Gauge,
     drops: [Counter; DROPS.len()],
+    limits: [Counter; LIMITS.len()],
     refusals: [Counter; REFUSALS.len()],
     /// Of the hooks that clients need leave from, in the order of [`LEAVE`].
     no_leave: [[Counter; NO_LEAVE.len()]; LEAVE.len()],
@@ -149,6 +198,8 @@ impl Metrics {
             websocket_violations: counter!("tidegate_broker_websocket_violations_total"),
             turned_away: TURNED
                 .map(|reason| counter!("tidegate_broker_connections_turned_away_total", "reason" => reason)),
+            queued_bytes: gauge!("tidegate_broker_queued_bytes"),
+            limits: LIMITS.map(|limit| counter!("tidegate_broker_limited_total", "limit" => limit)),
             drops: DROPS.map(|reason| counter!("tidegate_broker_dropped_total", "reason" => reason)),
             refusals: REFUSALS.map(|reason| counter!("tidegate_broker_rejected_total", "reason" => reason)),
             no_leave: LEAVE.map(|hook| {
@@ -176,6 +227,13 @@ impl Metrics {
     /// Counts a message that was refused to its publisher.
     pub(crate) fn refused(&self, reason: Refusal) {
         if let Some(counter) = self.refusals.get(reason as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a client that has reached a limit.
+    pub(crate) fn limited(&self, limit: Limited) {
+        if let Some(counter) = self.limits.get(limit as usize) {
             counter.increment(1);
         }
     }
@@ -236,8 +294,14 @@ impl Tally {
         self.bytes_sent += bytes as u64;
     }
 
-    /// Adds the counts to `metrics` and starts again.
-    pub(crate) fn flush(&mut self, metrics: &Metrics) {
+    /// Adds the counts to those of the process and of the tenant, and starts again.
+    pub(crate) fn flush(&mut self, metrics: &Metrics, statistics: &Statistics) {
+        statistics.add(Traffic {
+            received: self.received.iter().sum(),
+            sent: self.sent.iter().sum(),
+            bytes_received: self.bytes_received,
+            bytes_sent: self.bytes_sent,
+        });
         fn add(counter: &Counter, count: &mut u64) {
             if *count > 0 {
                 counter.increment(std::mem::take(count));
@@ -252,5 +316,39 @@ impl Tally {
         add(&metrics.acked, &mut self.acked);
         add(&metrics.bytes_received, &mut self.bytes_received);
         add(&metrics.bytes_sent, &mut self.bytes_sent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_name() {
+        for (reason, name) in [
+            (Drop::QueueFull, "queue_full"),
+            (Drop::RetainedFull, "retained_full"),
+            (Drop::OverBudget, "over_budget"),
+            (Drop::SystemTopic, "system_topic"),
+        ] {
+            assert_eq!(DROPS.get(reason as usize), Some(&name));
+        }
+        for (reason, name) in [
+            (Refusal::StateFailed, "state_failed"),
+            (Refusal::RetainedFull, "retained_full"),
+            (Refusal::SystemTopic, "system_topic"),
+        ] {
+            assert_eq!(REFUSALS.get(reason as usize), Some(&name));
+        }
+        for (limit, name) in [
+            (Limited::MessageRate, "message_rate"),
+            (Limited::ByteRate, "byte_rate"),
+            (Limited::Subscriptions, "subscriptions"),
+            (Limited::SubscriptionBytes, "subscription_bytes"),
+            (Limited::TopicBytes, "topic_bytes"),
+            (Limited::Sessions, "sessions"),
+        ] {
+            assert_eq!(LIMITS.get(limit as usize), Some(&name));
+        }
     }
 }

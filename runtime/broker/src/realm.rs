@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 use crate::broker::Shared;
 use crate::registry::Registry;
 use crate::retained::Retained;
-use crate::session::{LateWill, RecordedWill, Session};
+use crate::route::SharedRoutes;
+use crate::session::{LateWill, RecordedWill, Seat, Session};
+use crate::sys::Statistics;
 use crate::timers::Due;
 use crate::tree::TopicTree;
 use crate::will;
@@ -27,7 +29,9 @@ pub(crate) struct Realm {
     pub(crate) broker: Arc<Shared>,
     pub(crate) registry: Registry,
     pub(crate) tree: TopicTree,
+    pub(crate) shared_routes: SharedRoutes,
     pub(crate) retained: Retained,
+    pub(crate) statistics: Statistics,
     /// To the task that publishes messages without a connection: those of modules and delayed wills.
     pub(crate) injected: mpsc::Sender<Injected>,
 }
@@ -39,7 +43,9 @@ impl Realm {
             broker,
             registry: Registry::default(),
             tree: TopicTree::default(),
+            shared_routes: SharedRoutes::default(),
             retained: Retained::default(),
+            statistics: Statistics::default(),
             injected,
         }
     }
@@ -49,10 +55,10 @@ impl Realm {
         self.broker.store.record(&self.tenant, change);
     }
 
-    /// Ends `session` and publishes the will that was waiting for that.
-    pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>) {
+    /// Ends `session`, whose `seat` is held, and publishes the will that was waiting for that.
+    pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>, seat: &mut Seat) {
         // Its end is recorded before another session can have its name.
-        let will = session.end(self);
+        let will = session.end(self, seat);
         self.registry.remove(session);
         if let Some(will) = will {
             self.publish_later(will);
@@ -89,9 +95,9 @@ impl Realm {
             Due::Expiry => {
                 // Who holds the seat is, or is about to be, connected. Whoever asks for it while it is held here
                 // finds the session ended and gets a new one.
-                let Ok(seat) = Arc::clone(session.seat()).try_lock_owned() else { return };
+                let Ok(mut seat) = Arc::clone(session.seat()).try_lock_owned() else { return };
                 if !session.is_connected() {
-                    self.end_session(session);
+                    self.end_session(session, &mut seat);
                 }
                 drop(seat);
             }

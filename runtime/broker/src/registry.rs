@@ -69,6 +69,12 @@ impl Registry {
         self.0.lock().sessions.len()
     }
 
+    /// Whether a session for `client_id` would be one more than `most`.
+    pub(crate) fn is_full(&self, client_id: &str, most: usize) -> bool {
+        let state = self.0.lock();
+        state.sessions.len() >= most && !state.sessions.contains_key(client_id)
+    }
+
     /// Every session.
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
         self.0.lock().sessions.values().cloned().collect()
@@ -159,7 +165,7 @@ impl Registry {
         expiry: u32,
     ) -> Option<Attached> {
         loop {
-            let (session, seat, resumed) = match self.claim(realm, client_id, connection, clean, expiry) {
+            let (session, mut seat, resumed) = match self.claim(realm, client_id, connection, clean, expiry) {
                 Claim::Resumed(session) => {
                     let seat = Arc::clone(session.seat()).lock_owned().await;
                     if session.is_closed() {
@@ -171,7 +177,7 @@ impl Registry {
                 Claim::Fresh { session, seat, replaced } => {
                     if let Some(replaced) = replaced {
                         let mut old = Arc::clone(replaced.seat()).lock_owned().await;
-                        realm.end_session(&replaced);
+                        realm.end_session(&replaced, &mut old);
                         *old = Seat::default();
                     }
                     (session, seat, false)
@@ -180,7 +186,7 @@ impl Registry {
             if !session.is_claimed_by(connection) {
                 if !resumed {
                     // It was never told to anyone: the newer connection gets one of its own.
-                    realm.end_session(&session);
+                    realm.end_session(&session, &mut seat);
                 }
                 return None;
             }

@@ -31,7 +31,7 @@ pub(crate) fn apply(shared: &Arc<Shared>, restored: Restored) {
 
 fn retain(shared: &Arc<Shared>, tenant: &Tenant, message: Arc<Message>) {
     let realm = shared.realm(tenant);
-    match realm.retained.set(message, shared.config.max_retained_bytes) {
+    match realm.retained.set(message, shared.config.retained_limits()) {
         Set::Full => {
             tracing::warn!(%tenant, "a retained message was not restored: the retained store is full");
         }

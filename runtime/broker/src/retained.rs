@@ -36,12 +36,19 @@ pub(crate) enum Set {
     Full,
 }
 
+/// How much may be retained.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RetainedLimits {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
 /// The retained messages of one tenant.
 #[derive(Default)]
 pub(crate) struct Retained(RwLock<Store>);
 
 /// What a level takes besides its name: its place among its siblings and its own table.
-const LEVEL: usize = 256;
+const LEVEL: usize = 320;
 
 fn size(message: &Message) -> usize {
     size_of::<Message>() + message.size()
@@ -62,6 +69,13 @@ impl Store {
         self.expiring += usize::from(message.expires_at_ms().is_some());
     }
 
+    fn has_room(&self, message: &Message, limits: RetainedLimits) -> bool {
+        let replaced = find(&self.root, &message.topic);
+        let levels = missing_levels(&self.root, &message.topic);
+        let bytes = self.bytes - replaced.map_or(0, |old| size(old)) + levels + size(message);
+        bytes <= limits.bytes && (replaced.is_some() || self.messages < limits.messages)
+    }
+
     fn count_out(&mut self, message: &Message) {
         self.messages -= 1;
         self.bytes -= size(message);
@@ -70,15 +84,19 @@ impl Store {
 }
 
 impl Retained {
+    /// Whether `message` could be retained in place of its topic's last one.
+    pub(crate) fn has_room(&self, message: &Message, limits: RetainedLimits) -> bool {
+        self.0.read().has_room(message, limits)
+    }
+
     /// Retains `message`, which should own its memory, in place of its topic's last one, unless the store would
-    /// have more than `max_bytes`.
-    pub(crate) fn set(&self, message: Arc<Message>, max_bytes: usize) -> Set {
+    /// have more than `limits` allow.
+    pub(crate) fn set(&self, message: Arc<Message>, limits: RetainedLimits) -> Set {
         let mut store = self.0.write();
-        let replaced = find(&store.root, &message.topic).map_or(0, |old| size(old));
-        let levels = missing_levels(&store.root, &message.topic);
-        if store.bytes - replaced + levels + size(&message) > max_bytes {
+        if !store.has_room(&message, limits) {
             return Set::Full;
         }
+        let levels = missing_levels(&store.root, &message.topic);
         let mut node = &mut store.root;
         for level in message.topic.levels() {
             if !node.children.contains_key(level) {
@@ -244,6 +262,10 @@ mod tests {
         Arc::new(message)
     }
 
+    fn within(bytes: usize) -> RetainedLimits {
+        RetainedLimits { messages: usize::MAX, bytes }
+    }
+
     fn topics(retained: &Retained, filter: &str) -> Vec<String> {
         let mut topics: Vec<String> =
             retained.matches(&filter.parse().unwrap()).iter().map(|m| m.topic.to_string()).collect();
@@ -256,7 +278,7 @@ mod tests {
         let retained = Retained::default();
         let all = ["a", "a/b", "a/b/c", "/", "é/x", "$SYS/x", "b"];
         for topic in all {
-            assert_eq!(retained.set(message(topic, b"x", None), 100_000), Set::New);
+            assert_eq!(retained.set(message(topic, b"x", None), within(100_000)), Set::New);
         }
         for filter in ["#", "+", "a/#", "a/+", "+/b", "+/+", "$SYS/#", "a/b", "é/+", "nothing/#"] {
             let parsed: TopicFilter = filter.parse().unwrap();
@@ -280,10 +302,26 @@ mod tests {
     fn the_store_is_bounded_in_bytes() {
         let retained = Retained::default();
         let room = size(&message("t", b"123456789", None)) + level_size("t");
-        assert_eq!(retained.set(message("t", b"12345", None), room), Set::New);
-        assert_eq!(retained.set(message("u", b"12345", None), room), Set::Full);
-        assert_eq!(retained.set(message("t", b"123456789", None), room), Set::Replaced, "it counts once");
+        assert_eq!(retained.set(message("t", b"12345", None), within(room)), Set::New);
+        assert_eq!(retained.set(message("u", b"12345", None), within(room)), Set::Full);
+        assert_eq!(
+            retained.set(message("t", b"123456789", None), within(room)),
+            Set::Replaced,
+            "it counts once"
+        );
         assert_eq!(retained.len(), 1);
+    }
+
+    #[test]
+    fn the_store_is_bounded_in_messages() {
+        let retained = Retained::default();
+        let limits = RetainedLimits { messages: 1, bytes: usize::MAX };
+        assert_eq!(retained.set(message("t", b"1", None), limits), Set::New);
+        assert!(!retained.has_room(&message("u", b"1", None), limits));
+        assert_eq!(retained.set(message("u", b"1", None), limits), Set::Full);
+        assert_eq!(retained.set(message("t", b"2", None), limits), Set::Replaced);
+        assert!(retained.clear(&"t".parse().unwrap()));
+        assert_eq!(retained.set(message("u", b"1", None), limits), Set::New);
     }
 
     /// Only topics and payloads were counted: deep topics, and properties, were free.
@@ -291,22 +329,22 @@ mod tests {
     fn levels_and_properties_count_too() {
         let retained = Retained::default();
         let deep = "a/".repeat(100) + "a";
-        assert_eq!(retained.set(message(&deep, b"x", None), 10_000), Set::Full);
-        assert_eq!(retained.set(message(&deep, b"x", None), 100_000), Set::New);
+        assert_eq!(retained.set(message(&deep, b"x", None), within(10_000)), Set::Full);
+        assert_eq!(retained.set(message(&deep, b"x", None), within(100_000)), Set::New);
         let shared = retained.0.read().bytes;
-        assert_eq!(retained.set(message(&(deep + "/b"), b"x", None), 100_000), Set::New);
+        assert_eq!(retained.set(message(&(deep + "/b"), b"x", None), within(100_000)), Set::New);
         assert!(retained.0.read().bytes < shared + 2_000, "levels count once");
         let mut wordy = Message::clone(&message("t", b"x", None));
         let user = vec![("k".into(), "v".repeat(5_000).into()); 10];
         wordy.properties = Some(Box::new(PublishProperties { user, ..Default::default() }));
-        assert_eq!(retained.set(Arc::new(wordy), shared + 40_000), Set::Full);
+        assert_eq!(retained.set(Arc::new(wordy), within(shared + 40_000)), Set::Full);
     }
 
     #[test]
     fn expired_messages_are_not_found_and_are_swept() {
         let retained = Retained::default();
-        retained.set(message("old/deep", b"x", Some((now_ms() - 5_000, 1))), 10_000);
-        retained.set(message("new", b"x", Some((now_ms(), 3_600))), 10_000);
+        retained.set(message("old/deep", b"x", Some((now_ms() - 5_000, 1))), within(10_000));
+        retained.set(message("new", b"x", Some((now_ms(), 3_600))), within(10_000));
         assert_eq!(topics(&retained, "#"), ["new"]);
         assert_eq!(retained.len(), 2);
         assert_eq!(retained.sweep().len(), 1);

@@ -2,25 +2,37 @@
 //!
 //! Each publisher keeps, per topic, the resolved list of subscribers: overlapping subscriptions of one client
 //! merged into one delivery. The list holds as long as the tree's generation does, so a publish takes no shared
-//! lock and allocates nothing.
+//! lock and allocates nothing. Long lists are made once for all publishers: each keeps the one that it uses.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
 
 use foldhash::fast::RandomState;
+use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tidegate_event::{Change, Message, QoS, SubscriptionOptions, TopicName};
+use tidegate_event::{Change, Message, Origin, QoS, SubscriptionOptions, TopicName};
 
+use crate::limits::budget::is_charged_once;
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::retained::Set;
 use crate::session::Session;
 use crate::session::delivery::{Delivery, Source, detached, detached_topic};
-use crate::tree::{Group, Matches, Subscriber};
+use crate::share::Group;
+use crate::sys;
+use crate::tree::Matches;
+#[cfg(test)]
+use crate::tree::Subscriber;
 
-/// Topics of which one publisher keeps the subscribers.
-const CACHED_TOPICS: usize = 1_024;
+/// Memory of the subscribers that one publisher keeps, bytes: those of a thousand topics with one subscriber each.
+const CACHED: usize = 256 * 1024;
+/// The same, of a publisher that rests: there may be very many of those.
+const RESTING: usize = 16 * 1024;
+/// Topics with more subscribers are looked up once for all publishers.
+const MANY: usize = 32;
+/// Memory of the subscribers of such topics, of one tenant, bytes.
+const SHARED: usize = 16 * 1024 * 1024;
 
 /// What a client's subscriptions to a topic say together.
 #[derive(Clone)]
@@ -46,35 +58,136 @@ struct Routes {
     groups: Vec<Arc<Group>>,
 }
 
+impl Routes {
+    /// About how many bytes they take under `topic`.
+    fn size(&self, topic: &TopicName) -> usize {
+        size_of::<Self>()
+            + 2 * size_of::<(TopicName, Arc<Self>)>()
+            + topic.as_str().len()
+            + self.direct.len() * size_of::<Route>()
+            + self.groups.len() * size_of::<Arc<Group>>()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.direct.is_empty() && self.groups.is_empty()
+    }
+}
+
+/// Resolved topics that hold under one generation of the tree, bounded in bytes.
+#[derive(Default)]
+struct Resolved {
+    generation: u64,
+    topics: HashMap<TopicName, Arc<Routes>, RandomState>,
+    bytes: usize,
+}
+
+impl Resolved {
+    /// Forgets everything that does not hold under `generation`.
+    fn renew(&mut self, generation: u64) {
+        if self.generation != generation {
+            self.clear();
+            self.generation = generation;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.topics.clear();
+        self.bytes = 0;
+    }
+
+    fn insert(&mut self, topic: &TopicName, routes: &Arc<Routes>, most: usize) {
+        let size = routes.size(topic);
+        if self.bytes + size > most {
+            self.clear();
+        }
+        if size <= most {
+            self.bytes += size;
+            self.topics.insert(detached_topic(topic), Arc::clone(routes));
+        }
+    }
+}
+
+/// The subscribers of topics that have many, looked up once for all publishers of a tenant.
+#[derive(Default)]
+pub(crate) struct SharedRoutes(Mutex<Resolved>);
+
+impl SharedRoutes {
+    fn find(&self, topic: &TopicName, generation: u64) -> Option<Arc<Routes>> {
+        let resolved = self.0.lock();
+        if resolved.generation != generation {
+            return None;
+        }
+        resolved.topics.get(topic).cloned()
+    }
+
+    fn insert(&self, topic: &TopicName, routes: &Arc<Routes>, generation: u64) {
+        let mut resolved = self.0.lock();
+        // Another publisher may have seen a newer tree meanwhile.
+        if generation >= resolved.generation {
+            resolved.renew(generation);
+            resolved.insert(topic, routes, SHARED);
+        }
+    }
+
+    /// Forgets what does not hold under `generation`: it may be the last that keeps ended sessions in memory.
+    pub(crate) fn forget_stale(&self, generation: u64) {
+        self.0.lock().renew(generation);
+    }
+}
+
 /// The subscribers of the topics that one publisher uses.
 #[derive(Default)]
 pub(crate) struct RouteCache {
-    generation: u64,
-    topics: HashMap<TopicName, Routes, RandomState>,
+    own: Resolved,
+    /// The topic with many subscribers that it used last.
+    last: Option<(TopicName, Arc<Routes>)>,
 }
 
 impl RouteCache {
     fn routes(&mut self, realm: &Realm, topic: &TopicName) -> Option<&Routes> {
         let generation = realm.tree.generation();
-        if self.generation != generation || self.topics.len() >= CACHED_TOPICS {
-            self.topics.clear();
-            self.generation = generation;
+        if self.own.generation != generation {
+            self.own.renew(generation);
+            self.last = None;
         }
-        if !self.topics.contains_key(topic) {
-            let (generation, found) = realm.tree.matches(topic);
-            if generation != self.generation {
-                self.topics.clear();
-                self.generation = generation;
-            }
-            self.topics.insert(detached_topic(topic), resolve(found));
+        if !self.is_last(topic) && !self.own.topics.contains_key(topic) {
+            self.look_up(realm, topic);
         }
-        self.topics.get(topic)
+        match &self.last {
+            Some((last, routes)) if last == topic => Some(routes),
+            _ => self.own.topics.get(topic).map(|routes| &**routes),
+        }
     }
 
-    /// Forgets what no longer holds, so that a publisher that rests does not keep ended sessions in memory.
-    pub(crate) fn forget_stale(&mut self, realm: &Realm) {
-        if self.generation != realm.tree.generation() {
-            self.topics = HashMap::default();
+    fn is_last(&self, topic: &TopicName) -> bool {
+        self.last.as_ref().is_some_and(|(last, _)| last == topic)
+    }
+
+    fn look_up(&mut self, realm: &Realm, topic: &TopicName) {
+        if let Some(routes) = realm.shared_routes.find(topic, self.own.generation) {
+            self.last = Some((detached_topic(topic), routes));
+            return;
+        }
+        let (generation, found) = realm.tree.matches(topic);
+        let routes = Arc::new(resolve(found));
+        if generation != self.own.generation {
+            self.own.renew(generation);
+            self.last = None;
+        }
+        if routes.direct.len() <= MANY {
+            self.own.insert(topic, &routes, CACHED);
+        } else {
+            realm.shared_routes.insert(topic, &routes, generation);
+            self.last = Some((detached_topic(topic), routes));
+        }
+    }
+
+    /// Forgets what no longer holds, so that a publisher that rests does not keep ended sessions in memory, and what
+    /// is too much for one that rests.
+    pub(crate) fn rest(&mut self, realm: &Realm) {
+        self.last = None;
+        if self.own.generation != realm.tree.generation() || self.own.bytes > RESTING {
+            self.own = Resolved::default();
         }
     }
 }
@@ -97,6 +210,13 @@ impl Fanout {
         self.wakers.push(waker);
     }
 
+    /// The queue of `session` is more than half full.
+    pub(crate) fn crowd(&mut self, session: &Arc<Session>) {
+        if self.crowded.is_none() {
+            self.crowded = Some(Arc::clone(session));
+        }
+    }
+
     /// Wakes the subscribers: once after many messages, not once a message.
     pub(crate) fn flush(&mut self) {
         for waker in self.wakers.drain(..) {
@@ -116,10 +236,26 @@ impl Fanout {
 impl Realm {
     /// Retains `message` if it says so, and delivers it to every session it reaches.
     pub(crate) fn route(&self, message: &Arc<Message>, cache: &mut RouteCache, fanout: &mut Fanout) {
+        if sys::is_system(&message.topic) {
+            // Nobody but the broker publishes there, whatever a module replaces a topic by.
+            self.dropped(Drop::SystemTopic);
+            return;
+        }
         if message.retain {
             self.retain(message, fanout);
         }
-        let Some(routes) = cache.routes(self, &message.topic) else { return };
+        self.deliver(message, cache, fanout);
+    }
+
+    /// Delivers `message` to every session it reaches.
+    pub(crate) fn deliver(&self, message: &Arc<Message>, cache: &mut RouteCache, fanout: &mut Fanout) {
+        let Some(routes) = cache.routes(self, &message.topic).filter(|routes| !routes.is_empty()) else {
+            return;
+        };
+        let charged = is_charged_once(&message.payload).then(|| self.broker.budget.charged(message));
+        let message = charged.as_ref().unwrap_or(message);
+        // What the broker says itself waits for nothing and moves no position.
+        let source = if message.origin == Origin::Broker { Source::Direct } else { Source::Live };
         for route in &routes.direct {
             let grant = match &route.own {
                 Some(own) if sent_by(message, &route.session) => match own {
@@ -134,26 +270,14 @@ impl Realm {
                 qos: grant.qos.min(message.qos),
                 retain: grant.retain_as_published && message.retain,
                 number: None,
-                source: Source::Live,
+                source,
             };
-            if route.session.push(self, delivery, fanout) && fanout.crowded.is_none() {
-                fanout.crowded = Some(Arc::clone(&route.session));
+            if route.session.push(self, delivery, fanout) {
+                fanout.crowd(&route.session);
             }
         }
         for group in &routes.groups {
-            let Some(Subscriber { session, options }) = group.next() else { continue };
-            let delivery = Delivery {
-                message: Arc::clone(message),
-                subscription_ids: (options.id != 0).then(|| Arc::from([options.id])),
-                qos: options.qos.min(message.qos),
-                retain: options.retain_as_published && message.retain,
-                number: None,
-                // A shared subscription is joined to nothing, so its messages are held back by nothing.
-                source: Source::Shared,
-            };
-            if session.push(self, delivery, fanout) && fanout.crowded.is_none() {
-                fanout.crowded = Some(Arc::clone(session));
-            }
+            group.give(self, message, fanout);
         }
         fanout.detached = None;
     }
@@ -174,11 +298,11 @@ impl Realm {
                 tracing::warn!(tenant = %self.tenant, levels, "a topic with too many levels is not retained");
                 return;
             }
-            match self.retained.set(Arc::clone(&copy), self.broker.config.max_retained_bytes) {
+            match self.retained.set(Arc::clone(&copy), self.broker.config.retained_limits()) {
                 Set::New => self.broker.metrics.retained.increment(1.0),
                 Set::Replaced => {}
                 Set::Full => {
-                    self.broker.metrics.dropped(Drop::RetainedFull);
+                    self.dropped(Drop::RetainedFull);
                     tracing::warn!(tenant = %self.tenant, topic = %message.topic, "not retained: the store is full");
                     return;
                 }
@@ -197,6 +321,12 @@ impl Realm {
         message.retain
             || routes.direct.iter().any(|route| route.session.is_durable())
             || !routes.groups.is_empty()
+    }
+
+    /// Counts a message that did not go on.
+    pub(crate) fn dropped(&self, reason: Drop) {
+        self.broker.metrics.dropped(reason);
+        self.statistics.dropped();
     }
 }
 

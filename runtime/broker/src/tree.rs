@@ -1,73 +1,25 @@
 //! The topic tree of one tenant: which sessions a topic reaches.
 //!
-//! A tree of levels behind a lock. Publishers keep what they found ([`crate::route::RouteCache`]) and see by the
-//! [generation](TopicTree::generation) whether it still holds, so that a publish takes the lock only after a
-//! subscription has changed.
+//! Filters without wildcards, most of all, stand in one table: a topic finds them by one look-up, however many there
+//! are. Those with wildcards stand in a tree of levels. Both are behind a lock. Publishers keep what they found
+//! ([`crate::route::RouteCache`]) and see by the [generation](TopicTree::generation) whether it still holds, so that a
+//! publish takes the lock only after a subscription has changed.
+
+mod node;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use tidegate_event::{SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
 
+pub(crate) use self::node::Subscriber;
+use self::node::{Leaf, Node, collect, find_below, remove_below, shrink};
 use crate::session::Session;
-
-/// A subscriber of a filter.
-#[derive(Clone)]
-pub(crate) struct Subscriber {
-    pub(crate) session: Arc<Session>,
-    pub(crate) options: SubscriptionOptions,
-}
-
-/// The members of one `$share` group on one filter: each message goes to one of them. A change makes a new one.
-pub(crate) struct Group {
-    members: Vec<Subscriber>,
-    /// Survives changes of the members, so that the turn does not start again with each.
-    turn: Arc<AtomicUsize>,
-}
-
-impl Group {
-    /// Whose turn it is: connected members first, in turn.
-    pub(crate) fn next(&self) -> Option<&Subscriber> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let (before, from) = self.members.split_at_checked(turn % self.members.len().max(1))?;
-        let mut in_turn = from.iter().chain(before);
-        in_turn.clone().find(|member| member.session.is_connected()).or_else(|| in_turn.next())
-    }
-}
-
-/// What is subscribed to one filter.
-#[derive(Default)]
-struct Leaf {
-    subscribers: HashMap<u64, Subscriber, RandomState>,
-    groups: Vec<(ByteString, Arc<Group>)>,
-}
-
-impl Leaf {
-    fn is_empty(&self) -> bool {
-        self.subscribers.is_empty() && self.groups.is_empty()
-    }
-}
-
-#[derive(Default)]
-struct Node {
-    children: HashMap<Box<str>, Node, RandomState>,
-    /// Child of the level `+`.
-    any: Option<Box<Node>>,
-    /// Filters that end here.
-    here: Leaf,
-    /// Filters that end here with `#`.
-    below: Leaf,
-}
-
-impl Node {
-    fn is_empty(&self) -> bool {
-        self.children.is_empty() && self.any.is_none() && self.here.is_empty() && self.below.is_empty()
-    }
-}
+use crate::share::Group;
 
 /// Everything that a topic reaches.
 #[derive(Default)]
@@ -76,15 +28,59 @@ pub(crate) struct Matches {
     pub(crate) groups: Vec<Arc<Group>>,
 }
 
+/// How many subscriptions a tenant has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) all: usize,
+    /// Those of `$share` groups among them.
+    pub(crate) shared: usize,
+    /// What they take in memory, about.
+    pub(crate) bytes: usize,
+    /// Those to topics of the broker's own, which begin with `$SYS`.
+    pub(crate) system: usize,
+}
+
+#[derive(Default)]
+struct Index {
+    /// By filter, which has no wildcard.
+    exact: HashMap<ByteString, Leaf, RandomState>,
+    wild: Node,
+    /// By number.
+    groups: HashMap<u32, Arc<Group>, RandomState>,
+    last_group: u32,
+    count: Count,
+}
+
 /// The topic tree of one tenant.
 #[derive(Default)]
 pub(crate) struct TopicTree {
     generation: AtomicU64,
-    root: RwLock<Node>,
+    index: RwLock<Index>,
+}
+
+/// What a subscription takes besides its text, in the tree and in its session: measured, rounded up.
+const SUBSCRIPTION: usize = 400;
+/// The same, for every level of a filter with wildcards.
+const LEVEL: usize = 120;
+
+/// About how many bytes of memory a subscription to `filter` takes.
+pub(crate) fn weight(filter: &SharedFilter) -> usize {
+    let filter = &filter.filter;
+    let levels = if filter.is_wildcard() { filter.levels().count() } else { 0 };
+    SUBSCRIPTION + 2 * filter.as_str().len() + LEVEL * levels
+}
+
+impl Count {
+    fn change(&mut self, filter: &SharedFilter, by: impl Fn(&mut usize, usize)) {
+        by(&mut self.all, 1);
+        by(&mut self.shared, usize::from(filter.group.is_some()));
+        by(&mut self.bytes, weight(filter));
+        by(&mut self.system, usize::from(filter.filter.levels().next() == Some("$SYS")));
+    }
 }
 
 impl TopicTree {
-    /// Changes with every change of the tree: what was found under another generation may not hold.
+    /// Changes with every change of what a topic reaches: what was found under another generation may not hold.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
@@ -92,144 +88,146 @@ impl TopicTree {
     /// Adds the subscription, or changes its options.
     pub(crate) fn insert(&self, filter: &SharedFilter, session: &Arc<Session>, options: SubscriptionOptions) {
         let subscriber = Subscriber { session: Arc::clone(session), options };
-        let mut root = self.root.write();
-        let leaf = leaf_of(&mut root, &filter.filter);
-        match &filter.group {
-            None => {
-                leaf.subscribers.insert(session.number, subscriber);
-            }
-            Some(name) => join_group(&mut leaf.groups, name, subscriber),
+        let mut index = self.index.write();
+        let Index { exact, wild, groups, last_group, count } = &mut *index;
+        let leaf = leaf_of(exact, wild, &filter.filter);
+        let (fresh, changed) = match &filter.group {
+            None => (leaf.subscribers.insert(subscriber), true),
+            Some(name) => match leaf.group(name) {
+                // Who has the group sees its new member.
+                Some(group) => (group.join(subscriber), false),
+                None => {
+                    // Numbers are not used again while a delivery may bear one: that takes four billion groups.
+                    *last_group = last_group.wrapping_add(1).max(1);
+                    let group = Arc::new(Group::new(*last_group, subscriber));
+                    groups.insert(*last_group, Arc::clone(&group));
+                    leaf.groups.get_or_insert_default().0.push((name.clone(), group));
+                    (true, true)
+                }
+            },
+        };
+        if fresh {
+            count.change(filter, |number, by| *number += by);
         }
-        self.generation.fetch_add(1, Ordering::Release);
+        if changed {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
     }
 
-    /// Removes the subscription of the session `number`.
-    pub(crate) fn remove(&self, filter: &SharedFilter, number: u64) {
-        let mut root = self.root.write();
-        remove_below(&mut root, &mut filter.filter.levels(), &mut |leaf| match &filter.group {
-            None => {
-                leaf.subscribers.remove(&number);
+    /// Removes the subscription of the session `number`. Gives its group, if it was in one.
+    pub(crate) fn remove(&self, filter: &SharedFilter, number: u64) -> Option<Arc<Group>> {
+        let mut index = self.index.write();
+        let Index { exact, wild, groups, count, .. } = &mut *index;
+        let mut left = None;
+        let mut changed = false;
+        let mut change = |leaf: &mut Leaf| match &filter.group {
+            None => changed = leaf.subscribers.remove(number),
+            Some(name) => {
+                let Some(group) = leaf.group(name).cloned() else { return };
+                if !group.leave(number) {
+                    return;
+                }
+                if group.is_empty() {
+                    groups.remove(&group.number);
+                    if let Some(named) = &mut leaf.groups {
+                        named.0.retain(|(_, known)| !Arc::ptr_eq(known, &group));
+                        if named.0.is_empty() {
+                            leaf.groups = None;
+                        }
+                    }
+                }
+                left = Some(group);
             }
-            Some(name) => leave_group(&mut leaf.groups, name, number),
-        });
-        self.generation.fetch_add(1, Ordering::Release);
+        };
+        if filter.filter.is_wildcard() {
+            remove_below(wild, &mut filter.filter.levels(), &mut change);
+        } else if let Some(leaf) = exact.get_mut(filter.filter.as_str()) {
+            change(leaf);
+            if leaf.is_empty() {
+                exact.remove(filter.filter.as_str());
+                shrink(exact);
+            }
+        }
+        if changed || left.is_some() {
+            count.change(filter, |number, by| *number -= by);
+        }
+        if changed || left.as_ref().is_some_and(|group| group.is_empty()) {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+        left
     }
 
     /// Everything that `topic` reaches, and the generation under which that holds.
     pub(crate) fn matches(&self, topic: &TopicName) -> (u64, Matches) {
         let mut found = Matches::default();
-        let root = self.root.read();
+        let index = self.index.read();
         // Read under the lock: writers change it under theirs.
         let generation = self.generation();
-        let levels = topic.levels().collect::<smallvec::SmallVec<[&str; 16]>>();
-        collect(&root, &levels, topic.is_dollar(), &mut found);
+        if let Some(leaf) = index.exact.get(topic.as_str()) {
+            leaf.add_to(&mut found);
+        }
+        if !index.wild.is_empty() {
+            let levels = topic.levels().collect::<smallvec::SmallVec<[&str; 16]>>();
+            collect(&index.wild, &levels, topic.is_dollar(), &mut found);
+        }
         (generation, found)
+    }
+
+    /// The group `number`, if it has members.
+    pub(crate) fn group(&self, number: u32) -> Option<Arc<Group>> {
+        self.index.read().groups.get(&number).cloned()
+    }
+
+    /// The groups that `wanted` is true of.
+    pub(crate) fn groups(&self, wanted: impl Fn(&Group) -> bool) -> Vec<Arc<Group>> {
+        self.index.read().groups.values().filter(|group| wanted(group)).cloned().collect()
+    }
+
+    /// The group of `filter`, if it is one of a shared subscription and has members.
+    pub(crate) fn group_of(&self, filter: &SharedFilter) -> Option<Arc<Group>> {
+        let name = filter.group.as_ref()?;
+        let index = self.index.read();
+        let leaf = if filter.filter.is_wildcard() {
+            find_below(&index.wild, &mut filter.filter.levels())?
+        } else {
+            index.exact.get(filter.filter.as_str())?
+        };
+        leaf.group(name).cloned()
+    }
+
+    /// How many subscriptions there are.
+    pub(crate) fn count(&self) -> Count {
+        self.index.read().count
     }
 
     /// Whether nothing is subscribed and nothing is left over.
     #[cfg(test)]
     fn is_empty(&self) -> bool {
-        self.root.read().is_empty()
+        let index = self.index.read();
+        index.exact.is_empty()
+            && index.wild.is_empty()
+            && index.groups.is_empty()
+            && index.count == Count::default()
     }
 }
 
-fn leaf_of<'a>(root: &'a mut Node, filter: &TopicFilter) -> &'a mut Leaf {
-    let mut node = root;
+fn leaf_of<'a>(
+    exact: &'a mut HashMap<ByteString, Leaf, RandomState>,
+    wild: &'a mut Node,
+    filter: &TopicFilter,
+) -> &'a mut Leaf {
+    if !filter.is_wildcard() {
+        return exact.entry(filter.as_byte_string().clone()).or_default();
+    }
+    let mut node = wild;
     for level in filter.levels() {
         node = match level {
             "#" => return &mut node.below,
             "+" => node.any.get_or_insert_default(),
-            name => {
-                if !node.children.contains_key(name) {
-                    node.children.insert(name.into(), Node::default());
-                }
-                node.children.entry(name.into()).or_default()
-            }
+            name => node.children.at(name),
         };
     }
     &mut node.here
-}
-
-/// Changes the leaf of a filter and removes the nodes that are empty after it.
-fn remove_below<'a>(
-    node: &mut Node,
-    levels: &mut impl Iterator<Item = &'a str>,
-    change: &mut impl FnMut(&mut Leaf),
-) {
-    match levels.next() {
-        None => change(&mut node.here),
-        Some("#") => change(&mut node.below),
-        Some("+") => {
-            if let Some(child) = &mut node.any {
-                remove_below(child, levels, change);
-                if child.is_empty() {
-                    node.any = None;
-                }
-            }
-        }
-        Some(name) => {
-            if let Some(child) = node.children.get_mut(name) {
-                remove_below(child, levels, change);
-                if child.is_empty() {
-                    node.children.remove(name);
-                    node.children.shrink_to(node.children.len() * 2);
-                }
-            }
-        }
-    }
-}
-
-fn collect(node: &Node, levels: &[&str], hide_wildcards: bool, found: &mut Matches) {
-    // Wildcards in the first level do not match topics that begin with `$` (MQTT 5 clause 4.7.2).
-    if !hide_wildcards {
-        add(&node.below, found);
-    }
-    let Some((level, rest)) = levels.split_first() else {
-        add(&node.here, found);
-        return;
-    };
-    if let Some(child) = node.children.get(*level) {
-        collect(child, rest, false, found);
-    }
-    if let Some(child) = &node.any
-        && !hide_wildcards
-    {
-        collect(child, rest, false, found);
-    }
-}
-
-fn add(leaf: &Leaf, found: &mut Matches) {
-    found.subscribers.extend(leaf.subscribers.values().cloned());
-    found.groups.extend(leaf.groups.iter().map(|(_, group)| Arc::clone(group)));
-}
-
-fn join_group(groups: &mut Vec<(ByteString, Arc<Group>)>, name: &ByteString, subscriber: Subscriber) {
-    match groups.iter_mut().find(|(known, _)| known == name) {
-        None => {
-            let group = Group { members: vec![subscriber], turn: Arc::default() };
-            groups.push((name.clone(), Arc::new(group)));
-        }
-        Some((_, group)) => {
-            let mut members = group.members.clone();
-            match members.iter_mut().find(|member| member.session.number == subscriber.session.number) {
-                Some(member) => *member = subscriber,
-                None => members.push(subscriber),
-            }
-            *group = Arc::new(Group { members, turn: Arc::clone(&group.turn) });
-        }
-    }
-}
-
-fn leave_group(groups: &mut Vec<(ByteString, Arc<Group>)>, name: &ByteString, number: u64) {
-    let Some(index) = groups.iter().position(|(known, _)| known == name) else { return };
-    let Some((_, group)) = groups.get_mut(index) else { return };
-    let members: Vec<_> =
-        group.members.iter().filter(|member| member.session.number != number).cloned().collect();
-    if members.is_empty() {
-        groups.remove(index);
-    } else {
-        *group = Arc::new(Group { members, turn: Arc::clone(&group.turn) });
-    }
 }
 
 #[cfg(test)]
@@ -292,19 +290,35 @@ mod tests {
     }
 
     #[test]
-    fn members_take_turns_and_changes_do_not_restart_them() {
+    fn who_joins_a_group_that_is_there_is_seen_by_those_who_have_it() {
         let tree = TopicTree::default();
-        let topic: TopicName = "t".parse().unwrap();
-        for number in 0..3 {
-            tree.insert(&filter("$share/g/t"), &session(number), SubscriptionOptions::default());
+        tree.insert(&filter("$share/g/t"), &session(1), SubscriptionOptions::default());
+        let (generation, found) = tree.matches(&"t".parse().unwrap());
+        tree.insert(&filter("$share/g/t"), &session(2), SubscriptionOptions::default());
+        assert_eq!(tree.generation(), generation, "nothing is to be looked up again");
+        let group = found.groups.first().unwrap();
+        assert!(tree.remove(&filter("$share/g/t"), 1).is_some_and(|left| Arc::ptr_eq(&left, group)));
+        assert!(tree.remove(&filter("$share/g/t"), 1).is_none(), "it was no member any more");
+        assert!(!group.is_empty());
+        assert!(tree.remove(&filter("$share/g/t"), 2).is_some());
+        assert!(group.is_empty() && tree.is_empty());
+        assert_ne!(tree.generation(), generation);
+    }
+
+    #[test]
+    fn subscriptions_are_counted_once() {
+        let tree = TopicTree::default();
+        let one = session(1);
+        for text in ["a/b", "a/b", "+/b", "$share/g/a/b", "$share/g/a/b", "$SYS/#", "$SYSTEM"] {
+            tree.insert(&filter(text), &one, SubscriptionOptions::default());
         }
-        let next = || {
-            let (_, found) = tree.matches(&topic);
-            found.groups.first().unwrap().next().unwrap().session.number
-        };
-        assert_eq!([next(), next(), next(), next()], [0, 1, 2, 0]);
-        tree.remove(&filter("$share/g/t"), 0);
-        assert_eq!([next(), next()], [1, 2]);
+        let count = tree.count();
+        assert_eq!((count.all, count.shared, count.system), (5, 1, 1));
+        for text in ["a/b", "nothing", "+/b", "$share/g/a/b", "$share/other/a/b", "$SYS/#", "$SYSTEM"] {
+            tree.remove(&filter(text), 1);
+            tree.remove(&filter(text), 1);
+        }
+        assert!(tree.is_empty());
     }
 
     #[test]

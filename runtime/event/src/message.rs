@@ -90,6 +90,8 @@ pub enum Origin {
     Fetched,
     /// A retained message read from a store for one client; not stored, so its ack moves no position.
     RetainedStore,
+    /// The broker says it itself, under `$SYS`: it raises nothing.
+    Broker,
 }
 
 /// An application message. Shared as `Arc<Message>`; a change makes a new one.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_broker::BrokerConfig;
+use tidegate_broker::{BrokerConfig, RateAction};
 use tidegate_event::{IdSource, Node};
 use tidegate_module::{Compiler, HostConfig};
 use tidegate_store::StoreOptions;
@@ -107,6 +107,12 @@ impl form::Words for SessionDurability {
     const SYNTAX: &'static str = "\"synced\", \"written\" or \"off\"";
     const WORDS: &'static [(&'static str, Self)] =
         &[("synced", Self::Synced), ("written", Self::Written), ("off", Self::Off)];
+}
+
+impl form::Words for RateAction {
+    const SYNTAX: &'static str = "\"pause\" or \"disconnect\"";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("pause", Self::Pause), ("disconnect", Self::Disconnect)];
 }
 
 impl Default for Config {

@@ -130,11 +130,14 @@ where
         let ending = self.session.expiry() == 0;
         self.realm.registry.leave(&self.client.id, handover, ending.then_some(&self.session));
         if ending {
-            self.realm.end_session(&self.session);
+            // What is of shared subscriptions goes to other members.
+            self.session.outbox().put_back(batch.into_iter());
+            self.realm.end_session(&self.session, &mut self.seat);
             // Publishers may know the session for a while yet.
             *self.seat = Seat::default();
         } else {
             self.session.disconnect(&self.realm, batch.into_iter());
+            self.realm.member_left(&self.session, &mut self.seat);
             if reason != DisconnectReason::TakenOver {
                 if self.session.is_recorded(&self.realm) {
                     let change = Change::Disconnected { session: self.session.number, at_ms: now_ms() };

@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tidegate_event::{
-    Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, QoS, Raised, StoredSending, Verdict, now_ms,
+    Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, Origin, QoS, Raised, StoredSending, Verdict,
+    now_ms,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -252,7 +253,8 @@ where
                 self.pipeline.fanout.wake(publisher);
             }
         }
-        let room = self.seat.inflight.has_room(self.deliveries.window);
+        let room = self.seat.inflight.has_room(self.deliveries.window)
+            && self.seat.inflight.bytes() < self.shared.config.max_queued_bytes;
         let qos_fits = |qos: QoS| room || qos == QoS::AtMostOnce;
         let sendable = |delivery: &Delivery| qos_fits(delivery.qos);
         if !self.seat.joins.is_empty() {
@@ -295,7 +297,7 @@ where
             self.discard(delivery, None, Drop::Expired);
             return;
         }
-        if self.deliveries.deliver_bound {
+        if self.deliveries.deliver_bound && delivery.message.origin != Origin::Broker {
             let (client, message) = (Arc::clone(&self.client), Arc::clone(&delivery.message));
             if let Raised::Running(handlers) =
                 self.shared.hooks.raise(Event::MessageDeliver { client, message })
@@ -367,6 +369,7 @@ where
             self.record_sent(&mut delivery, original.as_ref());
         }
         self.seat.inflight.push(delivery, original);
+        self.seat.inflight.charge(&self.shared.budget);
         if waits {
             let packet = Bytes::copy_from_slice(self.output.get(before..).unwrap_or_default());
             self.output.truncate(before);
@@ -398,7 +401,7 @@ where
     /// Drops `delivery`, which may have been sent in place of `original`: it takes no place in the window and
     /// counts as acknowledged.
     fn discard(&mut self, delivery: Delivery, original: Option<Arc<Message>>, why: Drop) {
-        self.shared.metrics.dropped(why);
+        self.realm.dropped(why);
         let about = original.unwrap_or(delivery.message);
         self.feed_finished(delivery.source);
         self.session.finished(&self.realm, delivery.number);
@@ -437,6 +440,7 @@ where
     /// PUBACK or PUBCOMP of `sent` arrived.
     pub(super) fn acknowledged(&mut self, sent: Sent) {
         self.tally.acked();
+        self.seat.inflight.charge(&self.shared.budget);
         self.feed_finished(sent.delivery.source);
         let message = sent.acked_message();
         self.session.finished(&self.realm, sent.delivery.number);

@@ -106,7 +106,7 @@ where
                 Some((_, other)) => other.send_first(wanted),
                 // As if it came by a shared subscription: no later join holds it back or passes over it again.
                 None => self.session.outbox().put_back(
-                    wanted.into_iter().map(|delivery| Delivery { source: Source::Shared, ..delivery }),
+                    wanted.into_iter().map(|delivery| Delivery { source: Source::Shared(0), ..delivery }),
                 ),
             }
             self.end_join(index, wants);
@@ -137,9 +137,27 @@ where
 
     fn look_up_retained(&mut self, index: usize) {
         let Some(join) = self.seat.joins.get_mut(index) else { return };
-        let retained = self.realm.retained.matches(&join.filter);
+        let mut retained = self.realm.retained_for(&join.filter);
+        retained.retain(|message| !join.is_own(message, &self.client.id));
+        let mut outbox = self.session.outbox();
+        let (mut live, mut topics) = (Ids::default(), HashSet::new());
+        for delivery in outbox.held(join.number) {
+            live.insert(delivery.message.id);
+            topics.insert(delivery.message.topic.clone());
+        }
+        if !live.is_empty() {
+            // What has come live since the subscription was made is not sent as retained before older messages of its
+            // topic.
+            retained.retain(|message| !live.contains(&message.id));
+            let late = retained.extract_if(.., |message| topics.contains(&message.topic));
+            for message in late {
+                outbox.deliver_once(std::iter::once(message.id));
+                outbox.follow(join.number, join.copy_of(message));
+            }
+        }
         // A live copy of what was retained just now is on its way too.
-        self.session.outbox().deliver_once(retained.iter().map(|message| message.id));
+        outbox.deliver_once(retained.iter().map(|message| message.id));
+        drop(outbox);
         join.give_retained(retained);
     }
 

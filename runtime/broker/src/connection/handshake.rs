@@ -14,7 +14,7 @@ use super::{Connection, connack};
 use crate::broker::Shared;
 use crate::codec::{CodecError, Connect, Decoder, Incoming, Terms};
 use crate::listener::{Arrival, Counted};
-use crate::metrics::Turned;
+use crate::metrics::{Limited, Turned};
 use crate::reason;
 use crate::registry::Attached;
 use crate::session::RecordedWill;
@@ -246,6 +246,18 @@ where
         );
         connack::farewell(shared, stream, &connack::refusal(reason::SERVER_BUSY, None), protocol, terms)
             .await;
+        return None;
+    }
+    if realm.registry.is_full(&client.id, shared.config.max_sessions) {
+        shared.metrics.limited(Limited::Sessions);
+        let why = "there are as many sessions as may be";
+        turn_away(shared, stream, &client, ReasonCode::QUOTA_EXCEEDED, terms, why).await;
+        return None;
+    }
+    if connect.will.as_ref().is_some_and(|will| will.topic.as_str().len() > shared.config.max_topic_bytes) {
+        shared.metrics.limited(Limited::TopicBytes);
+        let why = "the topic of its will is too long";
+        turn_away(shared, stream, &client, reason::TOPIC_NAME_INVALID, terms, why).await;
         return None;
     }
     shared.reconnects.note(&client.tenant, &client.id);

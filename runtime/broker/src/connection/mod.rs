@@ -40,6 +40,7 @@ use self::pause::Pause;
 use self::withhold::Withheld;
 use crate::broker::{Phase, Shared};
 use crate::codec::{Connect, Decoder, Outgoing, Terms, Will, encode_within};
+use crate::limits::rate::Rate;
 use crate::listener::Counted;
 use crate::metrics::Tally;
 use crate::pipeline::{Job, Pipeline, Reply};
@@ -126,6 +127,8 @@ pub(crate) struct Connection<S> {
     deliveries: Deliveries,
     keep_alive: Option<KeepAlive>,
     pause: Pause,
+    /// How fast the client may send, when there is a limit.
+    rate: Option<Box<Rate>>,
     will: Option<Will>,
     /// What the session store knows the will by.
     recorded_will: Option<RecordedWill>,
@@ -185,6 +188,7 @@ where
             deliveries: Deliveries::new(&shared.config, connect),
             keep_alive: KeepAlive::new(client.keep_alive),
             pause: Pause::new(client.connection),
+            rate: Rate::new(&shared.config),
             will: connect.will.clone(),
             recorded_will: None,
             withheld: Withheld::default(),
@@ -236,6 +240,7 @@ where
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let started = Instant::now();
+        self.pause.busy(started.into());
         for _ in 0..TURNS {
             let turn = self.turn(cx);
             self.pipeline.flush();
@@ -244,17 +249,17 @@ where
                 Ok(Turn::Moved) if started.elapsed() > SLICE => break,
                 Ok(Turn::Moved) => {}
                 Ok(Turn::Idle) => {
-                    self.tally.flush(&self.shared.metrics);
+                    self.tally.flush(&self.shared.metrics, &self.realm.statistics);
                     return Poll::Pending;
                 }
                 Ok(Turn::Yield) => break,
                 Err(end) => {
-                    self.tally.flush(&self.shared.metrics);
+                    self.tally.flush(&self.shared.metrics, &self.realm.statistics);
                     return Poll::Ready(end);
                 }
             }
         }
-        self.tally.flush(&self.shared.metrics);
+        self.tally.flush(&self.shared.metrics, &self.realm.statistics);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -267,7 +272,8 @@ where
         if self.session.take_unsubscribed() {
             self.stop_unwanted_joins();
         }
-        moved |= self.pause.poll(cx, self.shared.config.queue_limit());
+        moved |= self.pause.poll(cx, self.shared.queue_limits());
+        moved |= self.rate.as_mut().is_some_and(|rate| rate.poll(cx));
         moved |= self.poll_read(cx)?;
         moved |= self.poll_pipeline(cx)?;
         moved |= self.poll_feeds(cx);
@@ -279,6 +285,7 @@ where
             return Err(self.protocol_error(reason::PACKET_TOO_LARGE, what));
         }
         if let Some(crowded) = self.pipeline.fanout.crowded.take()
+            && self.has_input()
             && !self.pause.begin(crowded)
         {
             return Ok(Turn::Yield);
@@ -316,9 +323,16 @@ where
     fn may_read(&self) -> bool {
         self.shared.phase() == Phase::Running
             && !self.pause.is_active()
+            && !self.rate.as_ref().is_some_and(|rate| rate.is_stopped())
             && self.output.len() < OUTPUT_FULL
             && !self.withheld.is_full()
             && self.pipeline.waiting_bytes() < self.shared.config.read_ahead()
+    }
+
+    /// Whether the client has sent more than was taken: a publisher that waits for its answers has not, and is not to
+    /// wait for others besides.
+    fn has_input(&self) -> bool {
+        self.has_more || !self.input.is_empty()
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
@@ -338,6 +352,9 @@ where
             Poll::Ready(Ok(0)) => return Err(End::new(DisconnectReason::SocketClosed, None)),
             Poll::Ready(Ok(bytes)) => {
                 self.tally.bytes_received(bytes);
+                if let Some(why) = self.rate.as_mut().and_then(|rate| rate.bytes(bytes)) {
+                    self.too_fast(why)?;
+                }
                 if bytes == space {
                     self.read_size = (self.read_size * 2).min(READ_MOST);
                 } else if bytes < self.read_size / 4 {
@@ -392,6 +409,7 @@ where
         {
             keep_alive.heard();
         }
+        self.pause.sent(taken);
         Ok(taken > 0)
     }
 
@@ -476,6 +494,7 @@ where
         }
         self.deliveries.rest();
         self.pipeline.rest();
+        self.pause.idle();
         Ok(Turn::Idle)
     }
 

@@ -11,6 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, End};
 use crate::codec::{Ack, Disconnect, Incoming, Outgoing, Publish, Subscribe, Unsubscribe};
+use crate::config::RateAction;
+use crate::limits::rate::Exceeded;
+use crate::metrics::Limited;
 use crate::pipeline::{ASKED_OF_CLIENTS, Inbound, Job, Subscribing, Unsubscribing, Wanted};
 use crate::reason;
 use crate::session::delivery::{detached_text, detached_topic};
@@ -41,6 +44,8 @@ where
             Incoming::Subscribe(subscribe) => self.subscribe(subscribe),
             Incoming::Unsubscribe(Unsubscribe { packet_id, filters }) => {
                 let filters: VecDeque<_> = filters.iter().map(detached_text).collect();
+                // What is not sent yet goes to other members of a shared subscription that the client leaves.
+                self.session.outbox().put_back(self.deliveries.batch.drain(..));
                 self.pipeline.push(Job::Unsubscribe(Unsubscribing::new(Some(packet_id), filters)));
                 Ok(())
             }
@@ -70,7 +75,15 @@ where
     fn publish(&mut self, publish: Publish) -> Result<(), End> {
         let Publish { dup, qos, retain, packet_id, topic, alias, payload, properties } = publish;
         self.tally.received(qos);
+        if let Some(why) = self.rate.as_mut().and_then(|rate| rate.message()) {
+            self.too_fast(why)?;
+        }
         let topic = self.topic(topic, alias)?;
+        if topic.as_str().len() > self.shared.config.max_topic_bytes {
+            self.shared.metrics.limited(Limited::TopicBytes);
+            let what = "a topic name that is longer than the limit";
+            return Err(self.protocol_error(reason::TOPIC_NAME_INVALID, what));
+        }
         let refusal = self.objection(qos, retain, &payload, properties.as_deref())?;
         let mut journal = None;
         let arrived = *self.clock.get_or_insert_with(IdSource::now);
@@ -162,6 +175,25 @@ where
             return Err(self.protocol_error(reason::RECEIVE_MAXIMUM_EXCEEDED, what));
         }
         Ok(())
+    }
+
+    /// The client sends faster than it may.
+    pub(super) fn too_fast(&self, why: Exceeded) -> Result<(), End> {
+        self.shared.metrics.limited(match why {
+            Exceeded::Messages => Limited::MessageRate,
+            Exceeded::Bytes => Limited::ByteRate,
+        });
+        let (client, peer) = (&self.client.id, self.client.peer);
+        match self.shared.config.rate_action {
+            RateAction::Pause => {
+                tracing::debug!(%client, %peer, limit = ?why, "not read from for a while: it sends too fast");
+                Ok(())
+            }
+            RateAction::Disconnect => {
+                tracing::info!(%client, %peer, limit = ?why, "closed: the client sends too fast");
+                Err(End::new(DisconnectReason::Kicked, Some(reason::MESSAGE_RATE_TOO_HIGH)))
+            }
+        }
     }
 
     /// The topic of a PUBLISH, which may be sent as an alias (MQTT 5 clause 3.3.2.3.4).

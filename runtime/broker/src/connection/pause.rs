@@ -1,10 +1,11 @@
 //! A breath for subscribers that are behind.
 //!
 //! A publisher that floods would make the queue of every subscriber overflow, also of one that only had to wait
-//! for the processor. So when a queue is half full, the publisher's connection takes no more packets until the
-//! queue is down to a quarter. A subscriber that gets there within [`FREE`] sets the pace. For slower ones there
+//! for the processor. So when a queue is half full, and the publisher has more to send already, its connection takes no
+//! more packets until the queue is down to a quarter. A subscriber that gets there within [`FREE`] sets the pace. For slower ones there
 //! is an allowance that grows by a tenth of the time that passes, up to [`MOST`]: they cannot delay a publisher,
-//! and with it its other subscribers, by more than that. One that takes nothing at all for [`STEP`] is stuck: it
+//! and with it its other subscribers, by more than that. One that is slow by itself runs out of
+//! [patience](crate::session::patience) and is not waited for any more, and one that takes nothing at all for [`STEP`] is stuck: it
 //! is not waited for again until it has taken something.
 
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use crate::limits::QueueLimits;
 use crate::session::Session;
 
 /// The greatest allowance.
@@ -46,6 +48,8 @@ impl Seen {
 
 struct Wait {
     subscriber: Seen,
+    /// What its progress was when the wait began.
+    begun_at: u64,
     since: Instant,
     until: Instant,
 }
@@ -54,6 +58,11 @@ struct Wait {
 pub(super) struct Pause {
     /// Number of the publisher's connection.
     connection: u64,
+    /// Since when the publisher has been busy without a pause, and how many packets it has sent since.
+    busy_since: Option<Instant>,
+    sent: u32,
+    /// What a packet costs it.
+    each: Duration,
     wait: Option<Wait>,
     /// The last subscriber that was stuck.
     stuck: Option<Seen>,
@@ -66,7 +75,33 @@ pub(super) struct Pause {
 
 impl Pause {
     pub(super) fn new(connection: u64) -> Self {
-        Self { connection, wait: None, stuck: None, allowance: MOST, counted: Instant::now(), timer: None }
+        Self {
+            connection,
+            busy_since: None,
+            sent: 0,
+            each: Duration::ZERO,
+            wait: None,
+            stuck: None,
+            allowance: MOST,
+            counted: Instant::now(),
+            timer: None,
+        }
+    }
+
+    /// The publisher is served, at this time.
+    pub(super) fn busy(&mut self, now: Instant) {
+        self.busy_since.get_or_insert(now);
+    }
+
+    /// The publisher has nothing to send.
+    pub(super) fn idle(&mut self) {
+        self.busy_since = None;
+        self.sent = 0;
+    }
+
+    /// The publisher has sent `packets`.
+    pub(super) fn sent(&mut self, packets: usize) {
+        self.sent = self.sent.saturating_add(u32::try_from(packets).unwrap_or(u32::MAX));
     }
 
     /// Whether the publisher waits.
@@ -95,9 +130,23 @@ impl Pause {
             }
             self.stuck = None;
         }
-        let until = now + FREE + self.allowance;
+        let patience = {
+            let outbox = session.outbox();
+            if !outbox.patience.is_left() {
+                return false;
+            }
+            outbox.patience.left()
+        };
+        if let Some(since) = self.busy_since
+            && self.sent > 0
+        {
+            let each = now.duration_since(since) / self.sent;
+            self.each = if self.each.is_zero() { each } else { (self.each * 3 + each) / 4 };
+        }
+        let until = now + (FREE + self.allowance).min(patience);
         self.sleep_until(until.min(now + STEP));
-        self.wait = Some(Wait { subscriber: Seen::new(session), since: now, until });
+        let subscriber = Seen::new(session);
+        self.wait = Some(Wait { begun_at: subscriber.progress, subscriber, since: now, until });
         true
     }
 
@@ -108,12 +157,11 @@ impl Pause {
         }
     }
 
-    /// Looks whether the wait is over, in a queue of `limit` messages. Gives whether it has just ended.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, limit: usize) -> bool {
+    /// Looks whether the wait is over, in a queue within `limits`. Gives whether it has just ended.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, limits: QueueLimits<'_>) -> bool {
         loop {
             let Some(wait) = &mut self.wait else { return false };
-            let has_room =
-                wait.subscriber.session.outbox().await_room(self.connection, cx.waker(), limit / 4);
+            let has_room = wait.subscriber.session.outbox().await_room(self.connection, cx.waker(), limits);
             if has_room {
                 self.end();
                 return true;
@@ -138,11 +186,19 @@ impl Pause {
 
     fn end(&mut self) -> Option<Wait> {
         let wait = self.wait.take()?;
-        wait.subscriber.session.outbox().forget_publisher(self.connection);
         let now = Instant::now();
-        let beyond = now.duration_since(wait.since).saturating_sub(FREE);
-        self.allowance = self.allowance.saturating_sub(beyond);
+        let time = now.duration_since(wait.since);
+        let mut outbox = wait.subscriber.session.outbox();
+        outbox.forget_publisher(self.connection);
+        let taken = outbox.progress().wrapping_sub(wait.begun_at);
+        // What was taken before comes back when its connection ends.
+        let taken = if taken > u64::MAX / 2 { 0 } else { taken };
+        outbox.patience.waited(time, taken, self.each);
+        drop(outbox);
+        self.allowance = self.allowance.saturating_sub(time.saturating_sub(FREE));
         self.counted = now;
+        self.busy_since = Some(now);
+        self.sent = 0;
         Some(wait)
     }
 }
@@ -161,6 +217,7 @@ mod tests {
     use tidegate_event::QoS;
 
     use super::*;
+    use crate::limits::budget::Budget;
     use crate::session::delivery::{Delivery, Source};
     use crate::session::test_message;
 
@@ -170,17 +227,26 @@ mod tests {
         let mut outbox = session.outbox();
         outbox.connect();
         for id in 0..100 {
-            outbox.push(Delivery {
+            let delivery = Delivery {
                 message: test_message("t", QoS::AtMostOnce, id),
                 subscription_ids: None,
                 qos: QoS::AtMostOnce,
                 retain: false,
                 number: None,
                 source: Source::Live,
-            });
+            };
+            outbox.push(delivery, &budget());
         }
         drop(outbox);
         session
+    }
+
+    fn budget() -> Arc<Budget> {
+        Arc::new(Budget::new(usize::MAX))
+    }
+
+    fn poll(pause: &mut Pause, cx: &mut Context<'_>) -> bool {
+        pause.poll(cx, QueueLimits { messages: 100, bytes: usize::MAX, budget: &budget() })
     }
 
     /// A publisher waited up to 52 ms now and then for a subscriber that took nothing at all, and each publisher
@@ -191,7 +257,7 @@ mod tests {
         let mut pause = Pause::new(7);
         let begun = Instant::now();
         assert!(pause.begin(Arc::clone(&session)));
-        poll_fn(|cx| if pause.poll(cx, 100) { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|cx| if poll(&mut pause, cx) { Poll::Ready(()) } else { Poll::Pending }).await;
         assert!(begun.elapsed() >= STEP);
         assert!(pause.allowance >= MOST - 4 * STEP, "it cost {:?}", MOST - pause.allowance);
         assert!(!pause.begin(Arc::clone(&session)), "still stuck");
@@ -205,7 +271,7 @@ mod tests {
         let mut pause = Pause::new(7);
         assert!(pause.begin(Arc::clone(&session)));
         poll_fn(|cx| {
-            assert!(!pause.poll(cx, 100));
+            assert!(!poll(&mut pause, cx));
             Poll::Ready(())
         })
         .await;

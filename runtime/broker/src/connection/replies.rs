@@ -9,6 +9,7 @@ use super::feed::retained_from;
 use super::{Connection, End};
 use crate::codec::{Outgoing, SubAck};
 use crate::control::Command;
+use crate::limits::budget::is_charged_once;
 use crate::pipeline::{Granted, Job, Reply, Subscribing, Unsubscribing, Wanted};
 use crate::reason;
 use crate::session::delivery::{Delivery, Source};
@@ -62,7 +63,9 @@ where
 
     /// A subscription is granted: retained and stored messages come before live ones.
     fn join(&mut self, granted: Granted) {
-        let Granted { filter: SharedFilter { group, filter }, options, existed, hold, effects, .. } = granted;
+        let Granted {
+            filter: SharedFilter { group, filter }, options, existed, since, hold, effects, ..
+        } = granted;
         if group.is_some() {
             // Shared subscriptions get neither (MQTT 5 clause 4.8.2).
             return;
@@ -83,7 +86,7 @@ where
         let number = hold.unwrap_or_else(|| self.session.outbox().hold(filter.clone()));
         let ids: Option<Arc<[u32]>> = (options.id != 0).then(|| Arc::from([options.id]));
         let join = Join::new(number, filter, options.qos, ids, retained, effects.backlogs);
-        self.begin_join(join, brings_retained);
+        self.begin_join(join.without_own_since(since), brings_retained);
     }
 
     /// Does what handlers and modules want of this client.
@@ -122,8 +125,9 @@ where
 
     fn deliver_direct(&mut self, message: Arc<Message>) {
         let qos: QoS = message.qos;
+        let is_large = is_charged_once(&message.payload);
         let delivery = Delivery {
-            message,
+            message: if is_large { self.shared.budget.charged(&message) } else { message },
             subscription_ids: None,
             qos,
             retain: false,

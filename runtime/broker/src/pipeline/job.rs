@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use tidegate_event::{
-    AckJoin, DisconnectReason, Effects, Hook, Message, QoS, ReasonCode, Scope, SharedFilter,
+    AckJoin, DisconnectReason, Effects, Hook, Message, MsgId, QoS, ReasonCode, Scope, SharedFilter,
     SubscriptionOptions, TopicFilter,
 };
 
@@ -132,6 +132,8 @@ pub(crate) struct Granted {
     pub(crate) options: SubscriptionOptions,
     /// Whether the subscription had existed.
     pub(crate) existed: bool,
+    /// With no local: ids from this one on are of messages published since.
+    pub(crate) since: Option<MsgId>,
     /// Number of the hold that keeps live messages back until stored ones are sent.
     pub(crate) hold: Option<u32>,
     pub(crate) effects: Effects,

@@ -251,7 +251,7 @@ impl Pipeline {
 
     /// For a publisher that rests: lets go of sessions that it would not reach any more.
     pub(crate) fn rest(&mut self) {
-        self.cache.forget_stale(&self.realm);
+        self.cache.rest(&self.realm);
         if self.waiting.is_empty() && self.waiting.capacity() > 64 {
             self.waiting = VecDeque::new();
         }

@@ -11,8 +11,8 @@ use tidegate_event::{
 use super::{Granted, Inbound, Job, Joining, Pipeline, Raising, Reply};
 use crate::codec::Ack;
 use crate::metrics::{Drop, Refusal};
-use crate::reason;
 use crate::session::RecordedWill;
+use crate::{reason, sys};
 
 /// An answer that waits until what it promises is durable.
 pub(super) enum Unsynced {
@@ -57,6 +57,12 @@ enum Outcome {
     Reject(ReasonCode),
     /// Acknowledged with an error, or the connection closed where the version has none.
     Fail(ReasonCode),
+}
+
+/// Whether nobody may publish `message`, whatever handlers and rules say: the topics of the server are not for
+/// applications (MQTT 5 clause 4.7.2, "the Server SHOULD prevent Clients from using such Topic Names").
+fn is_forbidden(message: &Message) -> bool {
+    sys::is_system(&message.topic)
 }
 
 impl Pipeline {
@@ -139,7 +145,7 @@ impl Pipeline {
     }
 
     fn raise_message(&self, message: &Arc<Message>) -> Raised {
-        if !self.publish_bound {
+        if !self.publish_bound || is_forbidden(message) {
             return Raised::Nothing;
         }
         let tenant = self.realm.tenant.clone();
@@ -165,6 +171,7 @@ impl Pipeline {
         let answer = Answer { qos: inbound.answer(), packet_id: inbound.packet_id };
         let (id, will) = (inbound.message.id, inbound.will);
         let outcome = self.decide(inbound.message, verdict, stored);
+        let outcome = self.unless_full(outcome, answer);
         let (messages, code) = match self.unless_unhealthy(outcome, answer) {
             Outcome::Route(messages) => (messages, ReasonCode::SUCCESS),
             Outcome::Drop => (SmallVec::new(), ReasonCode::SUCCESS),
@@ -227,8 +234,27 @@ impl Pipeline {
         Outcome::Fail(ReasonCode::UNSPECIFIED)
     }
 
+    /// Refuses what cannot be retained, when its publisher can be told. For others it is delivered at least.
+    fn unless_full(&self, outcome: Outcome, answer: Answer) -> Outcome {
+        let Outcome::Route(messages) = &outcome else { return outcome };
+        let limits = self.realm.broker.config.retained_limits();
+        let fits = |message: &Arc<Message>| {
+            !message.retain || message.payload.is_empty() || self.realm.retained.has_room(message, limits)
+        };
+        if answer.qos.is_none() || !self.speaks_v5() || messages.iter().all(fits) {
+            return outcome;
+        }
+        tracing::warn!(client = self.client_id(), "refused: the store of retained messages is full");
+        self.realm.broker.metrics.refused(Refusal::RetainedFull);
+        Outcome::Reject(ReasonCode::QUOTA_EXCEEDED)
+    }
+
     fn decide(&self, message: Arc<Message>, verdict: Verdict, stored: Result<(), AckError>) -> Outcome {
         let metrics = &self.realm.broker.metrics;
+        if is_forbidden(&message) {
+            metrics.refused(Refusal::SystemTopic);
+            return Outcome::Reject(ReasonCode::NOT_AUTHORIZED);
+        }
         match stored {
             Ok(()) => match verdict {
                 // The last two are answers to other questions.
@@ -238,7 +264,7 @@ impl Pipeline {
                 Verdict::Replace(other) => Outcome::Route(SmallVec::from_buf([other])),
                 Verdict::FanOut(others) => Outcome::Route(SmallVec::from_vec(others)),
                 Verdict::Drop => {
-                    metrics.dropped(Drop::Handler);
+                    self.realm.dropped(Drop::Handler);
                     Outcome::Drop
                 }
                 Verdict::Reject(code) => {

@@ -4,12 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tidegate_event::{AckError, Effects, Event, Hook, QoS, Raised, ReasonCode, Scope};
+use tidegate_event::{AckError, Effects, Event, Hook, QoS, Raised, ReasonCode, Scope, SharedFilter};
 
 use super::publish::Unsynced;
 use super::{Granted, Job, Joining, Pipeline, Raising, Reply, Subscribing, Unsubscribing, Wanted};
-use crate::metrics::Refusal;
-use crate::reason;
+use crate::metrics::{Limited, Refusal};
+use crate::{reason, tree};
 
 impl Subscribing {
     /// Ready when every handler of every filter has reached its level.
@@ -74,34 +74,73 @@ impl Pipeline {
         self.joining.push_back(Joining::Subscribe(request));
     }
 
-    /// Why `wanted`, a filter of `request`, cannot be granted, whoever asks for it.
-    pub(super) fn objection(&self, wanted: &Wanted, request: &Subscribing) -> Option<ReasonCode> {
+    /// Why `wanted`, a filter of `request`, cannot be granted, whoever asks for it, and which limit it would pass.
+    pub(super) fn objection(
+        &self,
+        wanted: &Wanted,
+        request: &Subscribing,
+    ) -> Option<(ReasonCode, Option<Limited>)> {
         if request.packet_id.is_some() && request.brought >= MAX_BROUGHT {
-            return Some(ReasonCode::QUOTA_EXCEEDED);
+            return Some((ReasonCode::QUOTA_EXCEEDED, None));
         }
         match &wanted.filter {
-            Ok(filter) => (filter.filter.levels().count() > self.realm.broker.config.max_topic_levels)
-                .then_some(reason::TOPIC_FILTER_INVALID),
-            Err(code) => Some(*code),
+            Ok(filter) => self.limit_of(&wanted.text, filter),
+            Err(code) => Some((*code, None)),
         }
+    }
+
+    /// Which limit a subscription to `text`, which parses to `filter`, would pass, and how that is told.
+    fn limit_of(&self, text: &str, filter: &SharedFilter) -> Option<(ReasonCode, Option<Limited>)> {
+        let config = &self.realm.broker.config;
+        if filter.filter.levels().count() > config.max_topic_levels {
+            return Some((reason::TOPIC_FILTER_INVALID, None));
+        }
+        if text.len() > config.max_topic_bytes {
+            return Some((reason::TOPIC_FILTER_INVALID, Some(Limited::TopicBytes)));
+        }
+        // A subscription that is there may be changed.
+        let others = self.session.as_ref()?.subscriptions_without(text)?;
+        let bytes = self.realm.tree.count().bytes.saturating_add(tree::weight(filter));
+        let limit = if others >= config.max_subscriptions {
+            Limited::Subscriptions
+        } else if bytes > config.max_subscription_bytes {
+            Limited::SubscriptionBytes
+        } else {
+            return None;
+        };
+        Some((ReasonCode::QUOTA_EXCEEDED, Some(limit)))
     }
 
     /// Makes one subscription; gives the event to raise about it.
     fn grant(&mut self, wanted: Wanted, request: &mut Subscribing) -> Option<Event> {
         let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
-        if let Some(code) = self.objection(&wanted, request) {
+        if let Some((code, limit)) = self.objection(&wanted, request) {
+            if let Some(limit) = limit {
+                self.realm.broker.metrics.limited(limit);
+                tracing::info!(client = %client.id, filter = %wanted.text, ?limit, "a subscription was refused");
+            }
             request.reasons.push(code);
             return None;
         }
         let Wanted { text, filter: Ok(filter), options, .. } = wanted else { return None };
         // Live messages wait from the first moment on, until it is known whether stored ones come before them.
         let shared = filter.group.is_some();
-        let expects_stored = self.is_bound(Hook::SessionSubscribed) || self.realm.retained.len() > 0;
-        let hold = (!shared && expects_stored).then(|| session.outbox().hold(filter.filter.clone()));
+        let expects_stored = || {
+            self.is_bound(Hook::SessionSubscribed)
+                || self.realm.retained.len() > 0
+                || self.realm.has_statistics(&filter.filter)
+        };
+        let begin = || session.outbox().hold(filter.filter.clone());
+        let mut hold = (!shared && expects_stored()).then(begin);
         let Some(subscribed) = session.subscribe(&self.realm, &text, &filter, options) else {
             request.reasons.push(ReasonCode::UNSPECIFIED);
             return None;
         };
+        // What was retained before the subscription was there did not reach it, so it must be looked up; what came
+        // since waits behind it.
+        if hold.is_none() && !shared && expects_stored() {
+            hold = Some(begin());
+        }
         request.reasons.push(granted_code(options.qos));
         request.recorded |= subscribed.recorded;
         let event = Event::SessionSubscribed {
@@ -111,7 +150,8 @@ impl Pipeline {
             shared,
         };
         let (existed, effects) = (subscribed.existed, Effects::default());
-        request.granted.push(Granted { text, filter, options, existed, hold, effects });
+        let since = options.no_local.then(|| self.realm.broker.ids.next_id());
+        request.granted.push(Granted { text, filter, options, existed, since, hold, effects });
         Some(event)
     }
 

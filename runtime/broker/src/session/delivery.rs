@@ -7,13 +7,15 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tidegate_event::{Message, PublishProperties, QoS, StoredDelivery, TopicName};
 
+use crate::limits::budget::is_charged_once;
+
 /// Where a delivery comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// Routed to a subscription.
     Live,
-    /// Routed to a shared subscription.
-    Shared,
+    /// Routed to the shared subscription of the group of this number, which is 0 when it does not matter.
+    Shared(u32),
     /// Sent to this client by a handler, whatever it has subscribed to.
     Direct,
     /// A retained message, sent because of a new subscription.
@@ -45,16 +47,27 @@ impl Delivery {
             message: Arc::clone(&self.message),
             qos: self.qos,
             retain: self.retain,
-            shared: self.source == Source::Shared,
+            shared: matches!(self.source, Source::Shared(_)),
             subscription_ids: self.subscription_ids.clone(),
         }
     }
 
-    /// As it was recorded.
+    /// As it was recorded. Of which group it is, if it came by a shared subscription, is still to be found out.
     pub(crate) fn from_stored(stored: StoredDelivery) -> Self {
         let StoredDelivery { number, message, qos, retain, shared, subscription_ids } = stored;
-        let source = if shared { Source::Shared } else { Source::Live };
+        let source = if shared { Source::Shared(0) } else { Source::Live };
         Self { message, subscription_ids, qos, retain, number: NonZeroU64::new(number), source }
+    }
+
+    /// About how many bytes of memory it takes.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + size_of::<Message>() + self.message.size()
+    }
+
+    /// How much of that is counted once for all queues that it waits in.
+    pub(crate) fn charged_once(&self) -> usize {
+        let payload = &self.message.payload;
+        if is_charged_once(payload) { payload.len() } else { 0 }
     }
 }
 
@@ -72,7 +85,7 @@ impl Source {
 }
 
 /// A payload from which on a copy saves too little to be worth it: read buffers are not much larger.
-const LARGE_PAYLOAD: usize = 16 * 1024;
+pub(crate) const LARGE_PAYLOAD: usize = 16 * 1024;
 
 /// A copy of `message` that owns its memory. A message read from a socket shares a read buffer with its
 /// neighbours and keeps all of it alive: fine for the moment it takes to route it, not for what waits long.

@@ -18,9 +18,9 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Makes room for one more if `limit` allows.
-    pub(super) fn make_room(&mut self, limit: usize) -> Place {
-        self.held.make_room(limit)
+    /// Makes room for one more of `size` bytes, if the limits allow.
+    pub(super) fn make_room(&mut self, size: usize, messages: usize, bytes: usize) -> Place {
+        self.held.make_room(size, messages, bytes)
     }
 
     pub(super) fn push(&mut self, delivery: Delivery) {
@@ -44,6 +44,11 @@ impl Holds {
         number
     }
 
+    /// Memory that counts for what they hold, bytes.
+    pub(super) fn weight(&self) -> usize {
+        self.holds.iter().map(|hold| hold.held.weight()).sum()
+    }
+
     /// The hold that keeps `delivery` back.
     pub(super) fn of(&mut self, delivery: &Delivery) -> Option<&mut Hold> {
         if delivery.source != Source::Live {
@@ -63,6 +68,19 @@ impl Holds {
     pub(super) fn take_overflow(&mut self, number: u32) -> bool {
         let hold = self.holds.iter_mut().find(|hold| hold.number == number);
         hold.is_some_and(|hold| std::mem::take(&mut hold.overflowed))
+    }
+
+    /// What hold `number` holds.
+    pub(super) fn held(&self, number: u32) -> impl Iterator<Item = &Delivery> {
+        let hold = self.holds.iter().find(|hold| hold.number == number);
+        hold.into_iter().flat_map(|hold| hold.held.iter())
+    }
+
+    /// Puts `delivery` behind what hold `number` holds so far.
+    pub(super) fn append(&mut self, number: u32, delivery: Delivery) {
+        if let Some(hold) = self.holds.iter_mut().find(|hold| hold.number == number) {
+            hold.push(delivery);
+        }
     }
 
     /// Takes out of hold `number` what `unwanted` is true of.

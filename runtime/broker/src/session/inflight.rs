@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tidegate_event::{Message, MsgId, QoS, StoredSending};
 
 use super::delivery::{Delivery, Source};
+use crate::limits::budget::{Account, Budget};
 
 /// Packet ids run from 1 to 65,535.
 const IDS: u64 = 65_535;
@@ -74,6 +75,10 @@ pub(crate) struct Inflight {
     /// Index in `sent` of the next message to be sent again after a reconnect, and their end.
     resend: usize,
     resend_end: usize,
+    /// What they take in memory, and what of that counts once for all queues.
+    bytes: usize,
+    charged_once: usize,
+    account: Account,
 }
 
 /// A message to be sent again.
@@ -109,6 +114,21 @@ impl Inflight {
             && self.sent.len() < (window.saturating_mul(16)).min(IDS as usize - 1)
     }
 
+    fn count_in(&mut self, delivery: &Delivery) {
+        self.bytes += delivery.size();
+        self.charged_once += delivery.charged_once();
+    }
+
+    /// What the messages take in memory, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Counts what the messages take now against `budget`.
+    pub(crate) fn charge(&mut self, budget: &Arc<Budget>) {
+        self.account.settle(budget, self.bytes - self.charged_once);
+    }
+
     /// The packet id that [`Inflight::push`] will give.
     pub(crate) fn next_packet_id(&self) -> u16 {
         packet_id(self.next_sequence())
@@ -122,6 +142,7 @@ impl Inflight {
     /// `delivery` is sent now. Gives its packet id.
     pub(crate) fn push(&mut self, delivery: Delivery, original: Option<Arc<Message>>) -> u16 {
         let id = self.next_packet_id();
+        self.count_in(&delivery);
         self.sent.push_back(Some(Sent { delivery, original, stage: Stage::Published, on_wire: true }));
         self.on_wire += 1;
         id
@@ -140,6 +161,7 @@ impl Inflight {
         if self.sent.len() as u64 + gap < IDS - 1 {
             self.sent.extend((0..gap).map(|_| None));
         }
+        self.count_in(&delivery);
         let stage = if released { Stage::Released } else { Stage::Published };
         self.sent.push_back(Some(Sent { delivery, original, stage, on_wire: false }));
     }
@@ -215,6 +237,22 @@ impl Inflight {
         copy.map(|sent| sent.delivery.source = source).is_some()
     }
 
+    /// Withdraws the unacknowledged QoS 1 messages that `taken` is true of: it is given the delivery and the message
+    /// that an acknowledgement would be about.
+    pub(crate) fn withdraw_at_least_once(&mut self, mut taken: impl FnMut(&Delivery, &Arc<Message>) -> bool) {
+        for slot in &mut self.sent {
+            let withdrawn = slot.as_ref().is_some_and(|sent| {
+                sent.delivery.qos == QoS::AtLeastOnce && taken(&sent.delivery, sent.acked_message())
+            });
+            if withdrawn && let Some(sent) = slot.take() {
+                self.on_wire -= usize::from(sent.on_wire);
+                self.bytes -= sent.delivery.size();
+                self.charged_once -= sent.delivery.charged_once();
+            }
+        }
+        self.trim();
+    }
+
     /// The message under `packet_id` is not sent again after all.
     pub(crate) fn withdraw(&mut self, packet_id: u16) -> Option<Sent> {
         match self.settle(packet_id, |_| true) {
@@ -236,6 +274,8 @@ impl Inflight {
                 if sent.on_wire {
                     self.on_wire -= 1;
                 }
+                self.bytes -= sent.delivery.size();
+                self.charged_once -= sent.delivery.charged_once();
                 self.trim();
                 Settled::Done(sent)
             }

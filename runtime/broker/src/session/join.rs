@@ -49,6 +49,8 @@ pub(crate) struct Join {
     subscription_ids: Option<Arc<[u32]>>,
     /// The broker's retained messages are still to be looked up.
     looks_up: bool,
+    /// The client's own messages from this id on are not sent (no local, MQTT 5 clause 3.8.3.1).
+    own_until: Option<MsgId>,
     /// Retained messages to be sent before the list. Of a great store there are millions: no deliveries yet.
     retained: VecDeque<Arc<Message>>,
     /// Ids of those, when stored copies of them may follow.
@@ -123,6 +125,7 @@ impl Join {
             qos,
             subscription_ids,
             looks_up: false,
+            own_until: None,
             retained: VecDeque::new(),
             copies: HashSet::default(),
             list: VecDeque::new(),
@@ -146,6 +149,19 @@ impl Join {
         }
         join.backlogs.extend(backlogs.into_iter().map(|backlog| Reading { backlog, retained: false }));
         join
+    }
+
+    /// The subscription says no local and was made before message `since`. What the client itself had retained before is
+    /// sent: it is "sent as the result of a new subscription" (clause 3.3.1.3), not forwarded by an established one.
+    pub(crate) fn without_own_since(mut self, since: Option<MsgId>) -> Self {
+        self.own_until = since;
+        self
+    }
+
+    /// Whether the retained `message` is kept from the client `client_id` by that.
+    pub(crate) fn is_own(&self, message: &Message, client_id: &str) -> bool {
+        self.own_until.is_some_and(|since| message.id >= since)
+            && message.publisher.as_ref().is_some_and(|publisher| publisher.id == client_id)
     }
 
     /// Goes on: asks for the next page when the last one is done, looks whether it has come.
@@ -270,18 +286,22 @@ impl Join {
         }
     }
 
+    /// The copy of the retained `message` that the subscription brings.
+    pub(crate) fn copy_of(&self, message: Arc<Message>) -> Delivery {
+        Delivery {
+            qos: self.qos.min(message.qos),
+            message,
+            subscription_ids: self.subscription_ids.clone(),
+            retain: true,
+            number: None,
+            source: Source::Retained,
+        }
+    }
+
     /// Takes the next message to send. `true`: the client has its retained copy already.
     pub(crate) fn pop(&mut self) -> Option<(Delivery, bool)> {
         if let Some(message) = self.retained.pop_front() {
-            let delivery = Delivery {
-                qos: self.qos.min(message.qos),
-                message,
-                subscription_ids: self.subscription_ids.clone(),
-                retain: true,
-                number: None,
-                source: Source::Retained,
-            };
-            return Some((delivery, false));
+            return Some((self.copy_of(message), false));
         }
         let delivery = self.list.pop_front()?;
         self.outstanding += 1;

@@ -10,6 +10,7 @@ pub(crate) mod inflight;
 pub(crate) mod join;
 pub(crate) mod loss;
 pub(crate) mod outbox;
+pub(crate) mod patience;
 pub(crate) mod positions;
 mod queue;
 pub(crate) mod received;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bytestring::ByteString;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tidegate_event::{
     Change, Hook, Message, MsgId, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
 };
@@ -213,16 +214,18 @@ impl Session {
         self.received.lock().restore(&received);
         let (mut sent, mut waiting) = (Vec::new(), Vec::new());
         for RestoredDelivery { delivery, sending, released } in queue {
+            let delivery = realm.restored_delivery(self, Delivery::from_stored(delivery));
             match sending {
                 Some(sending) => sent.push((sending, delivery, released)),
-                None => waiting.push(Delivery::from_stored(delivery)),
+                None => waiting.push(delivery),
             }
         }
         sent.sort_by_key(|(sending, ..)| sending.sequence);
         if let Ok(mut seat) = Arc::clone(&self.seat).try_lock_owned() {
             for (sending, delivery, released) in sent {
-                seat.inflight.restore(sending, Delivery::from_stored(delivery), released);
+                seat.inflight.restore(sending, delivery, released);
             }
+            seat.inflight.charge(&realm.broker.budget);
         }
         self.outbox.lock().put_back(waiting.into_iter());
         self.settle(realm);
@@ -237,18 +240,57 @@ impl Session {
     }
 
     /// Puts `delivery` into the queue, or counts why not. What must be durable before the publisher is
-    /// answered joins `fanout`. Gives whether the queue is more than half full.
-    pub(crate) fn push(&self, realm: &Realm, mut delivery: Delivery, fanout: &mut Fanout) -> bool {
-        let limit = realm.broker.config.queue_limit();
+    /// answered joins `fanout`. Gives whether the publisher should wait until some of the queue is taken.
+    pub(crate) fn push(&self, realm: &Realm, delivery: Delivery, fanout: &mut Fanout) -> bool {
+        let limits = realm.broker.queue_limits();
         let mut outbox = self.outbox.lock();
-        match outbox.make_room(&delivery, limit) {
+        match outbox.make_room(&delivery, limits) {
             Room::Free => {}
-            Room::Displaced(older) => {
-                realm.broker.metrics.dropped(Drop::QueueFull);
-                self.lost(realm, &mut outbox, &older);
-            }
+            Room::Displaced(older) => self.displaced(realm, &mut outbox, &older),
             refused => return self.not_queued(realm, &mut outbox, &delivery, &refused),
         }
+        self.enqueue(realm, outbox, delivery, fanout)
+    }
+
+    /// Puts `delivery`, which is of a shared subscription, into the queue if there is room; else nothing has happened and
+    /// another member may take it. `connected`: only if somebody is connected, or only if nobody is. `may_displace`: older
+    /// QoS 0 messages may be dropped for it.
+    pub(crate) fn offer(
+        &self,
+        realm: &Realm,
+        delivery: Delivery,
+        connected: bool,
+        may_displace: bool,
+        fanout: &mut Fanout,
+    ) -> Option<bool> {
+        let limits = realm.broker.queue_limits();
+        let mut outbox = self.outbox.lock();
+        // Under the lock: a client that goes away hands over what is in its queue then.
+        if outbox.is_connected() != connected {
+            return None;
+        }
+        if !outbox.has_room(&delivery, limits) {
+            let room = may_displace.then(|| outbox.make_room(&delivery, limits));
+            let Some(Room::Displaced(older)) = room else { return None };
+            self.displaced(realm, &mut outbox, &older);
+        }
+        Some(self.enqueue(realm, outbox, delivery, fanout))
+    }
+
+    fn displaced(&self, realm: &Realm, outbox: &mut Outbox, older: &[Delivery]) {
+        for delivery in older {
+            realm.dropped(Drop::QueueFull);
+            self.lost(realm, outbox, delivery);
+        }
+    }
+
+    fn enqueue(
+        &self,
+        realm: &Realm,
+        mut outbox: MutexGuard<'_, Outbox>,
+        mut delivery: Delivery,
+        fanout: &mut Fanout,
+    ) -> bool {
         if delivery.qos != QoS::AtMostOnce && self.is_recorded(realm) {
             self.record_queued(realm, &mut delivery);
             fanout.recorded = true;
@@ -256,13 +298,13 @@ impl Session {
         if !self.is_connected() {
             delivery.message = fanout.detached_once(&delivery.message);
         }
-        let waker = outbox.push(delivery);
-        let crowded = outbox.len() > limit / 2;
+        let waker = outbox.push(delivery, &realm.broker.budget);
+        let crowded = outbox.is_crowded(realm.broker.queue_limits());
         drop(outbox);
         if let Some(waker) = waker {
             fanout.wake(waker);
         }
-        crowded && self.is_connected()
+        crowded
     }
 
     /// Handlers of an ended connection want these subscriptions: the client's present connection makes them, or its
@@ -292,14 +334,15 @@ impl Session {
     fn not_queued(&self, realm: &Realm, outbox: &mut Outbox, delivery: &Delivery, why: &Room) -> bool {
         let cause = match why {
             Room::Full => Some(Drop::QueueFull),
+            Room::OverBudget => Some(Drop::OverBudget),
             Room::HoldFull => Some(Drop::HoldFull),
             // MQTT keeps no QoS 0 messages for a client that is away; a store may have it all the same.
             Room::Away => None,
             Room::Free | Room::Displaced(_) | Room::Unwanted | Room::Closed => return false,
         };
-        cause.inspect(|&cause| realm.broker.metrics.dropped(cause));
+        cause.inspect(|&cause| realm.dropped(cause));
         self.lost(realm, outbox, delivery);
-        matches!(why, Room::Full) && self.is_connected()
+        matches!(why, Room::Full) && outbox.is_crowded(realm.broker.queue_limits())
     }
 
     /// `delivery` is dropped. A store may have it, if it was published at QoS 1 or 2: no position may pass it.
@@ -338,6 +381,7 @@ impl Session {
     pub(crate) fn connect(&self, realm: &Realm) {
         self.outbox.lock().connect();
         self.connected.store(true, Ordering::Relaxed);
+        realm.statistics.client_connected();
         let absence = std::mem::take(&mut *self.absence.lock());
         // A will whose delay has not passed is not sent (clause 3.1.3.2.2).
         for timer in absence.timers {
@@ -347,19 +391,28 @@ impl Session {
             realm.record(recorded.gone());
         }
         self.command_subscriptions(absence.subscriptions);
+        for filter in self.shared_filters() {
+            realm.member_came(&filter);
+        }
     }
 
     /// The connection lets go of the session. What it had taken from the queue comes back.
     pub(crate) fn disconnect(&self, realm: &Realm, unsent: impl DoubleEndedIterator<Item = Delivery>) {
-        self.connected.store(false, Ordering::Relaxed);
+        self.left(realm);
         self.outbox.lock().put_back(unsent);
         self.settle(realm);
     }
 
     /// Nobody is connected: prepares for a long wait.
     fn settle(&self, realm: &Realm) {
-        let publishers = self.outbox.lock().disconnect(has_positions(realm));
+        let publishers = self.outbox.lock().disconnect(has_positions(realm), &realm.broker.budget);
         publishers.into_iter().for_each(std::task::Waker::wake);
+    }
+
+    fn left(&self, realm: &Realm) {
+        if self.connected.swap(false, Ordering::Relaxed) {
+            realm.statistics.client_left();
+        }
     }
 
     /// Keeps `timer` until the client returns.
@@ -377,13 +430,16 @@ impl Session {
         self.absence.lock().will.take()
     }
 
-    /// Ends the session: its subscriptions, queue and timers go. Gives the will that was still waiting
-    /// (clause 3.1.3.2.2: it is due when the session ends).
-    pub(crate) fn end(&self, realm: &Realm) -> Option<LateWill> {
+    /// Ends the session, whose seat is held: its subscriptions, queue and timers go, what it leaves of shared
+    /// subscriptions goes to others. Gives the will that was still waiting (clause 3.1.3.2.2: it is due when the
+    /// session ends).
+    pub(crate) fn end(&self, realm: &Realm, seat: &mut Seat) -> Option<LateWill> {
         if !self.close_subscriptions(realm) {
             return None;
         }
-        self.outbox.lock().close();
+        self.left(realm);
+        let shared = self.outbox.lock().close();
+        realm.member_ended(self, seat, shared);
         *self.received.lock() = Received::default();
         if self.is_recorded(realm) {
             realm.record(Change::Closed { session: self.number });

@@ -4,6 +4,7 @@
 //! batch; no other client is ever waited for.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::task::Waker;
 
 use foldhash::fast::RandomState;
@@ -12,9 +13,12 @@ use tidegate_event::{MsgId, QoS, TopicFilter, now_ms};
 use super::delivery::{Delivery, Source};
 use super::hold::Holds;
 use super::loss::Losses;
-use super::queue::{Place, Queue};
+use super::patience::Patience;
+use super::queue::{Displaced, Place, Queue};
 use super::recent::Recent;
 use crate::control::Command;
+use crate::limits::QueueLimits;
+use crate::limits::budget::{Account, Budget};
 
 /// Places that an empty queue may keep while its client is idle.
 pub(crate) const IDLE_CAPACITY: usize = 64;
@@ -24,10 +28,12 @@ pub(crate) const IDLE_CAPACITY: usize = 64;
 pub(crate) enum Room {
     /// There is a place for it.
     Free,
-    /// There is a place, because this older QoS 0 message was dropped.
-    Displaced(Delivery),
+    /// There is a place, because these older QoS 0 messages were dropped.
+    Displaced(Displaced),
     /// The queue is full of messages that must not be dropped.
     Full,
+    /// The memory of all queues is used up.
+    OverBudget,
     /// Too many live messages wait for stored ones. Those that a store has come from there.
     HoldFull,
     /// QoS 0 to a client that is not connected: not kept.
@@ -51,15 +57,20 @@ pub(crate) struct Outbox {
     waiting: Queue,
     /// How many the connection has taken and cannot send yet: they still count.
     taken: usize,
+    /// Memory of those that were taken last, which are perhaps not sent yet.
+    taken_bytes: usize,
     /// How many the connection has taken in its life.
     progress: u64,
+    /// How long publishers still wait for it.
+    pub(crate) patience: Patience,
+    account: Account,
     holds: Holds,
     losses: Option<Box<Losses>>,
     recent: Option<Box<Recent>>,
     commands: VecDeque<Command>,
-    /// Publishers that wait for room, and how few messages they wait for.
+    /// Publishers that wait for room, and how few messages and bytes they wait for.
     publishers: Vec<Waiting>,
-    room_at: usize,
+    room_at: (usize, usize),
     /// The connection's task, while it sleeps.
     waker: Option<Waker>,
     /// Whether a message should wake it: not while it waits for acknowledgements or for its socket.
@@ -69,9 +80,27 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// What counts for it of the memory of all queues, bytes.
+    fn weight(&self) -> usize {
+        self.waiting.weight() + self.taken_bytes + self.holds.weight()
+    }
+
+    /// Whether `delivery`, which is of a shared subscription, may be pushed without dropping anything for it.
+    pub(crate) fn has_room(&self, delivery: &Delivery, limits: QueueLimits<'_>) -> bool {
+        let away = !self.connected && delivery.qos == QoS::AtMostOnce;
+        !self.closed
+            && !away
+            && limits.budget.admits(self.weight(), delivery.qos, self.connected)
+            && self.waiting.fits(
+                delivery.size(),
+                limits.messages.saturating_sub(self.taken),
+                limits.bytes.saturating_sub(self.taken_bytes),
+            )
+    }
+
     /// Whether `delivery` may be pushed; makes room for it. Follow [`Room::Free`] and [`Room::Displaced`] with
     /// [`Outbox::push`], and what was displaced, or found no room, with [`Outbox::note_loss`].
-    pub(crate) fn make_room(&mut self, delivery: &Delivery, limit: usize) -> Room {
+    pub(crate) fn make_room(&mut self, delivery: &Delivery, limits: QueueLimits<'_>) -> Room {
         if self.closed {
             return Room::Closed;
         }
@@ -88,9 +117,17 @@ impl Outbox {
                 self.recent = None;
             }
         }
+        if !limits.budget.admits(self.weight(), delivery.qos, self.connected) {
+            return Room::OverBudget;
+        }
+        let size = delivery.size();
         let (place, full) = match self.holds.of(delivery) {
-            None => (self.waiting.make_room(limit.saturating_sub(self.taken)), Room::Full),
-            Some(hold) => (hold.make_room(limit), Room::HoldFull),
+            None => {
+                let messages = limits.messages.saturating_sub(self.taken);
+                let bytes = limits.bytes.saturating_sub(self.taken_bytes);
+                (self.waiting.make_room(size, messages, bytes), Room::Full)
+            }
+            Some(hold) => (hold.make_room(size, limits.messages, limits.bytes), Room::HoldFull),
         };
         match place {
             Place::Free => Room::Free,
@@ -100,8 +137,8 @@ impl Outbox {
     }
 
     /// Puts `delivery` where it belongs. Gives the task to wake, if it sleeps and waits for messages.
-    pub(crate) fn push(&mut self, delivery: Delivery) -> Option<Waker> {
-        match self.holds.of(&delivery) {
+    pub(crate) fn push(&mut self, delivery: Delivery, budget: &Arc<Budget>) -> Option<Waker> {
+        let waker = match self.holds.of(&delivery) {
             Some(hold) => {
                 hold.push(delivery);
                 None
@@ -110,7 +147,10 @@ impl Outbox {
                 self.waiting.push(delivery);
                 if self.wants_messages { self.waker.take() } else { None }
             }
-        }
+        };
+        let weight = self.weight();
+        self.account.settle(budget, weight);
+        waker
     }
 
     /// `delivery` is lost to the client, unless it reads it from its store. `positional`: no position may pass it.
@@ -132,26 +172,41 @@ impl Outbox {
         self.waiting.len()
     }
 
-    /// Moves up to `most` messages to `batch`.
-    pub(crate) fn take(&mut self, batch: &mut VecDeque<Delivery>, most: usize) {
-        let before = self.waiting.len();
-        self.taken = 0;
-        self.waiting.take(batch, most);
-        self.progress = self.progress.wrapping_add((before - self.waiting.len()) as u64);
+    /// Whether more than half of what may wait waits, and a wait for the client would not be in vain.
+    pub(crate) fn is_crowded(&self, limits: QueueLimits<'_>) -> bool {
+        (self.waiting.len() > limits.messages / 2 || self.waiting.bytes() > limits.bytes / 2)
+            && self.connected
+            && self.patience.is_left()
     }
 
-    /// Whether at most `few` messages wait; else the publisher of this `connection` is woken by `waker` when that
-    /// is so.
-    pub(crate) fn await_room(&mut self, connection: u64, waker: &Waker, few: usize) -> bool {
-        if self.waiting.len() <= few || !self.connected {
+    /// Moves up to `most` messages to `batch`, fewer when they are large. Those taken before are sent.
+    pub(crate) fn take(&mut self, batch: &mut VecDeque<Delivery>, most: usize) {
+        let (before, weight) = (self.waiting.len(), self.waiting.weight());
+        self.taken = 0;
+        self.waiting.take(batch, most);
+        let taken = (before - self.waiting.len()) as u64;
+        self.taken_bytes = weight - self.waiting.weight();
+        self.progress = self.progress.wrapping_add(taken);
+        self.patience.took(taken);
+    }
+
+    /// Whether at most a quarter of what may wait waits; else the publisher of this `connection` is woken by `waker`
+    /// when that is so.
+    pub(crate) fn await_room(&mut self, connection: u64, waker: &Waker, limits: QueueLimits<'_>) -> bool {
+        self.room_at = (limits.messages / 4, limits.bytes / 4);
+        if !self.connected || self.is_roomy() {
             return true;
         }
-        self.room_at = few;
         match self.publishers.iter_mut().find(|known| known.connection == connection) {
             Some(known) => known.waker.clone_from(waker),
             None => self.publishers.push(Waiting { connection, waker: waker.clone() }),
         }
         false
+    }
+
+    fn is_roomy(&self) -> bool {
+        let (messages, bytes) = self.room_at;
+        self.waiting.len() <= messages && self.waiting.bytes() <= bytes
     }
 
     /// The publisher of this `connection` waits no longer.
@@ -166,7 +221,7 @@ impl Outbox {
 
     /// The publishers to wake because there is room.
     pub(crate) fn relieved(&mut self) -> Vec<Waker> {
-        if self.publishers.is_empty() || self.waiting.len() > self.room_at {
+        if self.publishers.is_empty() || !self.is_roomy() {
             return Vec::new();
         }
         std::mem::take(&mut self.publishers).into_iter().map(|known| known.waker).collect()
@@ -175,8 +230,24 @@ impl Outbox {
     /// Puts back what was taken and not sent, before everything else.
     pub(crate) fn put_back(&mut self, batch: impl DoubleEndedIterator<Item = Delivery>) {
         self.taken = 0;
+        self.taken_bytes = 0;
         for delivery in batch.rev() {
             self.progress = self.progress.wrapping_sub(1);
+            self.waiting.push_front(delivery);
+        }
+    }
+
+    /// Takes out what waits of the shared subscriptions of those groups that `wanted` is true of.
+    pub(crate) fn take_shared(&mut self, wanted: impl Fn(u32) -> bool) -> VecDeque<Delivery> {
+        let taken = self.waiting.extract(
+            |delivery| matches!(delivery.source, Source::Shared(group) if group > 0 && wanted(group)),
+        );
+        taken.into_deliveries()
+    }
+
+    /// Puts back what was taken out and nobody else takes.
+    pub(crate) fn return_shared(&mut self, deliveries: VecDeque<Delivery>) {
+        for delivery in deliveries.into_iter().rev() {
             self.waiting.push_front(delivery);
         }
     }
@@ -190,6 +261,17 @@ impl Outbox {
         self.holds.begin(filter, held)
     }
 
+    /// The messages that hold `number` keeps back.
+    pub(crate) fn held(&self, number: u32) -> impl Iterator<Item = &Delivery> {
+        self.holds.held(number)
+    }
+
+    /// Puts the copy of a retained message behind the messages that hold `number` keeps back so far: some of them are
+    /// of its topic, and older.
+    pub(crate) fn follow(&mut self, number: u32, copy: Delivery) {
+        self.holds.append(number, copy);
+    }
+
     /// Whether live messages of a hold were lost to its bound since it was last asked; those that stores have
     /// can be read from there. Gives those that the stores have delivered by now, which are held no longer.
     pub(crate) fn take_overflow(&mut self, number: u32) -> Option<VecDeque<Delivery>> {
@@ -197,7 +279,9 @@ impl Outbox {
             return None;
         }
         let Some(recent) = &self.recent else { return Some(VecDeque::new()) };
-        let delivered = self.holds.extract(number, |delivery| recent.contains(delivery.message.id));
+        let delivered = self.holds.extract(number, |delivery| {
+            delivery.source == Source::Live && recent.contains(delivery.message.id)
+        });
         Some(delivered.into_deliveries())
     }
 
@@ -206,7 +290,7 @@ impl Outbox {
     pub(crate) fn release(&mut self, number: u32, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
         let mut unwanted = Vec::new();
         for delivery in self.holds.end(number).into_deliveries() {
-            let given = self.recent.as_ref().is_some_and(|recent| recent.contains(delivery.message.id));
+            let given = delivery.source == Source::Live && self.was_given(delivery.message.id);
             if given || !wanted(&delivery) {
                 unwanted.push(delivery);
                 continue;
@@ -295,7 +379,15 @@ impl Outbox {
     pub(crate) fn sleep(&mut self, waker: &Waker, wants_messages: bool, taken: usize) {
         self.wants_messages = wants_messages;
         self.taken = taken;
+        if taken == 0 {
+            self.taken_bytes = 0;
+            if wants_messages && self.waiting.len() == 0 {
+                self.patience.caught_up();
+            }
+        }
         self.waiting.shrink(IDLE_CAPACITY);
+        let weight = self.weight();
+        self.account.rest(weight);
         match &mut self.waker {
             Some(known) if known.will_wake(waker) => {}
             other => *other = Some(waker.clone()),
@@ -307,6 +399,11 @@ impl Outbox {
         self.waker.take()
     }
 
+    /// Whether a connection is there.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
     /// A connection is there.
     pub(crate) fn connect(&mut self) {
         self.connected = true;
@@ -314,9 +411,11 @@ impl Outbox {
 
     /// The connection is gone. QoS 0 messages are not kept for it; `notes`: a store may have them. Gives the
     /// publishers that waited.
-    pub(crate) fn disconnect(&mut self, notes: bool) -> Vec<Waker> {
+    pub(crate) fn disconnect(&mut self, notes: bool, budget: &Arc<Budget>) -> Vec<Waker> {
         self.connected = false;
         self.taken = 0;
+        self.taken_bytes = 0;
+        self.patience = Patience::default();
         self.wants_messages = false;
         self.waker = None;
         self.commands = VecDeque::new();
@@ -331,13 +430,17 @@ impl Outbox {
             lost(delivery);
             holds.lost(&delivery.message.topic);
         });
+        let weight = self.weight();
+        self.account.settle(budget, weight);
+        self.account.rest(weight);
         std::mem::take(&mut self.publishers).into_iter().map(|known| known.waker).collect()
     }
 
-    /// The session ends: nothing waits any more and nothing comes.
-    pub(crate) fn close(&mut self) {
-        let waker = self.waker.take();
+    /// The session ends: nothing waits any more and nothing comes. Gives what waited of shared subscriptions.
+    pub(crate) fn close(&mut self) -> VecDeque<Delivery> {
+        let (waker, shared) = (self.waker.take(), self.take_shared(|_| true));
         *self = Self { closed: true, waker, ..Self::default() };
+        shared
     }
 }
 
@@ -368,9 +471,18 @@ mod tests {
     }
 
     fn offer(outbox: &mut Outbox, delivery: Delivery, limit: usize) -> Room {
-        let room = outbox.make_room(&delivery, limit);
+        offer_within(outbox, delivery, (limit, usize::MAX), &Arc::new(Budget::new(usize::MAX)))
+    }
+
+    fn offer_within(
+        outbox: &mut Outbox,
+        delivery: Delivery,
+        (messages, bytes): (usize, usize),
+        budget: &Arc<Budget>,
+    ) -> Room {
+        let room = outbox.make_room(&delivery, QueueLimits { messages, bytes, budget });
         if matches!(room, Room::Free | Room::Displaced(_)) {
-            outbox.push(delivery);
+            outbox.push(delivery, budget);
         }
         room
     }
@@ -394,11 +506,59 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_that_is_full_by_bytes_drops_as_many_of_qos_0_as_it_must() {
+        let mut outbox = Outbox { connected: true, ..Outbox::default() };
+        let sized = |qos, id: u128, bytes: usize| {
+            let mut delivery = delivery("t", qos, id);
+            let payload = bytes::Bytes::from(vec![0; bytes]);
+            delivery.message = Arc::new(tidegate_event::Message { payload, ..(*delivery.message).clone() });
+            delivery
+        };
+        let empty = sized(QoS::AtMostOnce, 0, 0).size();
+        let budget = Arc::new(Budget::new(usize::MAX));
+        let limits = (1_000, 4 * (empty + 1_000));
+        let mut offer = |qos, id, bytes| offer_within(&mut outbox, sized(qos, id, bytes), limits, &budget);
+        assert!(matches!(offer(QoS::AtLeastOnce, 1, 1_000), Room::Free));
+        for id in 2..=4 {
+            assert!(matches!(offer(QoS::AtMostOnce, id, 1_000), Room::Free));
+        }
+        assert!(matches!(offer(QoS::AtLeastOnce, 5, 4_000), Room::Full), "nothing is dropped in vain");
+        match offer(QoS::AtLeastOnce, 6, 2_000) {
+            Room::Displaced(older) => assert_eq!(older.len(), 2),
+            other => panic!("{other:?}"),
+        }
+        assert!(budget.used() > 3_000);
+        assert_eq!(drain(&mut outbox), [1, 4, 6]);
+        assert!(budget.used() > 3_000, "they are not sent yet");
+        outbox.sleep(Waker::noop(), true, 0);
+        assert_eq!(budget.used(), 0);
+        let mut offer = |qos, id, bytes| offer_within(&mut outbox, sized(qos, id, bytes), limits, &budget);
+        assert!(matches!(offer(QoS::AtLeastOnce, 7, 1 << 20), Room::Free), "a great one passes through");
+        assert!(matches!(offer(QoS::AtLeastOnce, 8, 0), Room::Full));
+        assert_eq!(budget.used(), 0, "its payload counts elsewhere");
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_bytes() {
+        let mut outbox = Outbox { connected: true, ..Outbox::default() };
+        for id in 1..=5 {
+            let mut delivery = delivery("t", QoS::AtLeastOnce, id);
+            let payload = bytes::Bytes::from(vec![0; 600_000]);
+            delivery.message = Arc::new(tidegate_event::Message { payload, ..(*delivery.message).clone() });
+            offer(&mut outbox, delivery, 10);
+        }
+        assert_eq!(
+            [drain(&mut outbox), drain(&mut outbox), drain(&mut outbox)],
+            [vec![1, 2], vec![3, 4], vec![5]]
+        );
+    }
+
+    #[test]
     fn qos_0_is_not_kept_for_a_client_that_is_away() {
         let mut outbox = Outbox { connected: true, ..Outbox::default() };
         offer(&mut outbox, delivery("t", QoS::AtMostOnce, 1), 10);
         offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 2), 10);
-        outbox.disconnect(false);
+        outbox.disconnect(false, &Arc::new(Budget::new(usize::MAX)));
         assert!(matches!(offer(&mut outbox, delivery("t", QoS::AtMostOnce, 3), 10), Room::Away));
         assert!(matches!(offer(&mut outbox, delivery("t", QoS::AtLeastOnce, 4), 10), Room::Free));
         assert_eq!(drain(&mut outbox), [2, 4]);

@@ -2,16 +2,23 @@
 
 use std::collections::VecDeque;
 
+use smallvec::SmallVec;
 use tidegate_event::QoS;
 
 use super::delivery::{Delivery, detached};
+
+/// Bytes of deliveries that are taken at once, at most, when there are more than one.
+const TAKEN: usize = 1024 * 1024;
+
+/// QoS 0 messages dropped to make room for another.
+pub(crate) type Displaced = SmallVec<[Delivery; 1]>;
 
 /// Whether there was a place in a [`Queue`].
 #[derive(Debug)]
 pub(super) enum Place {
     Free,
-    /// This older QoS 0 message was dropped for it.
-    Displaced(Delivery),
+    /// These older QoS 0 messages were dropped for it.
+    Displaced(Displaced),
     /// Everything in it must be kept.
     None,
 }
@@ -22,6 +29,10 @@ pub(super) struct Queue {
     deliveries: VecDeque<Delivery>,
     /// How many of them are QoS 0.
     dispensable: usize,
+    /// The size of all, of those of QoS 0, and what of it counts once for all queues.
+    bytes: usize,
+    dispensable_bytes: usize,
+    charged_once: usize,
 }
 
 impl Queue {
@@ -33,46 +44,93 @@ impl Queue {
         self.deliveries.iter()
     }
 
-    /// Makes room for one more if `limit` allows.
-    pub(super) fn make_room(&mut self, limit: usize) -> Place {
-        if self.deliveries.len() < limit {
+    /// What its deliveries take in memory, bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How much of that is counted for this queue and not elsewhere.
+    pub(super) fn weight(&self) -> usize {
+        self.bytes - self.charged_once
+    }
+
+    /// Whether there is room for one more of `size` bytes in a queue of so many `messages` and `bytes`.
+    pub(super) fn fits(&self, size: usize, messages: usize, bytes: usize) -> bool {
+        // One message that is larger than the limit passes through an empty queue.
+        self.deliveries.len() < messages && (self.bytes + size <= bytes || self.deliveries.is_empty())
+    }
+
+    /// Makes room for one more of `size` bytes in a queue of so many `messages` and `bytes`, if it can.
+    pub(super) fn make_room(&mut self, size: usize, messages: usize, bytes: usize) -> Place {
+        if self.fits(size, messages, bytes) {
             return Place::Free;
         }
-        if self.dispensable == 0 {
+        let (kept, kept_bytes) =
+            (self.deliveries.len() - self.dispensable, self.bytes - self.dispensable_bytes);
+        if self.dispensable == 0 || kept >= messages || (kept > 0 && kept_bytes + size > bytes) {
             return Place::None;
         }
-        // Only a queue that is full pays for the search, and one of QoS 0 alone finds it at once.
-        match self.deliveries.iter().position(|delivery| delivery.qos == QoS::AtMostOnce) {
-            Some(oldest) => {
-                self.dispensable -= 1;
-                self.deliveries.remove(oldest).map_or(Place::None, Place::Displaced)
+        let (mut displaced, mut from) = (Displaced::new(), 0);
+        while !self.fits(size, messages, bytes) {
+            // Only a queue that is full pays for the search, and one of QoS 0 alone finds it at once.
+            let mut rest = self.deliveries.iter().skip(from);
+            let Some(oldest) = rest.position(|delivery| delivery.qos == QoS::AtMostOnce) else { break };
+            from += oldest;
+            if let Some(delivery) = self.deliveries.remove(from) {
+                self.count_out(&delivery);
+                displaced.push(delivery);
             }
-            None => Place::None,
+        }
+        Place::Displaced(displaced)
+    }
+
+    fn count_in(&mut self, delivery: &Delivery) {
+        let size = delivery.size();
+        self.bytes += size;
+        self.charged_once += delivery.charged_once();
+        if delivery.qos == QoS::AtMostOnce {
+            self.dispensable += 1;
+            self.dispensable_bytes += size;
+        }
+    }
+
+    fn count_out(&mut self, delivery: &Delivery) {
+        let size = delivery.size();
+        self.bytes -= size;
+        self.charged_once -= delivery.charged_once();
+        if delivery.qos == QoS::AtMostOnce {
+            self.dispensable -= 1;
+            self.dispensable_bytes -= size;
         }
     }
 
     pub(super) fn push(&mut self, delivery: Delivery) {
-        self.dispensable += usize::from(delivery.qos == QoS::AtMostOnce);
+        self.count_in(&delivery);
         self.deliveries.push_back(delivery);
     }
 
     pub(super) fn push_front(&mut self, delivery: Delivery) {
-        self.dispensable += usize::from(delivery.qos == QoS::AtMostOnce);
+        self.count_in(&delivery);
         self.deliveries.push_front(delivery);
     }
 
-    /// Moves up to `most` deliveries to `batch`.
+    /// Moves up to `most` deliveries to `batch`, fewer when they are large.
     pub(super) fn take(&mut self, batch: &mut VecDeque<Delivery>, most: usize) {
-        if self.deliveries.len() <= most && batch.is_empty() {
+        if self.deliveries.len() <= most && self.bytes <= TAKEN && batch.is_empty() {
             // The whole queue: swap the buffers instead of moving what is in them.
             std::mem::swap(batch, &mut self.deliveries);
-            self.dispensable = 0;
+            let emptied = std::mem::take(&mut self.deliveries);
+            *self = Self { deliveries: emptied, ..Self::default() };
             return;
         }
+        let enough = self.bytes.saturating_sub(TAKEN);
         for _ in 0..most {
             let Some(delivery) = self.deliveries.pop_front() else { break };
-            self.dispensable -= usize::from(delivery.qos == QoS::AtMostOnce);
+            self.count_out(&delivery);
             batch.push_back(delivery);
+            if self.bytes <= enough {
+                break;
+            }
         }
     }
 
@@ -102,10 +160,13 @@ impl Queue {
             }
             kept
         });
-        self.dispensable = 0;
         for delivery in &mut self.deliveries {
             delivery.message = detached(&delivery.message);
         }
+        let kept = std::mem::take(&mut self.deliveries);
+        *self = Self::default();
+        kept.iter().for_each(|delivery| self.count_in(delivery));
+        self.deliveries = kept;
     }
 
     /// Gives memory back if it is empty and has places for more than `kept`.

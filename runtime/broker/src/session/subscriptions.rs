@@ -52,6 +52,9 @@ impl Session {
             realm.record(Change::Subscribed { session: self.number, filter: text.clone(), options });
         }
         drop(subscriptions);
+        if shared.group.is_some() && before.is_none() {
+            realm.member_came(shared);
+        }
         Some(Subscribed { existed: before.is_some(), recorded })
     }
 
@@ -71,11 +74,14 @@ impl Session {
     pub(crate) fn unsubscribe(&self, realm: &Realm, text: &str) -> Option<SharedFilter> {
         let mut subscriptions = self.subscriptions.lock();
         let (written, (shared, _)) = subscriptions.filters.remove_entry(text)?;
-        realm.tree.remove(&shared, self.number);
+        let group = realm.tree.remove(&shared, self.number);
         if self.is_recorded(realm) {
             realm.record(Change::Unsubscribed { session: self.number, filter: written });
         }
         drop(subscriptions);
+        if let Some(group) = group {
+            realm.member_unsubscribed(self, &group);
+        }
         Some(shared)
     }
 
@@ -116,6 +122,26 @@ impl Session {
             .filters
             .values()
             .any(|(shared, _)| shared.group.is_none() && shared.filter.matches(topic))
+    }
+
+    /// The shared subscriptions.
+    pub(crate) fn shared_filters(&self) -> Vec<SharedFilter> {
+        let subscriptions = self.subscriptions.lock();
+        let shared = subscriptions.filters.values().filter(|(shared, _)| shared.group.is_some());
+        shared.map(|(shared, _)| shared.clone()).collect()
+    }
+
+    /// A shared subscription that matches `topic`.
+    pub(crate) fn shared_filter_of(&self, topic: &TopicName) -> Option<SharedFilter> {
+        let subscriptions = self.subscriptions.lock();
+        let mut shared = subscriptions.filters.values().filter(|(shared, _)| shared.group.is_some());
+        shared.find(|(shared, _)| shared.filter.matches(topic)).map(|(shared, _)| shared.clone())
+    }
+
+    /// How many subscriptions there are, when there is none to `text`.
+    pub(crate) fn subscriptions_without(&self, text: &str) -> Option<usize> {
+        let subscriptions = self.subscriptions.lock();
+        (!subscriptions.filters.contains_key(text)).then(|| subscriptions.filters.len())
     }
 
     /// Removes every subscription and lets no more come. `false`: that had happened before.

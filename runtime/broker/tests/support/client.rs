@@ -232,6 +232,12 @@ impl Client {
         packet
     }
 
+    /// Unsubscribes; messages may come before the answer, and are thrown away.
+    pub(crate) async fn unsubscribe_any(&mut self, filter: &str) {
+        self.send(&packet::unsubscribe(self.v5, 79, &[filter])).await;
+        while self.recv().await.first != 0xb0 {}
+    }
+
     /// Sends PUBLISH and waits for nothing.
     pub(crate) async fn publish(&mut self, topic: &str, payload: &str, qos: u8, id: u16) {
         self.publish_as(Publish { qos, id, ..self.draft(topic, payload) }).await;
@@ -247,6 +253,12 @@ impl Client {
     pub(crate) async fn retain(&mut self, topic: &str, payload: &str) {
         self.publish_as(Publish { qos: 1, id: 99, retain: true, ..self.draft(topic, payload) }).await;
         self.finish(1, 99).await;
+    }
+
+    /// Publishes with RETAIN at QoS 1, in vain.
+    pub(crate) async fn retain_refused(&mut self, topic: &str) {
+        self.publish_as(Publish { qos: 1, id: 98, retain: true, ..self.draft(topic, "x") }).await;
+        assert!(self.expect(PUBACK).await.reason() >= 0x80);
     }
 
     pub(crate) async fn finish(&mut self, qos: u8, id: u16) {

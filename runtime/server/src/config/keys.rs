@@ -70,6 +70,20 @@ keys! {
     broker.max_inflight: Count<1> => broker.max_inflight;
     /// Messages that may wait for one session; beyond it QoS 0 messages are dropped first, and counted.
     broker.max_queued: Count<1> => broker.max_queued;
+    /// Memory of the messages that may wait for one session, and of those sent and not acknowledged; beyond it the same
+    /// happens. One message that is larger passes through an empty queue.
+    broker.max_queued_bytes: Size => broker.max_queued_bytes;
+    /// Memory of the messages that wait for all sessions, with those sent and not acknowledged. When it is nearly used up,
+    /// QoS 0 messages are dropped for clients that have anything waiting; when it is used up, new QoS 1 and 2 messages, too,
+    /// for those that have most waiting; both are counted. A payload of 16 KiB and more counts once, in however many
+    /// queues it waits. The defaults of all limits hold on a machine of 1 GiB: there 256 MiB of queues, 128 MiB of
+    /// retained messages, 128 MiB of subscriptions, 64 MiB of `store.memory_budget_bytes`, 100 MiB of 10,000 idle
+    /// connections, 50 MiB of 50,000 sessions without one and 100 MiB of the process itself are about 830 MiB. What modules
+    /// may take comes on top.
+    broker.queue_budget_bytes: Size => broker.queue_budget_bytes;
+    /// Sessions of a tenant, connected or not. A client that would be one more is refused with reason code 0x97, before
+    /// MQTT 5 as "server unavailable".
+    broker.max_sessions: Count<1> => broker.max_sessions;
     /// Longest time a session may outlive its connection; a client that asks for more gets this.
     broker.max_session_expiry: Seconds => broker.max_session_expiry;
     /// What is kept of sessions that outlive their connection, of retained messages and of wills. `"synced"`: QoS 1 and 2 are
@@ -80,6 +94,21 @@ keys! {
     broker.connect_timeout: Span => broker.connect_timeout;
     /// Most levels of a topic name or filter.
     broker.max_topic_levels: Count<1> => broker.max_topic_levels;
+    /// Longest topic name or filter in bytes. A longer name ends the connection with reason code 0x90, a longer filter is
+    /// refused with 0x8F.
+    broker.max_topic_bytes: Count<1> => broker.max_topic_bytes;
+    /// Subscriptions of one session; one more is refused with reason code 0x97.
+    broker.max_subscriptions: Count<0> => broker.max_subscriptions;
+    /// Memory of the subscriptions of a tenant, about: some 300,000 to single topics fit in 128 MiB, or half as many with
+    /// wildcards. One that would pass it is refused with reason code 0x97.
+    broker.max_subscription_bytes: Size => broker.max_subscription_bytes;
+    /// Messages a client may publish in a second; as many may come at once. 0 = as many as it likes.
+    broker.max_message_rate: Count<0> => broker.max_message_rate;
+    /// Bytes a client may send in a second, in all packets; as many may come at once. 0 = as many as it likes.
+    broker.max_byte_rate: SizeOrNone => broker.max_byte_rate;
+    /// What becomes of a client that sends faster: `pause` reads nothing more from it until it may send again, so that it
+    /// waits and nothing is lost; `disconnect` ends its connection with reason code 0x96.
+    broker.rate_action: Word => broker.rate_action;
     /// Topic aliases a client may set up (MQTT 5); 0 = none.
     broker.max_topic_alias: Count<0> => broker.max_topic_alias;
     /// Topics that get an alias in what one client is sent, if it takes as many (MQTT 5); 0 = none.
@@ -105,9 +134,14 @@ keys! {
     broker.response_information: MqttText => broker.response_information;
     /// Whether MQTT 5 clients are told in words why something was refused.
     broker.reason_strings: Switch => broker.reason_strings;
-    /// Memory of all retained messages of a tenant: payloads, properties and the levels of their topics; what would pass
-    /// it is delivered, not retained, and counted.
+    /// Memory of all retained messages of a tenant: payloads, properties and the levels of their topics. An MQTT 5 client
+    /// is refused a QoS 1 or 2 message that would pass it, with reason code 0x97; from others it is delivered and not
+    /// retained. Both are counted.
     broker.max_retained_bytes: Size => broker.max_retained_bytes;
+    /// Messages a tenant may retain; the same happens to one more.
+    broker.max_retained: Count<0> => broker.max_retained;
+    /// How often the statistics under `$SYS/broker/` are published; `0` switches them off.
+    broker.sys_interval: Span => broker.sys_interval;
     /// Connections of the whole process; one more is closed at once.
     broker.max_connections: Count<1> => broker.max_connections;
     /// How many of them may come from one IPv4 address or one IPv6 network of 64 bits; 0 = any number. Connections of this

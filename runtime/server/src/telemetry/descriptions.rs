@@ -44,6 +44,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("tidegate_broker_disconnects_total", "Connections that ended, by reason"),
     ("tidegate_broker_dropped_total", "Messages that did not go on, by reason"),
     ("tidegate_broker_gate_refused_total", "What the password and ACL files refused to clients, by action"),
+    ("tidegate_broker_limited_total", "Times that a client has reached a limit, by limit"),
     ("tidegate_broker_malformed_total", "Connections ended because of what the client sent, by reason code"),
     ("tidegate_broker_messages_acked_total", "Deliveries acknowledged by subscribers"),
     ("tidegate_broker_messages_received_total", "PUBLISH received, by QoS"),

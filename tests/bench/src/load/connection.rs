@@ -174,6 +174,43 @@ impl Connection {
         }
     }
 
+    /// Publishes `messages` (QoS 1), at most `window` of them unacknowledged, and waits for the last acknowledgement.
+    ///
+    /// # Errors
+    /// The socket's, and when the broker refuses one or does not answer in ten seconds.
+    pub async fn publish_each(
+        &mut self,
+        messages: impl Iterator<Item = PublishTemplate>,
+        window: usize,
+    ) -> anyhow::Result<()> {
+        let mut messages = messages.fuse();
+        let (mut sent, mut acknowledged, mut last) = (0_u64, 0_u64, false);
+        while !last || acknowledged < sent {
+            while !last && ((sent - acknowledged) as usize) < window {
+                match messages.next() {
+                    Some(message) => {
+                        message.append(&mut self.outbox, wire::packet_id_of(sent), sent);
+                        sent += 1;
+                    }
+                    None => last = true,
+                }
+            }
+            if acknowledged == sent {
+                continue;
+            }
+            let progress = std::future::poll_fn(|cx| self.poll_progress(cx));
+            tokio::time::timeout(ANSWER_WITHIN, progress).await.context("no answer in ten seconds")??;
+            self.take_frames(|frame, _| match frame.kind() {
+                kind::PUBACK if frame.reason() < 0x80 => {
+                    acknowledged += 1;
+                    Ok(())
+                }
+                other => bail!("a message was answered with packet type {other}, code {}", frame.reason()),
+            })?;
+        }
+        Ok(())
+    }
+
     /// The bare socket, blocking. Call it while nothing waits on either side.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod call;
 mod loops;
 mod modules;
 mod store;
+mod subscriptions;
 mod transform;
 
 pub use modules::weigh;
@@ -33,19 +34,30 @@ pub enum Row {
     Batch,
     /// What many loaded modules cost that have nothing to do.
     Modules,
+    /// What a hundred thousand subscriptions cost.
+    Subscriptions,
     /// What others notice of guests that loop for ever or take memory without end.
     Loops,
 }
 
 impl Row {
     /// Every row, in the order they run.
-    pub const ALL: [Self; 7] =
-        [Self::Broker, Self::Transform, Self::Call, Self::Store, Self::Batch, Self::Modules, Self::Loops];
+    pub const ALL: [Self; 8] = [
+        Self::Broker,
+        Self::Subscriptions,
+        Self::Transform,
+        Self::Call,
+        Self::Store,
+        Self::Batch,
+        Self::Modules,
+        Self::Loops,
+    ];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Broker => "broker",
+            Self::Subscriptions => "subscriptions",
             Self::Transform => "transform",
             Self::Call => "call",
             Self::Store => "store",
@@ -108,6 +120,7 @@ impl Bench {
     pub async fn run(&mut self, row: Row) -> anyhow::Result<()> {
         match row {
             Row::Broker => broker::run(self).await,
+            Row::Subscriptions => subscriptions::run(self).await,
             Row::Transform => transform::run(self).await,
             Row::Call => call::run(self).await,
             Row::Store => store::run(self).await,

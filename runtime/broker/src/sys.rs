@@ -1,0 +1,151 @@
+//! Statistics under `$SYS/broker/`, by the names that brokers commonly use.
+//!
+//! Every tenant has its own: nothing here tells anything about another one. Subscribers get the values as they are at
+//! once, as retained messages, and again every interval, at QoS 0. The broker alone publishes there; no handler sees these
+//! messages, `#` and `+/...` do not match them ([MQTT-4.7.2-1]), and nothing is made while nobody subscribes.
+
+mod averages;
+mod statistics;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use tidegate_event::{Message, Origin, QoS, TopicFilter, TopicName};
+
+pub(crate) use self::statistics::{Statistics, Traffic};
+use crate::broker::Shared;
+use crate::realm::Realm;
+use crate::route::{Fanout, RouteCache};
+
+/// The first level of the broker's own topics.
+const ROOT: &str = "$SYS";
+
+/// Whether `topic` is one of the broker's own.
+pub(crate) fn is_system(topic: &TopicName) -> bool {
+    topic.as_str().strip_prefix(ROOT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether `filter` may match topics of the broker's own: a wildcard in the first level does not (clause 4.7.2).
+pub(crate) fn may_match(filter: &TopicFilter) -> bool {
+    filter.levels().next() == Some(ROOT)
+}
+
+/// A value and where it is published below `$SYS/broker/`.
+type Value = (&'static str, String);
+
+impl Realm {
+    /// Every statistic, as it is now.
+    fn all_statistics(&self) -> Vec<Value> {
+        let (subscriptions, retained) = (self.tree.count(), self.retained.len());
+        let sessions = self.registry.all();
+        let queued: usize = sessions.iter().map(|session| session.outbox().len()).sum();
+        let started = self.broker.started;
+        let mut values = vec![
+            ("version", format!("tidegate {}", env!("CARGO_PKG_VERSION"))),
+            ("uptime", format!("{} seconds", started.elapsed().as_secs())),
+            ("clients/total", sessions.len().to_string()),
+            (
+                "clients/disconnected",
+                sessions.iter().filter(|session| !session.is_connected()).count().to_string(),
+            ),
+            ("subscriptions/count", subscriptions.all.to_string()),
+            ("shared_subscriptions/count", subscriptions.shared.to_string()),
+            ("retained messages/count", retained.to_string()),
+            ("messages/stored", (retained + queued).to_string()),
+        ];
+        drop(sessions);
+        self.statistics.add_to(&mut values);
+        values
+    }
+
+    fn system_messages(&self) -> impl Iterator<Item = Arc<Message>> {
+        self.all_statistics().into_iter().filter_map(|(name, value)| {
+            let topic = TopicName::new(format!("{ROOT}/broker/{name}")).ok()?;
+            let id = self.broker.ids.next_id();
+            Some(Arc::new(Message {
+                id,
+                topic,
+                payload: Bytes::from(value),
+                qos: QoS::AtMostOnce,
+                retain: true,
+                dup: false,
+                timestamp_ms: id.micros() / 1_000,
+                sender: ByteString::new(),
+                publisher: None,
+                properties: None,
+                origin: Origin::Broker,
+                hops: 0,
+            }))
+        })
+    }
+
+    /// The retained messages that a new subscription to `filter` brings, the broker's own among them.
+    pub(crate) fn retained_for(&self, filter: &TopicFilter) -> Vec<Arc<Message>> {
+        let mut found = self.retained.matches(filter);
+        if self.has_statistics(filter) {
+            found.extend(self.system_messages().filter(|message| filter.matches(&message.topic)));
+        }
+        found
+    }
+
+    /// Whether statistics are published under `filter`.
+    pub(crate) fn has_statistics(&self, filter: &TopicFilter) -> bool {
+        !self.broker.config.sys_interval.is_zero() && may_match(filter)
+    }
+
+    fn publish_statistics(&self) {
+        if self.tree.count().system == 0 {
+            return;
+        }
+        let (mut cache, mut fanout) = (RouteCache::default(), Fanout::default());
+        for message in self.system_messages() {
+            self.deliver(&message, &mut cache, &mut fanout);
+        }
+        fanout.flush();
+    }
+}
+
+/// How often averages are brought up to date when statistics are not published.
+const AVERAGED: Duration = Duration::from_secs(10);
+
+/// Publishes the statistics of every tenant, until the task is dropped.
+pub(crate) async fn run(shared: &Shared) {
+    let wanted = shared.config.sys_interval;
+    // Not so often that the broker does nothing else, and more often than averages need it.
+    let interval = if wanted.is_zero() { AVERAGED } else { wanted.max(Duration::from_millis(10)) };
+    let mut counted = Instant::now();
+    loop {
+        tokio::time::sleep(interval.min(AVERAGED)).await;
+        let now = Instant::now();
+        shared.metrics.queued_bytes.set(shared.budget.used() as f64);
+        for realm in shared.all_realms() {
+            realm.statistics.average(now.duration_since(counted));
+            if !wanted.is_zero() {
+                realm.publish_statistics();
+            }
+        }
+        counted = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_brokers_own_topics_are_known_by_their_first_level() {
+        for (topic, expected) in
+            [("$SYS", true), ("$SYS/x", true), ("$SYSTEM/x", false), ("SYS/x", false), ("a/$SYS/x", false)]
+        {
+            assert_eq!(is_system(&topic.parse().unwrap()), expected, "{topic}");
+        }
+        for (filter, expected) in
+            [("$SYS/#", true), ("$SYS/+/x", true), ("$SYS", true), ("#", false), ("+/x", false)]
+        {
+            assert_eq!(may_match(&filter.parse().unwrap()), expected, "{filter}");
+        }
+    }
+}
