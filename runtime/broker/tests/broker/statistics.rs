@@ -148,7 +148,7 @@ async fn nobody_but_the_broker_publishes_statistics() {
     let mut four = Client::connect(server.address, &Connect::v4("four")).await;
     four.publish_done("$SYS/forged", "x", 1, 1).await;
     let will = Connect::v5("will").will("$SYS/forged", "x", 1, true);
-    drop(Client::connect(server.address, &will).await);
+    assert_eq!(Client::try_connect(server.address, &will).await.code, 0x87);
     let id = IdSource::new(&Node::default()).next_id();
     let message = Message {
         id,
