@@ -9,7 +9,10 @@ use std::time::Duration;
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
-use tidegate_event::{Change, Control, Hooks, IdSource, Node, SessionStore, SessionStoreError, Tenant};
+use tidegate_event::{
+    Change, Control, Gate, Hooks, IdSource, Node, OpenGate, SessionStore, SessionStoreError, Tenant,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,10 +20,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::BrokerConfig;
 use crate::control::BrokerControl;
-use crate::listener;
+use crate::guard::Guard;
+use crate::listener::{self, Admission, Arrival, ListenError, ListenerConfig};
 use crate::metrics::Metrics;
 use crate::pipeline::inject;
 use crate::realm::Realm;
+use crate::reconnects::Reconnects;
 use crate::restore;
 use crate::timers::Timers;
 
@@ -40,6 +45,8 @@ pub(crate) enum Phase {
 pub(crate) struct Shared {
     pub(crate) config: BrokerConfig,
     pub(crate) ids: Arc<IdSource>,
+    pub(crate) guard: Guard,
+    pub(crate) reconnects: Reconnects,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) store: Arc<dyn SessionStore>,
     /// Whether the store keeps anything.
@@ -60,6 +67,7 @@ pub(crate) struct Shared {
     pub(crate) connection_numbers: AtomicU64,
     pub(crate) session_numbers: AtomicU64,
     pub(crate) connections: AtomicUsize,
+    pub(crate) admission: Admission,
     realms: RwLock<HashMap<Tenant, Arc<Realm>, RandomState>>,
     default_tenant: Tenant,
 }
@@ -155,8 +163,25 @@ impl Broker {
         hooks: Arc<dyn Hooks>,
         store: Arc<dyn SessionStore>,
     ) -> Result<Self, SessionStoreError> {
+        Self::with_gate(config, ids, Arc::new(OpenGate), hooks, store)
+    }
+
+    /// The same, with a gate that says which clients may connect, publish and subscribe, before `hooks` are asked.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_gate(
+        config: BrokerConfig,
+        ids: Arc<IdSource>,
+        gate: Arc<dyn Gate>,
+        hooks: Arc<dyn Hooks>,
+        store: Arc<dyn SessionStore>,
+    ) -> Result<Self, SessionStoreError> {
         let restored = store.restore()?;
         let shared = Arc::new(Shared {
+            admission: Admission::new(&config),
+            reconnects: Reconnects::new(&config),
+            guard: Guard::new(gate),
             config,
             ids,
             hooks,
@@ -187,13 +212,25 @@ impl Broker {
         Ok(Self { shared })
     }
 
-    /// Listens for MQTT over TCP at `address` and gives the address bound (port 0 = any). Can be called several
-    /// times. Connections are accepted by a task of their own.
+    /// Listens as `listener` says, an address for plain MQTT over TCP, and gives the address bound (port 0 = any). Can be
+    /// called several times. Connections are accepted by a task of their own.
     ///
     /// # Errors
-    /// The operating system's, when the address cannot be bound.
-    pub async fn listen(&self, address: SocketAddr) -> std::io::Result<SocketAddr> {
-        listener::listen(&self.shared, address).await
+    /// [`ListenError`] when the address cannot be bound or the listener's certificates cannot be used.
+    pub async fn listen(&self, listener: impl Into<ListenerConfig>) -> Result<SocketAddr, ListenError> {
+        listener::listen(&self.shared, listener.into()).await
+    }
+
+    /// Serves one client over `stream`, as if a listener had accepted it; `arrival` says what is known of it, at least the
+    /// address of its peer. Everything happens in the future, which ends when the connection has ended and what it had
+    /// begun is complete; [`Self::shutdown`] ends it, too.
+    pub fn serve<S, A>(&self, stream: S, arrival: A) -> impl Future<Output = ()> + Send + use<S, A>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        A: Into<Arrival>,
+    {
+        let serving = listener::serve(Arc::clone(&self.shared), Box::new(stream), arrival.into());
+        self.shared.tasks.track_future(serving)
     }
 
     /// Where the ids of messages come from. Everything that makes messages of this node must use it: ids of one
@@ -210,6 +247,11 @@ impl Broker {
     /// How many network connections there are, those without CONNECT so far included.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many sessions there are, of all tenants, connected or not.
+    pub fn sessions(&self) -> usize {
+        self.shared.all_realms().iter().map(|realm| realm.registry.len()).sum()
     }
 
     /// Stops: nothing is accepted or read any more; what was read is handled until `deadline` from now;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tidegate_event::QoS;
+
 use crate::codec::Limits;
 
 /// Limits of the broker. Every one has a default that suits a public listener; all are per connection or
@@ -29,21 +31,64 @@ pub struct BrokerConfig {
     /// Greatest session expiry granted, seconds; also the expiry of persistent 3.1 and 3.1.1 sessions, which
     /// cannot ask for one. `u32::MAX` = for ever. Default: 7 days.
     pub max_session_expiry: u32,
-    /// How long a new connection may take to send CONNECT, and handlers to decide about it. Default: 10 s.
+    /// How long a new connection may take for its handshakes (TLS, WebSocket) and CONNECT together, and handlers to decide
+    /// about it. Default: 10 s.
     pub connect_timeout: Duration,
     /// Greatest number of levels of a topic name or filter. Default: 128.
     pub max_topic_levels: usize,
-    /// How many topic aliases a client may use (MQTT 5 clause 3.1.2.11.5). Default: 32.
+    /// How many topic aliases a client may use (MQTT 5 clause 3.2.2.3.8). Default: 32.
     pub max_topic_alias: u16,
+    /// How many topics get an alias in what one client is sent, if it takes as many (MQTT 5 clause 3.1.2.11.5); 0 = none.
+    /// Their names are kept for the connection. Default: 32.
+    pub max_topic_alias_out: u16,
+    /// Greatest number of topic filters in one SUBSCRIBE or UNSUBSCRIBE. One more ends the connection with 0x97 Quota
+    /// exceeded, before any is kept. Default: 1,000.
+    pub max_subscribe_filters: usize,
+    /// Greatest number of user properties (MQTT 5 clause 3.3.2.3.7) in one packet. One more ends the connection with
+    /// 0x97 Quota exceeded, before any is kept. Default: 1,000.
+    pub max_user_properties: usize,
+    /// Greatest QoS of a client's messages and subscriptions, announced to MQTT 5 clients. A PUBLISH or will above it
+    /// ends the connection (0x9B, clause 3.2.2.3.4); a subscription is granted less. Default: 2.
+    pub max_qos: QoS,
+    /// Whether clients may have messages retained, announced to MQTT 5 clients. If not, a PUBLISH or will that asks for
+    /// it ends the connection (0x9A, clause 3.2.2.3.5). Default: true.
+    pub retain_available: bool,
+    /// Longest keep-alive, seconds: an MQTT 5 client that asks for a longer one, or for none, is told to use this (clause
+    /// 3.2.2.3.14). Earlier versions have no way to be told. 0 = any. Default: 0.
+    pub max_keep_alive: u16,
+    /// Whether the payload of a message or will that says it is text (MQTT 5 clause 3.3.2.3.2) must be UTF-8; if it is
+    /// not, it is refused as 0x99 Payload format invalid. Default: true.
+    pub check_payload_format: bool,
+    /// What an MQTT 5 client that asks is told to build its response topics from (clause 3.2.2.3.15), `${clientid}`
+    /// replaced by its client id. Empty = nothing. Default: empty.
+    pub response_information: String,
+    /// Whether MQTT 5 clients are told in words why something was refused (clause 3.2.2.3.9), as far as they take it.
+    /// Default: true.
+    pub reason_strings: bool,
     /// Memory of the retained messages of one tenant, bytes: payloads, properties and the levels of their topics.
     /// A message that would pass it is delivered but not retained, and counted. Default: 256 MiB.
     pub max_retained_bytes: usize,
-    /// How many connections there may be in the process. One more is closed at once. Default: 1,000,000.
+    /// How many connections there may be in the process. One more is closed at once. Default: 50,000.
     pub max_connections: usize,
+    /// How many of them may come from one IPv4 address or one IPv6 network of 64 bits; 0 = any number. Those of this machine
+    /// itself are not limited. Default: 0.
+    pub max_connections_per_address: usize,
+    /// How many of them may not have sent CONNECT yet; at least 1. For one more the oldest is closed: who needs a few round
+    /// trips for a handshake gets in, though somebody else opens thousands and stays silent. Default: 10,000.
+    pub max_handshakes: usize,
+    /// How many connections are accepted in a second, by all listeners together; 0 = any number. Those above it wait in the
+    /// system's backlog and are accepted later. Default: 5,000.
+    pub connection_rate: u32,
     /// How many messages of modules and commands to clients wait, per tenant and per connection. Default: 1,000.
     pub max_commands: usize,
     /// How long the last bytes to a client (an acknowledgement, DISCONNECT) may take to be written. Default: 1 s.
     pub flush_timeout: Duration,
+    /// How many times a second a client id may connect for long. What comes faster, [`Self::reconnect_burst`] used up, is
+    /// kept waiting for half of [`Self::connect_timeout`] at most, then refused with 0x9F Connection rate exceeded (MQTT 5
+    /// clause 3.2.2.2). 0: as often as it likes. Default: 10.
+    pub reconnect_rate: u32,
+    /// How many connections of a client id may come at once, or faster than that rate. Default: 5,000.
+    pub reconnect_burst: u32,
 }
 
 impl Default for BrokerConfig {
@@ -58,10 +103,24 @@ impl Default for BrokerConfig {
             connect_timeout: Duration::from_secs(10),
             max_topic_levels: 128,
             max_topic_alias: 32,
+            max_topic_alias_out: 32,
+            max_subscribe_filters: 1_000,
+            max_user_properties: 1_000,
+            max_qos: QoS::ExactlyOnce,
+            retain_available: true,
+            max_keep_alive: 0,
+            check_payload_format: true,
+            response_information: String::new(),
+            reason_strings: true,
             max_retained_bytes: 256 * 1024 * 1024,
-            max_connections: 1_000_000,
+            max_connections: 50_000,
+            max_connections_per_address: 0,
+            max_handshakes: 10_000,
+            connection_rate: 5_000,
             max_commands: 1_000,
             flush_timeout: Duration::from_secs(1),
+            reconnect_rate: 10,
+            reconnect_burst: 5_000,
         }
     }
 }
@@ -69,7 +128,12 @@ impl Default for BrokerConfig {
 impl BrokerConfig {
     /// What the codec has to know.
     pub(crate) fn codec_limits(&self) -> Limits {
-        Limits { max_packet_bytes: self.max_packet_bytes, max_topic_levels: self.max_topic_levels }
+        Limits {
+            max_packet_bytes: self.max_packet_bytes,
+            max_topic_levels: self.max_topic_levels,
+            max_filters: self.max_subscribe_filters.max(1),
+            max_user_properties: self.max_user_properties,
+        }
     }
 
     /// The read-ahead in bytes, never 0: something must be read.

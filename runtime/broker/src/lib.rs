@@ -11,13 +11,14 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`codec`] | bytes to packets and back; no I/O |
-//! | `listener` | accepts sockets |
+//! | `listener` | accepts sockets, within limits; TLS and WebSocket before the first packet |
 //! | `connection` | one task a connection: reads, writes, keep-alive, what each packet does |
 //! | `pipeline` | the inbound life of a client: events in order, completions in order, answers |
 //! | `session` | what outlives a connection: queue, messages in flight, subscriptions, QoS 2 ids |
 //! | `route`, `tree`, `retained` | which sessions a message reaches |
 //! | `registry`, `realm`, `timers` | who has which session, per tenant; expiry and delayed wills |
 //! | `control`, `will`, `restore` | messages and commands without a client behind them; restart |
+//! | `guard`, `leave`, `reconnects` | who may do what: the gate, then handlers; clients that connect too often |
 //!
 //! Invariants: a connection's task never awaits while it serves its client, so nothing holds up PINGREQ; a
 //! session is served by one connection at a time, which holds its seat; nobody waits for a slow subscriber, whose
@@ -30,12 +31,14 @@ pub mod codec;
 mod config;
 mod connection;
 mod control;
+mod guard;
 mod leave;
 mod listener;
 mod metrics;
 mod pipeline;
 mod realm;
 mod reason;
+mod reconnects;
 mod registry;
 mod restore;
 mod retained;
@@ -51,3 +54,7 @@ pub const EVENT_INTERVAL: u32 = 8;
 
 pub use broker::Broker;
 pub use config::BrokerConfig;
+pub use listener::{
+    Arrival, CertificateFiles, ListenError, ListenerConfig, TlsConfig, TlsError, UsernameFrom, Verify,
+    WebSocketConfig,
+};

@@ -23,6 +23,44 @@ pub(crate) enum Drop {
 
 const DROPS: [&str; 6] = ["queue_full", "hold_full", "expired", "too_large", "handler", "retained_full"];
 
+/// Why a connection was closed before its client was connected, for `tidegate_broker_connections_turned_away_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Turned {
+    /// There are as many as the process may have.
+    Connections,
+    /// Its address has as many as it may.
+    Address,
+    /// It had waited longest for its CONNECT when there were too many.
+    Handshakes,
+    /// Too much was kept of packets that were not whole.
+    ConnectBytes,
+    /// The TLS handshake failed.
+    Tls,
+    /// Its certificate has no name that could be the user's.
+    Certificate,
+    /// The upgrade to WebSocket failed.
+    WebSocket,
+}
+
+const TURNED: [&str; Turned::COUNT] =
+    ["connections", "address", "handshakes", "connect_bytes", "tls", "certificate", "websocket"];
+
+impl Turned {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 7;
+
+    /// Whether it is a matter of how many there are, and not of what the peer did.
+    pub(crate) fn is_limit(self) -> bool {
+        matches!(self, Self::Connections | Self::Address | Self::Handshakes | Self::ConnectBytes)
+    }
+
+    /// The label.
+    pub(crate) fn name(self) -> &'static str {
+        TURNED.get(self as usize).copied().unwrap_or_default()
+    }
+}
+
 /// Why a publisher's message was refused, for `tidegate_broker_rejected_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -62,7 +100,9 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) sessions: Gauge,
     pub(crate) retained: Gauge,
+    pub(crate) handshakes: Gauge,
     pub(crate) accepted: Counter,
+    pub(crate) accepts_delayed: Counter,
     pub(crate) accept_errors: Counter,
     pub(crate) connect_timeouts: Counter,
     pub(crate) takeovers: Counter,
@@ -75,6 +115,8 @@ pub(crate) struct Metrics {
     pub(crate) sent: [Counter; 3],
     pub(crate) bytes_received: Counter,
     pub(crate) bytes_sent: Counter,
+    pub(crate) websocket_violations: Counter,
+    turned_away: [Counter; Turned::COUNT],
     drops: [Counter; DROPS.len()],
     refusals: [Counter; REFUSALS.len()],
     /// Of the hooks that clients need leave from, in the order of [`LEAVE`].
@@ -89,7 +131,9 @@ impl Metrics {
             connections: gauge!("tidegate_broker_connections"),
             sessions: gauge!("tidegate_broker_sessions"),
             retained: gauge!("tidegate_broker_retained_messages"),
+            handshakes: gauge!("tidegate_broker_handshakes"),
             accepted: counter!("tidegate_broker_accepted_total"),
+            accepts_delayed: counter!("tidegate_broker_accepts_delayed_total"),
             accept_errors: counter!("tidegate_broker_accept_errors_total"),
             connect_timeouts: counter!("tidegate_broker_connect_timeouts_total"),
             takeovers: counter!("tidegate_broker_takeovers_total"),
@@ -102,6 +146,9 @@ impl Metrics {
             sent: per_qos("tidegate_broker_messages_sent_total"),
             bytes_received: counter!("tidegate_broker_received_bytes_total"),
             bytes_sent: counter!("tidegate_broker_sent_bytes_total"),
+            websocket_violations: counter!("tidegate_broker_websocket_violations_total"),
+            turned_away: TURNED
+                .map(|reason| counter!("tidegate_broker_connections_turned_away_total", "reason" => reason)),
             drops: DROPS.map(|reason| counter!("tidegate_broker_dropped_total", "reason" => reason)),
             refusals: REFUSALS.map(|reason| counter!("tidegate_broker_rejected_total", "reason" => reason)),
             no_leave: LEAVE.map(|hook| {
@@ -109,6 +156,13 @@ impl Metrics {
                     |why| counter!("tidegate_broker_refused_total", "hook" => hook.name(), "reason" => why),
                 )
             }),
+        }
+    }
+
+    /// Counts a connection that was closed before its client was connected.
+    pub(crate) fn turned_away(&self, reason: Turned) {
+        if let Some(counter) = self.turned_away.get(reason as usize) {
+            counter.increment(1);
         }
     }
 

@@ -64,6 +64,11 @@ impl Registry {
         self.0.lock().sessions.get(client_id).cloned()
     }
 
+    /// How many sessions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().sessions.len()
+    }
+
     /// Every session.
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
         self.0.lock().sessions.values().cloned().collect()

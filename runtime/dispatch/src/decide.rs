@@ -91,6 +91,7 @@ mod tests {
             clean_start: true,
             connected_at_ms: 0,
             connection: 1,
+            ..Client::default()
         })
     }
 

@@ -97,6 +97,7 @@ pub(crate) mod tests {
             clean_start: true,
             connected_at_ms: 5,
             connection: 1,
+            ..Client::default()
         }
     }
 

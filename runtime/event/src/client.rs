@@ -1,6 +1,7 @@
 //! A connected MQTT client, as every handler sees it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use bytestring::ByteString;
 
@@ -34,9 +35,19 @@ impl Protocol {
     }
 }
 
-/// One network connection of one client: what CONNECT said and where it came from.
+/// Who a client's certificate says it is. Only certificates that the listener has verified are known here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The last common name of its subject, if there is one.
+    pub common_name: Option<ByteString>,
+    /// Its subject as text, the most specific part first: `CN=sensor-7,O=Example` (RFC 4514).
+    pub subject: ByteString,
+}
+
+/// One network connection of one client: what CONNECT said, where it came from and what its listener knows of it.
 ///
-/// Made once a connection, shared by reference: an event holds an `Arc<Client>`.
+/// Made once a connection, shared by reference: an event holds an `Arc<Client>`. Whoever needs only a part of it
+/// starts from [`Client::default`].
 #[derive(Clone, Debug)]
 pub struct Client {
     /// Client identifier, unique within the tenant.
@@ -57,4 +68,38 @@ pub struct Client {
     pub connected_at_ms: u64,
     /// Which connection of this process it is, counted from 1: tells an old connection from its successor.
     pub connection: u64,
+    /// Name of the listener that it came through.
+    pub listener: Arc<str>,
+    /// Name of the server that it asked for in the TLS handshake (RFC 6066 clause 3), lower case.
+    pub server_name: Option<Arc<str>>,
+    /// Its certificate, when the listener asks for one and it has shown one.
+    pub certificate: Option<Arc<Certificate>>,
+    /// Whether `username` is the name in that certificate and not what CONNECT says: it is proved already.
+    pub certified: bool,
+}
+
+impl Client {
+    /// Name of the listeners that have none of their own.
+    pub const DEFAULT_LISTENER: &'static str = "default";
+}
+
+impl Default for Client {
+    /// A client without id, user name or keep-alive, of MQTT 5, on the loopback address.
+    fn default() -> Self {
+        Self {
+            id: ByteString::new(),
+            username: None,
+            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            protocol: Protocol::V5,
+            tenant: Tenant::default(),
+            keep_alive: 0,
+            clean_start: true,
+            connected_at_ms: 0,
+            connection: 0,
+            listener: Arc::from(Self::DEFAULT_LISTENER),
+            server_name: None,
+            certificate: None,
+            certified: false,
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //!
 //! | trait | called by | implemented by |
 //! | --- | --- | --- |
+//! | [`Gate`] | broker | server |
 //! | [`Hooks`] | broker | dispatch |
 //! | [`Control`] | modules, stores | broker |
 //! | [`Storage`] | modules | store |
@@ -21,12 +22,14 @@ mod client;
 mod control;
 mod dead_letter;
 mod event;
+mod gate;
 pub mod hook;
 mod hooks;
 mod id;
 pub mod key_value;
 mod message;
 pub mod offline;
+mod recent;
 mod reply;
 mod scope;
 mod seldom;
@@ -38,15 +41,17 @@ mod verdict;
 
 pub use access::{Access, Password, Requested};
 pub use ack::{AckError, AckJoin, AckPart};
-pub use client::{Client, Protocol};
+pub use client::{Certificate, Client, Protocol};
 pub use control::{Control, ControlError};
 pub use dead_letter::DeadLetters;
 pub use event::{DisconnectReason, Event, Value};
+pub use gate::{Decision, Gate, OpenGate};
 pub use hook::{Field, Hook};
 pub use hooks::{Admitted, Hooks, NoHooks, Raised};
 pub use id::{IdSource, MsgId, Node, ParseMsgIdError};
 pub use key_value::{KeyValue, Space, Swap};
 pub use message::{Message, Origin, PublishProperties, QoS};
+pub use recent::Recent;
 pub use reply::{Reply, ReplyError};
 pub use scope::{Backlog, Effects, Scope};
 pub use seldom::Seldom;

@@ -102,7 +102,16 @@ impl TopicFilter {
     /// [`TopicError`] naming the rule that `text` breaks.
     pub fn new(text: impl Into<ByteString>) -> Result<Self, TopicError> {
         let text = text.into();
-        check_text(&text)?;
+        Self::check(&text)?;
+        Ok(Self(text))
+    }
+
+    /// Whether `text` is a filter, as [`Self::new`] would find, without keeping it.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn check(text: &str) -> Result<(), TopicError> {
+        check_text(text)?;
         let mut levels = text.split('/').peekable();
         while let Some(level) = levels.next() {
             if level.contains('#') && (level != "#" || levels.peek().is_some()) {
@@ -112,7 +121,7 @@ impl TopicFilter {
                 return Err(TopicError::Plus);
             }
         }
-        Ok(Self(text))
+        Ok(())
     }
 
     /// The filter `#`.
@@ -255,14 +264,30 @@ impl SharedFilter {
     /// # Errors
     /// [`TopicError`] naming the rule that `text` breaks.
     pub fn parse(text: &ByteString) -> Result<Self, TopicError> {
-        let Some(rest) = text.strip_prefix("$share/") else {
-            return Ok(Self { group: None, filter: TopicFilter::new(text.clone())? });
-        };
+        match Self::split(text)? {
+            None => Ok(Self { group: None, filter: TopicFilter::new(text.clone())? }),
+            Some((name, filter)) => {
+                Ok(Self { group: Some(ByteString::from(name)), filter: TopicFilter::new(filter)? })
+            }
+        }
+    }
+
+    /// Whether `text` is a filter, perhaps shared, as [`Self::parse`] would find, without keeping it.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn check(text: &str) -> Result<(), TopicError> {
+        TopicFilter::check(Self::split(text)?.map_or(text, |(_, filter)| filter))
+    }
+
+    /// Share name and filter of a text that begins with `$share/`.
+    fn split(text: &str) -> Result<Option<(&str, &str)>, TopicError> {
+        let Some(rest) = text.strip_prefix("$share/") else { return Ok(None) };
         let (name, filter) = rest.split_once('/').ok_or(TopicError::Share)?;
         if name.is_empty() || name.contains(['+', '#', '\0']) {
             return Err(TopicError::Share);
         }
-        Ok(Self { group: Some(ByteString::from(name)), filter: TopicFilter::new(filter)? })
+        Ok(Some((name, filter)))
     }
 }
 

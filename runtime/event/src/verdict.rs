@@ -15,12 +15,16 @@ impl ReasonCode {
     pub const UNSPECIFIED: Self = Self(0x80);
     /// 0x83: valid, but refused by this server.
     pub const IMPLEMENTATION_SPECIFIC: Self = Self(0x83);
+    /// 0x86: the server takes neither the user name nor the password, and does not say which.
+    pub const BAD_USER_NAME_OR_PASSWORD: Self = Self(0x86);
     /// 0x87: not authorised.
     pub const NOT_AUTHORIZED: Self = Self(0x87);
     /// 0x88: the server is not available.
     pub const SERVER_UNAVAILABLE: Self = Self(0x88);
     /// 0x97: a limit was passed.
     pub const QUOTA_EXCEEDED: Self = Self(0x97);
+    /// 0x9f: connections come too fast (MQTT 5 clause 3.2.2.2).
+    pub const CONNECTION_RATE_EXCEEDED: Self = Self(0x9f);
 }
 
 /// The outcome of all handlers of one event.

@@ -17,6 +17,7 @@ use tidegate_module::{Host, HostConfig, Module};
 use tidegate_store::Stores;
 use tidegate_store::config::{Diagnostic, Severity, StoreConfig};
 
+use crate::access;
 use crate::backends;
 use crate::config::{Config, Overrides};
 
@@ -109,6 +110,7 @@ fn run(overrides: Overrides, report: &mut Report) -> anyhow::Result<()> {
             None
         }
     };
+    let certificates = certificates(&config, &mut findings);
     let files = config.file.iter().map(|file| &file.name).chain(&conf_files).cloned().collect::<Vec<_>>();
     for file in &files {
         report.file(file, &findings, &loaded);
@@ -116,8 +118,20 @@ fn run(overrides: Overrides, report: &mut Report) -> anyhow::Result<()> {
     for finding in findings.iter().filter(|finding| !files.contains(&finding.file)) {
         report.finding(finding);
     }
+    for line in &certificates {
+        report.ok(line);
+    }
     if files.is_empty() {
         report.ok("no configuration file: the defaults");
+    }
+    for found in access::files(&config.access).1 {
+        match found {
+            Ok(found) => {
+                found.warnings.iter().for_each(|warning| report.finding(warning));
+                report.ok(&format!("{} ({})", found.file, found.content));
+            }
+            Err(problems) => problems.iter().for_each(|problem| report.finding(problem)),
+        }
     }
     let missing = matches!(std::fs::metadata(&config.modules_dir), Err(error) if error.kind() == std::io::ErrorKind::NotFound);
     if let Some(stores) = stores
@@ -137,6 +151,26 @@ fn run(overrides: Overrides, report: &mut Report) -> anyhow::Result<()> {
     // Compiling may still go on for a module that was given up.
     runtime.shutdown_background();
     Ok(())
+}
+
+/// Opens the certificates of all listeners, as they would be opened at a start; gives a line for each that are well.
+fn certificates(config: &Config, findings: &mut Vec<Diagnostic>) -> Vec<String> {
+    let mut well = Vec::new();
+    for listener in &config.listeners {
+        let Some(tls) = &listener.config.tls else { continue };
+        let name = &listener.config.name;
+        match tls.check() {
+            Ok(warnings) => {
+                let warning = |text: String| listener.place.warning(format!("{name}: {text}"));
+                findings.extend(warnings.into_iter().map(warning));
+                well.push(format!("listener {name} (certificates: {})", tls.certificates.len()));
+            }
+            Err(error) => {
+                findings.push(listener.place.error(format!("{name}: {}", crate::cli::with_causes(&error))))
+            }
+        }
+    }
+    well
 }
 
 /// A directory that lives as long as the check.

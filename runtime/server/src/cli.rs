@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tidegate_module::LoadError;
 
+use crate::access::passwd::PasswdArgs;
 use crate::client::{ConnectArgs, PublishArgs, SubscribeArgs};
 use crate::config::{LogFormat, Overrides, address, address_or_off, log_level};
 
@@ -50,6 +51,11 @@ enum Command {
     /// Look at what waits on disk for stores of a running server, run it again or remove it.
     #[command(subcommand)]
     Buffers(crate::buffers::BuffersCommand),
+    /// Add, change and remove users of a password file.
+    ///
+    /// Asks for the password twice. The file has mode 0600 and is replaced as a whole; a running server reads it again
+    /// within a second. Exit status: 0 when the file has changed, 1 with the reason when it has not.
+    Passwd(PasswdArgs),
     /// Run one module without a server: hand it events and print what it does.
     ///
     /// Reads the manifest beside the module, makes an instance, runs its init and calls it for each event in order.
@@ -399,6 +405,7 @@ pub fn main() -> ExitCode {
         Command::Schema(SchemaCommand::Print(args)) => crate::schema::print(&args),
         Command::Schema(SchemaCommand::Apply(args)) => crate::schema::apply(&args),
         Command::Buffers(command) => crate::buffers::main(&command),
+        Command::Passwd(args) => crate::access::passwd::main(&args),
         Command::Test(args) => crate::try_module::main(&args),
         Command::Pub(command) => crate::client::publish(command.connect, command.args),
         Command::Sub(command) => crate::client::subscribe(command.connect, command.args),
@@ -547,6 +554,16 @@ mod tests {
             let line = format!("tidegate modules {command}");
             assert_eq!(parse(&line).err(), Some(ErrorKind::MissingRequiredArgument));
         }
+    }
+
+    #[test]
+    fn passwd_takes_a_file_and_a_user() {
+        use clap::error::ErrorKind;
+        let Ok(Command::Passwd(args)) = parse("tidegate passwd users u --stdin") else { panic!("passwd") };
+        assert_eq!((args.file, &*args.user, args.stdin, args.delete), ("users".into(), "u", true, false));
+        assert_eq!(parse("tidegate passwd users").err(), Some(ErrorKind::MissingRequiredArgument));
+        let both = parse("tidegate passwd users u --stdin --delete").err();
+        assert_eq!(both, Some(ErrorKind::ArgumentConflict));
     }
 
     #[test]

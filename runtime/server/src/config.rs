@@ -3,12 +3,14 @@
 //! The keys are rows of one table (`keys`), which also makes the reference page. The `backend` tables
 //! belong to the store crate and are handed to it as text (see [`crate::backends`]).
 
-mod form;
+pub(crate) mod form;
 mod keys;
+mod listeners;
 mod read;
 pub mod reference;
 
 pub(crate) use keys::{KEYS, Key};
+pub use listeners::Listener;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,9 @@ use tidegate_module::{Compiler, HostConfig};
 use tidegate_store::StoreOptions;
 use tidegate_store::config::{Diagnostic, Place};
 
+use crate::state::SessionDurability;
+
+use crate::access::AccessConfig;
 pub(crate) use form::{address, address_or_off, log_level};
 
 /// The file that is read when no `--config` is given, if it exists.
@@ -31,14 +36,20 @@ pub const DEFAULT_FILE: &str = "tidegate.toml";
 pub struct Config {
     /// `name@host`.
     pub node_name: String,
-    /// Where MQTT clients connect.
+    /// Where MQTT clients connect without TLS.
     pub listen: Vec<SocketAddr>,
+    /// Listeners with TLS, WebSocket or a name.
+    pub listeners: Vec<Listener>,
     /// Limits of the broker.
     pub broker: BrokerConfig,
+    /// Who may do what.
+    pub access: AccessConfig,
     /// Directory of modules.
     pub modules_dir: PathBuf,
     /// How modules are compiled and run; [`Self::host_config`] completes it.
     pub(crate) host: HostConfig,
+    /// What durable sessions promise.
+    pub(crate) session_durability: SessionDurability,
     /// Bytes of key-value pairs that a module may keep.
     pub(crate) max_state_bytes: u64,
     /// Bytes that the buffers of all connectors may have together; 0: there are none.
@@ -92,17 +103,26 @@ impl form::Words for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("human", Self::Human), ("json", Self::Json)];
 }
 
+impl form::Words for SessionDurability {
+    const SYNTAX: &'static str = "\"synced\", \"written\" or \"off\"";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("synced", Self::Synced), ("written", Self::Written), ("off", Self::Off)];
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             node_name: Node::DEFAULT_NAME.into(),
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 1883))],
+            listeners: Vec::new(),
             broker: BrokerConfig::default(),
+            access: AccessConfig::default(),
             modules_dir: "./modules".into(),
             host: HostConfig {
                 compiler: Compiler::Child { program: this_program() },
                 ..HostConfig::new("", Arc::new(IdSource::new(&Node::default())))
             },
+            session_durability: SessionDurability::default(),
             max_state_bytes: 64 << 20,
             buffer_bytes: 1 << 30,
             store: StoreOptions::default(),
@@ -180,6 +200,11 @@ impl Config {
         }
         if !overrides.listen.is_empty() {
             config.listen = overrides.listen;
+        }
+        if problems.is_empty() && config.listen.is_empty() && config.listeners.is_empty() {
+            let file = config.file.as_ref().map(|file| file.name.clone()).unwrap_or_default();
+            let place = Place { file, key: "broker.listen".into(), ..Place::default() };
+            problems.push(place.error("no address and no [[broker.listener]]: no client could connect"));
         }
         let replace = |field: &mut PathBuf, flag: Option<PathBuf>| {
             if let Some(path) = flag {

@@ -5,6 +5,7 @@
 //! [`check`] looks at the same inputs without opening anything; [`control`] takes commands while it runs; [`client`]
 //! holds the two small MQTT clients.
 
+pub mod access;
 pub mod api;
 pub mod backends;
 mod buffers;

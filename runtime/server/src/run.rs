@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_broker::Broker;
 use tidegate_dispatch::Dispatcher;
-use tidegate_event::{Hooks, IdSource, Node, Storage as _, Tenant, VolatileStore};
+use tidegate_event::{Hooks, IdSource, Node, SessionStore, Storage as _, Tenant};
 use tidegate_module::{Directory, Host, HostConfig, HostError, Module};
 use tidegate_store::config::{Diagnostic, Loaded};
 use tidegate_store::{LetterFile, Stores};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{self, Access};
 use crate::api::Api;
 use crate::config::{Config, Overrides};
 use crate::control::{ControlSocket, Controls};
@@ -69,6 +70,14 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
     // Before the files are read: one that changes meanwhile is seen to have changed.
     let seen = Seen::now(&config);
     let (conf_files, loaded) = backends::load(&config);
+    let (access, found) = access::files(&config.access);
+    let mut warnings = Vec::new();
+    for found in found {
+        match found {
+            Ok(findings) => warnings.extend(findings.warnings),
+            Err(more) => problems.extend(more),
+        }
+    }
     let loaded = match loaded {
         Ok(loaded) => Some(loaded),
         Err(more) => {
@@ -82,7 +91,7 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
     let lines = logging::start(&config.log).map_err(|error| Failed::at("log", &error))?;
     let metrics = telemetry::install(&config.node_name).map_err(|error| Failed::at("metrics", &error))?;
     logging::log_panics();
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().chain(&warnings) {
         tracing::warn!("{warning}");
     }
     raise_file_limit();
@@ -97,7 +106,7 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
         .enable_all()
         .build()
         .map_err(|error| Failed::at("tokio", &error))?;
-    let sources = Sources { overrides, seen, conf_files, loaded };
+    let sources = Sources { overrides, seen, conf_files, loaded, access };
     let result = runtime.block_on(serve(config, sources, &data, metrics, lines, began));
     // Tasks that still wait for something must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -110,6 +119,7 @@ struct Sources {
     seen: Seen,
     conf_files: Vec<String>,
     loaded: Loaded,
+    access: access::Files,
 }
 
 /// Every connection is an open file: takes as many as the system allows, not the few it grants by default.
@@ -210,6 +220,7 @@ fn control_socket(
 struct Parts {
     stores: Arc<Stores>,
     broker: Broker,
+    sessions: Arc<dyn SessionStore>,
 }
 
 impl Parts {
@@ -220,7 +231,7 @@ impl Parts {
         status: &Arc<Status>,
         reload_stop: &CancellationToken,
     ) -> Result<Self, Failed> {
-        let Sources { overrides, seen, conf_files, loaded } = sources;
+        let Sources { overrides, seen, conf_files, loaded, access } = sources;
         let node = Arc::new(Node::new(&config.node_name));
         let tenant = Tenant::default();
         let dispatcher = Dispatcher::new(node.clone());
@@ -237,7 +248,9 @@ impl Parts {
         status.set_stores(stores.clone());
 
         let hooks: Arc<dyn Hooks> = dispatcher.clone();
-        let broker = Broker::with_ids(config.broker.clone(), ids, hooks, Arc::new(VolatileStore))
+        let access = Arc::new(Access::new(&config.access, access));
+        let sessions = state.sessions(config.session_durability);
+        let broker = Broker::with_gate(config.broker.clone(), ids, access.clone(), hooks, sessions.clone())
             .map_err(|error| Failed::at("broker", &error))?;
         status.set_broker(broker.clone());
         stores.listen(broker.control());
@@ -267,16 +280,24 @@ impl Parts {
         let reload = Reload::new(config.clone(), overrides, in_use, stores.clone(), handlers, status.clone());
         let reload = Arc::new(reload);
         status.set_reload(reload.clone());
-        tokio::spawn(crate::reload::follow(reload, seen, reload_stop.clone()));
+        tokio::spawn(crate::reload::follow(reload, access, seen, reload_stop.clone()));
 
         for address in &config.listen {
             let bound = broker
                 .listen(*address)
                 .await
                 .map_err(|error| Failed::at(&format!("broker.listen: {address}"), &error))?;
-            status.add_listener(bound);
+            status.add_listener(bound.to_string());
         }
-        Ok(Self { stores, broker })
+        for listener in &config.listeners {
+            let open = broker.listen(listener.config.clone()).await;
+            let bound = open.map_err(|error| {
+                let name = &listener.config.name;
+                Failed::listed(&[listener.place.error(format!("{name}: {}", cli::with_causes(&error)))])
+            })?;
+            status.add_listener(listener.url(bound));
+        }
+        Ok(Self { stores, broker, sessions })
     }
 
     /// What a person wants to know once.
@@ -309,7 +330,8 @@ impl Parts {
         );
     }
 
-    /// Clients first, so that what they sent is stored and acknowledged; then modules; then the writers.
+    /// Clients first, so that what they sent is stored and acknowledged; then modules; then the writers, and what was
+    /// recorded of sessions meanwhile.
     async fn close(self, status: &Status, deadline: Duration) -> Result<(), Failed> {
         let end = Instant::now() + deadline;
         drop(status.take_reload());
@@ -320,9 +342,18 @@ impl Parts {
         {
             tracing::warn!("modules did not end within the deadline");
         }
-        self.stores.close(left()).await.map_err(|error| {
+        let flushed = self.stores.close(left()).await.map_err(|error| {
             tracing::error!("writers were not flushed: {error}");
             Failed::at("writers were not flushed", &error)
-        })
+        });
+        let kept = tokio::time::timeout(left(), self.sessions.durable()).await;
+        flushed?;
+        if matches!(kept, Ok(Ok(()))) {
+            return Ok(());
+        }
+        let reason =
+            self.sessions.health().err().map_or_else(|| "the disk is slow".into(), |error| error.to_string());
+        tracing::error!("what was recorded of sessions last is not on disk: {reason}");
+        Err(Failed::because(format!("what was recorded of sessions last is not on disk: {reason}")))
     }
 }

@@ -1,14 +1,16 @@
-//! The embedded state in `DATA/state`, which survives whatever ends the process: key-value pairs of modules, and the
-//! overflow buffers of connectors.
+//! The embedded state in `DATA/state`, which survives whatever ends the process: sessions, retained messages and wills of
+//! the broker, key-value pairs of modules, and the overflow buffers of connectors.
 //!
 //! A change is durable when its future completes: one thread gathers what waits and commits it with one fsync
-//! (`writer`). Reads see only what is durable. The directory is made at the first change, so a node whose modules
-//! keep nothing has no files and does no work for it.
+//! (`writer`). Reads see only what is durable. The directory is made at the first change, so a node on which nothing is
+//! kept has no files and does no work for it.
 
 mod buffer;
 mod disk;
+mod inbox;
 mod journal;
 mod key;
+mod sessions;
 mod writer;
 
 use std::ops::Bound;
@@ -21,7 +23,10 @@ use tidegate_store::buffer::BufferSpace;
 use tokio::sync::{mpsc, oneshot};
 
 use disk::{Database, Disk, guarded, unavailable};
-use writer::{Change, Outcome, Request, Work};
+pub use sessions::SessionDurability;
+use sessions::intake::Intake;
+use sessions::ledger::Ledger;
+use writer::{Change, Outcome, Request, Work, Writer};
 
 /// Changes that may wait for the writer; more wait before they are queued.
 const QUEUE: usize = 256;
@@ -31,7 +36,8 @@ const QUEUE: usize = 256;
 pub enum StateError {
     /// The files are there and cannot be opened.
     #[error(
-        "{path}: {reason}; restore the directory from a copy, or move it away to begin with empty module state"
+        "{path}: {reason}; restore the directory from a copy, or move it away to begin without sessions, retained messages, \
+         pairs of modules and operations that wait for databases"
     )]
     Open {
         /// The directory.
@@ -48,6 +54,7 @@ pub enum StateError {
 pub struct State {
     disk: Arc<Disk>,
     queue: mpsc::Sender<Work>,
+    intake: Arc<Intake>,
 }
 
 impl std::fmt::Debug for State {
@@ -65,12 +72,13 @@ impl State {
         let disk = Disk::open(path).map_err(|reason| StateError::Open { path: path.to_owned(), reason })?;
         let disk = Arc::new(disk);
         let (queue, requests) = mpsc::channel(QUEUE);
-        let own = disk.clone();
+        let intake = Arc::new(Intake::default());
+        let writer = Writer::new(disk.clone(), quota, Ledger::new(intake.clone()));
         std::thread::Builder::new()
             .name("state".into())
-            .spawn(move || writer::run(&own, requests, quota))
+            .spawn(move || writer.run(requests))
             .map_err(StateError::Thread)?;
-        Ok(Arc::new(Self { disk, queue }))
+        Ok(Arc::new(Self { disk, queue, intake }))
     }
 
     /// The buffers of connectors, which may have `limit` bytes together. `None`: none is wanted.

@@ -1,6 +1,5 @@
 //! What the running node is made of, as the API shows it: filled in while it starts.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +46,7 @@ struct Parts {
     broker: Option<Broker>,
     directory: Option<Directory>,
     reload: Option<Arc<Reload>>,
-    listeners: Vec<SocketAddr>,
+    listeners: Vec<String>,
 }
 
 /// Shared between the start, the API and the stop.
@@ -106,12 +105,12 @@ impl Status {
     }
 
     /// A listener is bound.
-    pub fn add_listener(&self, address: SocketAddr) {
+    pub fn add_listener(&self, address: String) {
         self.0.lock().listeners.push(address);
     }
 
-    /// Bound MQTT addresses.
-    pub fn listeners(&self) -> Vec<SocketAddr> {
+    /// Where MQTT is served: addresses, and URLs of what is not plain.
+    pub fn listeners(&self) -> Vec<String> {
         self.0.lock().listeners.clone()
     }
 
@@ -121,7 +120,7 @@ impl Status {
             let parts = self.0.lock();
             let report = Readiness {
                 status: parts.phase.name().into(),
-                listeners: parts.listeners.iter().map(ToString::to_string).collect(),
+                listeners: parts.listeners.clone(),
                 connections: parts.broker.as_ref().map_or(0, Broker::connections),
                 modules: parts.directory.as_ref().map_or_else(ModuleCount::default, |directory| {
                     ModuleCount { serving: directory.modules().len(), failed: directory.failures().len() }

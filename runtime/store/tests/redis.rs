@@ -73,6 +73,7 @@ fn client(connected_at_ms: u64) -> Arc<Client> {
         clean_start: false,
         connected_at_ms,
         connection: connected_at_ms,
+        ..Client::default()
     })
 }
 

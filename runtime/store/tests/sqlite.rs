@@ -98,6 +98,7 @@ fn client(id: &str) -> Arc<Client> {
         clean_start: true,
         connected_at_ms: now_ms(),
         connection: 1,
+        ..Client::default()
     })
 }
 

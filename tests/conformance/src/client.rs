@@ -33,6 +33,8 @@ pub struct Client {
     version: Version,
     /// What was read of the next packet.
     buffer: Vec<u8>,
+    /// The most bytes that a packet had.
+    largest: usize,
     /// The last packet id taken by [`next_id`](Self::next_id).
     id: u16,
 }
@@ -47,7 +49,7 @@ impl Client {
     pub fn open_at(port: u16, version: Version) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("the server takes connections");
         stream.set_nodelay(true).expect("a socket option");
-        Self { stream, version, buffer: Vec::new(), id: 0 }
+        Self { stream, version, buffer: Vec::new(), largest: 0, id: 0 }
     }
 
     /// Connects with a new client id and a clean session.
@@ -77,6 +79,11 @@ impl Client {
     /// The version it reads by.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The size of the largest packet that was read so far, bytes.
+    pub fn largest(&self) -> usize {
+        self.largest
     }
 
     /// A packet id that was not taken on this connection.
@@ -131,6 +138,7 @@ impl Client {
                     panic!("the server sent {:02X?}: {error}", &self.buffer[..length])
                 });
                 self.buffer.drain(..length);
+                self.largest = self.largest.max(length);
                 return Came::Packet(packet);
             }
             // Zero would mean without limit.

@@ -9,6 +9,7 @@
 //! | [`packet`] | packets to send, right and wrong ones |
 //! | [`received`] | packets as the server sent them; one that the standard forbids fails the test that reads it |
 //! | [`client`] | a connection: send, and expect a packet, silence or the end |
+//! | [`ending`] | what the server says when it ends a connection, as results that a table of cases collects |
 //! | [`refusal`] | many wrong packets, each on a connection that must end |
 //! | [`judge`] | what a packet of MQTT 3.1.1 deserves: for right packets that were changed by machine |
 //! | [`websocket`] | the same over WebSocket |
@@ -24,6 +25,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness fails by panicking")]
 
 pub mod client;
+pub mod ending;
 pub mod judge;
 pub mod packet;
 pub mod property;

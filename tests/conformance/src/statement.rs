@@ -292,6 +292,9 @@ it on the real binary with packets made by hand. `cargo test -p tidegate-conform
 `TIDEGATE_BIN` names, or the one beside the test programs; `cargo xtask test` does, too. A test fails when the server breaks
 its statement; every packet that the server sends in any of them is checked for its form as well.
 
+Beside them, `--test malformed` sends more than ten thousand sequences of packets that were broken by machine, judged by a second
+reading of the standard: what must be refused is refused with a reason, before MQTT 5 without one, and others are served meanwhile.
+
 The summaries are ours and no substitute for the standard's words.
 ";
 

@@ -34,8 +34,13 @@ class Driver:
         if version != 5:
             options["clean_session"] = command["clean"]
         client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2, client_id=command["clientid"], protocol=version, **options
+            mqtt.CallbackAPIVersion.VERSION2, client_id=command["clientid"], protocol=version,
+            transport=command.get("transport", "tcp"), **options
         )
+        if "path" in command:
+            client.ws_set_options(path=command["path"])
+        if "cafile" in command:
+            client.tls_set(command["cafile"], command.get("certfile"), command.get("keyfile"))
         client.on_connect = lambda c, u, flags, code, p: report(
             event="connected", code=number(code), session=flags.session_present
         )

@@ -7,6 +7,7 @@
 //! | [`paho`] | the Python client, through `paho/client.py` and `paho/load.py` |
 //! | [`wire`] | hand-made MQTT packets on a plain socket, for what no decent client would send |
 //! | [`load`] | publishers that go on through faults, and what they were promised |
+//! | [`certificates`] | authorities and certificates of `openssl` |
 //! | [`sqlite`] | the `sqlite3` command |
 //! | [`redis`] | Redis through `redis-cli`, with the hook lines of document 003 |
 //! | [`guests`] | the compiled modules, and variants of them |
@@ -16,6 +17,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness fails by panicking")]
 
+pub mod certificates;
 pub mod guests;
 pub mod load;
 pub mod mosquitto;

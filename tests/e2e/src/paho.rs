@@ -135,6 +135,14 @@ impl Paho {
         delivered(&event)
     }
 
+    /// The next message, if one comes within `limit`.
+    pub fn try_receive(&mut self, limit: Duration) -> Option<Delivered> {
+        if !self.pending.is_empty() {
+            return Some(delivered(&self.pending.remove(0)));
+        }
+        self.wait_within(limit, "message").map(|event| delivered(&event))
+    }
+
     /// Everything received before the message with payload `end`.
     pub fn take_until(&mut self, end: &str) -> Vec<Delivered> {
         let mut all = Vec::new();

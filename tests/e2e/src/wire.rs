@@ -88,6 +88,8 @@ pub struct Connect {
     pub keep_alive: u16,
     /// Will: topic, payload, QoS, retain.
     pub will: Option<(String, String, u8, bool)>,
+    /// Version 5 properties of the will, encoded.
+    pub will_properties: Vec<u8>,
     /// Version 5 properties, encoded.
     pub properties: Vec<u8>,
 }
@@ -101,6 +103,7 @@ impl Connect {
             clean: true,
             keep_alive: 0,
             will: None,
+            will_properties: Vec::new(),
             properties: Vec::new(),
         }
     }
@@ -138,7 +141,8 @@ impl Connect {
         text(&mut body, &self.client_id);
         if let Some((topic, payload, _, _)) = &self.will {
             if self.version == 5 {
-                body.push(0);
+                variable(&mut body, self.will_properties.len());
+                body.extend(&self.will_properties);
             }
             text(&mut body, topic);
             text(&mut body, payload);

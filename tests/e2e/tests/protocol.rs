@@ -157,7 +157,10 @@ fn a_retained_will_is_retained() {
 
 #[test]
 fn wildcards_match_levels_and_hide_dollar_topics() {
-    let server = Server::plain();
+    let server = Server::builder()
+        .file("tidegate.toml", "access.acl_file = \"acl\"")
+        .file("acl", "allow all publish $own/#")
+        .start();
     let cases: [(&str, &[&str]); 7] = [
         ("a/+", &["a/b", "a/"]),
         ("a/#", &["a", "a/b", "a/", "a/b/c"]),

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use tidegate_broker::codec::{
     Ack, Auth, CodecError, ConnAck, ConnAckProperties, Decoder, Delivery, Disconnect, Incoming, Limits,
-    Outgoing, Publish, SubAck, encode, encode_publish, publish_len,
+    Outgoing, Publish, SubAck, Terms, encode, encode_publish, encode_within, publish_len,
 };
 use tidegate_event::{Message, MsgId, Origin, Protocol, PublishProperties, QoS, ReasonCode, TopicName};
 
@@ -42,7 +42,12 @@ impl Settings {
             _ => usize::MAX,
         };
         Self {
-            limits: Limits { max_packet_bytes, max_topic_levels },
+            limits: Limits {
+                max_packet_bytes,
+                max_topic_levels,
+                max_filters: if first & 0x20 == 0 { usize::MAX } else { 2 },
+                max_user_properties: if first & 0x40 == 0 { usize::MAX } else { 2 },
+            },
             framed: first & 0x80 != 0,
             pieces: second,
         }
@@ -165,6 +170,9 @@ fn answer(packet: &Incoming, protocol: Protocol) {
                 topic_alias_maximum: connect.properties.topic_alias_maximum,
                 reason_string: connect.username.clone(),
                 server_keep_alive: Some(connect.keep_alive),
+                maximum_qos: Some(u8::from(connect.clean_start)),
+                retain_available: Some(connect.clean_start),
+                response_information: connect.properties.authentication_method.clone(),
             },
         })),
         Incoming::Publish(publish) => {
@@ -192,6 +200,14 @@ fn answer(packet: &Incoming, protocol: Protocol) {
         let mut out = BytesMut::new();
         encode(&answer, to, &mut out);
         assert!(whole_packets(&out), "{answer:?} to {to:?}: {out:x?}");
+        let whole = out.len();
+        for max_packet in [2, 4, 8, 64, usize::MAX] {
+            let terms = Terms { max_packet, ..Terms::default() };
+            let mut out = BytesMut::new();
+            let sent = encode_within(&answer, to, terms, &mut out);
+            assert!(whole_packets(&out) && out.len() <= max_packet, "{answer:?} within {terms:?}: {out:x?}");
+            assert!(sent || (out.is_empty() && max_packet < whole), "{answer:?} within {terms:?}");
+        }
     }
     // What both sides may send must come back as it was.
     let mut out = BytesMut::from(connect(protocol));
@@ -207,7 +223,12 @@ fn answer(packet: &Incoming, protocol: Protocol) {
     }
 }
 
-const UNLIMITED: Limits = Limits { max_packet_bytes: u32::MAX, max_topic_levels: usize::MAX };
+const UNLIMITED: Limits = Limits {
+    max_packet_bytes: u32::MAX,
+    max_topic_levels: usize::MAX,
+    max_filters: usize::MAX,
+    max_user_properties: usize::MAX,
+};
 
 /// Whether `bytes` is made of complete packets by their remaining lengths.
 fn whole_packets(mut bytes: &[u8]) -> bool {

@@ -62,6 +62,7 @@ pub fn publish(topic: &str, payload: &[u8]) -> Scope {
         clean_start: true,
         connected_at_ms: now_ms(),
         connection: 1,
+        ..Client::default()
     });
     let node = Arc::new(Node::new("matrix@127.0.0.1"));
     let Ok(topic) = topic.parse() else { panic!("{topic:?} is no topic name") };

@@ -19,9 +19,18 @@ const WILL_RETAIN: u8 = 0b0010_0000;
 const PASSWORD: u8 = 0b0100_0000;
 const USER_NAME: u8 = 0b1000_0000;
 
+/// Characters of a client id in MQTT 3.1, at most; "if the Client ID contains more than 23 characters, the server
+/// responds [...] Identifier Rejected" (its clause 3.1). Later versions leave it to the server.
+const MAX_CLIENT_ID_V31: usize = 23;
+
 /// Reads the body of CONNECT. Its texts become slices of `frame`, which should hold nothing else: they live as
-/// long as the session.
-pub(super) fn decode(frame: &Bytes, protocol: Protocol, limits: Limits) -> Result<Connect, CodecError> {
+/// long as the session. `client_takes` is set as soon as the packet has told it: a refusal must not be larger.
+pub(super) fn decode(
+    frame: &Bytes,
+    protocol: Protocol,
+    limits: Limits,
+    client_takes: &mut Option<usize>,
+) -> Result<Connect, CodecError> {
     let mut reader = Reader::new(frame, PacketType::Connect);
     reader.binary()?;
     reader.byte()?;
@@ -31,9 +40,11 @@ pub(super) fn decode(frame: &Bytes, protocol: Protocol, limits: Limits) -> Resul
 
     let mut properties = ConnectProperties::default();
     if protocol.is_v5() {
-        property::read(&mut reader, Section::Connect, |id, value| {
+        property::read(&mut reader, Section::Connect, limits, |id, value| {
             keep_connect_property(&mut properties, frame, id, value)
         })?;
+        let most = properties.maximum_packet_size.unwrap_or(u32::MAX);
+        *client_takes = Some(usize::try_from(most).unwrap_or(usize::MAX));
         if properties.authentication_data.is_some() && properties.authentication_method.is_none() {
             return Err(reader.protocol_error("authentication data without an authentication method"));
         }
@@ -46,9 +57,6 @@ pub(super) fn decode(frame: &Bytes, protocol: Protocol, limits: Limits) -> Resul
         Protocol::V311 => !clean_start,
         Protocol::V5 => false,
     };
-    if needs_client_id && client_id.is_empty() {
-        return Err(CodecError::ClientId);
-    }
 
     let will =
         if flags & WILL != 0 { Some(will(&mut reader, frame, flags, protocol, limits)?) } else { None };
@@ -67,6 +75,13 @@ pub(super) fn decode(frame: &Bytes, protocol: Protocol, limits: Limits) -> Resul
     };
     reader.end()?;
 
+    // Last, because it is answered also where what is malformed is not.
+    if needs_client_id && client_id.is_empty() {
+        return Err(CodecError::ClientId { rule: "client id must not be empty" });
+    }
+    if protocol == Protocol::V31 && client_id.chars().count() > MAX_CLIENT_ID_V31 {
+        return Err(CodecError::ClientId { rule: "client id must not have more than 23 characters" });
+    }
     Ok(Connect { protocol, client_id, clean_start, keep_alive, username, password, will, properties })
 }
 
@@ -121,7 +136,7 @@ fn will(
     let mut delay = 0;
     let mut properties = PublishProperties::default();
     if protocol.is_v5() {
-        property::read(reader, Section::Will, |id, value| match (id, value) {
+        property::read(reader, Section::Will, limits, |id, value| match (id, value) {
             (id::WILL_DELAY, Value::Four(seconds)) => delay = seconds,
             (id, value) => keep_property(&mut properties, frame, id, value),
         })?;

@@ -15,11 +15,20 @@ pub struct Limits {
     pub max_packet_bytes: u32,
     /// Greatest number of levels of a topic name or filter.
     pub max_topic_levels: usize,
+    /// Greatest number of topic filters in one SUBSCRIBE or UNSUBSCRIBE.
+    pub max_filters: usize,
+    /// Greatest number of user properties in one packet; the will's are counted for themselves.
+    pub max_user_properties: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_packet_bytes: 1024 * 1024, max_topic_levels: 128 }
+        Self {
+            max_packet_bytes: 1024 * 1024,
+            max_topic_levels: 128,
+            max_filters: 1_000,
+            max_user_properties: 1_000,
+        }
     }
 }
 
@@ -34,6 +43,8 @@ pub struct Decoder {
     protocol: Option<Protocol>,
     /// How many buffered bytes the next step takes: fewer need not be looked at again.
     needed: usize,
+    /// The greatest packet the client takes, when CONNECT has told so far.
+    client_takes: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,12 +57,24 @@ enum State {
 impl Decoder {
     /// A decoder for a new connection.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, state: State::ExpectConnect, protocol: None, needed: 1 }
+        Self { limits, state: State::ExpectConnect, protocol: None, needed: 1, client_takes: None }
     }
 
     /// The client's version, as soon as CONNECT has told it.
     pub fn protocol(&self) -> Option<Protocol> {
         self.protocol
+    }
+
+    /// The greatest packet that the client takes, bytes (MQTT 5 clause 3.1.2.11.4; no limit when it names none).
+    /// `None`: CONNECT has not come, or broke a rule before it said so.
+    pub fn client_takes(&self) -> Option<usize> {
+        self.client_takes
+    }
+
+    /// How large the packet at the start of the buffer is, bytes, when its fixed header is there and the last
+    /// [`Decoder::decode`] gave `None`; less than [`Decoder::decode`] could tell before.
+    pub fn packet_bytes(&self) -> usize {
+        self.needed
     }
 
     /// How many bytes more are needed, at least, when `buffered` bytes are in the buffer and the last
@@ -164,7 +187,7 @@ impl Decoder {
                 // Copied out: the client id and the will live as long as the session and must not keep a
                 // read buffer with them.
                 let frame = Bytes::copy_from_slice(buffer.get(header..total).unwrap_or_default());
-                let connect = connect::decode(&frame, protocol, self.limits)?;
+                let connect = connect::decode(&frame, protocol, self.limits, &mut self.client_takes)?;
                 buffer.advance(total);
                 self.state = State::Connected(protocol);
                 Incoming::Connect(Box::new(connect))
@@ -180,9 +203,9 @@ impl Decoder {
                 let mut frame = buffer.split_to(total).freeze();
                 frame.advance(header);
                 if packet == PacketType::Auth {
-                    Incoming::Auth(auth::decode(&frame)?)
+                    Incoming::Auth(auth::decode(&frame, self.limits)?)
                 } else {
-                    Incoming::Disconnect(disconnect::decode(&frame, protocol)?)
+                    Incoming::Disconnect(disconnect::decode(&frame, protocol, self.limits)?)
                 }
             }
             _ => {

@@ -8,10 +8,10 @@ use tidegate_event::{Protocol, ReasonCode};
 
 use super::property::{self, Section, Value, id};
 use super::reader::{Reader, shared_text};
-use super::{CodecError, Disconnect, PacketType};
+use super::{CodecError, Disconnect, Limits, PacketType};
 
 /// Reads the body of DISCONNECT.
-pub(super) fn decode(frame: &Bytes, protocol: Protocol) -> Result<Disconnect, CodecError> {
+pub(super) fn decode(frame: &Bytes, protocol: Protocol, limits: Limits) -> Result<Disconnect, CodecError> {
     let mut reader = Reader::new(frame, PacketType::Disconnect);
     let mut packet = Disconnect { reason: ReasonCode::SUCCESS, session_expiry: None, reason_string: None };
     if protocol.is_v5() && !reader.is_empty() {
@@ -19,7 +19,7 @@ pub(super) fn decode(frame: &Bytes, protocol: Protocol) -> Result<Disconnect, Co
         check_reason(&reader, reason)?;
         packet.reason = ReasonCode(reason);
         if !reader.is_empty() {
-            property::read(&mut reader, Section::Disconnect, |id, value| match (id, value) {
+            property::read(&mut reader, Section::Disconnect, limits, |id, value| match (id, value) {
                 (id::SESSION_EXPIRY, Value::Four(seconds)) => packet.session_expiry = Some(seconds),
                 (id::REASON_STRING, Value::Text(text)) => {
                     packet.reason_string = Some(shared_text(frame, text))

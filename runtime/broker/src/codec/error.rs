@@ -1,6 +1,6 @@
 //! Why a client's bytes were refused.
 
-use tidegate_event::{Protocol, ReasonCode, TopicError};
+use tidegate_event::{ReasonCode, TopicError};
 
 use super::PacketType;
 
@@ -47,13 +47,33 @@ pub enum CodecError {
         /// The limit, bytes.
         limit: u32,
     },
-    /// The topic of a PUBLISH, a will or a response is no topic name (clause 4.7).
+    /// The topic of a PUBLISH or a will is no topic name (clause 4.7): it is malformed. 0x90 Topic Name invalid is
+    /// for one that is "correctly formed, but is not accepted" (table 3-13).
     #[error("{packet}, topic name: {error}")]
     TopicName {
         /// The packet at fault.
         packet: PacketType,
         /// The rule it breaks.
         error: TopicError,
+    },
+    /// A topic filter breaks the rules of clauses 4.7.1 and 4.8.2: it is malformed. 0x8F Topic Filter invalid is for
+    /// one that is "correctly formed but is not allowed" (tables 3-8 and 3-9), and so no answer to it.
+    #[error("{packet}, topic filter: {error}")]
+    Filter {
+        /// The packet at fault.
+        packet: PacketType,
+        /// The rule it breaks.
+        error: TopicError,
+    },
+    /// The packet repeats something more often than the server takes. Nothing of it was kept.
+    #[error("{packet}: more {what} than the limit of {limit}")]
+    TooMany {
+        /// The packet at fault.
+        packet: PacketType,
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
     },
     /// A topic name has more levels than the server takes.
     #[error("{packet}, topic name: {levels} levels are more than the limit of {limit}")]
@@ -75,18 +95,21 @@ pub enum CodecError {
         /// The limit.
         limit: usize,
     },
-    /// CONNECT asks for a protocol that is not MQTT 3.1, 3.1.1 or 5 (clauses 3.1.2.1, 3.1.2.2).
+    /// CONNECT asks for a protocol that is not MQTT 3.1, 3.1.1 or 5 (clauses 3.1.2.1, 3.1.2.2). It is to be answered in
+    /// the form of 3.1.1, whatever the level: "MUST respond [...] with a CONNACK return code 0x01" is what 3.1.1 says
+    /// (3.1.2-2), and MQTT 5 only that 0x84 MAY be sent.
     #[error("CONNECT: unsupported protocol version (level {level})")]
     UnsupportedVersion {
         /// The protocol level asked for; 0 when the protocol name is not known.
         level: u8,
-        /// In which version CONNACK is understood best.
-        answer: Protocol,
     },
-    /// CONNECT has an empty client id where the version does not allow one (MQTT 3.1; 3.1.1 without clean
-    /// session, clause 3.1.3-8).
-    #[error("CONNECT: client id must not be empty")]
-    ClientId,
+    /// CONNECT has a client id that the version does not allow: an empty one (MQTT 3.1; 3.1.1 without clean
+    /// session, its clause 3.1.3.1), or one of more than 23 characters (MQTT 3.1, its clause 3.1).
+    #[error("CONNECT: {rule}")]
+    ClientId {
+        /// The rule it breaks.
+        rule: &'static str,
+    },
     /// The wire decoder refused what the checks before it had passed: a defect here, never the client's fault
     /// alone.
     #[error("{packet}: the decoder refused a packet that had passed the checks: {error}")]
@@ -102,14 +125,17 @@ impl CodecError {
     /// The MQTT 5 reason code (clause 2.4).
     pub fn reason(&self) -> ReasonCode {
         match self {
-            Self::Malformed { .. } | Self::Decoder { .. } => reason::MALFORMED,
+            Self::Malformed { .. } | Self::Decoder { .. } | Self::TopicName { .. } | Self::Filter { .. } => {
+                reason::MALFORMED
+            }
             Self::Protocol { .. } => reason::PROTOCOL_ERROR,
             Self::Property { reason, .. } => *reason,
             Self::TooLarge { .. } => reason::PACKET_TOO_LARGE,
-            Self::TopicName { .. } | Self::TopicLevels { .. } => reason::TOPIC_NAME_INVALID,
+            Self::TooMany { .. } => reason::QUOTA_EXCEEDED,
+            Self::TopicLevels { .. } => reason::TOPIC_NAME_INVALID,
             Self::FilterLevels { .. } => reason::TOPIC_FILTER_INVALID,
             Self::UnsupportedVersion { .. } => reason::UNSUPPORTED_VERSION,
-            Self::ClientId => reason::CLIENT_ID_INVALID,
+            Self::ClientId { .. } => reason::CLIENT_ID_INVALID,
         }
     }
 }
@@ -126,4 +152,5 @@ pub(super) mod reason {
     pub(in crate::codec) const TOPIC_NAME_INVALID: ReasonCode = ReasonCode(0x90);
     pub(in crate::codec) const TOPIC_ALIAS_INVALID: ReasonCode = ReasonCode(0x94);
     pub(in crate::codec) const PACKET_TOO_LARGE: ReasonCode = ReasonCode(0x95);
+    pub(in crate::codec) const QUOTA_EXCEEDED: ReasonCode = ReasonCode(0x97);
 }

@@ -10,10 +10,11 @@
 //! 4. The wire decoder of `rumqttd` for SUBSCRIBE, UNSUBSCRIBE and acknowledgements (`wire`). CONNECT,
 //!    PUBLISH, DISCONNECT and AUTH are read here: each module says why.
 //!
-//! Everything sent is encoded here ([`encode()`], [`encode_publish`]); no step does I/O, and nothing here depends
-//! on an async runtime.
+//! Everything sent is encoded here ([`encode()`], [`encode_within`], [`encode_publish`]); no step does I/O, and
+//! nothing here depends on an async runtime.
 
 mod auth;
+mod connack;
 mod connect;
 mod decoder;
 mod delivery;
@@ -25,6 +26,7 @@ pub mod packet;
 mod property;
 mod publish;
 mod reader;
+mod reason_text;
 mod validate;
 mod version;
 mod wire;
@@ -34,7 +36,7 @@ mod tests;
 
 pub use decoder::{Decoder, Limits};
 pub use delivery::{Delivery, encode_publish, publish_len};
-pub use encode::encode;
+pub use encode::{Terms, encode, encode_within};
 pub use error::CodecError;
 pub use header::{MAX_REMAINING_LENGTH, PacketType};
 pub use packet::*;

@@ -229,4 +229,10 @@ pub struct ConnAckProperties {
     pub reason_string: Option<ByteString>,
     /// Keep-alive the client must use.
     pub server_keep_alive: Option<u16>,
+    /// Greatest QoS the server takes, 0 or 1.
+    pub maximum_qos: Option<u8>,
+    /// False: the server keeps no retained messages.
+    pub retain_available: Option<bool>,
+    /// What the client may build response topics from.
+    pub response_information: Option<ByteString>,
 }

@@ -1,10 +1,10 @@
 //! MQTT 5 properties (clause 2.2.2): one table of what a client may send, and the walk that enforces it.
 
-use tidegate_event::{ReasonCode, TopicError};
+use tidegate_event::ReasonCode;
 
-use super::CodecError;
 use super::error::reason;
 use super::reader::Reader;
+use super::{CodecError, Limits};
 
 /// A place where a client sends properties. The values are bits of [`Rule::sections`].
 #[derive(Clone, Copy)]
@@ -165,20 +165,25 @@ pub(super) enum Value<'a> {
 pub(super) fn read<'a>(
     reader: &mut Reader<'a>,
     section: Section,
+    limits: Limits,
     take: impl FnMut(u8, Value<'a>),
 ) -> Result<(), CodecError> {
     let length = reader.varint()?;
-    walk(Reader::new(reader.take(length)?, reader.packet()), section, take)
+    walk(Reader::new(reader.take(length)?, reader.packet()), section, limits, take)
 }
 
-/// Reads the properties of `section` up to the end, gives each checked value to `take`.
+/// Reads the properties of `section` up to the end, gives each checked value to `take`. A packet of one mebibyte can
+/// hold two hundred thousand user properties, for each of which `take` may keep some memory: they are counted here,
+/// before.
 pub(super) fn walk<'a>(
     mut properties: Reader<'a>,
     section: Section,
+    limits: Limits,
     mut take: impl FnMut(u8, Value<'a>),
 ) -> Result<(), CodecError> {
     let packet = properties.packet();
     let mut seen = 0_u64;
+    let mut pairs = 0;
     while !properties.is_empty() {
         // The identifier is a variable byte integer, but all that exist are below 128 (clause 2.2.2.2).
         let id = properties.byte()?;
@@ -198,6 +203,16 @@ pub(super) fn walk<'a>(
             return Err(fault("must not be repeated", reason::PROTOCOL_ERROR));
         }
         seen |= 1 << id;
+        if rule.wire == Wire::Pair {
+            pairs += 1;
+            if pairs > limits.max_user_properties {
+                return Err(CodecError::TooMany {
+                    packet,
+                    what: "user properties",
+                    limit: limits.max_user_properties,
+                });
+            }
+        }
         let value = value(&mut properties, rule.wire)?;
         match value {
             Value::Two(0) if rule.wire == Wire::TwoNotZero => {
@@ -233,13 +248,14 @@ fn value<'a>(properties: &mut Reader<'a>, wire: Wire) -> Result<Value<'a>, Codec
         }
         Wire::Text => Value::Text(properties.text()?),
         Wire::Topic => {
+            // Clauses 3.3.2.3.5 and 4.7.3. A property of a value that the protocol does not allow is a protocol
+            // error, unlike the packet's own topic name, which it is parsed by.
             let text = properties.text()?;
-            let packet = properties.packet();
             if text.is_empty() {
-                return Err(CodecError::TopicName { packet, error: TopicError::Empty });
+                return Err(properties.protocol_error("a response topic must not be empty"));
             }
             if text.contains(['+', '#']) {
-                return Err(CodecError::TopicName { packet, error: TopicError::Wildcard });
+                return Err(properties.protocol_error("a response topic must not contain wildcards"));
             }
             Value::Text(text)
         }

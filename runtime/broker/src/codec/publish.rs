@@ -43,7 +43,7 @@ pub(super) fn decode(
     let (alias, properties) = if properties_len == 0 {
         (None, None)
     } else {
-        read_properties(&buffer.split_to(properties_len).freeze())?
+        read_properties(&buffer.split_to(properties_len).freeze(), limits)?
     };
     let payload = if payload_len == 0 { Bytes::new() } else { buffer.split_to(payload_len).freeze() };
 
@@ -81,11 +81,14 @@ fn topic_name(bytes: Bytes, limits: Limits) -> Result<TopicName, CodecError> {
 }
 
 /// Topic alias, and what travels with the message.
-fn read_properties(bytes: &Bytes) -> Result<(Option<u16>, Option<Box<PublishProperties>>), CodecError> {
+fn read_properties(
+    bytes: &Bytes,
+    limits: Limits,
+) -> Result<(Option<u16>, Option<Box<PublishProperties>>), CodecError> {
     let mut alias = None;
     let mut properties: Option<Box<PublishProperties>> = None;
     let reader = Reader::new(bytes, PacketType::Publish);
-    property::walk(reader, Section::Publish, |id, value| match (id, value) {
+    property::walk(reader, Section::Publish, limits, |id, value| match (id, value) {
         (id::TOPIC_ALIAS, Value::Two(number)) => alias = Some(number),
         (id, value) => keep_property(properties.get_or_insert_default(), bytes, id, value),
     })?;

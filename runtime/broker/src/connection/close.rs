@@ -1,12 +1,15 @@
 //! The end of a connection: the session is let go of at once, what was accepted is completed after it.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use tidegate_event::{Change, Client, DisconnectReason, Raised, now_ms};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use super::deliver::{Acked, Deliveries, Running};
@@ -24,7 +27,7 @@ where
 {
     /// Ends the connection: last words, will, session; then completes what was accepted and raises
     /// client.disconnected. The client's next connection may be served meanwhile, and waits where order demands.
-    pub(super) async fn close(mut self: Box<Self>, end: End) {
+    pub(super) async fn close(mut self: Box<Self>, mut end: End) {
         self.shared.metrics.disconnected(end.reason);
         let (client, peer, reason) = (&self.client.id, self.client.peer, end.reason.name());
         tracing::debug!(%client, %peer, reason, "disconnected");
@@ -39,7 +42,7 @@ where
             self.send(&Outgoing::Disconnect(Disconnect {
                 reason: code,
                 session_expiry: None,
-                reason_string: None,
+                reason_string: end.text.take(),
             }));
         }
         if end.will {
@@ -52,12 +55,13 @@ where
         let unfinished = self.pipeline.leave();
         let handover = Handover { connection: self.client.connection, quiet, done, unfinished };
         let rest = self.let_go(end.reason, handover);
+        let lingers = end.reason != DisconnectReason::SocketClosed;
 
         let Self { stream, shared, realm, client, mut pipeline, output, count, seat, .. } = *self;
         // The client's next connection may go on.
         drop(seat);
         let hang_up = async {
-            hang_up(&shared, stream, output).await;
+            hang_up(&shared, stream, output, lingers).await;
             drop(count);
         };
         let complete = async {
@@ -158,12 +162,51 @@ async fn raise_acked(acked: VecDeque<Acked>, shared: &Shared, client: &Arc<Clien
     }
 }
 
+/// Bytes of a client that are thrown away while its connection is closed.
+const LINGER_BYTES: usize = 1024 * 1024;
+
 /// Writes the last bytes, if the peer takes them in time, and closes the socket.
-async fn hang_up<S: AsyncWrite + Unpin>(shared: &Shared, mut stream: S, output: BytesMut) {
-    let write = async {
-        stream.write_all(&output).await?;
-        stream.shutdown().await
-    };
+///
+/// `lingers`: the peer may still be sending. A socket that is closed over bytes that were not read makes the system send
+/// a reset, which takes back what the peer has not read yet: the very packet that says why. So only the writing side is
+/// closed, and what comes is thrown away until the peer closes, too; all in the same time, and not for ever more bytes.
+pub(super) async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Shared,
+    mut stream: S,
+    mut output: BytesMut,
+    lingers: bool,
+) {
+    let (mut shut, mut heard, mut silent) = (false, 0, !lingers);
+    let last_words = poll_fn(|cx| {
+        // Both at once: a peer that writes before it reads takes nothing while nothing is taken from it.
+        let mut scratch = [0; 4096];
+        while !silent {
+            let mut read = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut stream).poll_read(cx, &mut read) {
+                Poll::Pending => break,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => {
+                    heard += read.filled().len();
+                    silent = read.filled().is_empty() || heard >= LINGER_BYTES;
+                }
+            }
+        }
+        while !output.is_empty() {
+            match Pin::new(&mut stream).poll_write(cx, &output) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(bytes)) => output.advance(bytes),
+            }
+        }
+        while !shut {
+            match Pin::new(&mut stream).poll_shutdown(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => shut = true,
+            }
+        }
+        if silent { Poll::Ready(()) } else { Poll::Pending }
+    });
     // A peer that is gone, or takes nothing, has no use for them.
-    tokio::time::timeout(shared.config.flush_timeout, write).await.ok();
+    tokio::time::timeout(shared.config.flush_timeout, last_words).await.ok();
 }

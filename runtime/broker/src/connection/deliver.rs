@@ -14,7 +14,7 @@ use tidegate_event::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, OUTPUT_ENOUGH};
-use crate::codec::{self, Ack, Connect, Outgoing, encode_publish};
+use crate::codec::{self, Ack, Connect, Outgoing};
 use crate::config::BrokerConfig;
 use crate::metrics::Drop;
 use crate::session::delivery::{Delivery, Source};
@@ -204,7 +204,6 @@ where
             // What the last connection has done may not be durable yet.
             return false;
         }
-        let before = self.output.len();
         match self.seat.inflight.next_resend(self.deliveries.window) {
             None => return false,
             Some(Resend::Publish(packet_id, delivery)) => {
@@ -215,11 +214,10 @@ where
                     expiry_remaining: remaining_seconds(&delivery.message),
                     ..codec::Delivery::new(&delivery.message, delivery.qos, packet_id)
                 };
-                encode_publish(&packet, self.protocol, &mut self.output);
-                let (bytes, qos) = (self.output.len() - before, delivery.qos);
-                if bytes == 0 || bytes > self.deliveries.max_packet {
+                let qos = delivery.qos;
+                let most = self.deliveries.max_packet;
+                if self.aliases_out.encode(packet, true, self.protocol, most, &mut self.output) == 0 {
                     // The client takes smaller packets than on its last connection (clause 3.1.2.11.4).
-                    self.output.truncate(before);
                     if let Some(Sent { delivery, original, .. }) = self.seat.inflight.withdraw(packet_id) {
                         self.discard(delivery, original, Drop::TooLarge);
                     }
@@ -339,11 +337,11 @@ where
             expiry_remaining: remaining_seconds(message),
             ..codec::Delivery::new(message, delivery.qos, self.seat.inflight.next_packet_id())
         };
-        encode_publish(&packet, self.protocol, &mut self.output);
-        let bytes = self.output.len() - before;
-        // Nothing is appended for a message that no packet can carry.
-        if bytes == 0 || bytes > self.deliveries.max_packet {
-            self.output.truncate(before);
+        let most = self.deliveries.max_packet;
+        let is_recorded = self.session.is_recorded(&self.realm);
+        // It would be sent under another packet id after a crash, as another message: it waits until it is recorded.
+        let waits = is_recorded && delivery.qos == QoS::ExactlyOnce;
+        if self.aliases_out.encode(packet, !waits, self.protocol, most, &mut self.output) == 0 {
             self.discard(delivery, original, Drop::TooLarge);
             return;
         }
@@ -365,13 +363,11 @@ where
                 _ => {}
             }
         }
-        let is_recorded = self.session.is_recorded(&self.realm);
         if is_recorded {
             self.record_sent(&mut delivery, original.as_ref());
         }
         self.seat.inflight.push(delivery, original);
-        if is_recorded && qos == QoS::ExactlyOnce {
-            // Or it would be sent under another packet id after a crash, as another message.
+        if waits {
             let packet = Bytes::copy_from_slice(self.output.get(before..).unwrap_or_default());
             self.output.truncate(before);
             self.withheld.push(self.shared.store.durable(), packet);

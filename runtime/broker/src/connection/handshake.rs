@@ -1,21 +1,20 @@
 //! From an accepted socket to a connected client: CONNECT, its checks, the session, CONNACK.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
-use tidegate_event::{Client, DisconnectReason, Hook, Protocol, ReasonCode, StoredWill, now_ms};
+use tidegate_event::{Client, DisconnectReason, Hook, ReasonCode, StoredWill, now_ms};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::Instant;
 
-use super::Connection;
-use super::authenticate::{self, Asked};
+use super::authenticate::{self, Asked, Passed};
+use super::close::hang_up;
+use super::{Connection, connack};
 use crate::broker::Shared;
-use crate::codec::{CodecError, ConnAck, ConnAckProperties, Connect, Decoder, Incoming, Outgoing, encode};
-use crate::listener::Counted;
+use crate::codec::{CodecError, Connect, Decoder, Incoming, Terms};
+use crate::listener::{Arrival, Counted};
+use crate::metrics::Turned;
 use crate::reason;
 use crate::registry::Attached;
 use crate::session::RecordedWill;
@@ -34,61 +33,79 @@ enum Refused {
     TooLate,
     /// The socket closed or failed.
     Gone,
+    /// There are too many like it.
+    Crowded,
+    /// Too much of it came for a packet that is not whole.
+    TooMuch,
     /// The bytes are no CONNECT this server takes.
     Malformed(CodecError),
 }
 
 /// Serves one connection from its first byte to its last.
-pub(crate) async fn serve<S>(shared: Arc<Shared>, mut stream: S, peer: SocketAddr, count: Counted)
+pub(crate) async fn serve<S>(shared: Arc<Shared>, mut stream: S, arrival: Arrival, mut count: Counted)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut decoder = Decoder::new(shared.config.codec_limits());
     let mut input = BytesMut::new();
-    // Until then the client must be connected, or be told why it is not.
-    let deadline = after(shared.config.connect_timeout);
+    let peer = arrival.peer;
+    let lost = count.lost();
     let connect = tokio::select! {
-        connect = read_connect(&mut stream, &mut decoder, &mut input, deadline) => connect,
+        connect = read_connect(&mut stream, &mut decoder, &mut input, &mut count) => connect,
+        () = lost => Err(Refused::Crowded),
         () = shared.stopping.cancelled() => Err(Refused::Gone),
     };
     match connect {
         Ok(connect) => {
+            count.heard();
             // On the heap, so that a connection that never sends CONNECT costs little.
             if let Some(connection) =
-                Box::pin(welcome(&shared, stream, peer, decoder, input, *connect, deadline, count)).await
+                Box::pin(welcome(&shared, stream, arrival, decoder, input, *connect, count)).await
             {
                 connection.run().await;
             }
         }
-        Err(Refused::Gone) => tracing::debug!(%peer, "closed before CONNECT"),
+        Err(Refused::Gone) => {
+            tracing::debug!(%peer, "closed before CONNECT");
+            // TLS and WebSocket have a last word, too.
+            tokio::time::timeout(shared.config.flush_timeout, stream.shutdown()).await.ok();
+        }
         Err(Refused::TooLate) => {
-            shared.metrics.connect_timeouts.increment(1);
-            tracing::info!(%peer, timeout = ?shared.config.connect_timeout, "no CONNECT in time");
+            shared.too_late(peer);
+            hang_up(&shared, stream, BytesMut::new(), true).await;
+        }
+        Err(Refused::Crowded) => {
+            shared.turned_away(peer, Turned::Handshakes, "too many others wait for their CONNECT");
+        }
+        Err(Refused::TooMuch) => {
+            shared.turned_away(
+                peer,
+                Turned::ConnectBytes,
+                "too much is kept of CONNECT packets that are not whole",
+            );
         }
         Err(Refused::Malformed(error)) => {
             shared.metrics.malformed(error.reason());
             tracing::info!(%peer, %error, "CONNECT refused");
-            if let Some(protocol) = answer_version(&error, &decoder) {
-                let refusal = refusal(error.reason());
-                farewell(&shared, stream, &refusal, protocol).await;
+            match connack::answer_version(&error, &decoder) {
+                Some(protocol) => {
+                    let refusal = connack::refusal(error.reason(), Some(error.to_string().into()));
+                    let terms = connack::terms_so_far(&shared, &decoder);
+                    connack::farewell(&shared, stream, &refusal, protocol, terms).await;
+                }
+                None => hang_up(&shared, stream, BytesMut::new(), true).await,
             }
         }
     }
-}
-
-/// When `timeout` from now is over. One that is longer than the clock goes ends never.
-fn after(timeout: Duration) -> Instant {
-    const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    let now = Instant::now();
-    now.checked_add(timeout).unwrap_or(now + NEVER)
 }
 
 async fn read_connect<S: AsyncRead + Unpin>(
     stream: &mut S,
     decoder: &mut Decoder,
     input: &mut BytesMut,
-    deadline: Instant,
+    count: &mut Counted,
 ) -> Result<Box<Connect>, Refused> {
+    let deadline = count.deadline();
     let reading = async {
         loop {
             match decoder.decode(input) {
@@ -99,6 +116,9 @@ async fn read_connect<S: AsyncRead + Unpin>(
                 Err(error) => return Err(Refused::Malformed(error)),
             }
             input.reserve(decoder.missing(input.len()).clamp(FIRST_READ, 64 * 1024));
+            if !count.may_hold(input.capacity()) {
+                return Err(Refused::TooMuch);
+            }
             match stream.read_buf(input).await {
                 Ok(0) | Err(_) => return Err(Refused::Gone),
                 Ok(_) => {}
@@ -108,95 +128,88 @@ async fn read_connect<S: AsyncRead + Unpin>(
     tokio::time::timeout_at(deadline, reading).await.unwrap_or(Err(Refused::TooLate))
 }
 
-/// In which version a refused CONNECT is answered; `None`: not at all (MQTT 5 clause 3.1.4, 4.13.1).
-fn answer_version(error: &CodecError, decoder: &Decoder) -> Option<Protocol> {
-    match error {
-        CodecError::UnsupportedVersion { answer, .. } => Some(*answer),
-        CodecError::ClientId => decoder.protocol(),
-        _ => decoder.protocol().filter(|protocol| protocol.is_v5()),
-    }
-}
-
-fn refusal(code: ReasonCode) -> Outgoing {
-    Outgoing::ConnAck(Box::new(ConnAck {
-        session_present: false,
-        reason: code,
-        properties: ConnAckProperties::default(),
-    }))
-}
-
-/// Sends a last packet and closes.
-async fn farewell<S: AsyncWrite + Unpin>(
-    shared: &Shared,
-    mut stream: S,
-    packet: &Outgoing,
-    protocol: Protocol,
-) {
-    let mut output = BytesMut::new();
-    encode(packet, protocol, &mut output);
-    let write = async {
-        stream.write_all(&output).await?;
-        stream.shutdown().await
-    };
-    // The peer may not read; the socket is closed either way.
-    tokio::time::timeout(shared.config.flush_timeout, write).await.ok();
-}
-
 /// Gives the client its session and CONNACK. `None`: it was refused, or taken over at once.
-#[expect(clippy::too_many_arguments, reason = "the parts of a connection that is yet to be")]
 async fn welcome<S>(
     shared: &Arc<Shared>,
     mut stream: S,
-    peer: SocketAddr,
+    arrival: Arrival,
     decoder: Decoder,
     mut input: BytesMut,
     connect: Connect,
-    deadline: Instant,
     count: Counted,
 ) -> Option<Box<Connection<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Arrival { peer, listener, server_name, certificate, username } = arrival;
     let protocol = connect.protocol;
-    if connect.properties.authentication_method.is_some() {
-        // Enhanced authentication (clause 4.12): there is no method this server knows.
-        shared.metrics.connect_refused(reason::BAD_AUTHENTICATION_METHOD);
-        tracing::info!(%peer, client = %connect.client_id, "enhanced authentication is not supported");
-        farewell(shared, stream, &refusal(reason::BAD_AUTHENTICATION_METHOD), protocol).await;
+    let terms = connack::terms(shared, &connect);
+    if let Some((code, why)) = connack::objection(&shared.config, &connect) {
+        shared.metrics.connect_refused(code);
+        tracing::info!(%peer, client = %connect.client_id, "refused: {why}");
+        let refusal = connack::refusal(code, Some(ByteString::from_static(why)));
+        connack::farewell(shared, stream, &refusal, protocol, terms).await;
         return None;
     }
-    let assigned = connect.client_id.is_empty();
-    let id = if assigned {
-        ByteString::from(format!("auto-{}", shared.ids.next_id()))
+    let id = if connect.client_id.is_empty() {
+        match connack::new_client_id() {
+            Ok(id) => id,
+            Err(error) => {
+                shared.metrics.connect_refused(ReasonCode::UNSPECIFIED);
+                tracing::error!(%peer, %error, "no random bits for a client id");
+                let refusal = connack::refusal(ReasonCode::UNSPECIFIED, None);
+                connack::farewell(shared, stream, &refusal, protocol, terms).await;
+                return None;
+            }
+        }
     } else {
         detached_text(&connect.client_id)
     };
     let expiry = session_expiry(shared, &connect);
     let next_number = || shared.connection_numbers.fetch_add(1, Ordering::Relaxed);
+    let certified = username.is_some();
+    let username = username.or_else(|| connect.username.as_ref().map(detached_text));
+    let tenant = shared.tenant_of(username.as_ref(), peer);
     let mut client = Arc::new(Client {
         id,
-        username: connect.username.as_ref().map(detached_text),
+        username,
         peer,
         protocol,
-        tenant: shared.tenant_of(connect.username.as_ref(), peer),
-        keep_alive: connect.keep_alive,
+        tenant,
+        keep_alive: connack::keep_alive(&shared.config, &connect),
         clean_start: connect.clean_start,
         connected_at_ms: now_ms(),
         connection: next_number(),
+        listener,
+        server_name,
+        certificate,
+        certified,
     });
+    // Numbered anew: a connection that was asked about for longer may have become the older one.
+    let renumbered = |client: &Client| Arc::new(Client { connection: next_number(), ..client.clone() });
+    match authenticate::pass(shared, &client, &connect, &mut stream, &mut input, count.deadline()).await {
+        Passed::Through { after_waiting: true } => client = renumbered(&client),
+        Passed::Through { .. } => {}
+        Passed::Refused(code, why) => {
+            turn_away(shared, stream, &client, code, terms, why).await;
+            return None;
+        }
+        Passed::Gone => {
+            tracing::debug!(client = %client.id, %peer, "closed before CONNACK");
+            return None;
+        }
+    }
     if let Some(question) = authenticate::question(shared, &client, &connect) {
-        match authenticate::ask(shared, question, &mut stream, &mut input, deadline).await {
-            // Numbered anew: a connection that was asked about for longer may have become the older one.
-            Asked::Welcome => {
-                client = Arc::new(Client { connection: next_number(), ..Client::clone(&client) })
-            }
+        match authenticate::ask(shared, question, &mut stream, &mut input, count.deadline()).await {
+            Asked::Welcome => client = renumbered(&client),
             Asked::Refused(code) => {
-                turn_away(shared, stream, &client, code, "client.authenticate refused").await;
+                turn_away(shared, stream, &client, code, terms, "client.authenticate refused").await;
                 return None;
             }
             Asked::Unanswered(question) => {
                 let code = Hook::ClientAuthenticate.failure();
-                turn_away(shared, stream, &client, code, "client.authenticate gave no answer in time").await;
+                let why = "client.authenticate gave no answer in time";
+                turn_away(shared, stream, &client, code, terms, why).await;
                 drop((connect, input));
                 authenticate::abandon(shared, question, count).await;
                 return None;
@@ -213,7 +226,14 @@ where
         && let Err(error) = shared.store.health()
     {
         let why = format!("its session could not be kept: {error}");
-        turn_away(shared, stream, &client, reason::SERVER_UNAVAILABLE, &why).await;
+        turn_away(shared, stream, &client, reason::SERVER_UNAVAILABLE, terms, &why).await;
+        return None;
+    }
+    if !connack::fits(&connack::accepted(&shared.config, &connect, &client.id, expiry, true), protocol, terms)
+    {
+        // 0x95 is about the packet that a client sent. This CONNECT is "valid but is not accepted" (table 3-1).
+        let why = "the client takes no packet as large as CONNACK";
+        turn_away(shared, stream, &client, reason::IMPLEMENTATION_SPECIFIC, terms, why).await;
         return None;
     }
     let realm = shared.realm(&client.tenant);
@@ -224,9 +244,11 @@ where
             client = %client.id, %peer, unfinished,
             "refused: too much of what the client has sent before waits for its handlers"
         );
-        farewell(shared, stream, &refusal(reason::SERVER_BUSY), protocol).await;
+        connack::farewell(shared, stream, &connack::refusal(reason::SERVER_BUSY, None), protocol, terms)
+            .await;
         return None;
     }
+    shared.reconnects.note(&client.tenant, &client.id);
     let attached =
         realm.registry.attach(&realm, &client.id, client.connection, connect.clean_start, expiry).await;
     let Some(Attached { session, seat, resumed, handover }) = attached else {
@@ -235,6 +257,7 @@ where
         return None;
     };
     if resumed {
+        session.keep_allowed(&realm, &client);
         session.change_expiry(&realm, expiry);
     }
     let will = connect.will.as_ref().filter(|_| session.is_recorded(&realm));
@@ -249,28 +272,26 @@ where
 
     let mut connection =
         Connection::new(realm, stream, decoder, input, client, session, seat, handover, &connect, count);
-    connection.send(&Outgoing::ConnAck(Box::new(ConnAck {
-        session_present: resumed,
-        reason: ReasonCode::SUCCESS,
-        properties: connack_properties(shared, &connect, expiry, assigned.then(|| connection.client_id())),
-    })));
+    let client_id = connection.client_id();
+    connection.send(&connack::accepted(&shared.config, &connect, &client_id, expiry, resumed));
     connection.recorded_will = recorded_will;
     connection.open(resumed);
     Some(connection)
 }
 
 /// Refuses the connection of `client` with `code`, because of `why`.
-async fn turn_away<S: AsyncWrite + Unpin>(
+async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: S,
     client: &Client,
     code: ReasonCode,
+    terms: Terms,
     why: &str,
 ) {
     shared.metrics.connect_refused(code);
     let (id, peer, code_text) = (&client.id, client.peer, format!("{:#04x}", code.0));
     tracing::info!(client = %id, %peer, code = code_text, "refused: {why}");
-    farewell(shared, stream, &refusal(code), client.protocol).await;
+    connack::farewell(shared, stream, &connack::refusal(code, None), client.protocol, terms).await;
 }
 
 /// How long the session outlives the connection, seconds. 3.1 and 3.1.1 know only "not" and "for ever", which
@@ -281,27 +302,5 @@ fn session_expiry(shared: &Shared, connect: &Connect) -> u32 {
         (true, _) => connect.properties.session_expiry.unwrap_or(0).min(most),
         (false, true) => 0,
         (false, false) => most,
-    }
-}
-
-fn connack_properties(
-    shared: &Shared,
-    connect: &Connect,
-    expiry: u32,
-    assigned: Option<ByteString>,
-) -> ConnAckProperties {
-    if !connect.protocol.is_v5() {
-        return ConnAckProperties::default();
-    }
-    let config = &shared.config;
-    let asked = connect.properties.session_expiry.unwrap_or(0);
-    ConnAckProperties {
-        session_expiry: (expiry != asked).then_some(expiry),
-        receive_maximum: Some(config.window()),
-        maximum_packet_size: Some(config.max_packet_bytes),
-        assigned_client_id: assigned,
-        topic_alias_maximum: (config.max_topic_alias > 0).then_some(config.max_topic_alias),
-        reason_string: None,
-        server_keep_alive: None,
     }
 }

@@ -8,8 +8,10 @@
 //!                                                          '-> socket
 //! ```
 
+mod aliases;
 mod authenticate;
 mod close;
+mod connack;
 mod deliver;
 mod feed;
 pub(crate) mod handshake;
@@ -31,12 +33,13 @@ use bytestring::ByteString;
 use tidegate_event::{Client, DisconnectReason, Protocol, ReasonCode, TopicName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
+use self::aliases::Aliases;
 use self::deliver::Deliveries;
 use self::keep_alive::KeepAlive;
 use self::pause::Pause;
 use self::withhold::Withheld;
 use crate::broker::{Phase, Shared};
-use crate::codec::{Connect, Decoder, Outgoing, Will, encode};
+use crate::codec::{Connect, Decoder, Outgoing, Terms, Will, encode_within};
 use crate::listener::Counted;
 use crate::metrics::Tally;
 use crate::pipeline::{Job, Pipeline, Reply};
@@ -69,13 +72,20 @@ pub(crate) struct End {
     pub(crate) reason: DisconnectReason,
     /// What an MQTT 5 client is told in DISCONNECT; `None`: nothing.
     pub(crate) code: Option<ReasonCode>,
+    /// Why, in words, when there is more to say than the code does.
+    text: Option<ByteString>,
     /// Whether the will is published.
     pub(crate) will: bool,
 }
 
 impl End {
     fn new(reason: DisconnectReason, code: Option<ReasonCode>) -> Self {
-        Self { reason, code, will: true }
+        Self { reason, code, text: None, will: true }
+    }
+
+    /// The same, explained.
+    fn because(self, text: impl Into<ByteString>) -> Self {
+        Self { text: Some(text.into()), ..self }
     }
 }
 
@@ -101,6 +111,8 @@ pub(crate) struct Connection<S> {
     decoder: Decoder,
     input: BytesMut,
     output: BytesMut,
+    /// Whether the stream may keep something that was written to it: TLS and WebSocket do.
+    unflushed: bool,
     /// Room to make before the next read.
     read_size: usize,
     /// Whether the socket was not looked at because no more packets may be taken.
@@ -118,8 +130,16 @@ pub(crate) struct Connection<S> {
     /// What the session store knows the will by.
     recorded_will: Option<RecordedWill>,
     withheld: Withheld,
+    /// What the client takes of what it is sent.
+    terms: Terms,
+    /// Whether it had to be sent something that is larger than it takes.
+    unsendable: bool,
+    /// The session expiry that CONNECT asked for, seconds, whatever was granted.
+    asked_expiry: u32,
     /// Topics by alias, the first at 1 (MQTT 5 clause 3.3.2.3.4).
     aliases: Vec<Option<TopicName>>,
+    /// Those of what is sent.
+    aliases_out: Aliases,
     /// QoS 1 and 2 PUBLISH of this connection without PUBACK or PUBCOMP (clause 4.9).
     unacked: usize,
     /// When the packets that are being taken arrived, microseconds: the clock is read once for all that are
@@ -155,6 +175,7 @@ where
             decoder,
             input,
             output: BytesMut::new(),
+            unflushed: false,
             read_size: READ_LEAST,
             read_blocked: false,
             has_more: false,
@@ -167,7 +188,11 @@ where
             will: connect.will.clone(),
             recorded_will: None,
             withheld: Withheld::default(),
+            terms: connack::terms(&shared, connect),
+            unsendable: false,
+            asked_expiry: connect.properties.session_expiry.unwrap_or(0),
             aliases: Vec::new(),
+            aliases_out: connack::aliases(&shared, connect),
             unacked: 0,
             clock: None,
             tally: Tally::default(),
@@ -184,9 +209,10 @@ where
         self.client.id.clone()
     }
 
-    /// Appends `packet` to the output.
+    /// Appends `packet` to the output. If it is larger than the client takes (MQTT 5 clause 3.1.2-24), the connection
+    /// ends after this turn: an acknowledgement cannot be left out.
     fn send(&mut self, packet: &Outgoing) {
-        encode(packet, self.protocol, &mut self.output);
+        self.unsendable |= !encode_within(packet, self.protocol, self.terms, &mut self.output);
     }
 
     /// The client is connected: CONNACK is in the output.
@@ -248,6 +274,10 @@ where
         moved |= self.poll_deliveries(cx);
         moved |= self.poll_withheld(cx)?;
         moved |= self.poll_write(cx)?;
+        if self.unsendable {
+            let what = "an answer is larger than the client's maximum packet size (clause 3.1.2.11.4)";
+            return Err(self.protocol_error(reason::PACKET_TOO_LARGE, what));
+        }
         if let Some(crowded) = self.pipeline.fanout.crowded.take()
             && !self.pause.begin(crowded)
         {
@@ -269,7 +299,10 @@ where
             Phase::Running => Ok(()),
             // What was taken is completed first, and what it leaves to send is written.
             Phase::Draining
-                if !self.pipeline.is_empty() || !self.withheld.is_empty() || !self.output.is_empty() =>
+                if !self.pipeline.is_empty()
+                    || !self.withheld.is_empty()
+                    || !self.output.is_empty()
+                    || self.unflushed =>
             {
                 Ok(())
             }
@@ -310,9 +343,6 @@ where
                 } else if bytes < self.read_size / 4 {
                     self.read_size = (self.read_size / 2).max(READ_LEAST);
                 }
-                if let Some(keep_alive) = &mut self.keep_alive {
-                    keep_alive.heard();
-                }
                 self.decode()?;
                 moved = true;
             }
@@ -352,10 +382,15 @@ where
                     } else {
                         DisconnectReason::MalformedPacket
                     };
-                    return Err(End::new(reason, Some(error.reason())));
+                    return Err(End::new(reason, Some(error.reason())).because(error.to_string()));
                 }
             }
             taken += 1;
+        }
+        if taken > 0
+            && let Some(keep_alive) = &mut self.keep_alive
+        {
+            keep_alive.heard();
         }
         Ok(taken > 0)
     }
@@ -385,12 +420,13 @@ where
                 Poll::Ready(Ok(bytes)) => {
                     self.tally.bytes_sent(bytes);
                     self.output.advance(bytes);
+                    self.unflushed = true;
                     moved = true;
                     // A client that takes data while nothing is read from it is alive.
                     if !self.may_read()
                         && let Some(keep_alive) = &mut self.keep_alive
                     {
-                        keep_alive.heard();
+                        keep_alive.excuse();
                     }
                 }
             }
@@ -398,6 +434,13 @@ where
         if moved {
             // All is written: encode the next from the start of the buffer.
             self.output.clear();
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(_)) => return Err(End::new(DisconnectReason::SocketClosed, None)),
+            }
         }
         Ok(moved)
     }
@@ -441,9 +484,10 @@ where
         let Some(keep_alive) = &mut self.keep_alive else { return Ok(()) };
         if !listening {
             // Nothing is read because our handlers are slow: the client is not to blame.
-            keep_alive.heard();
+            keep_alive.excuse();
         }
-        match keep_alive.poll_expired(cx) {
+        let whole = if self.input.is_empty() { 0 } else { self.decoder.packet_bytes() };
+        match keep_alive.poll_expired(cx, self.input.len(), whole) {
             Poll::Pending => Ok(()),
             Poll::Ready(()) => {
                 let (client, peer) = (&self.client.id, self.client.peer);

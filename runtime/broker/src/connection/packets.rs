@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidegate_event::{
-    Change, DisconnectReason, IdSource, Message, Origin, QoS, ReasonCode, SharedFilter, TopicName,
+    Change, DisconnectReason, IdSource, Message, Origin, PublishProperties, QoS, ReasonCode, SharedFilter,
+    TopicName,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -63,13 +64,14 @@ where
         self.shared.metrics.malformed(code);
         let (client, peer) = (&self.client.id, self.client.peer);
         tracing::info!(%client, %peer, error = what, "closed: the client broke the protocol");
-        End::new(DisconnectReason::ProtocolError, Some(code))
+        End::new(DisconnectReason::ProtocolError, Some(code)).because(what)
     }
 
     fn publish(&mut self, publish: Publish) -> Result<(), End> {
         let Publish { dup, qos, retain, packet_id, topic, alias, payload, properties } = publish;
         self.tally.received(qos);
         let topic = self.topic(topic, alias)?;
+        let refusal = self.objection(qos, retain, &payload, properties.as_deref())?;
         let mut journal = None;
         let arrived = *self.clock.get_or_insert_with(IdSource::now);
         let id = match qos {
@@ -119,8 +121,37 @@ where
             origin: Origin::Client,
             hops: 0,
         });
-        self.pipeline.publish(Inbound { message, packet_id, journal, will: None }, &mut self.replies);
+        let inbound = Inbound { message, packet_id, journal, refusal, will: None };
+        self.pipeline.publish(inbound, &mut self.replies);
         Ok(())
+    }
+
+    /// What is wrong with a PUBLISH that its bytes alone do not show: `Err` when that ends the connection, a code when
+    /// the message alone is refused, in its turn, because acknowledgements are sent in order (clause 4.6).
+    fn objection(
+        &self,
+        qos: QoS,
+        retain: bool,
+        payload: &[u8],
+        properties: Option<&PublishProperties>,
+    ) -> Result<Option<ReasonCode>, End> {
+        let config = &self.shared.config;
+        if qos > config.max_qos {
+            let what = "a QoS above the server's maximum (clause 3.2.2.3.4)";
+            return Err(self.protocol_error(reason::QOS_NOT_SUPPORTED, what));
+        }
+        if retain && !config.retain_available {
+            let what = "RETAIN, which this server does not support (clause 3.2.2.3.5)";
+            return Err(self.protocol_error(reason::RETAIN_NOT_SUPPORTED, what));
+        }
+        if !config.check_payload_format || has_stated_format(payload, properties) {
+            return Ok(None);
+        }
+        if qos == QoS::AtMostOnce {
+            let what = "a payload that is not the UTF-8 text it is said to be (clause 3.3.2.3.2)";
+            return Err(self.protocol_error(reason::PAYLOAD_FORMAT_INVALID, what));
+        }
+        Ok(Some(reason::PAYLOAD_FORMAT_INVALID))
     }
 
     /// MQTT 5 clause 3.3.4: a client must not have more QoS 1 and 2 messages in flight than our receive maximum.
@@ -224,7 +255,8 @@ where
 
     fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
         let mut wanted = VecDeque::with_capacity(subscribe.filters.len());
-        for (text, options) in subscribe.filters {
+        for (text, mut options) in subscribe.filters {
+            options.qos = options.qos.min(self.shared.config.max_qos);
             let text = detached_text(&text);
             let filter = SharedFilter::parse(&text).map_err(|error| {
                 tracing::info!(client = %self.client.id, filter = %text, %error, "a filter was refused");
@@ -234,6 +266,10 @@ where
                 let what = "no local on a shared subscription (clause 3.8.3.1)";
                 return Err(self.protocol_error(reason::PROTOCOL_ERROR, what));
             }
+            let filter = filter.and_then(|filter| {
+                let allowed = self.shared.guard.may_subscribe(&self.client, &filter.filter);
+                allowed.then_some(filter).ok_or(ReasonCode::NOT_AUTHORIZED)
+            });
             wanted.push_back(Wanted { text, filter, options, leave: ASKED_OF_CLIENTS });
         }
         self.enqueue_subscribe(Subscribing::new(Some(subscribe.packet_id), wanted));
@@ -250,7 +286,8 @@ where
 
     fn disconnected(&mut self, disconnect: Disconnect) -> End {
         if let Some(seconds) = disconnect.session_expiry {
-            if self.session.expiry() == 0 && seconds > 0 {
+            // What CONNECT said counts, not what was granted.
+            if self.asked_expiry == 0 && seconds > 0 {
                 let what = "a session that ends with its connection cannot be prolonged (clause 3.14.2.2.2)";
                 return self.protocol_error(reason::PROTOCOL_ERROR, what);
             }
@@ -266,4 +303,10 @@ where
         }
         end
     }
+}
+
+/// Whether `payload` has the format that `properties` state (clause 3.3.2.3.2): text must be UTF-8.
+pub(super) fn has_stated_format(payload: &[u8], properties: Option<&PublishProperties>) -> bool {
+    let is_text = properties.is_some_and(|properties| properties.payload_format == Some(1));
+    !is_text || std::str::from_utf8(payload).is_ok()
 }

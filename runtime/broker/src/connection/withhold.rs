@@ -10,7 +10,7 @@ use tidegate_event::{AckJoin, DisconnectReason, ReasonCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, End};
-use crate::codec::{Outgoing, encode};
+use crate::codec::{Outgoing, encode_within};
 
 /// Packets that wait from which on nothing is read: a client could have more of them made than it sends bytes.
 const FULL: usize = 1_024;
@@ -53,7 +53,7 @@ where
             return self.send(packet);
         }
         let mut bytes = BytesMut::new();
-        encode(packet, self.protocol, &mut bytes);
+        self.unsendable |= !encode_within(packet, self.protocol, self.terms, &mut bytes);
         self.withheld.push(self.shared.store.durable(), bytes.freeze());
     }
 

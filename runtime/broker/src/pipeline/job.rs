@@ -53,12 +53,14 @@ pub(crate) struct Inbound {
     pub(crate) journal: Option<AckJoin>,
     /// The will that it is, when the session store has that.
     pub(crate) will: Option<RecordedWill>,
+    /// It is refused with this code, when its turn to be answered comes: no handler is asked.
+    pub(crate) refusal: Option<ReasonCode>,
 }
 
 impl Inbound {
     /// A message that nobody awaits an answer for.
     pub(crate) fn unanswered(message: Arc<Message>) -> Self {
-        Self { message, packet_id: 0, journal: None, will: None }
+        Self { message, packet_id: 0, journal: None, will: None, refusal: None }
     }
 
     /// Whether it must be answered by PUBACK or PUBREC, and which.

@@ -11,6 +11,11 @@ use crate::leave::{Leave, Question};
 pub(crate) const ASKED_OF_CLIENTS: &[Hook] = &[Hook::ClientAuthorize, Hook::ClientSubscribe];
 
 impl Pipeline {
+    /// Whether the gate lets `message` be published, before handlers are asked.
+    pub(super) fn may_publish(&mut self, message: &Message) -> bool {
+        self.realm.broker.guard.may_publish(message, &mut self.answers)
+    }
+
     /// Asks whether `message` may be published. `None`: nobody is to be asked. Messages of modules need no leave.
     pub(super) fn ask_publish(&self, message: &Arc<Message>) -> Option<Question> {
         if !self.authorize_bound || !matches!(message.origin, Origin::Client | Origin::Will) {

@@ -36,6 +36,7 @@ use self::publish::Unsynced;
 use self::unfinished::Part;
 pub(crate) use self::unfinished::Unfinished;
 use crate::broker::Phase;
+use crate::guard::Answers;
 use crate::leave::Question;
 use crate::realm::Realm;
 use crate::registry::Handover;
@@ -106,6 +107,8 @@ pub(crate) struct Pipeline {
     publish_bound: bool,
     /// Whether client.authorize has.
     authorize_bound: bool,
+    /// What the gate has said.
+    answers: Answers,
     /// The connection has ended.
     finishing: bool,
     /// What earlier connections of the client hold, when there are any; and this one, when it has ended.
@@ -126,6 +129,7 @@ impl Pipeline {
         let mut pipeline = Self::without_client(realm);
         pipeline.session = Some(session);
         pipeline.client = Some(client);
+        pipeline.answers = Answers::of_one_client();
         if let Some(Handover { quiet, done, unfinished, .. }) = handover {
             pipeline.quiet = Some(quiet);
             pipeline.done = Some(done);
@@ -158,6 +162,7 @@ impl Pipeline {
             done: None,
             publish_bound: false,
             authorize_bound: false,
+            answers: Answers::default(),
             finishing: false,
             earlier: None,
             part: None,
@@ -371,8 +376,9 @@ impl Pipeline {
         if self.is_bound(event.hook()) { self.realm.broker.hooks.raise(event) } else { Raised::Nothing }
     }
 
-    /// Looks up whether the hooks of a PUBLISH have handlers: once a turn, not once a message.
+    /// Looks up whether the hooks of a PUBLISH have handlers, and the gate other rules: once a turn, not once a message.
     pub(crate) fn refresh_hooks(&mut self) {
+        self.realm.broker.guard.renew(&mut self.answers);
         self.publish_bound = self.is_bound(Hook::MessagePublish);
         self.authorize_bound = self.is_bound(Hook::ClientAuthorize);
     }

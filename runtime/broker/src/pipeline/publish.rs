@@ -37,6 +37,9 @@ pub(super) enum Unsynced {
     },
 }
 
+/// What becomes of a message that the gate refuses.
+const NO_LEAVE: Verdict = Verdict::Reject(ReasonCode::NOT_AUTHORIZED);
+
 /// How a PUBLISH is answered.
 #[derive(Clone, Copy)]
 pub(super) struct Answer {
@@ -66,6 +69,14 @@ impl Pipeline {
         }
         self.publishes += 1;
         self.window_bytes += inbound.weight();
+        if let Some(code) = inbound.refusal {
+            replies.extend(self.complete_publish(inbound, Verdict::Reject(code), Ok(())));
+            return;
+        }
+        if !self.may_publish(&inbound.message) {
+            replies.extend(self.complete_publish(inbound, NO_LEAVE, Ok(())));
+            return;
+        }
         if let Some(question) = self.ask_publish(&inbound.message) {
             self.raising = Some(Raising::MayPublish(inbound, question));
             return;
@@ -103,6 +114,14 @@ impl Pipeline {
     }
 
     pub(super) fn raise_publish(&mut self, inbound: Inbound) {
+        if let Some(code) = inbound.refusal {
+            self.joining.push_back(Joining::Publish(inbound, Verdict::Reject(code), None));
+            return;
+        }
+        if !self.may_publish(&inbound.message) {
+            self.joining.push_back(Joining::Publish(inbound, NO_LEAVE, None));
+            return;
+        }
         match self.ask_publish(&inbound.message) {
             Some(question) => self.raising = Some(Raising::MayPublish(inbound, question)),
             None => self.raise_permitted(inbound),

@@ -43,9 +43,6 @@ fn poll_scopes<'a>(
     Poll::Ready(Ok(()))
 }
 
-/// Filters that one SUBSCRIBE may hold. Each brings retained and stored messages of its own: what one packet can
-/// start must be bounded.
-const MAX_FILTERS: usize = 256;
 /// Bytes of retained messages out of stores from which on one SUBSCRIBE gets no more subscriptions.
 const MAX_BROUGHT: usize = 64 * 1024 * 1024;
 
@@ -79,9 +76,7 @@ impl Pipeline {
 
     /// Why `wanted`, a filter of `request`, cannot be granted, whoever asks for it.
     pub(super) fn objection(&self, wanted: &Wanted, request: &Subscribing) -> Option<ReasonCode> {
-        if request.packet_id.is_some()
-            && (request.reasons.len() >= MAX_FILTERS || request.brought >= MAX_BROUGHT)
-        {
+        if request.packet_id.is_some() && request.brought >= MAX_BROUGHT {
             return Some(ReasonCode::QUOTA_EXCEEDED);
         }
         match &wanted.filter {

@@ -163,7 +163,6 @@ async fn each_filter_of_a_subscribe_is_asked_about() {
     let filters = [
         ("yes", 2),
         ("no/#", 1),
-        ("a/#/b", 1),
         ("limited", 1),
         ("$share/g/ok/+", 1),
         ("broken", 0),
@@ -171,7 +170,7 @@ async fn each_filter_of_a_subscribe_is_asked_about() {
         ("free", 0),
     ];
     let mut five = Client::connect(server.address, &Connect::v5("five")).await;
-    assert_eq!(five.subscribe_all(&filters).await, [2, 0x87, 0x8f, 0xa2, 1, 0x83, 0x83, 0]);
+    assert_eq!(five.subscribe_all(&filters).await, [2, 0x87, 0xa2, 1, 0x83, 0x83, 0]);
     assert_eq!(
         hooks.raised(),
         [
@@ -190,7 +189,7 @@ async fn each_filter_of_a_subscribe_is_asked_about() {
         ]
     );
     let mut four = Client::connect(server.address, &Connect::v4("four")).await;
-    assert_eq!(four.subscribe_all(&filters).await, [2, 0x80, 0x80, 0x80, 1, 0x80, 0x80, 0]);
+    assert_eq!(four.subscribe_all(&filters).await, [2, 0x80, 0x80, 1, 0x80, 0x80, 0]);
     // The last publish of every kind shows what has been subscribed to.
     let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
     for topic in ["limited", "later", "broken", "yes"] {

@@ -5,17 +5,24 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aliases;
+mod announced;
 mod authenticating;
 mod authorizing;
+mod client_maximum;
 mod clients;
+mod closing;
 mod connect;
 mod control;
 mod delivering;
 mod durable;
+mod explained;
+mod gate;
 mod handlers;
 mod idle;
 mod joins;
 mod limits;
+mod listeners;
 mod losses;
 mod positions;
 mod publishing;
@@ -23,6 +30,9 @@ mod reconnects;
 mod retained;
 mod sessions;
 mod shutdown;
+mod slow_senders;
 mod stored;
 mod subscribing;
+mod tls;
+mod websocket;
 mod wills;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::packet::{self, Connect, Packet, Publish, Published};
@@ -17,8 +17,13 @@ pub(crate) const PUBREC: u8 = 0x50;
 pub(crate) const PUBREL: u8 = 0x62;
 pub(crate) const PUBCOMP: u8 = 0x70;
 
+/// What a client reads and writes.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     input: Vec<u8>,
     /// Messages that came while something else was awaited.
     put_back: VecDeque<Packet>,
@@ -36,8 +41,13 @@ impl Client {
     pub(crate) async fn open(address: SocketAddr, v5: bool) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::on(stream, v5)
+    }
+
+    /// Any stream, without CONNECT.
+    pub(crate) fn on(stream: impl Stream + 'static, v5: bool) -> Self {
         Self {
-            stream,
+            stream: Box::new(stream),
             input: Vec::new(),
             put_back: VecDeque::new(),
             v5,
@@ -50,15 +60,28 @@ impl Client {
     /// Sends CONNECT and reads CONNACK, whatever it says.
     pub(crate) async fn try_connect(address: SocketAddr, connect: &Connect) -> Self {
         let mut client = Self::open(address, connect.v5).await;
-        client.send(&connect.bytes()).await;
-        let packet = client.recv().await;
+        client.greet(connect).await;
+        client
+    }
+
+    /// Sends CONNECT and reads CONNACK, whatever it says.
+    pub(crate) async fn greet(&mut self, connect: &Connect) {
+        self.send(&connect.bytes()).await;
+        let packet = self.recv().await;
         assert_eq!(packet.kind(), 2, "CONNACK expected, got {packet:?}");
-        client.present = packet.body[0] & 1 != 0;
-        client.code = packet.body[1];
+        self.present = packet.body[0] & 1 != 0;
+        self.code = packet.body[1];
         if connect.v5 {
             let (len, used) = packet::varint(&packet.body[2..]);
-            client.properties = packet.body[2 + used..2 + used + len].to_vec();
+            self.properties = packet.body[2 + used..2 + used + len].to_vec();
         }
+    }
+
+    /// Connects over `stream` with success.
+    pub(crate) async fn connect_on(stream: impl Stream + 'static, connect: &Connect) -> Self {
+        let mut client = Self::on(stream, connect.v5);
+        client.greet(connect).await;
+        assert_eq!(client.code, 0, "connected");
         client
     }
 
@@ -71,11 +94,13 @@ impl Client {
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 
     /// Sends what the peer may refuse to take.
     pub(crate) async fn try_send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.ok();
+        self.stream.flush().await.ok();
     }
 
     /// The next packet, or `None` at the end of the connection.
@@ -159,6 +184,15 @@ impl Client {
         reason
     }
 
+    /// The connection is closed by the server with DISCONNECT, which is given.
+    pub(crate) async fn disconnected(&mut self) -> Packet {
+        let mut last = None;
+        while let Some(packet) = self.next().await {
+            last = Some(packet);
+        }
+        last.filter(|packet| packet.kind() == 14).expect("DISCONNECT")
+    }
+
     /// Nothing else is there to come: PINGREQ is answered by PINGRESP alone. Twice, because what waits may follow
     /// the first PINGRESP in the same write.
     pub(crate) async fn ping(&mut self) {
@@ -181,7 +215,14 @@ impl Client {
         self.send(&packet::subscribe(self.v5, 77, filters, properties)).await;
         let packet = self.expect(0x90).await;
         assert_eq!(packet.id(), 77);
-        packet.body[if self.v5 { 3 } else { 2 }..].to_vec()
+        let codes = &packet.body[2..];
+        let skipped = if self.v5 {
+            let (length, used) = packet::varint(codes);
+            length + used
+        } else {
+            0
+        };
+        codes[skipped..].to_vec()
     }
 
     pub(crate) async fn unsubscribe(&mut self, filters: &[&str]) -> Packet {

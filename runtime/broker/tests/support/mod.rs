@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "every test target uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod gate;
 pub(crate) mod packet;
 pub(crate) mod script;
 pub(crate) mod shelf;
@@ -13,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tidegate_broker::{Broker, BrokerConfig};
-use tidegate_event::{Hooks, NoHooks, Node, SessionStore, VolatileStore};
+use tidegate_event::{Gate, Hooks, IdSource, NoHooks, Node, SessionStore, VolatileStore};
 
 /// A broker on a free port.
 pub(crate) struct Server {
@@ -36,12 +38,25 @@ pub(crate) async fn with_config(config: BrokerConfig) -> Server {
     start(config, Arc::new(NoHooks), Arc::new(VolatileStore)).await
 }
 
+/// Any port of this machine.
+pub(crate) fn free() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
 pub(crate) async fn start(
     config: BrokerConfig,
     hooks: Arc<dyn Hooks>,
     store: Arc<dyn SessionStore>,
 ) -> Server {
     let broker = Broker::new(config, Arc::new(Node::default()), hooks, store).unwrap();
-    let address = broker.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = broker.listen(free()).await.unwrap();
+    Server { broker, address }
+}
+
+/// A broker behind `gate`.
+pub(crate) async fn with_gate(config: BrokerConfig, gate: Arc<dyn Gate>, hooks: Arc<dyn Hooks>) -> Server {
+    let ids = Arc::new(IdSource::new(&Node::default()));
+    let broker = Broker::with_gate(config, ids, gate, hooks, Arc::new(VolatileStore)).unwrap();
+    let address = broker.listen("127.0.0.1:0".parse::<SocketAddr>().unwrap()).await.unwrap();
     Server { broker, address }
 }

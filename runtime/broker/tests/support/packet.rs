@@ -31,6 +31,19 @@ impl Packet {
         u16::from_be_bytes([self.body[0], self.body[1]])
     }
 
+    /// The reason string of PUBACK, PUBREC, SUBACK or DISCONNECT in MQTT 5.
+    pub(crate) fn reason_string(&self) -> Option<String> {
+        let start = match self.kind() {
+            4..=7 => 3,
+            9 | 11 => 2,
+            14 => 1,
+            other => panic!("packets of type {other} are not looked at"),
+        };
+        let properties = self.body.get(start..).filter(|rest| !rest.is_empty())?;
+        let (length, used) = varint(properties);
+        string(&properties[used..used + length], 0x1f)
+    }
+
     /// The reason code of PUBACK, PUBREC, PUBREL or PUBCOMP; success when it is left out.
     pub(crate) fn reason(&self) -> u8 {
         self.body.get(2).copied().unwrap_or(0)
@@ -62,6 +75,38 @@ impl Packet {
             properties,
         }
     }
+}
+
+/// The values of MQTT 5 properties (without their length before them) by identifier, in order.
+pub(crate) fn property_list(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let text = |bytes: &[u8]| 2 + usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+    let mut properties = Vec::new();
+    while let [id, rest @ ..] = bytes {
+        let length = match id {
+            0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => 1,
+            0x13 | 0x21 | 0x22 | 0x23 => 2,
+            0x02 | 0x11 | 0x18 | 0x27 => 4,
+            0x0b => varint(rest).1,
+            0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => text(rest),
+            0x26 => text(rest) + text(&rest[text(rest)..]),
+            other => panic!("an unexpected property {other:#x}"),
+        };
+        properties.push((*id, rest[..length].to_vec()));
+        bytes = &rest[length..];
+    }
+    properties
+}
+
+/// The value of the property `id`, a number.
+pub(crate) fn number(properties: &[u8], id: u8) -> Option<u32> {
+    let value = property_list(properties).into_iter().find(|(found, _)| *found == id)?.1;
+    Some(value.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte)))
+}
+
+/// The value of the property `id`, a string.
+pub(crate) fn string(properties: &[u8], id: u8) -> Option<String> {
+    let value = property_list(properties).into_iter().find(|(found, _)| *found == id)?.1;
+    Some(String::from_utf8(value[2..].to_vec()).unwrap())
 }
 
 /// A variable byte integer at the start of `bytes`: its value and its length.
@@ -162,6 +207,13 @@ impl Connect {
     pub(crate) fn maximum_packet_size(mut self, most: u32) -> Self {
         self.properties.push(0x27);
         self.properties.extend_from_slice(&most.to_be_bytes());
+        self
+    }
+
+    /// Any property.
+    pub(crate) fn property(mut self, id: u8, value: &[u8]) -> Self {
+        self.properties.push(id);
+        self.properties.extend_from_slice(value);
         self
     }
 

@@ -200,6 +200,7 @@ pub fn client(id: &str) -> Arc<Client> {
         clean_start: true,
         connected_at_ms: now_ms(),
         connection: 1,
+        ..Client::default()
     })
 }
 

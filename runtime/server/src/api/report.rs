@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct Readiness {
     /// `starting`, `ready` or `stopping`.
     pub status: String,
-    /// Bound addresses of MQTT listeners.
+    /// Where MQTT is served: addresses, and URLs of what is not plain (`mqtts://192.0.2.1:8883`).
     pub listeners: Vec<String>,
     /// Open MQTT connections.
     pub connections: usize,

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tidegate_event::QoS;
 use toml::de::{DeInteger, DeValue};
 
 /// Reads and writes values of one kind. `T` is the field's type.
@@ -89,6 +90,24 @@ impl Form<PathBuf> for Path {
     }
 }
 
+/// A [`Path`], or `""` for none.
+pub(crate) struct PathOrNone;
+
+impl Form<Option<PathBuf>> for PathOrNone {
+    const SYNTAX: &'static str = "path, empty for none";
+
+    fn read(value: &DeValue<'_>) -> Result<Option<PathBuf>, String> {
+        match value {
+            DeValue::String(text) if text.is_empty() => Ok(None),
+            _ => Path::read(value).map(Some),
+        }
+    }
+
+    fn write(value: &Option<PathBuf>) -> String {
+        value.as_ref().map_or_else(|| "\"\"".into(), Path::write)
+    }
+}
+
 /// Reads `IP:PORT`.
 ///
 /// # Errors
@@ -99,7 +118,7 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// One or more addresses `IP:PORT`.
+/// Addresses `IP:PORT`, or an empty list.
 pub(crate) struct Addresses;
 
 impl Form<Vec<SocketAddr>> for Addresses {
@@ -108,20 +127,38 @@ impl Form<Vec<SocketAddr>> for Addresses {
     fn read(value: &DeValue<'_>) -> Result<Vec<SocketAddr>, String> {
         match value {
             DeValue::String(text) => Ok(vec![address(text)?]),
-            DeValue::Array(list) if !list.is_empty() => list
+            DeValue::Array(list) => list
                 .iter()
                 .map(|item| match item.get_ref() {
                     DeValue::String(text) => address(text),
                     other => expected("an address IP:PORT", other),
                 })
                 .collect(),
-            other => expected("a list of addresses IP:PORT, at least one", other),
+            other => expected("a list of addresses IP:PORT", other),
         }
     }
 
     fn write(value: &Vec<SocketAddr>) -> String {
         let list = value.iter().map(|a| format!("\"{a}\"")).collect::<Vec<_>>();
         format!("[{}]", list.join(", "))
+    }
+}
+
+/// One address `IP:PORT`.
+pub(crate) struct OneAddress;
+
+impl Form<SocketAddr> for OneAddress {
+    const SYNTAX: &'static str = "IP:PORT";
+
+    fn read(value: &DeValue<'_>) -> Result<SocketAddr, String> {
+        match value {
+            DeValue::String(text) => address(text),
+            other => expected("an address IP:PORT", other),
+        }
+    }
+
+    fn write(value: &SocketAddr) -> String {
+        format!("\"{value}\"")
     }
 }
 
@@ -325,6 +362,163 @@ impl Form<String> for LogLevel {
     }
 }
 
+/// `true` or `false`.
+pub(crate) struct Switch;
+
+impl Form<bool> for Switch {
+    const SYNTAX: &'static str = "true or false";
+
+    fn read(value: &DeValue<'_>) -> Result<bool, String> {
+        match value {
+            DeValue::Boolean(on) => Ok(*on),
+            other => expected("true or false", other),
+        }
+    }
+
+    fn write(value: &bool) -> String {
+        value.to_string()
+    }
+}
+
+/// A text of at most 65,535 bytes, which is what a string of MQTT holds; may be empty.
+pub(crate) struct MqttText;
+
+impl Form<String> for MqttText {
+    const SYNTAX: &'static str = "text";
+
+    fn read(value: &DeValue<'_>) -> Result<String, String> {
+        match value {
+            DeValue::String(text) if text.len() <= usize::from(u16::MAX) && !text.contains('\0') => {
+                Ok(text.to_string())
+            }
+            other => expected("a text of at most 65535 bytes", other),
+        }
+    }
+
+    fn write(value: &String) -> String {
+        format!("{value:?}")
+    }
+}
+
+/// A text that is not empty and has no control characters.
+pub(crate) struct Text;
+
+impl Form<String> for Text {
+    const SYNTAX: &'static str = "text";
+
+    fn read(value: &DeValue<'_>) -> Result<String, String> {
+        match value {
+            DeValue::String(text) if !text.is_empty() && !text.contains(char::is_control) => {
+                Ok(text.to_string())
+            }
+            other => expected("a text", other),
+        }
+    }
+
+    fn write(value: &String) -> String {
+        format!("{value:?}")
+    }
+}
+
+/// The path of a URL.
+pub(crate) struct UrlPath;
+
+impl Form<String> for UrlPath {
+    const SYNTAX: &'static str = "path that begins with /";
+
+    fn read(value: &DeValue<'_>) -> Result<String, String> {
+        let fits = |text: &str| {
+            text.starts_with('/')
+                && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
+        };
+        match value {
+            DeValue::String(text) if fits(text) => Ok(text.to_string()),
+            other => expected("the path of a URL, such as \"/mqtt\"", other),
+        }
+    }
+
+    fn write(value: &String) -> String {
+        format!("{value:?}")
+    }
+}
+
+/// Reads a list of texts, each of which `fits`.
+fn texts(value: &DeValue<'_>, what: &str, fits: impl Fn(&str) -> bool) -> Result<Vec<String>, String> {
+    let DeValue::Array(list) = value else { return expected(&format!("a list of {what}"), value) };
+    let text = |value: &DeValue<'_>| match value {
+        DeValue::String(text) if fits(text) => Ok(text.to_string()),
+        other => expected(what, other),
+    };
+    list.iter().map(|item| text(item.get_ref())).collect()
+}
+
+fn written(list: &[String]) -> String {
+    format!("[{}]", list.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", "))
+}
+
+/// Origins of web pages (RFC 6454 clause 6.2).
+pub(crate) struct Origins;
+
+impl Form<Vec<String>> for Origins {
+    const SYNTAX: &'static str = "list of origins";
+
+    fn read(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+        texts(value, "an origin such as \"https://example.com\" or \"https://example.com:8443\"", |text| {
+            text.split_once("://").is_some_and(|(scheme, host)| {
+                !scheme.is_empty()
+                    && !host.is_empty()
+                    && host.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
+            })
+        })
+    }
+
+    fn write(value: &Vec<String>) -> String {
+        written(value)
+    }
+}
+
+/// Names of servers.
+pub(crate) struct ServerNames;
+
+impl Form<Vec<String>> for ServerNames {
+    const SYNTAX: &'static str = "list of names";
+
+    fn read(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+        texts(value, "a name such as \"mqtt.example.com\" or \"*.example.com\"", |text| {
+            let name = text.strip_prefix("*.").unwrap_or(text);
+            !name.is_empty()
+                && name.split('.').all(|label| !label.is_empty())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        })
+    }
+
+    fn write(value: &Vec<String>) -> String {
+        written(value)
+    }
+}
+
+/// A quality of service: 0, 1 or 2.
+pub(crate) struct Level;
+
+impl Form<QoS> for Level {
+    const SYNTAX: &'static str = "0, 1 or 2";
+
+    fn read(value: &DeValue<'_>) -> Result<QoS, String> {
+        let level = match value {
+            DeValue::Integer(number) => integer(number).and_then(|level| u8::try_from(level).ok()),
+            _ => None,
+        };
+        match level.map(QoS::try_from) {
+            Some(Ok(qos)) => Ok(qos),
+            _ => expected("0, 1 or 2", value),
+        }
+    }
+
+    fn write(value: &QoS) -> String {
+        value.level().to_string()
+    }
+}
+
 /// One of a few words, given by the field's type.
 pub(crate) struct Word;
 
@@ -419,10 +613,24 @@ mod tests {
     }
 
     #[test]
+    fn switches_levels_and_texts() {
+        assert_eq!(read::<_, Switch>("false"), Ok(false));
+        assert_eq!(read::<_, Switch>("0"), Err("expected true or false, found 0".into()));
+        assert_eq!(read::<_, Level>("1"), Ok(QoS::AtLeastOnce));
+        for bad in ["3", "-1", "\"1\""] {
+            assert!(read::<_, Level>(bad).unwrap_err().starts_with("expected 0, 1 or 2"), "{bad}");
+        }
+        assert_eq!(read::<_, Text>("\"\""), Ok(String::new()));
+        assert!(read::<_, Text>("1").unwrap_err().starts_with("expected a text"));
+        assert!(read::<_, Text>(&format!("\"{}\"", "x".repeat(65_536))).is_err());
+    }
+
+    #[test]
     fn addresses_need_a_port() {
         assert_eq!(read::<_, Addresses>("\"[::1]:1883\"").unwrap().len(), 1);
         assert_eq!(read::<_, Addresses>("[\"127.0.0.1:0\", \"0.0.0.0:1883\"]").unwrap().len(), 2);
-        for bad in ["[]", "1883", "\"127.0.0.1\"", "\"localhost:1883\"", "[1883]", "\"127.0.0.1:99999\""] {
+        assert_eq!(read::<_, Addresses>("[]"), Ok(Vec::new()));
+        for bad in ["1883", "\"127.0.0.1\"", "\"localhost:1883\"", "[1883]", "\"127.0.0.1:99999\""] {
             assert!(read::<_, Addresses>(bad).unwrap_err().contains("IP:PORT"), "{bad}");
         }
         assert_eq!(read::<_, AddressOrOff>("\"off\""), Ok(None));

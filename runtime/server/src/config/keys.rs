@@ -7,7 +7,8 @@ use toml::de::DeValue;
 
 use super::Config;
 use super::form::{
-    AddressOrOff, Addresses, Count, Form, LogLevel, NodeName, Path, Seconds, Size, SizeOrNone, Span, Word,
+    AddressOrOff, Addresses, Count, Form, Level, LogLevel, MqttText, NodeName, Path, PathOrNone, Seconds,
+    Size, SizeOrNone, Span, Switch, Word,
 };
 
 /// A key of the file.
@@ -54,8 +55,8 @@ keys! {
     /// nodes that write to one database need two names.
     node.name: NodeName => node_name;
 
-    /// Where MQTT clients connect: 3.1, 3.1.1 and 5 on the same port. Port 0 takes a free one, which the log
-    /// and `/readyz` name.
+    /// Where MQTT clients connect without TLS: 3.1, 3.1.1 and 5 on the same port. Port 0 takes a free one, which the log
+    /// and `/readyz` name. With `[]` there are only the listeners of `[[broker.listener]]`.
     broker.listen: Addresses => listen;
     /// Largest packet a client may send; a larger one ends its connection with reason code 0x95.
     broker.max_packet_bytes: Size => broker.max_packet_bytes;
@@ -71,22 +72,81 @@ keys! {
     broker.max_queued: Count<1> => broker.max_queued;
     /// Longest time a session may outlive its connection; a client that asks for more gets this.
     broker.max_session_expiry: Seconds => broker.max_session_expiry;
-    /// Time a new connection has to send CONNECT, and modules to decide about it.
+    /// What is kept of sessions that outlive their connection, of retained messages and of wills. `"synced"`: QoS 1 and 2 are
+    /// acknowledged when what they promise is on disk. `"written"`: when the operating system has it, so that `kill -9`
+    /// costs nothing and a power cut the last seconds. `"off"`: nothing is kept over a restart.
+    broker.session_durability: Word => session_durability;
+    /// Time a new connection has for its handshakes (TLS, WebSocket) and CONNECT together, and modules to decide about it.
     broker.connect_timeout: Span => broker.connect_timeout;
     /// Most levels of a topic name or filter.
     broker.max_topic_levels: Count<1> => broker.max_topic_levels;
     /// Topic aliases a client may set up (MQTT 5); 0 = none.
     broker.max_topic_alias: Count<0> => broker.max_topic_alias;
+    /// Topics that get an alias in what one client is sent, if it takes as many (MQTT 5); 0 = none.
+    broker.max_topic_alias_out: Count<0> => broker.max_topic_alias_out;
+    /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE; one more ends the connection with reason code 0x97.
+    broker.max_subscribe_filters: Count<1> => broker.max_subscribe_filters;
+    /// User properties in one packet (MQTT 5); one more ends the connection with reason code 0x97.
+    broker.max_user_properties: Count<0> => broker.max_user_properties;
+    /// Greatest QoS that clients may use. A message or will above it ends the connection with reason code 0x9B, a
+    /// subscription is granted less.
+    broker.max_qos: Level => broker.max_qos;
+    /// Whether clients may have messages retained. If not, a message or will that asks for it ends the connection with
+    /// reason code 0x9A.
+    broker.retain_available: Switch => broker.retain_available;
+    /// Longest keep-alive in seconds: an MQTT 5 client that asks for more, or for none, is told to use this; earlier
+    /// versions cannot be told. 0 = any.
+    broker.max_keep_alive: Count<0> => broker.max_keep_alive;
+    /// Whether a payload that says it is text (MQTT 5 payload format indicator) must be UTF-8; one that is not is
+    /// refused with reason code 0x99.
+    broker.check_payload_format: Switch => broker.check_payload_format;
+    /// What an MQTT 5 client that asks is told to build its response topics from; `${clientid}` is replaced by its
+    /// client id. Empty: nothing.
+    broker.response_information: MqttText => broker.response_information;
+    /// Whether MQTT 5 clients are told in words why something was refused.
+    broker.reason_strings: Switch => broker.reason_strings;
     /// Memory of all retained messages of a tenant: payloads, properties and the levels of their topics; what would pass
     /// it is delivered, not retained, and counted.
     broker.max_retained_bytes: Size => broker.max_retained_bytes;
     /// Connections of the whole process; one more is closed at once.
     broker.max_connections: Count<1> => broker.max_connections;
+    /// How many of them may come from one IPv4 address or one IPv6 network of 64 bits; 0 = any number. Connections of this
+    /// machine itself are not limited. Many clients may share an address behind a router or a proxy.
+    broker.max_connections_per_address: Count<0> => broker.max_connections_per_address;
+    /// How many of them may not have sent CONNECT yet. For one more, the one that has waited longest is closed.
+    broker.max_handshakes: Count<1> => broker.max_handshakes;
+    /// Connections accepted in a second, by all listeners together; 0 = any number. Those above it wait in the system's
+    /// backlog until it is their turn.
+    broker.connection_rate: Count<0> => broker.connection_rate;
     /// Messages of modules, and commands to clients, that may wait; beyond it a module's call answers that the
     /// broker is busy.
     broker.max_commands: Count<1> => broker.max_commands;
     /// Time that the last bytes to a client (an acknowledgement, DISCONNECT) may take.
     broker.flush_timeout: Span => broker.flush_timeout;
+    /// How many times a second a client id may connect for long. What comes faster, the burst used up, is kept waiting for
+    /// half of `connect_timeout` at most and then refused with reason code 0x9F; 0: as often as it likes.
+    broker.reconnect_rate: Count<0> => broker.reconnect_rate;
+    /// Connections of one client id that may come faster than that.
+    broker.reconnect_burst: Count<0> => broker.reconnect_burst;
+
+    /// Users and their passwords, as `tidegate passwd` writes them. A client that gives a user name needs its password; a
+    /// change of the file holds at once. Without a file names are not checked, and every client counts as one without a name.
+    access.password_file: PathOrNone => access.password_file;
+    /// Who may publish and subscribe to what ([access.md](access.md)). A change of the file holds at once.
+    access.acl_file: PathOrNone => access.acl_file;
+    /// From where clients without a checked user name may connect: this machine alone, nowhere, or everywhere. Where a module
+    /// decides (`client.authenticate`), it is asked about the clients that this lets in.
+    access.anonymous: Word => access.anonymous;
+    /// Whether clients may publish and subscribe where no line of the ACL matches. Topics that begin with `$` always need a
+    /// line, but `$SYS` may be subscribed to from this machine.
+    access.default: Word => access.fallback;
+    /// Wrong passwords from one address, or for one user, that cost nothing. After them attempts are refused unseen (reason
+    /// code 0x9F) for a second, then two, four and so on; 0: no limit.
+    access.login_failures: Count<0> => access.patience.failures;
+    /// Time without a wrong password after which all are forgotten.
+    access.login_window: Span => access.patience.window;
+    /// The longest that attempts are refused for after a wrong password.
+    access.login_penalty: Span => access.patience.longest;
 
     /// Directory of WebAssembly modules. Files put there are loaded, replaced and unloaded while the runtime
     /// runs. The default one is made when it is missing; another must be there, because it may hold mandatory
@@ -133,7 +193,7 @@ keys! {
     /// the beginning.
     store.buffer_bytes: SizeOrNone => buffer_bytes;
 
-    /// Directory of the embedded database, the state of modules, buffers, the artefact cache and dead letters. Made with mode 0700. One
+    /// Directory of the embedded database, sessions, the state of modules, buffers, the artefact cache and dead letters. Made with mode 0700. One
     /// running process at a time may use it. `--data` overrides it.
     data.dir: Path => data_dir;
 

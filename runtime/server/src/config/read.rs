@@ -3,8 +3,8 @@
 use tidegate_store::config::{Diagnostic, Lines, Place};
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
 use super::keys::{KEYS, sections};
+use super::{Config, listeners};
 
 /// The table that the back ends read themselves.
 const BACKEND: &str = "backend";
@@ -42,6 +42,10 @@ fn read_section(section: &str, table: &DeTable<'_>, config: &mut Config, problem
     for (name, value) in table {
         let (place, name) = (name.span().start, &**name.get_ref());
         let path = format!("{section}.{name}");
+        if (section, name) == ("broker", listeners::KEY) {
+            config.listeners = listeners::read(value.get_ref(), place, problems);
+            continue;
+        }
         match KEYS.iter().find(|key| key.section == section && key.name == name) {
             Some(key) => {
                 if let Err(problem) = (key.set)(config, value.get_ref()) {
@@ -49,7 +53,8 @@ fn read_section(section: &str, table: &DeTable<'_>, config: &mut Config, problem
                 }
             }
             None => {
-                let here = KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
+                let tables = (section == "broker").then_some(listeners::KEY);
+                let here = KEYS.iter().filter(|key| key.section == section).map(|key| key.name).chain(tables);
                 let elsewhere: Vec<_> =
                     KEYS.iter().filter(|key| key.name == name).map(|key| key.section).collect();
                 problems.add(Some(place), &path, unknown("no such key", name, here, &elsewhere));
@@ -59,7 +64,12 @@ fn read_section(section: &str, table: &DeTable<'_>, config: &mut Config, problem
 }
 
 /// "no such key; did you mean ...?", or what there is when nothing is near.
-fn unknown(what: &str, name: &str, known: impl Iterator<Item = &'static str>, elsewhere: &[&str]) -> String {
+pub(super) fn unknown(
+    what: &str,
+    name: &str,
+    known: impl Iterator<Item = &'static str>,
+    elsewhere: &[&str],
+) -> String {
     if let [section] = elsewhere {
         return format!("{what} in this table; it belongs to [{section}]");
     }
@@ -74,18 +84,26 @@ fn unknown(what: &str, name: &str, known: impl Iterator<Item = &'static str>, el
 }
 
 /// Collects problems and turns byte offsets into lines and columns.
-struct Problems<'a> {
+pub(super) struct Problems<'a> {
     file: &'a str,
     lines: Lines,
     list: Vec<Diagnostic>,
 }
 
 impl Problems<'_> {
-    fn add(&mut self, offset: Option<usize>, key: &str, message: String) {
+    pub(super) fn add(&mut self, offset: Option<usize>, key: &str, message: String) {
+        let problem = self.place(offset, key).error(message);
+        self.list.push(problem);
+    }
+
+    /// Where a key stands.
+    pub(super) fn place(&self, offset: Option<usize>, key: &str) -> Place {
         let at = offset.map(|offset| self.lines.position(offset)).unwrap_or_default();
-        let place =
-            Place { file: self.file.to_owned(), line: at.line, column: at.column, key: key.to_owned() };
-        self.list.push(place.error(message));
+        Place { file: self.file.to_owned(), line: at.line, column: at.column, key: key.to_owned() }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.list.len()
     }
 }
 

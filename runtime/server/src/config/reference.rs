@@ -4,6 +4,7 @@ use tidegate_store::backend::{Carried, OptionKind, OptionRow, known};
 
 use super::Config;
 use super::keys::{KEYS, sections};
+use super::listeners::{CERTIFICATE_ROWS, CERTIFICATES, LISTENER_ROWS, Row};
 
 /// The text of `docs/configuration.md`.
 pub fn page() -> String {
@@ -15,6 +16,12 @@ pub fn page() -> String {
             let text = key.text.split_whitespace().collect::<Vec<_>>().join(" ");
             let shown = (key.show)(&defaults);
             page += &format!("| `{}` | {} | `{shown}` | {text} |\n", key.name, key.syntax);
+        }
+        if section == "broker" {
+            page.push_str(LISTENERS);
+            rows(&mut page, LISTENER_ROWS);
+            page += &format!("\nEach of its `{CERTIFICATES}`, of which TLS needs at least one:\n");
+            rows(&mut page, CERTIFICATE_ROWS);
         }
     }
     page.push_str(BACKENDS);
@@ -48,6 +55,15 @@ pub fn page() -> String {
         page += &format!("| `{}` | {} | {} |\n", function.name, quoted(&hooks), function.doc);
     }
     page
+}
+
+/// The keys of a table.
+fn rows<T>(page: &mut String, rows: &[Row<T>]) {
+    *page += "\n| key | value | default | |\n| --- | --- | --- | --- |\n";
+    for row in rows {
+        let default = if row.default.is_empty() { String::new() } else { format!("`{}`", row.default) };
+        *page += &format!("| `{}` | {} | {default} | {} |\n", row.name, row.syntax, row.text);
+    }
 }
 
 fn quoted(words: &[&str]) -> String {
@@ -94,6 +110,14 @@ starting anything. Relative paths are relative to the working directory.
 
 A *size* is a text such as `\"1MiB\"` or a number of bytes; a *duration* is a text such as `\"5s\"`, `\"250ms\"` or
 `\"1m30s\"`, or a number of seconds.
+";
+
+const LISTENERS: &str = "
+### `[[broker.listener]]`
+
+A listener with TLS, WebSocket or a name of its own, one table each; the addresses of `listen` are plain MQTT and have the name
+`default`. Changes of the files take effect while the server runs, changes of these tables at the next start:
+[listeners.md](listeners.md).
 ";
 
 const BACKENDS: &str = "

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Reload;
+use crate::access::Access;
 use crate::config::{Config, DEFAULT_FILE};
 
 /// Between two looks when nothing is heard.
@@ -30,12 +31,18 @@ const MOST_LOOKS: usize = 50;
 /// What identifies a file's content, as far as it can be told without reading it.
 type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
+/// What some files look like.
+type Looks = Vec<(PathBuf, Option<Stamp>)>;
+
 /// What the files look like.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seen(Vec<(PathBuf, Option<Stamp>)>);
+pub(crate) struct Seen {
+    config: Looks,
+    access: Looks,
+}
 
 impl Seen {
-    /// Looks at `tidegate.toml` and the `.conf` files.
+    /// Looks at `tidegate.toml` and the `.conf` files, and at those that say who may do what.
     pub(crate) fn now(config: &Config) -> Self {
         let mut seen = vec![look(file(config))];
         seen.push((config.conf_dir.clone(), config.conf_dir.is_dir().then_some(Stamp::default())));
@@ -46,13 +53,18 @@ impl Seen {
             }
         }
         seen.sort();
-        Self(seen)
+        Self { config: seen, access: access_files(config).map(look).collect() }
     }
 }
 
 /// The file that is read beside the `.conf` files.
 fn file(config: &Config) -> &Path {
     config.file.as_ref().map_or(Path::new(DEFAULT_FILE), |file| Path::new(&file.name))
+}
+
+/// The files of users and of the ACL.
+fn access_files(config: &Config) -> impl Iterator<Item = &Path> {
+    [&config.access.password_file, &config.access.acl_file].into_iter().filter_map(|file| file.as_deref())
 }
 
 fn look(path: &Path) -> (PathBuf, Option<Stamp>) {
@@ -72,7 +84,12 @@ fn look(path: &Path) -> (PathBuf, Option<Stamp>) {
 }
 
 /// Reloads whenever the files no longer look as they did in `seen`, until `stop`.
-pub(crate) async fn follow(reload: Arc<Reload>, mut seen: Seen, stop: CancellationToken) {
+pub(crate) async fn follow(
+    reload: Arc<Reload>,
+    access: Arc<Access>,
+    mut seen: Seen,
+    stop: CancellationToken,
+) {
     let heard = Arc::new(Notify::new());
     let mut watch = Watch::new(&reload.config, heard.clone());
     loop {
@@ -94,9 +111,15 @@ pub(crate) async fn follow(reload: Arc<Reload>, mut seen: Seen, stop: Cancellati
                 break;
             }
         }
-        seen = now;
-        // What is wrong has been told.
-        reload.reload().await.ok();
+        let before = std::mem::replace(&mut seen, now);
+        // First, because a database may take its time. What is wrong has been told, here and below.
+        if before.access != seen.access {
+            let access = access.clone();
+            tokio::task::spawn_blocking(move || access.reload()).await.ok();
+        }
+        if before.config != seen.config {
+            reload.reload().await.ok();
+        }
     }
 }
 
@@ -123,7 +146,10 @@ impl Watch {
             Some(parent) => parent.to_owned(),
             None => path.to_owned(),
         };
-        let dirs = [config.conf_dir.clone(), parent(&config.conf_dir), parent(file(config))];
+        let mut dirs = vec![config.conf_dir.clone(), parent(&config.conf_dir), parent(file(config))];
+        dirs.extend(access_files(config).map(parent));
+        dirs.sort();
+        dirs.dedup();
         let mut watch = Self { watcher, dirs: dirs.into_iter().map(|dir| (dir, None)).collect() };
         watch.keep_up();
         watch
@@ -148,6 +174,7 @@ impl Watch {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::access::AccessConfig;
 
     #[test]
     fn every_way_to_change_a_file_is_seen() {
@@ -158,6 +185,7 @@ mod tests {
                 name: dir.path().join("t.toml").display().to_string(),
                 text: String::new(),
             }),
+            access: AccessConfig { acl_file: Some(dir.path().join("acl")), ..AccessConfig::default() },
             ..Config::default()
         };
         let mut before = Seen::now(&config);
@@ -177,6 +205,7 @@ mod tests {
         });
         is_seen("a file goes", &|dir| fs::remove_file(dir.join("conf.d/a.conf")).unwrap());
         is_seen("tidegate.toml", &|dir| fs::write(dir.join("t.toml"), "").unwrap());
+        is_seen("the ACL", &|dir| fs::write(dir.join("acl"), "").unwrap());
         is_seen("the directory becomes a link", &|dir| {
             fs::create_dir(dir.join("one")).unwrap();
             fs::write(dir.join("one/a.conf"), "a").unwrap();

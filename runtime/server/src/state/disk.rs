@@ -46,11 +46,16 @@ pub(super) struct Database {
     pub(super) records: Keyspace,
     /// What is known of each buffer, by its name.
     pub(super) buffers: Keyspace,
+    /// What is known of sessions for long: the sessions, subscriptions, wills and retained messages.
+    pub(super) sessions: Keyspace,
+    /// What comes and goes with messages: deliveries, and packet ids in use.
+    pub(super) deliveries: Keyspace,
 }
 
 impl Database {
     fn open(path: &Path) -> Result<Self, String> {
         if is_there(&path.join(MARKER))? {
+            check_trees(&path.join("keyspaces"))?;
             journal::mend(path)?;
         }
         loop {
@@ -77,12 +82,15 @@ impl Database {
         let usage = inner.keyspace("usage", options)?;
         let records = inner.keyspace("buffer-records", options)?;
         let buffers = inner.keyspace("buffers", options)?;
-        Ok(Self { inner, pairs, usage, records, buffers })
+        let sessions = inner.keyspace("sessions", options)?;
+        let deliveries = inner.keyspace("deliveries", options)?;
+        Ok(Self { inner, pairs, usage, records, buffers, sessions, deliveries })
     }
 
-    /// A batch that is durable when its commit returns.
-    pub(super) fn batch(&self) -> OwnedWriteBatch {
-        self.inner.batch().durability(Some(PersistMode::SyncData))
+    /// A batch that is durable when its commit returns; if not `synced`, the operating system has it then.
+    pub(super) fn batch(&self, synced: bool) -> OwnedWriteBatch {
+        let mode = if synced { PersistMode::SyncData } else { PersistMode::Buffer };
+        self.inner.batch().durability(Some(mode))
     }
 }
 
@@ -190,6 +198,26 @@ fn set_unfinished_aside(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// Looks whether the trees in the directory `trees` can be told from ones whose making was stopped: fjall deletes those,
+/// and what the first one does not know of.
+fn check_trees(trees: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", trees.display());
+    for entry in std::fs::read_dir(trees).map_err(failed)? {
+        let tree = entry.map_err(failed)?.path();
+        let pointer = tree.join("current");
+        if is_there(&pointer)? {
+            continue;
+        }
+        let is_first = tree.file_name().is_some_and(|name| name == "0");
+        let tables = tree.join("tables");
+        let has_tables = is_there(&tables)? && std::fs::read_dir(&tables).map_err(failed)?.next().is_some();
+        if is_first || has_tables {
+            return Err(format!("{} is missing", pointer.display()));
+        }
+    }
+    Ok(())
+}
+
 /// What a failure has left behind.
 #[derive(Default)]
 struct Trouble {
@@ -225,6 +253,10 @@ impl Disk {
         };
         disk.open_what_is_there()?;
         Ok(disk)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Reads. Blocks; what was never written is empty.
@@ -302,7 +334,13 @@ impl Disk {
             let mut open = self.open.write();
             if open.is_none() {
                 self.prepare()?;
-                *open = Some(Database::open(&self.path)?);
+                let is_new = !is_there(&self.path)?;
+                let opened = Database::open(&self.path);
+                if is_new && opened.is_err() {
+                    // A disk that is full would have one beginning more at each attempt.
+                    std::fs::remove_dir_all(&self.path).ok();
+                }
+                *open = Some(opened?);
                 tracing::info!(path = %self.path.display(), "embedded state");
             }
         }

@@ -85,6 +85,35 @@ async fn a_database_that_has_lost_its_marker_is_not_made_anew() {
 }
 
 #[tokio::test]
+async fn a_tree_that_has_lost_its_pointer_is_not_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, mine) = (open(dir.path(), 1_000), space("m", "b"));
+    set(&state, &mine, "a", b"1").await.unwrap();
+    let flushed = state
+        .disk
+        .read(|database| guarded(|| database.pairs.rotate_memtable_and_wait()).map_err(unavailable));
+    flushed.unwrap();
+    close(state).await;
+    let trees = dir.path().join("state/keyspaces");
+    let kept = dir.path().join("kept");
+    let mut refused = 0;
+    for entry in fs::read_dir(&trees).unwrap() {
+        let tree = entry.unwrap().path();
+        let is_empty = fs::read_dir(tree.join("tables")).unwrap().next().is_none();
+        if is_empty {
+            continue;
+        }
+        fs::rename(tree.join("current"), &kept).unwrap();
+        let said = State::open(&dir.path().join("state"), 1_000).unwrap_err().to_string();
+        assert!(said.contains("current is missing"), "{said}");
+        fs::rename(&kept, tree.join("current")).unwrap();
+        refused += 1;
+    }
+    assert_eq!(refused, 2, "the first one, and that of pairs");
+    assert_eq!(get(&open(dir.path(), 1_000), &mine, "a").await, Some(b"1".to_vec()));
+}
+
+#[tokio::test]
 async fn a_database_that_was_never_finished_is_moved_aside() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");

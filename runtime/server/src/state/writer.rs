@@ -1,13 +1,14 @@
 //! The one thread that changes the embedded state: whatever waits is one batch with one fsync.
 //!
 //! Because nothing else writes, a change that depends on a value (increment, compare-and-swap, the quota) needs no
-//! lock: it sees the database and what the same batch has changed before it.
+//! lock: it sees the database and what the same batch has changed before it. What was recorded of sessions goes into the
+//! same batch; when nobody waits for it, it waits a moment for more.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use metrics::counter;
+use metrics::{counter, histogram};
 use tidegate_event::key_value::add;
 use tidegate_event::{Space, StorageError, Swap};
 use tidegate_store::buffer::{Removed, SpaceError};
@@ -15,7 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::buffer::{Append, Changes, Remove};
 use super::disk::{Database, Disk, guarded, unavailable};
+use super::inbox::{Inbox, Next};
 use super::key;
+use super::sessions::ledger::Ledger;
 
 /// Requests of one batch.
 const BATCH_REQUESTS: usize = 1_024;
@@ -23,6 +26,10 @@ const BATCH_REQUESTS: usize = 1_024;
 const BATCH_BYTES: usize = 4 << 20;
 /// After a failure nothing is tried for so long: a full disk is not filled faster by trying.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After a failure, sessions alone are tried again after a second, and each time after twice as long, up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long changes of sessions wait for more when nobody waits for them.
+const LINGER: Duration = Duration::from_millis(25);
 
 /// What is to change.
 pub(super) enum Change {
@@ -65,6 +72,8 @@ pub(super) enum Work {
     Append(Append),
     /// Remove from a connector's buffer.
     Remove(Remove),
+    /// See what was recorded of sessions.
+    Sessions,
 }
 
 impl Work {
@@ -72,7 +81,7 @@ impl Work {
         match self {
             Self::Pair(request) => request.change.bytes(),
             Self::Append(append) => append.bytes(),
-            Self::Remove(_) => 0,
+            Self::Remove(_) | Self::Sessions => 0,
         }
     }
 
@@ -83,6 +92,7 @@ impl Work {
             Self::Pair(request) => drop(request.answer.send(Err(unavailable(reason)))),
             Self::Append(append) => drop(append.answer.send(Err(SpaceError::Failed(reason.to_owned())))),
             Self::Remove(remove) => drop(remove.answer.send(Err(SpaceError::Failed(reason.to_owned())))),
+            Self::Sessions => {}
         }
     }
 }
@@ -114,59 +124,145 @@ impl Waiting {
     }
 }
 
-/// Commits what comes in until nobody can send any more. `quota` is in bytes a module.
-pub(super) fn run(disk: &Arc<Disk>, mut queue: mpsc::Receiver<Work>, quota: u64) {
-    let mut rest_until: Option<(Instant, String)> = None;
-    while let Some(first) = queue.blocking_recv() {
-        let mut bytes = first.bytes();
-        let mut requests = vec![first];
-        while requests.len() < BATCH_REQUESTS && bytes < BATCH_BYTES {
-            let Ok(next) = queue.try_recv() else { break };
-            bytes += next.bytes();
-            requests.push(next);
+/// A disk that fails.
+struct Outage {
+    reason: String,
+    /// Whoever comes until then is refused.
+    rests_until: Instant,
+    /// When sessions are tried again by themselves, and how long that was waited for.
+    next: Instant,
+    pause: Duration,
+}
+
+/// The thread.
+pub(super) struct Writer {
+    disk: Arc<Disk>,
+    /// Bytes a module may have.
+    quota: u64,
+    sessions: Ledger,
+    outage: Option<Outage>,
+}
+
+impl Writer {
+    pub(super) fn new(disk: Arc<Disk>, quota: u64, sessions: Ledger) -> Self {
+        Self { disk, quota, sessions, outage: None }
+    }
+
+    /// Commits what comes in until nobody can send any more.
+    pub(super) fn run(mut self, queue: mpsc::Receiver<Work>) {
+        let mut inbox = Inbox::new(queue);
+        // When what was recorded of sessions is written at the latest.
+        let mut due: Option<Instant> = None;
+        loop {
+            let requests = match inbox.next(due) {
+                Next::Work(first) => gather(first, &mut inbox),
+                Next::Due => Vec::new(),
+                Next::Closed => break,
+            };
+            let now = Instant::now();
+            if requests.is_empty() && !self.sessions.is_urgent() && due.is_none_or(|due| now < due) {
+                due.get_or_insert(now + LINGER);
+                continue;
+            }
+            due = match &self.outage {
+                Some(outage) if now < outage.rests_until => {
+                    requests.into_iter().for_each(|work| work.refuse(&outage.reason));
+                    self.sessions.take();
+                    self.sessions.fail(&outage.reason);
+                    self.sessions.has_work().then_some(outage.next)
+                }
+                _ => self.commit_or_rest(requests),
+            };
         }
-        if let Some((until, reason)) = &rest_until
-            && Instant::now() < *until
-        {
-            requests.into_iter().for_each(|work| work.refuse(reason));
-            continue;
+        // What was recorded last, if the disk is willing.
+        self.sessions.take();
+        if let Err(reason) = self.commit(Vec::new()) {
+            tracing::error!("the embedded state cannot be written: {reason}");
         }
-        rest_until = commit(disk, requests, quota).err().map(|reason| (Instant::now() + PAUSE, reason));
+    }
+
+    /// Commits; gives when sessions are to be tried again if that fails.
+    fn commit_or_rest(&mut self, requests: Vec<Work>) -> Option<Instant> {
+        self.sessions.take();
+        match self.commit(requests) {
+            Ok(()) => {
+                self.outage = None;
+                None
+            }
+            Err(reason) => {
+                let before = self.outage.take();
+                if before.as_ref().is_none_or(|before| before.reason != reason) {
+                    tracing::error!("the embedded state cannot be written: {reason}");
+                }
+                let pause = before.map_or(PAUSE, |before| (before.pause * 2).min(LONGEST_PAUSE));
+                let now = Instant::now();
+                let next = now + pause;
+                self.outage = Some(Outage { reason, rests_until: now + PAUSE, next, pause });
+                self.sessions.has_work().then_some(next)
+            }
+        }
+    }
+
+    /// Applies `requests`, and what was recorded of sessions, in one batch and answers them; the error is the database's.
+    fn commit(&mut self, requests: Vec<Work>) -> Result<(), String> {
+        let Self { disk, quota, sessions, .. } = self;
+        if requests.is_empty() && !sessions.has_work() {
+            sessions.settle(&Ok(()));
+            return Ok(());
+        }
+        let mut waiting = Vec::with_capacity(requests.len());
+        let mut unapplied = requests.into_iter();
+        let began = Instant::now();
+        let done = disk.write(|database| {
+            let mut batch = Batch::new(database, *quota);
+            for work in unapplied.by_ref() {
+                waiting.push(match work {
+                    Work::Pair(Request { space, change, answer }) => {
+                        Waiting::Pair(answer, batch.apply(&space, change))
+                    }
+                    Work::Append(append) => {
+                        let outcome = batch.buffers.append(database, &append);
+                        Waiting::Append(append.answer, outcome)
+                    }
+                    Work::Remove(remove) => {
+                        let (answer, outcome) = (remove.answer, batch.buffers.remove(database, remove.going));
+                        Waiting::Remove(answer, outcome)
+                    }
+                    Work::Sessions => continue,
+                });
+            }
+            batch.commit(sessions)
+        });
+        if let Err(reason) = &done {
+            // It takes no further write, but what is there can be read again at once; nothing of this when they are told.
+            disk.close();
+            disk.reopen();
+            unapplied.for_each(|work| work.refuse(reason));
+        }
+        if sessions.has_work() {
+            histogram!("tidegate_server_sessions_commit_seconds").record(began.elapsed());
+        }
+        sessions.settle(&done);
+        waiting.into_iter().for_each(|waiting| waiting.tell(&done));
+        done
     }
 }
 
-/// Applies `requests` in one batch and answers them; the error is the database's.
-fn commit(disk: &Disk, requests: Vec<Work>, quota: u64) -> Result<(), String> {
-    let mut waiting = Vec::with_capacity(requests.len());
-    let mut unapplied = requests.into_iter();
-    let done = disk.write(|database| {
-        let mut batch = Batch::new(database, quota);
-        for work in unapplied.by_ref() {
-            waiting.push(match work {
-                Work::Pair(Request { space, change, answer }) => {
-                    Waiting::Pair(answer, batch.apply(&space, change))
-                }
-                Work::Append(append) => {
-                    let outcome = batch.buffers.append(database, &append);
-                    Waiting::Append(append.answer, outcome)
-                }
-                Work::Remove(remove) => {
-                    let (answer, outcome) = (remove.answer, batch.buffers.remove(database, remove.going));
-                    Waiting::Remove(answer, outcome)
-                }
-            });
+/// Takes out what waits, up to what one batch may have. What says no more than that there is something is left out.
+fn gather(first: Work, inbox: &mut Inbox) -> Vec<Work> {
+    let (mut bytes, mut count) = (0, 0);
+    let mut requests = Vec::new();
+    let mut next = Some(first);
+    while let Some(work) = next {
+        bytes += work.bytes();
+        count += 1;
+        if !matches!(work, Work::Sessions) {
+            requests.push(work);
         }
-        batch.commit()
-    });
-    if let Err(reason) = &done {
-        tracing::error!("the embedded state cannot be written: {reason}");
-        // It takes no further write, but what is there can be read again at once; nothing of this when they are told.
-        disk.close();
-        disk.reopen();
-        unapplied.for_each(|work| work.refuse(reason));
+        let is_full = count >= BATCH_REQUESTS || bytes >= BATCH_BYTES;
+        next = if is_full { None } else { inbox.try_next() };
     }
-    waiting.into_iter().for_each(|waiting| waiting.tell(&done));
-    done
+    requests
 }
 
 /// Changes that are not committed yet. `None` is a deletion.
@@ -282,13 +378,15 @@ impl<'d> Batch<'d> {
         Ok(())
     }
 
-    fn commit(self) -> Result<(), String> {
-        if self.pairs.is_empty() && self.buffers.is_empty() {
+    fn commit(self, sessions: &mut Ledger) -> Result<(), String> {
+        let is_of_sessions = self.pairs.is_empty() && self.buffers.is_empty();
+        let mut batch = self.database.batch(!is_of_sessions || sessions.is_synced());
+        sessions.write(self.database, &mut batch)?;
+        if batch.is_empty() && is_of_sessions {
             return Ok(());
         }
         counter!("tidegate_server_state_commits_total").increment(1);
         counter!("tidegate_server_state_changes_total").increment(self.pairs.len() as u64);
-        let mut batch = self.database.batch();
         for (name, value) in self.pairs {
             match value {
                 Some(value) => batch.insert(&self.database.pairs, name, value),

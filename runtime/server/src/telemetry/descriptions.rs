@@ -4,6 +4,7 @@
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
+use crate::access;
 use crate::control::{MISTAKES, REFUSED};
 use crate::logging::PANICS;
 use crate::reload;
@@ -16,15 +17,33 @@ const COUNTERS: &[(&str, &str)] = &[
         reload::RELOADS,
         "Configurations of back ends that were put in place or refused while serving, by result",
     ),
+    (
+        access::LOGINS,
+        "Logins with a user name by result; damped: refused unseen after too many wrong passwords",
+    ),
+    (access::RELOADS, "Files of users and rules that were read again, by file and result"),
     (PANICS, "Panics of tasks; each ended its task and nothing else"),
     ("tidegate_broker_accept_errors_total", "Sockets that could not be accepted"),
     ("tidegate_broker_accepted_total", "Connections accepted"),
+    (
+        "tidegate_broker_accepts_delayed_total",
+        "Times that a listener waited because connections came faster than they are accepted",
+    ),
     ("tidegate_broker_backlog_errors_total", "Stored messages that could not be read for a subscriber"),
     ("tidegate_broker_backlog_pages_total", "Pages of stored messages read for subscribers"),
+    (
+        "tidegate_broker_certificate_reloads_total",
+        "Changed certificate files that were taken or refused, by listener and result",
+    ),
     ("tidegate_broker_connect_timeouts_total", "Connections closed because CONNECT did not come in time"),
+    (
+        "tidegate_broker_connections_turned_away_total",
+        "Connections closed before their client was connected, by reason",
+    ),
     ("tidegate_broker_connects_refused_total", "CONNECT answered with an error, by reason code"),
     ("tidegate_broker_disconnects_total", "Connections that ended, by reason"),
     ("tidegate_broker_dropped_total", "Messages that did not go on, by reason"),
+    ("tidegate_broker_gate_refused_total", "What the password and ACL files refused to clients, by action"),
     ("tidegate_broker_malformed_total", "Connections ended because of what the client sent, by reason code"),
     ("tidegate_broker_messages_acked_total", "Deliveries acknowledged by subscribers"),
     ("tidegate_broker_messages_received_total", "PUBLISH received, by QoS"),
@@ -32,12 +51,20 @@ const COUNTERS: &[(&str, &str)] = &[
     ("tidegate_broker_messages_sent_total", "PUBLISH sent, by QoS"),
     ("tidegate_broker_received_bytes_total", "Bytes received from clients"),
     (
+        "tidegate_broker_reconnects_damped_total",
+        "Connections of client ids that connect too often, by result: delayed or refused",
+    ),
+    (
         "tidegate_broker_refused_total",
         "What clients got no leave to do, by the hook that was asked and by reason",
     ),
     ("tidegate_broker_rejected_total", "Messages refused to their publisher, by reason"),
     ("tidegate_broker_sent_bytes_total", "Bytes sent to clients"),
     ("tidegate_broker_takeovers_total", "Sessions taken over by a newer connection"),
+    (
+        "tidegate_broker_websocket_violations_total",
+        "WebSocket connections ended because of a frame that may not be",
+    ),
     ("tidegate_broker_wills_total", "Wills published"),
     ("tidegate_module_artefacts_damaged_total", "Cached artefacts that were damaged and made again"),
     ("tidegate_module_calls_total", "Calls of a module"),
@@ -68,11 +95,28 @@ const COUNTERS: &[(&str, &str)] = &[
         "tidegate_module_watch_gaps_total",
         "Changes of the modules' directories that may have been missed, by reason",
     ),
+    ("tidegate_server_sessions_bytes_total", "Bytes written of sessions, retained messages and wills"),
+    (
+        "tidegate_server_sessions_changes_total",
+        "Changes of sessions, retained messages and wills that were to be kept",
+    ),
+    (
+        "tidegate_server_sessions_commits_total",
+        "Commits with records of sessions, retained messages or wills",
+    ),
+    (
+        "tidegate_server_sessions_lost_total",
+        "Changes of sessions that are not kept because too many could not be written before",
+    ),
+    (
+        "tidegate_server_sessions_records_total",
+        "Records of sessions written or removed; less than changes, as what comes and goes at once is never written",
+    ),
     (
         "tidegate_server_state_changes_total",
         "Key-value pairs of modules set or deleted in the embedded state",
     ),
-    ("tidegate_server_state_commits_total", "Commits of the embedded state, each with one fsync"),
+    ("tidegate_server_state_commits_total", "Commits of the embedded state"),
     ("tidegate_server_state_failed_total", "Changes of the embedded state that the disk did not take"),
     ("tidegate_server_state_quota_denied_total", "Changes of the embedded state above a module's share"),
     ("tidegate_store_buffer_in_total", "Operations that went to the buffer on disk: their database was down"),
@@ -89,8 +133,14 @@ const COUNTERS: &[(&str, &str)] = &[
 
 /// Gauges with what they show.
 const GAUGES: &[(&str, &str)] = &[
+    (access::REFUSED, "1 while a file of users or rules is refused and what it said before is in use"),
     (reload::REFUSED, "1 while the files hold a configuration of back ends that was refused"),
+    (
+        "tidegate_broker_certificate_expires_seconds",
+        "When a listener's certificate ends, seconds since the epoch",
+    ),
     ("tidegate_broker_connections", "Open connections"),
+    ("tidegate_broker_handshakes", "Open connections whose CONNECT has not come yet"),
     ("tidegate_broker_retained_messages", "Retained messages"),
     ("tidegate_broker_sessions", "Sessions, connected or not"),
     ("tidegate_build_info", "Always 1; the labels say which build runs as which node"),
@@ -99,6 +149,12 @@ const GAUGES: &[(&str, &str)] = &[
         "Versions of a module that serve and are not called because they keep failing",
     ),
     ("tidegate_module_mandatory_failed", "Mandatory modules whose newest version does not serve"),
+    ("tidegate_server_sessions_deliveries", "Messages kept on disk for sessions"),
+    ("tidegate_server_sessions_kept", "Sessions kept on disk"),
+    (
+        "tidegate_server_sessions_unwritten",
+        "Records of sessions that a failing disk has not taken yet, and keeps being offered",
+    ),
     ("tidegate_store_buffered", "Operations in the buffer on disk"),
     ("tidegate_store_buffered_bytes", "Their bytes"),
     ("tidegate_store_inflight", "Operations in the batches that are being written"),
@@ -118,6 +174,11 @@ const HISTOGRAMS: &[(&str, Unit, &str)] = &[
         "tidegate_module_swap_seconds",
         Unit::Seconds,
         "Time from the change of a file to its new version serving",
+    ),
+    (
+        "tidegate_server_sessions_commit_seconds",
+        Unit::Seconds,
+        "Time of a commit with records of sessions, the disk's included",
     ),
     ("tidegate_store_batch_size", Unit::Count, "Operations in a batch"),
 ];

@@ -160,6 +160,7 @@ fn client(place: &str, event: &Fields<'_>, mistakes: &mut Vec<String>) -> Option
         clean_start: true,
         connected_at_ms: now_ms(),
         connection: 1,
+        ..Client::default()
     })
 }
 

@@ -258,6 +258,7 @@ impl Bench {
             clean_start: false,
             connected_at_ms: now_ms(),
             connection: self.connections.fetch_add(1, Ordering::Relaxed),
+            ..Client::default()
         })
     }
 

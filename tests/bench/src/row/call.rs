@@ -189,6 +189,7 @@ pub(super) fn publish_event(topic: &str) -> Event {
         clean_start: true,
         connected_at_ms: now_ms(),
         connection: 1,
+        ..Client::default()
     };
     let message = Message {
         id: IdSource::new(&Node::default()).next_id(),

@@ -15,7 +15,8 @@ use tidegate_event::Protocol;
 
 use super::{CodecError, Decoder, Incoming, Limits};
 
-const LIMITS: Limits = Limits { max_packet_bytes: 1024, max_topic_levels: 8 };
+const LIMITS: Limits =
+    Limits { max_packet_bytes: 1024, max_topic_levels: 8, max_filters: 20, max_user_properties: 20 };
 
 /// A small CONNECT of each version.
 fn connect(protocol: Protocol) -> &'static [u8] {

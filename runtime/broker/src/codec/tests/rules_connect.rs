@@ -46,21 +46,21 @@ fn name_and_level_choose_the_version() {
         decode_all(&mut decoder, super::connect(protocol)).unwrap();
         assert_eq!(decoder.protocol(), Some(protocol));
     }
-    for (start, level, answer) in [
-        (&b"\x00\x04MQTT\x03"[..], 3, Protocol::V311),
-        (b"\x00\x04MQTT\x06", 6, Protocol::V5),
-        (b"\x00\x04MQTT\x84", 0x84, Protocol::V311),
-        (b"\x00\x04MQTT\x00", 0, Protocol::V311),
-        (b"\x00\x06MQIsdp\x04", 4, Protocol::V311),
-        (b"\x00\x06MQIsdp\x83", 0x83, Protocol::V311),
-        (b"\x00\x04mqtt\x04", 0, Protocol::V311),
-        (b"\x00\x04HTTP\x05", 0, Protocol::V311),
-        (b"\x00\x05MQTT5\x05", 0, Protocol::V311),
-        (b"\x00\x00\x04\x00\x00\x00\x00", 0, Protocol::V311),
-        (b"\xff\xff\x04\x00\x00\x00\x00", 0, Protocol::V311),
+    for (start, level) in [
+        (&b"\x00\x04MQTT\x03"[..], 3),
+        (b"\x00\x04MQTT\x06", 6),
+        (b"\x00\x04MQTT\x84", 0x84),
+        (b"\x00\x04MQTT\x00", 0),
+        (b"\x00\x06MQIsdp\x04", 4),
+        (b"\x00\x06MQIsdp\x83", 0x83),
+        (b"\x00\x04mqtt\x04", 0),
+        (b"\x00\x04HTTP\x05", 0),
+        (b"\x00\x05MQTT5\x05", 0),
+        (b"\x00\x00\x04\x00\x00\x00\x00", 0),
+        (b"\x00\x07MQTT\x04\x00\x00\x00\x00", 0),
     ] {
         let error = decode(&[start, b"\x02\x00\x00\x00\x01c"].concat()).unwrap_err();
-        assert_eq!(error, CodecError::UnsupportedVersion { level, answer }, "{start:?}");
+        assert_eq!(error, CodecError::UnsupportedVersion { level }, "{start:?}");
         assert_eq!(error.reason().0, 0x84);
     }
 }
@@ -78,7 +78,15 @@ fn the_version_is_known_before_the_packet_is_complete() {
 
 #[test]
 fn a_body_too_short_for_a_version_is_malformed() {
-    for body in [&b""[..], b"\x00", b"\x00\x04", b"\x00\x04MQT", b"\x00\x04MQTT", b"\x00\x06MQIsdp"] {
+    for body in [
+        &b""[..],
+        b"\x00",
+        b"\x00\x04",
+        b"\x00\x04MQT",
+        b"\x00\x04MQTT",
+        b"\x00\x06MQIsdp",
+        b"\xff\x04MQTT\x04\x02\x00\x00\x00\x01c",
+    ] {
         assert_eq!(refusal(decode(body)).0, 0x81, "{body:?}");
     }
 }
@@ -132,9 +140,15 @@ fn mqtt_3_1_has_its_own_rules() {
     assert_eq!((connect.username, connect.password), (None, None));
     let connect = decode(&body(Protocol::V31, 0b1100_0010, b"\x00\x01c\x00\x01u")).unwrap();
     assert_eq!((connect.username.as_deref(), connect.password), (Some("u"), None));
-    // An empty client id is not allowed; one over 23 bytes is.
-    assert_eq!(decode(&body(Protocol::V31, 2, b"\x00\x00")), Err(CodecError::ClientId));
-    decode(&body(Protocol::V31, 2, b"\x00\x18abcdefghijklmnopqrstuvwx")).unwrap();
+    // A client id has 1 to 23 characters. Later versions leave the length to the server.
+    for bad in [&b"\x00\x00"[..], b"\x00\x18abcdefghijklmnopqrstuvwx"] {
+        let error = decode(&body(Protocol::V31, 2, bad)).unwrap_err();
+        assert!(matches!(error, CodecError::ClientId { .. }), "{error:?}");
+        assert_eq!(error.reason().0, 0x85);
+    }
+    decode(&body(Protocol::V31, 2, b"\x00\x17abcdefghijklmnopqrstuvw")).unwrap();
+    decode(&body(Protocol::V31, 2, &[&b"\x00\x2e"[..], "é".repeat(23).as_bytes()].concat())).unwrap();
+    decode(&body(Protocol::V311, 2, b"\x00\x18abcdefghijklmnopqrstuvwx")).unwrap();
     // A password still needs a user name's flag.
     assert_eq!(refusal(decode(&body(Protocol::V31, 0b0100_0010, b"\x00\x01c\x00\x01p"))).0, 0x81);
 }
@@ -143,8 +157,11 @@ fn mqtt_3_1_has_its_own_rules() {
 fn an_empty_client_id_needs_a_clean_session_before_mqtt_5() {
     decode(&body(Protocol::V311, 2, b"\x00\x00")).unwrap();
     let error = decode(&body(Protocol::V311, 0, b"\x00\x00")).unwrap_err();
-    assert_eq!((error, error.reason().0), (CodecError::ClientId, 0x85));
+    assert!(matches!(error, CodecError::ClientId { .. }), "{error:?}");
+    assert_eq!(error.reason().0, 0x85);
     decode(&body(Protocol::V5, 0, b"\x00\x00\x00")).unwrap();
+    // What is malformed besides is malformed first: it is not answered in 3.1.1.
+    assert_eq!(refusal(decode(&body(Protocol::V311, 0x80, b"\x00\x00\x00\x09u"))).0, 0x81);
 }
 
 #[test]
@@ -179,7 +196,7 @@ fn a_will_needs_a_topic_name() {
         ("é/w", &b"hi"[..], QoS::ExactlyOnce, true)
     );
     for bad in ["", "a/+", "#"] {
-        assert_eq!(refusal(will(bad.as_bytes())).0, 0x90, "{bad:?}");
+        assert_eq!(refusal(will(bad.as_bytes())).0, 0x81, "{bad:?}");
     }
     assert_eq!(refusal(will(b"1/2/3/4/5/6/7/8/9")).0, 0x90);
     will(b"1/2/3/4/5/6/7/8").unwrap();
@@ -261,9 +278,41 @@ fn will_properties_follow_the_table() {
         (b"\x01\x02", 0x82),
         (b"\x23\x00\x01", 0x81),
         (b"\x11\x00\x00\x00\x01", 0x81),
-        (b"\x08\x00\x01+", 0x90),
-        (b"\x08\x00\x00", 0x90),
+        (b"\x08\x00\x01+", 0x82),
+        (b"\x08\x00\x00", 0x82),
     ] {
         assert_eq!(refusal(will(bad)).0, reason, "{bad:x?}");
+    }
+}
+
+#[test]
+fn user_properties_of_connect_and_will_are_counted() {
+    let pairs = |count: usize| {
+        let pairs = b"\x26\x00\x00\x00\x00".repeat(count);
+        [&[u8::try_from(pairs.len()).unwrap()], &pairs[..]].concat()
+    };
+    let connect = |connect, will| {
+        let rest = [&pairs(connect)[..], b"\x00\x01c", &pairs(will), b"\x00\x01w\x00\x00"].concat();
+        decode(&body(Protocol::V5, 0b0000_0110, &rest))
+    };
+    connect(20, 20).unwrap();
+    for (reason, text) in [refusal(connect(21, 0)), refusal(connect(0, 21))] {
+        assert_eq!(reason, 0x97);
+        assert!(text.contains("more user properties than the limit of 20"), "{text}");
+    }
+}
+
+#[test]
+fn how_much_the_client_takes_is_known_before_the_rest_is_refused() {
+    for (rest, takes) in [
+        // A bad client id comes after the properties, an unknown property among them.
+        (&b"\x05\x27\x00\x00\x00\x40\x00\x01\xff"[..], Some(64)),
+        (b"\x00\x00\x01\xff", Some(u32::MAX as usize)),
+        (b"\x06\x27\x00\x00\x00\x40\x04\x00\x01c", None),
+    ] {
+        let mut decoder = Decoder::new(LIMITS);
+        assert_eq!(decoder.client_takes(), None);
+        decode_all(&mut decoder, &packet(0x10, &body(Protocol::V5, 2, rest))).unwrap_err();
+        assert_eq!(decoder.client_takes(), takes, "{rest:x?}");
     }
 }

@@ -126,7 +126,7 @@ fn publish_rules() {
         refused(protocol, &publish(b"a", b"\x00\x00", 0x32), 0x82, "packet identifier must not be 0");
         refused(protocol, &publish(b"a", b"\x00\x00", 0x34), 0x82, "packet identifier must not be 0");
         for bad in ["+", "a/#", "a+b", "#"] {
-            refused(protocol, &publish(bad.as_bytes(), b"", 0x30), 0x90, "wildcards");
+            refused(protocol, &publish(bad.as_bytes(), b"", 0x30), 0x81, "wildcards");
         }
         refused(protocol, &publish(b"a\x00b", b"", 0x30), 0x81, "U+0000");
         for bad in [&b"\xff"[..], b"\xc3\x28", b"\xed\xa0\x80", b"\xf0\x9f\x98"] {
@@ -138,7 +138,7 @@ fn publish_rules() {
         if protocol == V5 {
             refused(protocol, &publish(b"", b"", 0x30), 0x82, "an empty topic name needs a topic alias");
         } else {
-            refused(protocol, &publish(b"", b"", 0x30), 0x90, "must not be empty");
+            refused(protocol, &publish(b"", b"", 0x30), 0x81, "must not be empty");
         }
     }
 }
@@ -173,8 +173,8 @@ fn publish_properties_follow_the_table() {
         (b"\x23\x00\x01\x23\x00\x01", 0x82, "topic alias: must not be repeated"),
         (b"\x01\x02", 0x82, "values 0 and 1"),
         (b"\x0b\x01", 0x82, "subscription identifier: only a server may send it"),
-        (b"\x08\x00\x01#", 0x90, "wildcards"),
-        (b"\x08\x00\x00", 0x90, "must not be empty"),
+        (b"\x08\x00\x01#", 0x82, "wildcards"),
+        (b"\x08\x00\x00", 0x82, "must not be empty"),
         (b"\x11\x00\x00\x00\x01", 0x81, "session expiry interval: not a property of this packet"),
         (b"\x1f\x00\x01r", 0x81, "reason string: not a property of this packet"),
         (b"\x02\x00\x00", 0x81, "in the middle of a field"),
@@ -248,7 +248,7 @@ fn subscribe_is_read() {
         );
     }
     let bytes =
-        packet(0x82, b"\x00\x07\x0a\x0b\x80\x01\x26\x00\x01k\x00\x01v\x00\x01a\x2d\x00\x09$share/g/\x1a");
+        packet(0x82, b"\x00\x07\x0a\x0b\x80\x01\x26\x00\x01k\x00\x01v\x00\x01a\x2d\x00\x0a$share/g/#\x1a");
     let Incoming::Subscribe(subscribe) = decode_one(V5, &bytes).unwrap() else { panic!() };
     assert_eq!(
         subscribe.filters,
@@ -263,9 +263,8 @@ fn subscribe_is_read() {
                     id: 128
                 }
             ),
-            // Wrong as a filter, but one filter among others: for the session to refuse alone.
             (
-                "$share/g/".into(),
+                "$share/g/#".into(),
                 SubscriptionOptions {
                     qos: QoS::ExactlyOnce,
                     no_local: false,
@@ -317,6 +316,68 @@ fn subscribe_rules() {
         let length = u8::try_from(properties.len()).unwrap();
         let bytes = packet(0x82, &[b"\x00\x01", &[length][..], properties, b"\x00\x01a\x00"].concat());
         refused(V5, &bytes, reason, text);
+    }
+}
+
+/// A `#` that is not a whole last level, a `+` that is not a whole level, a shared subscription without a name or a
+/// filter: the filter is not "correctly formed", so 0x8F in SUBACK is no answer to it.
+#[test]
+fn a_misplaced_wildcard_is_malformed() {
+    for protocol in ALL {
+        let none: &[u8] = if protocol == V5 { b"\x00" } else { b"" };
+        let packets = |filter: &str| {
+            let length = u16::try_from(filter.len()).unwrap().to_be_bytes();
+            let body = [b"\x00\x01", none, &length[..], filter.as_bytes()].concat();
+            [packet(0x82, &[&body[..], b"\x01"].concat()), packet(0xa2, &body)]
+        };
+        for bad in ["a/#/b", "#/", "a#", "##", "/a/b#", "+a", "a/b+/c", "++", "$share/g/a#", "$share/g#/a"] {
+            for bytes in packets(bad) {
+                refused(protocol, &bytes, 0x81, "topic filter: ");
+            }
+        }
+        for good in ["#", "+", "/", "a/+/#", "+/+", "//", "$SYS/#", "$share/g/#", "$share", "$shared/+"] {
+            for bytes in packets(good) {
+                decode_one(protocol, &bytes).unwrap();
+            }
+        }
+        // Shared subscriptions came with MQTT 5: before, these are filters like others.
+        for share in ["$share/g", "$share//a", "$share/", "$share/g/", "$share/+/a"] {
+            for bytes in packets(share) {
+                if protocol == V5 {
+                    refused(protocol, &bytes, 0x81, "topic filter: ");
+                } else {
+                    decode_one(protocol, &bytes).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn filters_and_user_properties_are_counted() {
+    for protocol in ALL {
+        let none: &[u8] = if protocol == V5 { b"\x00" } else { b"" };
+        let subscribe = |count| packet(0x82, &[b"\x00\x01", none, &b"\x00\x01a\x00".repeat(count)].concat());
+        let unsubscribe = |count| packet(0xa2, &[b"\x00\x01", none, &b"\x00\x01a".repeat(count)].concat());
+        for make in [&subscribe as &dyn Fn(usize) -> Vec<u8>, &unsubscribe] {
+            decode_one(protocol, &make(20)).unwrap();
+            refused(protocol, &make(21), 0x97, "more topic filters than the limit of 20");
+        }
+    }
+    let pairs = |count: usize| {
+        let pairs = b"\x26\x00\x00\x00\x00".repeat(count);
+        [&[u8::try_from(pairs.len()).unwrap()], &pairs[..]].concat()
+    };
+    for (first, before, after) in [
+        (0x30, &b"\x00\x01a"[..], &b""[..]),
+        (0x40, b"\x00\x01\x00", b""),
+        (0x82, b"\x00\x01", b"\x00\x01a\x00"),
+        (0xa2, b"\x00\x01", b"\x00\x01a"),
+        (0xe0, b"\x00", b""),
+    ] {
+        decode_one(V5, &packet(first, &[before, &pairs(20), after].concat())).unwrap();
+        let many = packet(first, &[before, &pairs(21), after].concat());
+        refused(V5, &many, 0x97, "more user properties than the limit of 20");
     }
 }
 
@@ -393,7 +454,7 @@ fn auth() {
 
 #[test]
 fn limits_are_what_they_say() {
-    let mut decoder = Decoder::new(Limits { max_packet_bytes: 15, max_topic_levels: 1 });
+    let mut decoder = Decoder::new(Limits { max_packet_bytes: 15, max_topic_levels: 1, ..LIMITS });
     decode_all(&mut decoder, super::connect(V311)).unwrap();
     assert_eq!(decode_all(&mut decoder, b"\x30\x0d\x00\x01a0123456789").unwrap().len(), 1);
     let error = decode_all(&mut decoder, b"\x30\x05\x00\x02a/x").unwrap_err();

@@ -10,7 +10,7 @@ use tidegate_event::{
 
 use crate::codec::{
     Ack, Auth, ConnAck, ConnAckProperties, Delivery, Disconnect, MAX_REMAINING_LENGTH, Outgoing, SubAck,
-    encode, encode_publish, publish_len,
+    Terms, encode, encode_publish, encode_within, publish_len, reason_text,
 };
 
 fn bytes_of(packet: &Outgoing, protocol: Protocol) -> BytesMut {
@@ -98,6 +98,9 @@ fn connack_of_mqtt_5_carries_its_properties() {
             topic_alias_maximum: Some(10),
             reason_string: Some("välkommen".into()),
             server_keep_alive: Some(300),
+            maximum_qos: Some(1),
+            retain_available: Some(false),
+            response_information: Some("answers/".into()),
         },
     }));
     let v5::Packet::ConnAck(read) = v5::Packet::read(&mut bytes_of(&packet, V5), None).unwrap() else {
@@ -112,6 +115,8 @@ fn connack_of_mqtt_5_carries_its_properties() {
     assert_eq!(properties.topic_alias_max, Some(10));
     assert_eq!(properties.reason_string.as_deref(), Some("välkommen"));
     assert_eq!(properties.server_keep_alive, Some(300));
+    assert_eq!((properties.max_qos, properties.retain_available), (Some(1), Some(0)));
+    assert_eq!(properties.response_information.as_deref(), Some("answers/"));
 }
 
 #[test]
@@ -175,6 +180,92 @@ fn disconnect_and_auth_exist_only_in_mqtt_5() {
         assert!(bytes_of(&disconnect(0x8e, None), protocol).is_empty());
         assert!(bytes_of(&auth, protocol).is_empty());
     }
+}
+
+/// `packet` as MQTT 5 within `terms`; empty when that is not possible.
+fn within(packet: &Outgoing, terms: Terms) -> Vec<u8> {
+    let mut out = BytesMut::from(&b"before"[..]);
+    let sent = encode_within(packet, V5, terms, &mut out);
+    assert_eq!(sent, out.len() > 6);
+    assert!(out.starts_with(b"before"));
+    out.split_off(6).to_vec()
+}
+
+/// All packets that may have a reason string, refusing something.
+fn refusals() -> Vec<Outgoing> {
+    let reason = ReasonCode(0x97);
+    let several = || SubAck { packet_id: 1, reasons: vec![ReasonCode(0), reason, ReasonCode(0x87)] };
+    vec![
+        Outgoing::ConnAck(Box::new(ConnAck {
+            session_present: false,
+            reason,
+            properties: ConnAckProperties::default(),
+        })),
+        Outgoing::Disconnect(Disconnect { reason, session_expiry: None, reason_string: None }),
+        Outgoing::PubAck(ack(1, 0x97)),
+        Outgoing::PubRec(ack(1, 0x97)),
+        Outgoing::PubRel(ack(1, 0x97)),
+        Outgoing::PubComp(ack(1, 0x97)),
+        Outgoing::SubAck(several()),
+        Outgoing::UnsubAck(several()),
+    ]
+}
+
+/// What is larger than the client's maximum packet size must not be sent (clause 3.1.2-24). Reason strings go first.
+#[test]
+fn nothing_is_sent_that_is_larger_than_the_client_takes() {
+    for packet in refusals() {
+        let whole = within(&packet, Terms::default());
+        let text = b"\x1f\x00\x13a limit is exceeded";
+        assert!(whole.windows(text.len()).any(|part| part == text), "{whole:x?}");
+        let mut sizes = std::collections::BTreeSet::new();
+        for max_packet in 0..=whole.len() {
+            let sent = within(&packet, Terms { max_packet, ..Terms::default() });
+            assert!(sent.len() <= max_packet);
+            sizes.insert(sent.len());
+        }
+        assert_eq!(sizes.len(), 3, "with the text, without it, not at all: {sizes:?}");
+    }
+    // What a client can do without is left out of CONNACK, what it must know is not.
+    let connack = |information: Option<&str>| {
+        Outgoing::ConnAck(Box::new(ConnAck {
+            session_present: true,
+            reason: ReasonCode(0),
+            properties: ConnAckProperties {
+                receive_maximum: Some(1),
+                response_information: information.map(Into::into),
+                ..ConnAckProperties::default()
+            },
+        }))
+    };
+    let terms = Terms { max_packet: 8, ..Terms::default() };
+    assert_eq!(within(&connack(Some("answers/")), terms), within(&connack(None), Terms::default()));
+    assert!(within(&connack(None), Terms { max_packet: 7, ..terms }).is_empty());
+}
+
+/// Clause 3.1.2.11.7: without problem information only CONNACK and DISCONNECT may have a reason string.
+#[test]
+fn reason_strings_are_sent_to_who_takes_them() {
+    let has_text = |packet: &Outgoing, terms| within(packet, terms).contains(&0x1f);
+    for (at, packet) in refusals().iter().enumerate() {
+        assert!(has_text(packet, Terms::default()));
+        assert!(!has_text(packet, Terms { reason_strings: false, ..Terms::default() }));
+        let quiet = Terms { problem_information: false, ..Terms::default() };
+        assert_eq!(has_text(packet, quiet), at < 2, "{packet:?}");
+    }
+    for packet in [Outgoing::PubAck(ack(1, 0)), Outgoing::PubComp(ack(1, 0)), Outgoing::PingResp] {
+        assert_eq!(within(&packet, Terms::default()), bytes_of(&packet, V5)[..]);
+    }
+    for code in 0x80..=0xa2 {
+        // Every code that CONNACK, DISCONNECT or an acknowledgement can have, but "unspecified".
+        assert_eq!(reason_text::text(ReasonCode(code)).is_none(), code == 0x80, "{code:#x}");
+    }
+    let read = within(&refusals()[6], Terms::default());
+    let v5::Packet::SubAck(read) = v5::Packet::read(&mut BytesMut::from(&read[..]), None).unwrap() else {
+        panic!()
+    };
+    assert_eq!(read.properties.unwrap().reason_string.as_deref(), Some("a limit is exceeded"));
+    assert_eq!(read.return_codes.len(), 3);
 }
 
 fn message(topic: &str, payload: impl Into<Bytes>, properties: Option<PublishProperties>) -> Message {

@@ -1,0 +1,64 @@
+//! Who may do what, decided without a handler: the gate that the broker asks before any hook.
+
+use std::sync::Arc;
+
+use crate::{BoxFuture, Client, Password, ReasonCode, TopicFilter, TopicName};
+
+/// What a gate says to a CONNECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The client may connect, if no handler objects.
+    Allow,
+    /// It may not; CONNACK has this code, or what is nearest to it in the client's version.
+    Refuse(ReasonCode),
+}
+
+/// Decides who may connect, publish and subscribe. The broker asks it first, and handlers only about what it allows.
+///
+/// It is asked about clients: what modules publish and subscribe needs no leave, and topics of `$SYS` are refused to
+/// clients whatever it says.
+pub trait Gate: Send + Sync + 'static {
+    /// Whether it allows everything, for good. The broker looks once, and never asks an open gate.
+    fn is_open(&self) -> bool {
+        false
+    }
+
+    /// Names the rules that [`Self::may_publish`] answers by: as long as it is the same number, an answer about a topic may
+    /// be kept. `None`: asking is as quick as looking an answer up, so none are kept.
+    fn generation(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether `client`, which sent `password`, may connect. The future may be dropped at any time: then nobody waits for
+    /// the answer any more.
+    fn connect(&self, client: &Arc<Client>, password: Option<Password>) -> BoxFuture<'static, Decision>;
+
+    /// Whether `client` may publish to `topic`. Once a message: it must neither wait nor allocate.
+    fn may_publish(&self, client: &Client, topic: &TopicName) -> bool;
+
+    /// Whether `client` may have all that a subscription to `filter` brings; of a shared subscription, that is the
+    /// filter behind its group (MQTT 5 clause 4.8.2).
+    fn may_subscribe(&self, client: &Client, filter: &TopicFilter) -> bool;
+}
+
+/// Everybody may do everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenGate;
+
+impl Gate for OpenGate {
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    fn connect(&self, _: &Arc<Client>, _: Option<Password>) -> BoxFuture<'static, Decision> {
+        Box::pin(std::future::ready(Decision::Allow))
+    }
+
+    fn may_publish(&self, _: &Client, _: &TopicName) -> bool {
+        true
+    }
+
+    fn may_subscribe(&self, _: &Client, _: &TopicFilter) -> bool {
+        true
+    }
+}

@@ -1,0 +1,237 @@
+//! Who may do what: the gate made of the password file, the ACL file and the rules for clients without a name.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | `password_file`, `hashing` | users and their argon2id hashes; a few are checked at once |
+//! | `acl`, `pattern`, `network` | ordered lines: who may publish and subscribe to what |
+//! | `attempts` | wrong passwords: who has to wait |
+//! | `files` | reading both files, at the start and when they change |
+//! | [`passwd`] | the command that writes the password file |
+
+mod acl;
+mod attempts;
+mod files;
+mod hashing;
+mod network;
+pub mod passwd;
+mod password_file;
+mod pattern;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use metrics::{Counter, counter};
+use tidegate_event::{BoxFuture, Client, Decision, Gate, Password, ReasonCode, TopicFilter, TopicName};
+
+use self::attempts::Attempts;
+pub(crate) use self::attempts::Patience;
+pub(crate) use self::files::{Files, REFUSED, RELOADS, files};
+use self::hashing::Checks;
+use self::network::is_local;
+use crate::config::form;
+
+/// What is counted about logins.
+pub(crate) const LOGINS: &str = "tidegate_access_logins_total";
+
+/// What the configuration says about access.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessConfig {
+    /// Users and their passwords; `None`: user names are not checked.
+    pub password_file: Option<PathBuf>,
+    /// Who may publish and subscribe to what.
+    pub acl_file: Option<PathBuf>,
+    /// From where clients without a checked name may connect.
+    pub(crate) anonymous: Anonymous,
+    /// What holds where no line of the ACL matches.
+    pub(crate) fallback: Fallback,
+    /// When wrong passwords cost time.
+    pub(crate) patience: Patience,
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        let second = std::time::Duration::from_secs(1);
+        Self {
+            password_file: None,
+            acl_file: None,
+            anonymous: Anonymous::Loopback,
+            fallback: Fallback::Allow,
+            patience: Patience { failures: 10, window: 60 * second, longest: 60 * second },
+        }
+    }
+}
+
+/// From where clients without a checked name may connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Anonymous {
+    /// From this machine.
+    #[default]
+    Loopback,
+    /// From nowhere.
+    Never,
+    /// From everywhere.
+    Always,
+}
+
+impl form::Words for Anonymous {
+    const SYNTAX: &'static str = "\"loopback\", \"never\" or \"always\"";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("loopback", Self::Loopback), ("never", Self::Never), ("always", Self::Always)];
+}
+
+/// What holds where no line of the ACL matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Fallback {
+    /// It is allowed, topics that begin with `$` excepted.
+    #[default]
+    Allow,
+    /// It is not.
+    Deny,
+}
+
+impl form::Words for Fallback {
+    const SYNTAX: &'static str = "\"allow\" or \"deny\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("allow", Self::Allow), ("deny", Self::Deny)];
+}
+
+/// The gate of a node.
+pub(crate) struct Access {
+    config: AccessConfig,
+    files: ArcSwap<Files>,
+    gatekeeper: Arc<Gatekeeper>,
+}
+
+/// What answering a login takes, besides the file.
+struct Gatekeeper {
+    checks: Checks,
+    attempts: Attempts,
+    accepted: Counter,
+    refused: Counter,
+    damped: Counter,
+}
+
+impl Access {
+    /// The gate that `config` describes, with `files` as they were read.
+    pub(crate) fn new(config: &AccessConfig, files: Files) -> Self {
+        files::count_from_nothing(config);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let logins = |result| counter!(LOGINS, "result" => result);
+        Self {
+            files: ArcSwap::from_pointee(files),
+            gatekeeper: Arc::new(Gatekeeper {
+                checks: Checks::new(processors),
+                attempts: Attempts::new(config.patience),
+                accepted: logins("accepted"),
+                refused: logins("refused"),
+                damped: logins("damped"),
+            }),
+            config: config.clone(),
+        }
+    }
+
+    /// Whether a client whose name nobody has checked may connect.
+    fn anonymous(&self, address: IpAddr) -> Decision {
+        let allowed = match self.config.anonymous {
+            Anonymous::Loopback => is_local(address),
+            Anonymous::Never => false,
+            Anonymous::Always => true,
+        };
+        if allowed { Decision::Allow } else { Decision::Refuse(ReasonCode::NOT_AUTHORIZED) }
+    }
+
+    /// Whether the user of `client` was taken out of the file since it connected.
+    fn is_expelled(files: &Files, client: &Client) -> bool {
+        let (Some(passwords), Some(name)) = (&files.passwords, &client.username) else { return false };
+        !passwords.knows(name)
+    }
+}
+
+impl Gatekeeper {
+    /// Whether `password` is that of the user `name`, who knocks from `address`.
+    async fn login(
+        &self,
+        files: Arc<Files>,
+        name: &str,
+        password: Option<Password>,
+        address: IpAddr,
+    ) -> Decision {
+        let Some(password) = password else {
+            self.refused.increment(1);
+            return Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD);
+        };
+        if !self.attempts.may_try(address, name) {
+            self.damped.increment(1);
+            return Decision::Refuse(ReasonCode::CONNECTION_RATE_EXCEEDED);
+        }
+        let found = files.passwords.as_ref().and_then(|passwords| passwords.hash(name));
+        let right = match found {
+            Some((hash, is_own)) => self.checks.check(hash, password).await && is_own,
+            None => false,
+        };
+        if right {
+            self.attempts.succeeded(address, name);
+            self.accepted.increment(1);
+            return Decision::Allow;
+        }
+        self.attempts.failed(address, name);
+        self.refused.increment(1);
+        Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD)
+    }
+}
+
+impl Gate for Access {
+    fn generation(&self) -> Option<u64> {
+        let files = self.files.load();
+        // Without lines and users there is nothing to look through.
+        (files.acl.len() > 0 || files.passwords.is_some()).then_some(files.generation)
+    }
+
+    fn connect(&self, client: &Arc<Client>, password: Option<Password>) -> BoxFuture<'static, Decision> {
+        let (address, files) = (client.peer.ip(), self.files.load_full());
+        let Some(name) = client.username.clone().filter(|_| files.passwords.is_some()) else {
+            let decision = self.anonymous(address);
+            return Box::pin(std::future::ready(decision));
+        };
+        let gatekeeper = self.gatekeeper.clone();
+        Box::pin(async move { gatekeeper.login(files, &name, password, address).await })
+    }
+
+    fn may_publish(&self, client: &Client, topic: &TopicName) -> bool {
+        let files = self.files.load();
+        !Self::is_expelled(&files, client)
+            && files.acl.publish(client, topic).unwrap_or_else(|| {
+                // What begins with $ belongs to nobody by default.
+                !topic.is_dollar() && self.config.fallback == Fallback::Allow
+            })
+    }
+
+    fn may_subscribe(&self, client: &Client, filter: &TopicFilter) -> bool {
+        let files = self.files.load();
+        !Self::is_expelled(&files, client)
+            && files.acl.subscribe(client, filter).unwrap_or_else(|| match filter.levels().next() {
+                Some("$SYS") => is_local(client.peer.ip()),
+                _ => self.config.fallback == Fallback::Allow,
+            })
+    }
+}
+
+/// A client on this machine.
+#[cfg(test)]
+fn test_client(id: &str, username: Option<&str>) -> Client {
+    Client {
+        id: id.into(),
+        username: username.map(Into::into),
+        peer: std::net::SocketAddr::from(([127, 0, 0, 1], 5)),
+        protocol: tidegate_event::Protocol::V5,
+        tenant: tidegate_event::Tenant::default(),
+        keep_alive: 60,
+        clean_start: true,
+        connected_at_ms: 5,
+        connection: 1,
+    }
+}
+
+#[cfg(test)]
+mod tests;

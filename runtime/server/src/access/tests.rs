@@ -1,0 +1,200 @@
+//! The gate as a whole: files, clients without a name, wrong passwords, reloading.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+/// Of `right`, at the least cost there is.
+fn cheap_hash() -> String {
+    use argon2::password_hash::{PasswordHasher as _, SaltString};
+    let params = argon2::Params::new(8, 1, 1, None).unwrap();
+    let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+    argon.hash_password(b"right", &SaltString::from_b64("c29tZXNhbHQ").unwrap()).unwrap().to_string()
+}
+
+fn config(dir: &Path, users: &[&str], acl: Option<&str>) -> AccessConfig {
+    let mut config = AccessConfig::default();
+    if !users.is_empty() {
+        let path = dir.join("users");
+        let hash = cheap_hash();
+        std::fs::write(&path, users.iter().map(|user| format!("{user}:{hash}\n")).collect::<String>())
+            .unwrap();
+        config.password_file = Some(path);
+    }
+    if let Some(acl) = acl {
+        let path = dir.join("acl");
+        std::fs::write(&path, acl).unwrap();
+        config.acl_file = Some(path);
+    }
+    config
+}
+
+fn open(config: &AccessConfig) -> Access {
+    let (files, found) = files(config);
+    assert!(found.iter().all(Result::is_ok));
+    Access::new(config, files)
+}
+
+fn remote(client: Client) -> Client {
+    Client { peer: "192.0.2.1:7".parse().unwrap(), ..client }
+}
+
+async fn knock(access: &Access, client: Client, password: Option<&str>) -> u8 {
+    let password = password.map(|text| Password::new(text.to_owned().into()));
+    match access.connect(&Arc::new(client), password).await {
+        Decision::Allow => 0,
+        Decision::Refuse(code) => code.0,
+    }
+}
+
+fn publishes(access: &Access, client: &Client, topic: &str) -> bool {
+    access.may_publish(client, &topic.parse().unwrap())
+}
+
+fn subscribes(access: &Access, client: &Client, filter: &str) -> bool {
+    access.may_subscribe(client, &filter.parse().unwrap())
+}
+
+#[tokio::test]
+async fn clients_without_a_name_connect_from_where_the_configuration_says() {
+    for (anonymous, near, far) in
+        [(Anonymous::Loopback, 0, 0x87), (Anonymous::Never, 0x87, 0x87), (Anonymous::Always, 0, 0)]
+    {
+        let access = open(&AccessConfig { anonymous, ..AccessConfig::default() });
+        assert_eq!(knock(&access, test_client("c", None), None).await, near, "{anonymous:?}");
+        assert_eq!(knock(&access, remote(test_client("c", None)), None).await, far, "{anonymous:?}");
+        // Without a file nobody checks the name.
+        assert_eq!(knock(&access, test_client("c", Some("u")), Some("x")).await, near, "{anonymous:?}");
+        assert_eq!(
+            knock(&access, remote(test_client("c", Some("u"))), Some("x")).await,
+            far,
+            "{anonymous:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_name_needs_its_password_wherever_it_comes_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let access = open(&config(dir.path(), &["u"], None));
+    for far in [false, true] {
+        let client = |name| if far { remote(test_client("c", name)) } else { test_client("c", name) };
+        assert_eq!(knock(&access, client(Some("u")), Some("right")).await, 0);
+        assert_eq!(knock(&access, client(Some("u")), Some("wrong")).await, 0x86);
+        assert_eq!(knock(&access, client(Some("u")), None).await, 0x86);
+        assert_eq!(
+            knock(&access, client(Some("stranger")), Some("right")).await,
+            0x86,
+            "the hash of another"
+        );
+        assert_eq!(knock(&access, client(None), None).await, if far { 0x87 } else { 0 });
+    }
+}
+
+#[tokio::test]
+async fn who_guesses_has_to_wait_and_who_knows_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let second = Duration::from_secs(1);
+    let patience = Patience { failures: 3, window: 60 * second, longest: 60 * second };
+    let access = open(&AccessConfig { patience, ..config(dir.path(), &["u", "v"], None) });
+    let from = |address: &str, name| Client {
+        peer: format!("{address}:1").parse().unwrap(),
+        ..test_client("c", Some(name))
+    };
+    assert_eq!(knock(&access, from("10.0.0.1", "u"), Some("right")).await, 0);
+    for _ in 0..4 {
+        assert_eq!(knock(&access, from("10.0.0.2", "u"), Some("wrong")).await, 0x86);
+    }
+    assert_eq!(knock(&access, from("10.0.0.2", "u"), Some("right")).await, 0x9f, "not even looked at");
+    assert_eq!(knock(&access, from("10.0.0.2", "v"), Some("right")).await, 0x9f, "the address waits");
+    assert_eq!(knock(&access, from("10.0.0.3", "u"), Some("right")).await, 0x9f, "the user waits");
+    assert_eq!(knock(&access, from("10.0.0.3", "v"), Some("right")).await, 0);
+    assert_eq!(knock(&access, from("10.0.0.1", "u"), Some("right")).await, 0, "it has been here before");
+}
+
+#[test]
+fn what_begins_with_a_dollar_belongs_to_nobody_by_default() {
+    let access = open(&AccessConfig::default());
+    assert_eq!(access.generation(), None, "there is nothing worth keeping");
+    let (near, far) = (test_client("c", None), remote(test_client("c", None)));
+    for client in [&near, &far] {
+        assert!(publishes(&access, client, "a/b"));
+        assert!(!publishes(&access, client, "$own/x"));
+        assert!(subscribes(&access, client, "#"));
+        assert!(subscribes(&access, client, "$own/#"));
+    }
+    assert!(subscribes(&access, &near, "$SYS/#"));
+    assert!(!subscribes(&access, &far, "$SYS/#"));
+    assert!(!subscribes(&access, &far, "$SYS/broker/+"));
+
+    let dir = tempfile::tempdir().unwrap();
+    let acl = "allow addr 192.0.2.0/24 pubsub $own/# $SYS/broker/+\ndeny all subscribe $SYS/#";
+    let access = open(&config(dir.path(), &[], Some(acl)));
+    assert!(access.generation().is_some());
+    assert!(publishes(&access, &far, "$own/x") && !publishes(&access, &near, "$own/x"));
+    assert!(subscribes(&access, &far, "$SYS/broker/uptime") && !subscribes(&access, &far, "$SYS/#"));
+    assert!(!subscribes(&access, &near, "$SYS/#"));
+}
+
+#[test]
+fn the_default_holds_where_no_line_matches() {
+    let dir = tempfile::tempdir().unwrap();
+    let acl = "allow user u pubsub u/${username}/#\nallow all subscribe public/#";
+    let access = open(&AccessConfig { fallback: Fallback::Deny, ..config(dir.path(), &[], Some(acl)) });
+    let (user, nobody) = (test_client("c", Some("u")), test_client("c", None));
+    assert!(publishes(&access, &user, "u/u/x") && !publishes(&access, &nobody, "u/u/x"));
+    assert!(!publishes(&access, &user, "other") && !subscribes(&access, &user, "#"));
+    assert!(subscribes(&access, &nobody, "public/+") && !subscribes(&access, &nobody, "+/x"));
+}
+
+#[test]
+fn files_that_change_hold_at_once_and_wrong_ones_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), &["u", "v"], Some("deny all publish secret/#"));
+    let access = open(&config);
+    let (one, two) = (test_client("c", Some("u")), test_client("d", Some("v")));
+    let before = access.generation();
+    assert!(publishes(&access, &one, "open") && !publishes(&access, &one, "secret/x"));
+
+    std::fs::write(dir.path().join("acl"), "deny all publish open\n").unwrap();
+    access.reload();
+    assert_ne!(access.generation(), before);
+    assert!(!publishes(&access, &one, "open") && publishes(&access, &one, "secret/x"));
+
+    // One wrong file does not keep the other back.
+    std::fs::write(dir.path().join("acl"), "deny all publish\n").unwrap();
+    std::fs::write(dir.path().join("users"), format!("v:{}\n", cheap_hash())).unwrap();
+    access.reload();
+    assert!(!publishes(&access, &two, "open") && publishes(&access, &two, "secret/x"));
+    assert!(!publishes(&access, &one, "secret/x"), "the user is gone");
+    assert!(!subscribes(&access, &one, "secret/x"));
+
+    std::fs::remove_file(dir.path().join("users")).unwrap();
+    access.reload();
+    assert!(publishes(&access, &two, "secret/x"), "a file that is gone changes nothing");
+}
+
+#[test]
+fn what_may_be_a_mistake_is_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let warnings = |config: &AccessConfig| -> Vec<String> {
+        let (_, found) = files(config);
+        found.into_iter().flat_map(|found| found.ok().unwrap().warnings).map(|w| w.to_string()).collect()
+    };
+    let acl = config(dir.path(), &[], Some("allow user u publish #"));
+    assert!(warnings(&acl)[0].contains("lines about users"), "{:?}", warnings(&acl));
+    let both = config(dir.path(), &["u"], Some("allow user u publish #"));
+    let users = dir.path().join("users");
+    std::fs::set_permissions(&users, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let told = warnings(&both);
+    assert!(told.len() == 1 && told[0].contains("(mode 0644): chmod 600"), "{told:?}");
+    std::fs::set_permissions(&users, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(warnings(&both).is_empty());
+    let (_, found) = files(&AccessConfig { acl_file: Some("/nonexistent/acl".into()), ..both });
+    let problems = found.into_iter().filter_map(Result::err).flatten().collect::<Vec<_>>();
+    assert!(problems[0].to_string().contains("/nonexistent/acl: cannot be read"), "{problems:?}");
+}

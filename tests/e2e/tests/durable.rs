@@ -1,0 +1,14 @@
+//! Sessions, retained messages and wills survive `kill -9`; a disk that is full or damaged is a refusal and no loss.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+#[path = "durable/disk.rs"]
+mod disk;
+#[path = "durable/killed.rs"]
+mod killed;
+#[path = "durable/publisher.rs"]
+mod publisher;
+#[path = "durable/subscriber.rs"]
+mod subscriber;
+#[path = "durable/tally.rs"]
+mod tally;
