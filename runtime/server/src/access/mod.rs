@@ -201,10 +201,7 @@ impl Gate for Access {
     fn may_publish(&self, client: &Client, topic: &TopicName) -> bool {
         let files = self.files.load();
         !Self::is_expelled(&files, client)
-            && files.acl.publish(client, topic).unwrap_or_else(|| {
-                // What begins with $ belongs to nobody by default.
-                !topic.is_dollar() && self.config.fallback == Fallback::Allow
-            })
+            && files.acl.publish(client, topic).unwrap_or(self.config.fallback == Fallback::Allow)
     }
 
     fn may_subscribe(&self, client: &Client, filter: &TopicFilter) -> bool {

@@ -221,12 +221,16 @@ impl Connection {
             // The only error that has an answer before MQTT 5 (3.1.3-8); what follows is not looked at.
             return Err(Fault::Broken("an empty client id without a clean session", &[2]));
         }
+        let mut unchecked = false;
         if will {
-            if self.v5() {
-                properties::read(reader, Section::Will)?;
-            }
+            let will = match self.v5() {
+                true => properties::read(reader, Section::Will)?,
+                false => Sent::default(),
+            };
             topic_name(text(reader)?)?;
-            reader.binary()?;
+            let payload = reader.binary()?;
+            // Whether it is text as it says need not be looked at.
+            unchecked = will.says_text && std::str::from_utf8(payload).is_err();
         }
         if user {
             text(reader)?;
@@ -243,7 +247,7 @@ impl Connection {
         if sent.has_method {
             return Err(Fault::Broken("an unknown method", &[0x8C, 0x87]));
         }
-        if sent.maximum_packet_size.is_some_and(|most| most < 200) {
+        if unchecked || sent.maximum_packet_size.is_some_and(|most| most < 200) {
             // CONNACK may not fit.
             return Err(Fault::Open);
         }

@@ -201,10 +201,16 @@ fn connack_fits(connect: impl Fn() -> Connect, code: u8) {
 #[test]
 fn mqtt_3_2_2_19_no_reason_string_makes_connack_too_large() {
     connack_fits(|| Connect::new(V5).properties(with_method()), BAD_METHOD);
-    connack_fits(
-        || Connect::new(V5).properties(Properties::new().two(id::RECEIVE_MAXIMUM, 0)),
-        PROTOCOL_ERROR,
+    // What a CONNECT says that breaks the protocol says nothing that could be relied on: no more than a bare refusal.
+    let broken = Properties::new().two(id::RECEIVE_MAXIMUM, 0).four(id::MAXIMUM_PACKET_SIZE, 5);
+    let mut client = Client::open(V5);
+    client.send(Connect::new(V5).properties(broken).encode());
+    let came = client.read_within(PATIENCE);
+    assert!(
+        matches!(&came, Came::Packet(Packet::ConnAck(answer)) if answer.code == PROTOCOL_ERROR),
+        "{came:?}"
     );
+    assert!(client.largest() <= 5, "{} bytes", client.largest());
 }
 
 #[test]
