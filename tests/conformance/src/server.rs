@@ -38,6 +38,7 @@ pub fn port() -> u16 {
 pub struct Server {
     /// Where MQTT is served, on 127.0.0.1.
     pub port: u16,
+    pid: String,
     directory: PathBuf,
     shell: Child,
     /// Closed to end it.
@@ -82,15 +83,20 @@ impl Server {
         let output = shell.stdout.take().expect("it is piped");
         BufReader::new(output).read_line(&mut pid).expect("the shell says the process id");
         let input = shell.stdin.take();
-        let server = Self { port, directory, shell, input };
-        server.wait(pid.trim());
+        let pid = pid.trim().to_owned();
+        let server = Self { port, pid, directory, shell, input };
+        server.wait(port);
         server
     }
 
-    fn wait(&self, pid: &str) {
+    /// Waits until it takes connections at `port`, for a further listener of its configuration.
+    ///
+    /// # Panics
+    /// It does not, or it ends.
+    pub fn wait(&self, port: u16) {
         let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(lives(pid), "the server ended:\n{}", self.log());
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(lives(&self.pid), "the server ended:\n{}", self.log());
             assert!(start.elapsed() < START, "the server takes no connections:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -37,7 +37,9 @@ pub fn port() -> u16 {
         let configuration = format!(
             "[[broker.listener]]\nname = \"web\"\naddress = \"127.0.0.1:{port}\"\nkind = \"ws\"\npath = \"{PATH}\"\n"
         );
-        (Server::start(&configuration), port)
+        let server = Server::start(&configuration);
+        server.wait(port);
+        (server, port)
     });
     *port
 }
@@ -65,7 +67,12 @@ pub struct Frame {
 /// A connection.
 pub struct WebSocket {
     stream: TcpStream,
+    /// What was read of the next frame.
     buffer: Vec<u8>,
+    /// What binary frames brought and nobody has expected yet.
+    bytes: Vec<u8>,
+    /// Whether the last binary frame was not the last of its message.
+    within: bool,
 }
 
 impl WebSocket {
@@ -76,7 +83,7 @@ impl WebSocket {
     pub fn ask(protocols: Option<&str>) -> (Self, Answer) {
         let stream = TcpStream::connect(("127.0.0.1", port())).expect("the server takes connections");
         stream.set_nodelay(true).expect("a socket option");
-        let mut socket = Self { stream, buffer: Vec::new() };
+        let mut socket = Self { stream, buffer: Vec::new(), bytes: Vec::new(), within: false };
         let offer =
             protocols.map_or_else(String::new, |names| format!("Sec-WebSocket-Protocol: {names}\r\n"));
         let request = format!(
@@ -158,14 +165,16 @@ impl WebSocket {
     /// Others come, or another frame.
     #[track_caller]
     pub fn expect_bytes(&mut self, expected: &[u8]) {
-        let mut bytes = Vec::new();
-        while bytes.len() < expected.len() {
-            let frame =
-                self.read(PATIENCE).unwrap_or_else(|| panic!("{expected:02X?} expected, got {bytes:02X?}"));
-            let wanted = if bytes.is_empty() { frame.opcode == opcode::BINARY } else { frame.opcode < 3 };
-            assert!(wanted && frame.opcode != opcode::TEXT, "no binary frame: {frame:?}");
-            bytes.extend(frame.payload);
+        while self.bytes.len() < expected.len() {
+            let frame = self
+                .read(PATIENCE)
+                .unwrap_or_else(|| panic!("{expected:02X?} expected, got {:02X?}", self.bytes));
+            let wanted = if self.within { opcode::CONTINUATION } else { opcode::BINARY };
+            assert_eq!(frame.opcode, wanted, "no binary frame: {frame:?}");
+            self.within = !frame.last;
+            self.bytes.extend(frame.payload);
         }
+        let bytes: Vec<u8> = self.bytes.drain(..expected.len()).collect();
         assert_eq!(bytes, expected, "in hexadecimal: {bytes:02X?} instead of {expected:02X?}");
     }
 
@@ -176,6 +185,7 @@ impl WebSocket {
     #[track_caller]
     pub fn expect_closed(&mut self) {
         let deadline = Instant::now() + CLOSES_WITHIN;
+        assert!(self.bytes.is_empty(), "before the end: {:02X?}", self.bytes);
         while let Some(frame) = self.read(deadline.saturating_duration_since(Instant::now())) {
             assert_eq!(frame.opcode, opcode::CLOSE, "before the end: {frame:?}");
         }

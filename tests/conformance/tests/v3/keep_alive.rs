@@ -9,8 +9,8 @@ use tidegate_conformance::{Client, Connect, Publish, name};
 
 /// One and a half keep-alives of a second, and what the machine may take.
 const LATEST: Duration = Duration::from_millis(3_000);
-/// A client that obeys the standard is never silent for longer than a keep-alive.
-const EARLIEST: Duration = Duration::from_millis(1_400);
+/// Not sooner, counted from before the last packet was sent.
+const EARLIEST: Duration = Duration::from_millis(1_500);
 
 /// When the connection ends, counted from `start`; `None` when it is open at [`LATEST`]. Packets are passed over.
 fn end(client: &mut Client, start: Instant) -> Option<Duration> {
@@ -34,31 +34,34 @@ fn ends_in_time(client: &mut Client, start: Instant) {
 
 #[test]
 fn mqtt_3_1_2_24_a_silent_client_is_disconnected_after_one_and_a_half_keep_alives() {
+    let start = Instant::now();
     let mut client = Client::connect(&Connect::new(V311).keep_alive(1));
-    ends_in_time(&mut client, Instant::now());
+    ends_in_time(&mut client, start);
 }
 
 #[test]
 fn mqtt_3_1_2_24_the_time_begins_again_with_each_packet() {
     let topic = name("alive/");
     let mut client = Client::connect(&Connect::new(V311).keep_alive(1));
+    let mut start = Instant::now();
     for step in 0..3 {
         std::thread::sleep(Duration::from_millis(900));
+        start = Instant::now();
         match step {
             0 => client.ping(),
             1 => client.publish(&topic, "x", 1),
             _ => drop(client.subscribe(&topic, 0)),
         }
     }
-    ends_in_time(&mut client, Instant::now());
+    ends_in_time(&mut client, start);
 }
 
 #[test]
 fn mqtt_3_1_2_24_what_the_client_receives_is_no_sign_of_life() {
     let topic = name("deaf/");
     let mut client = Client::connect(&Connect::new(V311).keep_alive(1));
-    client.subscribe(&topic, 0);
     let start = Instant::now();
+    client.subscribe(&topic, 0);
     let mut publisher = Client::new(V311);
     let sent = std::thread::spawn(move || {
         while start.elapsed() < LATEST {
@@ -73,8 +76,8 @@ fn mqtt_3_1_2_24_what_the_client_receives_is_no_sign_of_life() {
 #[test]
 fn mqtt_3_1_2_24_a_part_of_a_packet_is_no_sign_of_life() {
     let topic = name("slow/");
-    let mut client = Client::connect(&Connect::new(V311).keep_alive(1));
     let start = Instant::now();
+    let mut client = Client::connect(&Connect::new(V311).keep_alive(1));
     let packet = Publish::new(&topic, [b'x'; 100]).encode(V311);
     for byte in packet {
         if start.elapsed() > LATEST || client.try_send([byte]).is_err() {
@@ -87,7 +90,7 @@ fn mqtt_3_1_2_24_a_part_of_a_packet_is_no_sign_of_life() {
         "still open after {LATEST:?}"
     );
     let after = start.elapsed();
-    assert!(after >= EARLIEST && after < LATEST, "ended after {after:?}");
+    assert!(after >= EARLIEST, "ended after {after:?}: too early");
 }
 
 #[test]

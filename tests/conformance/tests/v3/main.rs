@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod access;
 mod again;
 mod changed;
 mod connack;
@@ -23,4 +24,5 @@ mod subscribe;
 mod topics;
 mod unsubscribe;
 mod v31;
+mod websocket;
 mod wills;

@@ -86,7 +86,11 @@ fn mqtt_4_7_1_3_the_single_level_wildcard_is_a_whole_level() {
 #[test]
 fn mqtt_4_7_2_1_wildcards_at_the_start_do_not_match_dollar() {
     // A server without other tests' messages: this one listens to everything.
-    let server = Server::start("");
+    // Who may publish to such topics is said by an access list.
+    let server = Server::start_with(
+        "[access]\nacl_file = \"acl\"\n",
+        &[("acl", "allow all pubsub $ $dollar/#\nallow all pubsub #\n")],
+    );
     let connected = || Client::connect_at(server.port, &Connect::new(V311)).0;
     let mut everything = connected();
     for filter in ["#", "+/a", "+/a/#", "+", "+/#", "/#", "/+"] {

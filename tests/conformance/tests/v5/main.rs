@@ -19,7 +19,7 @@ mod publish;
 mod qos;
 mod retained;
 mod sessions;
-mod shared;
+mod shared_subscriptions;
 mod subscribe;
 mod topics;
 mod unsubscribe;
