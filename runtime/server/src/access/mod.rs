@@ -166,18 +166,31 @@ impl Gatekeeper {
             return Decision::Refuse(ReasonCode::CONNECTION_RATE_EXCEEDED);
         }
         let found = files.passwords.as_ref().and_then(|passwords| passwords.hash(name));
+        // Until it is noted what came of it, the next one has to wait.
+        let mut turn_ends = None;
         let right = match found {
-            Some((hash, is_own)) => self.checks.check(hash, password).await && is_own,
+            Some((hash, is_own)) => {
+                let turn = self.checks.turn(hash).await;
+                // Others that waited with it may have failed meanwhile: many that come at once guess no more than that.
+                if !self.attempts.may_try(address, name) {
+                    self.damped.increment(1);
+                    return Decision::Refuse(ReasonCode::CONNECTION_RATE_EXCEEDED);
+                }
+                let (same, turn) = turn.check(password).await;
+                turn_ends = turn;
+                same && is_own
+            }
             None => false,
         };
         if right {
             self.attempts.succeeded(address, name);
             self.accepted.increment(1);
-            return Decision::Allow;
+        } else {
+            self.attempts.failed(address, name);
+            self.refused.increment(1);
         }
-        self.attempts.failed(address, name);
-        self.refused.increment(1);
-        Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD)
+        drop(turn_ends);
+        if right { Decision::Allow } else { Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD) }
     }
 }
 

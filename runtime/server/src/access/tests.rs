@@ -115,6 +115,20 @@ async fn who_guesses_has_to_wait_and_who_knows_does_not() {
     assert_eq!(knock(&access, from("10.0.0.1", "u"), Some("right")).await, 0, "it has been here before");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_guesses_at_once_are_no_more_than_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let second = Duration::from_secs(1);
+    let patience = Patience { failures: 5, window: 60 * second, longest: 60 * second };
+    let access = open(&AccessConfig { patience, ..config(dir.path(), &["u"], None) });
+    let guesses = (0..200).map(|_| knock(&access, test_client("c", Some("u")), Some("wrong")));
+    let codes = futures_util::future::join_all(guesses).await;
+    let looked_at = codes.iter().filter(|code| **code == 0x86).count();
+    let others = std::thread::available_parallelism().unwrap().get() - 1;
+    assert!((6..=6 + others).contains(&looked_at), "{looked_at}");
+    assert!(codes.iter().all(|code| [0x86, 0x9f].contains(code)));
+}
+
 #[test]
 fn what_begins_with_a_dollar_is_free_but_statistics() {
     let access = open(&AccessConfig::default());
