@@ -5,6 +5,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use tidegate_event::Certificate;
+
 use super::*;
 
 /// Of `right`, at the least cost there is.
@@ -92,6 +94,26 @@ async fn a_name_needs_its_password_wherever_it_comes_from() {
         );
         assert_eq!(knock(&access, client(None), None).await, if far { 0x87 } else { 0 });
     }
+}
+
+#[tokio::test]
+async fn a_certificate_stands_for_a_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let anonymous = Anonymous::Never;
+    let access =
+        open(&AccessConfig { anonymous, ..config(dir.path(), &["u"], Some("allow user d pubsub $d/#")) });
+    let certificate = Some(Arc::new(Certificate { common_name: Some("d".into()), subject: "CN=d".into() }));
+    let shown = |name| Client { certificate: certificate.clone(), ..remote(test_client("c", name)) };
+    // Its name is not in the file.
+    let proved = Client { certified: true, ..shown(Some("d")) };
+    assert_eq!(knock(&access, proved.clone(), None).await, 0);
+    assert_eq!(knock(&access, proved.clone(), Some("whatever")).await, 0);
+    assert!(publishes(&access, &proved, "$d/x") && subscribes(&access, &proved, "$d/#"));
+    assert_eq!(knock(&access, shown(None), None).await, 0, "and no name at all");
+    // A name of CONNECT is another matter.
+    assert_eq!(knock(&access, shown(Some("d")), None).await, 0x86);
+    assert_eq!(knock(&access, shown(Some("u")), Some("right")).await, 0);
+    assert_eq!(knock(&access, remote(test_client("c", None)), None).await, 0x87);
 }
 
 #[tokio::test]
