@@ -9,7 +9,7 @@ use argon2::password_hash::rand_core::OsRng;
 use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use tidegate_event::Password;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What new hashes take: OWASP's first choice for argon2id with little memory (Password Storage Cheat Sheet). Written
 /// out, because the crate's defaults may change.
@@ -124,17 +124,28 @@ impl Checks {
         Self { memory: Arc::new(Semaphore::new(BUDGET_KIB as usize)), least: BUDGET_KIB.div_ceil(at_once) }
     }
 
-    /// Whether `hash` is that of `password`. Waits for its turn; dropping the future gives the turn up.
-    pub(super) async fn check(&self, hash: Hash, password: Password) -> bool {
+    /// Waits until `hash` may be checked; dropping the future gives the turn up.
+    pub(super) async fn turn(&self, hash: Hash) -> Turn {
         let share = self.least.max(hash.memory_kib).min(BUDGET_KIB);
-        let Ok(permit) = self.memory.clone().acquire_many_owned(share).await else { return false };
-        let check = tokio::task::spawn_blocking(move || {
-            let same = hash.is_of(password.bytes());
-            // Only now: the work goes on when nobody waits for it any more.
-            drop(permit);
-            same
-        });
-        check.await.unwrap_or(false)
+        // Nobody closes the semaphore.
+        let permit = self.memory.clone().acquire_many_owned(share).await.ok();
+        Turn { hash, permit }
+    }
+}
+
+/// The right to check a hash now.
+#[derive(Debug)]
+pub(super) struct Turn {
+    hash: Hash,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    /// Whether the hash is that of `password`. The turn ends when what comes with the answer is dropped.
+    pub(super) async fn check(self, password: Password) -> (bool, Option<OwnedSemaphorePermit>) {
+        // The work goes on when nobody waits for it any more, and so does its turn.
+        let check = tokio::task::spawn_blocking(move || (self.hash.is_of(password.bytes()), self.permit));
+        check.await.unwrap_or_default()
     }
 }
 
@@ -192,11 +203,11 @@ mod tests {
         let cheap = Hash::parse(&REFERENCE.replace("m=65536,t=2", "m=8,t=1")).unwrap();
         let password = Password::new("x".into());
         let all = checks.memory.clone().acquire_many_owned(BUDGET_KIB).await.unwrap();
-        let mut waiting = Box::pin(checks.check(cheap.clone(), password.clone()));
+        let mut waiting = Box::pin(checks.turn(cheap.clone()));
         assert!(futures_util::poll!(&mut waiting).is_pending());
         drop(waiting);
         drop(all);
-        assert!(!checks.check(cheap, password).await);
+        assert!(!checks.turn(cheap).await.check(password).await.0);
         assert_eq!(checks.memory.available_permits(), BUDGET_KIB as usize);
     }
 }

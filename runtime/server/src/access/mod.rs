@@ -131,20 +131,21 @@ impl Access {
         }
     }
 
-    /// Whether a client whose name nobody has checked may connect.
-    fn anonymous(&self, address: IpAddr) -> Decision {
-        let allowed = match self.config.anonymous {
-            Anonymous::Loopback => is_local(address),
-            Anonymous::Never => false,
-            Anonymous::Always => true,
-        };
+    /// Whether a client whose name nobody has checked may connect. Who has shown a certificate is no stranger.
+    fn anonymous(&self, client: &Client) -> Decision {
+        let allowed = client.certificate.is_some()
+            || match self.config.anonymous {
+                Anonymous::Loopback => is_local(client.peer.ip()),
+                Anonymous::Never => false,
+                Anonymous::Always => true,
+            };
         if allowed { Decision::Allow } else { Decision::Refuse(ReasonCode::NOT_AUTHORIZED) }
     }
 
     /// Whether the user of `client` was taken out of the file since it connected.
     fn is_expelled(files: &Files, client: &Client) -> bool {
         let (Some(passwords), Some(name)) = (&files.passwords, &client.username) else { return false };
-        !passwords.knows(name)
+        !client.certified && !passwords.knows(name)
     }
 }
 
@@ -166,18 +167,31 @@ impl Gatekeeper {
             return Decision::Refuse(ReasonCode::CONNECTION_RATE_EXCEEDED);
         }
         let found = files.passwords.as_ref().and_then(|passwords| passwords.hash(name));
+        // Until it is noted what came of it, the next one has to wait.
+        let mut turn_ends = None;
         let right = match found {
-            Some((hash, is_own)) => self.checks.check(hash, password).await && is_own,
+            Some((hash, is_own)) => {
+                let turn = self.checks.turn(hash).await;
+                // Others that waited with it may have failed meanwhile: many that come at once guess no more than that.
+                if !self.attempts.may_try(address, name) {
+                    self.damped.increment(1);
+                    return Decision::Refuse(ReasonCode::CONNECTION_RATE_EXCEEDED);
+                }
+                let (same, turn) = turn.check(password).await;
+                turn_ends = turn;
+                same && is_own
+            }
             None => false,
         };
         if right {
             self.attempts.succeeded(address, name);
             self.accepted.increment(1);
-            return Decision::Allow;
+        } else {
+            self.attempts.failed(address, name);
+            self.refused.increment(1);
         }
-        self.attempts.failed(address, name);
-        self.refused.increment(1);
-        Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD)
+        drop(turn_ends);
+        if right { Decision::Allow } else { Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD) }
     }
 }
 
@@ -190,8 +204,10 @@ impl Gate for Access {
 
     fn connect(&self, client: &Arc<Client>, password: Option<Password>) -> BoxFuture<'static, Decision> {
         let (address, files) = (client.peer.ip(), self.files.load_full());
-        let Some(name) = client.username.clone().filter(|_| files.passwords.is_some()) else {
-            let decision = self.anonymous(address);
+        // A name out of a certificate is proved already.
+        let to_check = client.username.clone().filter(|_| files.passwords.is_some() && !client.certified);
+        let Some(name) = to_check else {
+            let decision = self.anonymous(client);
             return Box::pin(std::future::ready(decision));
         };
         let gatekeeper = self.gatekeeper.clone();
@@ -217,17 +233,7 @@ impl Gate for Access {
 /// A client on this machine.
 #[cfg(test)]
 fn test_client(id: &str, username: Option<&str>) -> Client {
-    Client {
-        id: id.into(),
-        username: username.map(Into::into),
-        peer: std::net::SocketAddr::from(([127, 0, 0, 1], 5)),
-        protocol: tidegate_event::Protocol::V5,
-        tenant: tidegate_event::Tenant::default(),
-        keep_alive: 60,
-        clean_start: true,
-        connected_at_ms: 5,
-        connection: 1,
-    }
+    Client { id: id.into(), username: username.map(Into::into), ..Client::default() }
 }
 
 #[cfg(test)]

@@ -164,9 +164,8 @@ mod tests {
 
     #[test]
     fn mistakes_name_line_and_column_and_no_hash() {
-        let text = format!(
-            "a:{HASH}\nno colon\n:{HASH}\na:{HASH}\nü:plain-secret\nb:$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHQ$aaaa\n"
-        );
+        let other = HASH.replace("argon2id", "argon2i");
+        let text = format!("a:{HASH}\nno colon\n:{HASH}\na:{HASH}\nü:plain-secret\nb:{other}\n");
         let list = problems(&text);
         let starts = [
             "p:2:1: expected NAME:HASH",

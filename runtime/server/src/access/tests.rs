@@ -5,6 +5,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use tidegate_event::Certificate;
+
 use super::*;
 
 /// Of `right`, at the least cost there is.
@@ -95,6 +97,26 @@ async fn a_name_needs_its_password_wherever_it_comes_from() {
 }
 
 #[tokio::test]
+async fn a_certificate_stands_for_a_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let anonymous = Anonymous::Never;
+    let access =
+        open(&AccessConfig { anonymous, ..config(dir.path(), &["u"], Some("allow user d pubsub $d/#")) });
+    let certificate = Some(Arc::new(Certificate { common_name: Some("d".into()), subject: "CN=d".into() }));
+    let shown = |name| Client { certificate: certificate.clone(), ..remote(test_client("c", name)) };
+    // Its name is not in the file.
+    let proved = Client { certified: true, ..shown(Some("d")) };
+    assert_eq!(knock(&access, proved.clone(), None).await, 0);
+    assert_eq!(knock(&access, proved.clone(), Some("whatever")).await, 0);
+    assert!(publishes(&access, &proved, "$d/x") && subscribes(&access, &proved, "$d/#"));
+    assert_eq!(knock(&access, shown(None), None).await, 0, "and no name at all");
+    // A name of CONNECT is another matter.
+    assert_eq!(knock(&access, shown(Some("d")), None).await, 0x86);
+    assert_eq!(knock(&access, shown(Some("u")), Some("right")).await, 0);
+    assert_eq!(knock(&access, remote(test_client("c", None)), None).await, 0x87);
+}
+
+#[tokio::test]
 async fn who_guesses_has_to_wait_and_who_knows_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let second = Duration::from_secs(1);
@@ -113,6 +135,20 @@ async fn who_guesses_has_to_wait_and_who_knows_does_not() {
     assert_eq!(knock(&access, from("10.0.0.3", "u"), Some("right")).await, 0x9f, "the user waits");
     assert_eq!(knock(&access, from("10.0.0.3", "v"), Some("right")).await, 0);
     assert_eq!(knock(&access, from("10.0.0.1", "u"), Some("right")).await, 0, "it has been here before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_guesses_at_once_are_no_more_than_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let second = Duration::from_secs(1);
+    let patience = Patience { failures: 5, window: 60 * second, longest: 60 * second };
+    let access = open(&AccessConfig { patience, ..config(dir.path(), &["u"], None) });
+    let guesses = (0..200).map(|_| knock(&access, test_client("c", Some("u")), Some("wrong")));
+    let codes = futures_util::future::join_all(guesses).await;
+    let looked_at = codes.iter().filter(|code| **code == 0x86).count();
+    let others = std::thread::available_parallelism().unwrap().get() - 1;
+    assert!((6..=6 + others).contains(&looked_at), "{looked_at}");
+    assert!(codes.iter().all(|code| [0x86, 0x9f].contains(code)));
 }
 
 #[test]
