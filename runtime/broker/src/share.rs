@@ -1,7 +1,7 @@
 //! Shared subscriptions (MQTT 5 clause 4.8.2): each message goes to one member of the group.
 //!
-//! Members take turns. One that cannot take a message now is passed over: it is away while others are connected, or its
-//! queue is full. When all are away the message waits for one whose session lives on.
+//! Members take turns. One that cannot take a message now is passed over: it is away while others are connected, its
+//! queue is full, or it has not acknowledged as many as it takes at once and another one has. When all are away the message waits for one whose session lives on.
 //!
 //! What a member leaves behind goes to another: messages that wait for it, and QoS 1 messages that it was sent and did
 //! not acknowledge. A QoS 2 message that it was sent is never given to another ([MQTT-4.8.2-4], [MQTT-4.8.2-5]), nor
@@ -69,9 +69,24 @@ enum Among {
     All,
 }
 
-/// The rounds in which members are asked: whether those that are connected, and whether one may drop older QoS 0
-/// messages for it.
-const ROUNDS: [(bool, bool); 3] = [(true, false), (true, true), (false, true)];
+/// Who is asked in one round, and what for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Round {
+    /// Whether members that are connected are asked, or those that are away.
+    pub(crate) connected: bool,
+    /// Whether one is asked that must acknowledge others before it is sent this message.
+    pub(crate) may_wait: bool,
+    /// Whether one may drop older QoS 0 messages for it.
+    pub(crate) may_displace: bool,
+}
+
+/// The rounds in which members are asked: those first who can be sent the message now.
+const ROUNDS: [Round; 4] = [
+    Round { connected: true, may_wait: false, may_displace: false },
+    Round { connected: true, may_wait: true, may_displace: false },
+    Round { connected: true, may_wait: true, may_displace: true },
+    Round { connected: false, may_wait: true, may_displace: true },
+];
 
 impl Group {
     pub(crate) fn new(number: u32, first: Subscriber) -> Self {
@@ -152,24 +167,24 @@ impl Group {
         let Some((before, from)) = members.split_at_checked(turn % members.len().max(1)) else {
             return false;
         };
-        for (connected, may_displace) in ROUNDS {
-            if !connected && among == Among::Connected {
+        for round in ROUNDS {
+            if !round.connected && among == Among::Connected {
                 break;
             }
             for (place, member) in from.iter().chain(before).enumerate() {
                 let session = &member.session;
-                if session.is_connected() != connected || Some(session.number) == except {
+                if session.is_connected() != round.connected || Some(session.number) == except {
                     continue;
                 }
                 let delivery = member.delivery(self.number, message);
-                let offered = session.offer(realm, delivery, connected, may_displace, fanout);
+                let offered = session.offer(realm, delivery, round, fanout);
                 let Some(crowded) = offered else { continue };
                 if place > 0 {
                     // The turn goes on behind who took it: else who stands behind one that is passed over would get
                     // twice as much.
                     self.turn.store(turn.wrapping_add(place + 1), Ordering::Relaxed);
                 }
-                if !connected {
+                if !round.connected {
                     self.stranded.store(true, Ordering::Release);
                 }
                 if crowded {

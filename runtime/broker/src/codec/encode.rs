@@ -130,8 +130,10 @@ fn suback(ack: &SubAck, protocol: Protocol, text: Option<&str>, out: &mut BytesM
     out.put_u8(first(PacketType::SubAck));
     put_varint(out, 2 + ack.reasons.len());
     out.put_u16(ack.packet_id);
-    // 3.1.1 clause 3.9.3: a granted QoS, or 0x80 for every failure.
-    out.extend(ack.reasons.iter().map(|reason| reason.0.min(0x80)));
+    // 3.1.1 clause 3.9.3: a granted QoS, or 0x80 for every failure. MQTT 3.1 has no way to say that (clause 3.8 there): it
+    // is told that it may have QoS 0.
+    let failure = if protocol == Protocol::V31 { 0 } else { 0x80 };
+    out.extend(ack.reasons.iter().map(|reason| if reason.0 >= 0x80 { failure } else { reason.0 }));
 }
 
 fn unsuback(ack: &SubAck, protocol: Protocol, text: Option<&str>, out: &mut BytesMut) {

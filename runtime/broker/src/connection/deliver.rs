@@ -91,6 +91,11 @@ impl Deliveries {
         self.batch.is_empty() && self.running.is_none() && self.acked.is_empty()
     }
 
+    /// Greatest number of unacknowledged deliveries.
+    pub(super) fn window(&self) -> usize {
+        self.window
+    }
+
     /// Ids of what the client has acknowledged and no handler of message.acked knows yet.
     pub(super) fn acked_ids(&self) -> impl Iterator<Item = MsgId> {
         let running = match &self.running {

@@ -479,7 +479,8 @@ where
         if (wants_messages && outbox.len() > 0) || outbox.has_commands(may_enqueue) {
             return Ok(Turn::Moved);
         }
-        outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len());
+        let window_is_full = !self.seat.inflight.has_room(self.deliveries.window());
+        outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len(), window_is_full);
         drop(outbox);
         // A claim or a change of phase before the waker was there has woken nobody.
         self.check_claims()?;

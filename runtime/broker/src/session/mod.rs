@@ -40,6 +40,7 @@ use crate::control::Command;
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::route::Fanout;
+use crate::share::Round;
 use crate::timers::Timer;
 
 /// What the connected client's task owns of the session.
@@ -259,18 +260,17 @@ impl Session {
         &self,
         realm: &Realm,
         delivery: Delivery,
-        connected: bool,
-        may_displace: bool,
+        round: Round,
         fanout: &mut Fanout,
     ) -> Option<bool> {
         let limits = realm.broker.queue_limits();
         let mut outbox = self.outbox.lock();
         // Under the lock: a client that goes away hands over what is in its queue then.
-        if outbox.is_connected() != connected {
+        if outbox.is_connected() != round.connected || (!round.may_wait && outbox.would_wait(&delivery)) {
             return None;
         }
         if !outbox.has_room(&delivery, limits) {
-            let room = may_displace.then(|| outbox.make_room(&delivery, limits));
+            let room = round.may_displace.then(|| outbox.make_room(&delivery, limits));
             let Some(Room::Displaced(older)) = room else { return None };
             self.displaced(realm, &mut outbox, &older);
         }

@@ -75,6 +75,8 @@ pub(crate) struct Outbox {
     waker: Option<Waker>,
     /// Whether a message should wake it: not while it waits for acknowledgements or for its socket.
     wants_messages: bool,
+    /// Whether the client must acknowledge something before it is sent more of QoS 1 and 2.
+    window_is_full: bool,
     connected: bool,
     closed: bool,
 }
@@ -374,9 +376,15 @@ impl Outbox {
         self.commands.iter().any(|command| enqueue || !command.is_enqueued())
     }
 
-    /// The connection goes to sleep with `taken` messages that it cannot send yet: `waker` wakes it for commands,
-    /// and for messages if it wants any.
-    pub(crate) fn sleep(&mut self, waker: &Waker, wants_messages: bool, taken: usize) {
+    /// Whether `delivery` would have to wait for an acknowledgement of the client.
+    pub(crate) fn would_wait(&self, delivery: &Delivery) -> bool {
+        self.window_is_full && delivery.qos != QoS::AtMostOnce
+    }
+
+    /// The connection goes to sleep with `taken` messages that it cannot send yet, `window_is_full` or not: `waker` wakes
+    /// it for commands, and for messages if it wants any.
+    pub(crate) fn sleep(&mut self, waker: &Waker, wants_messages: bool, taken: usize, window_is_full: bool) {
+        self.window_is_full = window_is_full;
         self.wants_messages = wants_messages;
         self.taken = taken;
         if taken == 0 {
@@ -416,6 +424,7 @@ impl Outbox {
         self.taken = 0;
         self.taken_bytes = 0;
         self.patience = Patience::default();
+        self.window_is_full = false;
         self.wants_messages = false;
         self.waker = None;
         self.commands = VecDeque::new();
@@ -530,7 +539,7 @@ mod tests {
         assert!(budget.used() > 3_000);
         assert_eq!(drain(&mut outbox), [1, 4, 6]);
         assert!(budget.used() > 3_000, "they are not sent yet");
-        outbox.sleep(Waker::noop(), true, 0);
+        outbox.sleep(Waker::noop(), true, 0, false);
         assert_eq!(budget.used(), 0);
         let mut offer = |qos, id, bytes| offer_within(&mut outbox, sized(qos, id, bytes), limits, &budget);
         assert!(matches!(offer(QoS::AtLeastOnce, 7, 1 << 20), Room::Free), "a great one passes through");

@@ -137,9 +137,8 @@ fn suback_and_unsuback() {
     let reasons = [0x00, 0x01, 0x02, 0x80, 0x87, 0x8f, 0x9e].map(ReasonCode).to_vec();
     let packet = Outgoing::SubAck(SubAck { packet_id: 0x0102, reasons });
     assert_eq!(bytes_of(&packet, V5), b"\x90\x0a\x01\x02\x00\x00\x01\x02\x80\x87\x8f\x9e"[..]);
-    for protocol in [V31, V311] {
-        assert_eq!(bytes_of(&packet, protocol), b"\x90\x09\x01\x02\x00\x01\x02\x80\x80\x80\x80"[..]);
-    }
+    assert_eq!(bytes_of(&packet, V311), b"\x90\x09\x01\x02\x00\x01\x02\x80\x80\x80\x80"[..]);
+    assert_eq!(bytes_of(&packet, V31), b"\x90\x09\x01\x02\x00\x01\x02\x00\x00\x00\x00"[..]);
     let packet =
         Outgoing::UnsubAck(SubAck { packet_id: 0x0102, reasons: vec![ReasonCode(0), ReasonCode(0x11)] });
     assert_eq!(bytes_of(&packet, V5), b"\xb0\x05\x01\x02\x00\x00\x11"[..]);

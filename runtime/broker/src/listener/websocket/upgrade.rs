@@ -186,9 +186,9 @@ fn check(input: &[u8], config: &WebSocketConfig) -> Result<Option<(Accepted, usi
             problem: "pages of this origin may not connect",
         });
     }
-    // The client names those that it likes best first.
-    let known = |offered: &str| PROTOCOLS.into_iter().find(|known| *known == offered);
-    let Some(protocol) = listed("Sec-WebSocket-Protocol").find_map(known) else {
+    // "mqtt" whenever it is offered ([MQTT-6.0.0-4]), in whatever order.
+    let is_offered = |known: &&str| listed("Sec-WebSocket-Protocol").any(|offered| offered == *known);
+    let Some(protocol) = PROTOCOLS.into_iter().find(is_offered) else {
         return Err(bad("Sec-WebSocket-Protocol must offer mqtt (MQTT 5 clause 6)"));
     };
     Ok(Some((Accepted { key: accept(key), protocol }, len)))
