@@ -257,6 +257,8 @@ async fn an_unsubscribe_that_ends_after_its_connection_stops_the_fetch_too() {
     let (one, two) = (client.message().await, client.message().await);
     gate.open();
     hooks.until_line("+session.unsubscribed c t").await;
+    // The ended connection takes note of that a moment later.
+    tokio::time::sleep(Duration::from_millis(100)).await;
     client.ping().await;
     for message in [one, two] {
         client.send(&ack(PUBACK, message.id)).await;
