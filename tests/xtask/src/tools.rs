@@ -12,10 +12,11 @@ use crate::process::{Result, output, run, works};
 pub(crate) const PAHO: &str = "paho-mqtt==2.1.0";
 
 /// A program of the tests, and the Debian package it comes in.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("mosquitto", "mosquitto"),
     ("mosquitto_pub", "mosquitto-clients"),
     ("mosquitto_sub", "mosquitto-clients"),
+    ("openssl", "openssl"),
     ("sqlite3", "sqlite3"),
     ("stdbuf", "coreutils"),
 ];

@@ -9,6 +9,7 @@ mod reload;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytestring::ByteString;
 use metrics::{counter, gauge};
 use rustls::ServerConfig;
 use rustls::server::{NoClientAuth, WebPkiClientVerifier};
@@ -168,10 +169,11 @@ impl Tls {
     }
 }
 
-/// Who the client is by the certificate that it has shown.
+/// Who the client is by the certificate that it has shown: nobody by one that cannot be read, which is not the same as none.
 pub(super) fn identity(stream: &TlsStream<TcpStream>) -> Option<Certificate> {
     let shown = stream.get_ref().1.peer_certificates()?.first()?;
-    der::identity(shown)
+    let nobody = || Certificate { common_name: None, subject: ByteString::new() };
+    Some(der::identity(shown).unwrap_or_else(nobody))
 }
 
 /// The name of the server that the client asked for.
