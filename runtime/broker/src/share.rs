@@ -1,7 +1,8 @@
 //! Shared subscriptions (MQTT 5 clause 4.8.2): each message goes to one member of the group.
 //!
 //! Members take turns. One that cannot take a message now is passed over: it is away while others are connected, its
-//! queue is full, or it has not acknowledged as many as it takes at once and another one has. When all are away the message waits for one whose session lives on.
+//! queue is full, or it has not acknowledged as many as it takes at once and another one has. When all are away the
+//! message waits for one whose session lives on.
 //!
 //! What a member leaves behind goes to another: messages that wait for it, and QoS 1 messages that it was sent and did
 //! not acknowledge. A QoS 2 message that it was sent is never given to another ([MQTT-4.8.2-4], [MQTT-4.8.2-5]), nor
@@ -88,6 +89,10 @@ const ROUNDS: [Round; 4] = [
     Round { connected: false, may_wait: true, may_displace: true },
 ];
 
+/// How many members are asked whether they can be sent a message now, before it waits in the queue of one: when all are
+/// busy it would not help to ask more, and cost every message the more.
+const ASKED: usize = 32;
+
 impl Group {
     pub(crate) fn new(number: u32, first: Subscriber) -> Self {
         Self {
@@ -171,7 +176,8 @@ impl Group {
             if !round.connected && among == Among::Connected {
                 break;
             }
-            for (place, member) in from.iter().chain(before).enumerate() {
+            let asked = if round.may_wait { usize::MAX } else { ASKED };
+            for (place, member) in from.iter().chain(before).enumerate().take(asked) {
                 let session = &member.session;
                 if session.is_connected() != round.connected || Some(session.number) == except {
                     continue;

@@ -224,21 +224,24 @@ mod tests {
     /// A session whose queue has 100 messages.
     fn crowded() -> Arc<Session> {
         let session = Arc::new(Session::new(1, "slow".into(), 1, 0));
-        let mut outbox = session.outbox();
-        outbox.connect();
-        for id in 0..100 {
-            let delivery = Delivery {
-                message: test_message("t", QoS::AtMostOnce, id),
-                subscription_ids: None,
-                qos: QoS::AtMostOnce,
-                retain: false,
-                number: None,
-                source: Source::Live,
-            };
-            outbox.push(delivery, &budget());
-        }
-        drop(outbox);
+        session.outbox().connect();
+        (0..100).for_each(|id| push(&session, id));
         session
+    }
+
+    fn push(session: &Session, id: u128) {
+        let delivery = Delivery {
+            message: test_message("t", QoS::AtMostOnce, id),
+            subscription_ids: None,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            number: None,
+            source: Source::Live,
+        };
+        let (mut outbox, budget) = (session.outbox(), budget());
+        if outbox.len() < 100 {
+            outbox.push(delivery, &budget);
+        }
     }
 
     fn budget() -> Arc<Budget> {
@@ -277,6 +280,45 @@ mod tests {
         .await;
         drop(pause);
         assert!(session.outbox().relieved_after_taking().is_empty());
+    }
+
+    /// It was waited for up to 51 ms at once, a tenth of the time for ever.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_subscriber_that_is_slow_for_good_causes_no_pauses_after_a_short_time() {
+        const MS: Duration = Duration::from_millis(1);
+        let session = crowded();
+        let slow = Arc::clone(&session);
+        let taking = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(MS).await;
+                // One message a millisecond at most.
+                slow.outbox().take(&mut VecDeque::new(), 1);
+            }
+        });
+        let mut pause = Pause::new(7);
+        let (mut id, mut pauses) = (100, Vec::new());
+        let begun = Instant::now();
+        while begun.elapsed() < 400 * MS {
+            pause.busy(Instant::now());
+            // Much faster than that; what finds no place is dropped.
+            for _ in 0..20 {
+                id += 1;
+                push(&session, id);
+            }
+            pause.sent(20);
+            let limits = QueueLimits { messages: 100, bytes: usize::MAX, budget: &budget() };
+            let crowded = session.outbox().is_crowded(limits);
+            let paused = Instant::now();
+            if crowded && pause.begin(Arc::clone(&session)) {
+                poll_fn(|cx| if poll(&mut pause, cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+                pauses.push((paused.duration_since(begun), paused.elapsed()));
+            }
+            tokio::time::sleep(MS / 10).await;
+        }
+        taking.abort();
+        let all: Duration = pauses.iter().map(|(_, time)| *time).sum();
+        assert!(!pauses.is_empty() && all < 150 * MS, "it learns: {pauses:?}");
+        assert!(pauses.iter().all(|(at, _)| *at < 250 * MS), "and stays so: {pauses:?}");
     }
 
     impl crate::session::outbox::Outbox {
