@@ -31,7 +31,7 @@ mod quotas;
 mod reconnects;
 mod retained;
 mod sessions;
-mod shared;
+mod shared_subscriptions;
 mod shutdown;
 mod slow_senders;
 mod statistics;
