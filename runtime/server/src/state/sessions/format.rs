@@ -65,7 +65,7 @@ pub(super) struct DeliveryForm {
 #[derive(Serialize, Deserialize)]
 pub(super) enum BodyForm {
     /// Here: nobody else waits for it.
-    Own(MessageForm),
+    Own(Box<MessageForm>),
     /// In a record of its own.
     Shared(u64),
 }
@@ -190,7 +190,7 @@ impl DeliveryForm {
             subscription_ids: delivery.subscription_ids.as_ref().map(|ids| ids.to_vec()),
             body: match body {
                 Some(number) => BodyForm::Shared(number),
-                None => BodyForm::Own(MessageForm::new(&delivery.message)),
+                None => BodyForm::Own(Box::new(MessageForm::new(&delivery.message))),
             },
         }
     }
