@@ -18,7 +18,7 @@ const PLACEHOLDERS: [(&str, Field); 2] = [("${clientid}", Field::ClientId), ("${
 
 impl Field {
     /// The client's value, if it can stand in a level.
-    fn of<'a>(self, client: &'a Client) -> Option<&'a str> {
+    fn of(self, client: &Client) -> Option<&str> {
         let value: &str = match self {
             Self::ClientId => &client.id,
             Self::Username => client.username.as_ref()?,
