@@ -5,6 +5,7 @@
 //! rounds, and printed as ratios.
 
 pub mod allocations;
+pub mod certificates;
 pub mod guest;
 pub mod load;
 pub mod memory;

@@ -83,7 +83,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 async fn bench(arguments: Arguments) -> anyhow::Result<()> {
     let mut report = Report::new(arguments.json.as_deref())?;
     let tidegate = find_tidegate()?;
-    let mut peers = vec![Peer::Rumqttd];
+    let mut peers = vec![Peer::Rumqttd(find_rumqttd()?)];
     match &tidegate {
         Some(path) => peers.insert(0, Peer::Tidegate(path.clone())),
         None => report.line(
@@ -108,6 +108,7 @@ async fn bench(arguments: Arguments) -> anyhow::Result<()> {
         tidegate,
         peers,
         rounds: arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 3 }),
+        asked_rounds: arguments.rounds,
         span: Bench::span(arguments.quick),
         quick: arguments.quick,
         profile: arguments.profile,
@@ -143,4 +144,11 @@ fn find_tidegate() -> anyhow::Result<Option<PathBuf>> {
     }
     let beside = std::env::current_exe()?.with_file_name("tidegate");
     Ok(beside.is_file().then_some(beside))
+}
+
+/// rumqttd's own program, which is needed for TLS alone.
+fn find_rumqttd() -> anyhow::Result<Option<PathBuf>> {
+    let Some(path) = std::env::var_os("RUMQTTD_BIN").map(PathBuf::from) else { return Ok(None) };
+    anyhow::ensure!(path.is_file(), "RUMQTTD_BIN: {} is no file", path.display());
+    Ok(Some(path))
 }

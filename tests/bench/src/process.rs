@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::load::{self, Endpoint};
+use crate::load::{self, Endpoint, Transport};
 use crate::wire::Version;
 
 /// `/proc/PID/stat` counts in these (`USER_HZ`, fixed by the kernel's interface on every architecture).
@@ -77,6 +77,11 @@ pub fn raise_file_limit() -> anyhow::Result<()> {
     setrlimit(Resource::Nofile, raised).context("raising the limit of open files")
 }
 
+/// How many files this process may have open.
+pub fn file_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Runs `command` to its end and gives what it wrote to standard output.
 ///
 /// # Errors
@@ -102,6 +107,7 @@ pub fn free_port() -> anyhow::Result<SocketAddr> {
 pub struct Server {
     child: Child,
     address: SocketAddr,
+    transport: Transport,
     /// Where it answers HTTP, if it does.
     api: Option<SocketAddr>,
     /// From its start to its first answer.
@@ -117,14 +123,15 @@ const UP_WITHIN: Duration = Duration::from_secs(60);
 const DOWN_WITHIN: Duration = Duration::from_secs(10);
 
 impl Server {
-    /// Starts `command`, which is to listen on `address`, and waits until it answers a CONNECT of
-    /// `version`. What it prints goes to `server.log` in `directory`.
+    /// Starts `command`, which is to listen on `address` for clients that come over `transport`, and waits until it
+    /// answers a CONNECT of `version`. What it prints goes to `server.log` in `directory`.
     ///
     /// # Errors
     /// When it cannot be started or does not come up; the error holds what it printed.
     pub async fn start(
         mut command: Command,
         address: SocketAddr,
+        transport: Transport,
         version: Version,
         directory: TempDir,
     ) -> anyhow::Result<Self> {
@@ -134,8 +141,8 @@ impl Server {
         let begun = Instant::now();
         let child = command.spawn().with_context(|| format!("starting {:?}", command.get_program()))?;
         let directory = Arc::new(directory);
-        let mut server = Self { child, address, api: None, up_after: Duration::ZERO, directory };
-        if let Err(error) = load::wait_until_up(address, version, UP_WITHIN).await {
+        let mut server = Self { child, address, transport, api: None, up_after: Duration::ZERO, directory };
+        if let Err(error) = load::wait_until_up(&server.transport, address, version, UP_WITHIN).await {
             let ended = server.child.try_wait()?;
             let printed = std::fs::read_to_string(&log_path).unwrap_or_default();
             return Err(error.context(format!("{command:?} (status {ended:?}) printed:\n{printed}")));
@@ -144,9 +151,9 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it listens, and its process id.
+    /// Where it listens, how, and its process id.
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint { address: self.address, pid: self.child.id() }
+        Endpoint { address: self.address, pid: self.child.id(), transport: self.transport.clone() }
     }
 
     /// The time from its start to its first answer.

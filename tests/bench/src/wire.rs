@@ -79,29 +79,77 @@ fn push_packet(out: &mut Vec<u8>, first: u8, body: &[u8]) {
 /// listener refuses.
 pub const NO_KEEP_ALIVE: u16 = 600;
 
-/// Appends a CONNECT with a clean session, a keep-alive of `keep_alive` seconds and no login.
-pub fn connect(out: &mut Vec<u8>, version: Version, client_id: &str, keep_alive: u16) {
-    let mut body = Vec::with_capacity(32);
-    push_text(&mut body, "MQTT");
-    body.push(if version == Version::V5 { 5 } else { 4 });
-    body.push(0x02);
-    body.extend_from_slice(&keep_alive.to_be_bytes());
-    if version == Version::V5 {
-        body.push(0);
+/// How long a session lives that a client asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Session {
+    /// As long as the connection: clean session in 3.1.1, clean start and no expiry in 5.
+    #[default]
+    Clean,
+    /// So many seconds longer (MQTT 5 clause 3.1.2.11.2); 3.1.1 leaves it to the server.
+    Kept(u32),
+}
+
+/// A CONNECT without a login and a will.
+#[derive(Clone, Copy, Debug)]
+pub struct Connect<'a> {
+    /// Protocol version.
+    pub version: Version,
+    /// Client identifier.
+    pub client_id: &'a str,
+    /// Keep-alive, seconds.
+    pub keep_alive: u16,
+    /// How long the session lives.
+    pub session: Session,
+}
+
+impl<'a> Connect<'a> {
+    /// Of a client with a clean session that need not ping.
+    pub fn new(version: Version, client_id: &'a str) -> Self {
+        Self { version, client_id, keep_alive: NO_KEEP_ALIVE, session: Session::Clean }
     }
-    push_text(&mut body, client_id);
-    push_packet(out, 0x10, &body);
+
+    /// Appends the packet.
+    pub fn append(&self, out: &mut Vec<u8>) {
+        let mut body = Vec::with_capacity(32);
+        push_text(&mut body, "MQTT");
+        body.push(if self.version == Version::V5 { 5 } else { 4 });
+        body.push(if self.session == Session::Clean { 0x02 } else { 0 });
+        body.extend_from_slice(&self.keep_alive.to_be_bytes());
+        if self.version == Version::V5 {
+            if let Session::Kept(seconds) = self.session {
+                body.extend_from_slice(&[5, 0x11]);
+                body.extend_from_slice(&seconds.to_be_bytes());
+            } else {
+                body.push(0);
+            }
+        }
+        push_text(&mut body, self.client_id);
+        push_packet(out, 0x10, &body);
+    }
 }
 
 /// Appends a SUBSCRIBE with packet id 1 to one filter.
 pub fn subscribe(out: &mut Vec<u8>, version: Version, filter: &str, qos: u8) {
+    subscribe_all(out, version, 1, [filter], qos);
+}
+
+/// Appends a SUBSCRIBE to several filters.
+pub fn subscribe_all<F: AsRef<str>>(
+    out: &mut Vec<u8>,
+    version: Version,
+    packet_id: u16,
+    filters: impl IntoIterator<Item = F>,
+    qos: u8,
+) {
     let mut body = Vec::with_capacity(32);
-    body.extend_from_slice(&1_u16.to_be_bytes());
+    body.extend_from_slice(&packet_id.to_be_bytes());
     if version == Version::V5 {
         body.push(0);
     }
-    push_text(&mut body, filter);
-    body.push(qos);
+    for filter in filters {
+        push_text(&mut body, filter.as_ref());
+        body.push(qos);
+    }
     push_packet(out, 0x82, &body);
 }
 
@@ -198,6 +246,15 @@ impl PublishTemplate {
             },
             frame,
         }
+    }
+
+    /// The same with the RETAIN flag (MQTT 5 clause 3.3.1.3).
+    #[must_use]
+    pub fn retained(mut self) -> Self {
+        if let Some(first) = self.frame.first_mut() {
+            *first |= 1;
+        }
+        self
     }
 
     /// Bytes of one frame.
@@ -412,10 +469,18 @@ mod tests {
     #[test]
     fn connect_is_what_the_clauses_say() {
         let mut bytes = Vec::new();
-        connect(&mut bytes, Version::V311, "c", NO_KEEP_ALIVE);
+        Connect::new(Version::V311, "c").append(&mut bytes);
         assert_eq!(bytes, [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0x02, 0x58, 0, 1, b'c']);
+        bytes.clear();
+        let kept = Connect { keep_alive: 2, session: Session::Kept(300), ..Connect::new(Version::V5, "c") };
+        kept.append(&mut bytes);
+        let body = [0, 4, b'M', b'Q', b'T', b'T', 5, 0, 0, 2, 5, 0x11, 0, 0, 1, 0x2c, 0, 1, b'c'];
+        assert_eq!(bytes, [[0x10, 19].as_slice(), &body].concat());
         bytes.clear();
         subscribe(&mut bytes, Version::V5, "a", 2);
         assert_eq!(bytes, [0x82, 7, 0, 1, 0, 0, 1, b'a', 2]);
+        bytes.clear();
+        subscribe_all(&mut bytes, Version::V311, 0x102, ["a", "b/#"], 1);
+        assert_eq!(bytes, [0x82, 12, 1, 2, 0, 1, b'a', 1, 0, 3, b'b', b'/', b'#', 1]);
     }
 }

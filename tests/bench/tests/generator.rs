@@ -5,35 +5,61 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tidegate_bench::certificates::Certificates;
 use tidegate_bench::load::paced::Paced;
-use tidegate_bench::load::{Endpoint, Load, Span};
+use tidegate_bench::load::{Endpoint, Load, Span, Transport};
 use tidegate_bench::wire::{self, Payload, Version, kind};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::OwnedWriteHalf;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, WriteHalf};
+use tokio::net::TcpListener;
 use tokio::sync::Mutex;
+use tokio_rustls::TlsAcceptor;
 
 const SPAN: Span = Span { warm_up: Duration::from_millis(20), measure: Duration::from_millis(100) };
 
 /// The first subscriber's socket.
-type Subscriber = Arc<Mutex<Option<OwnedWriteHalf>>>;
+type Subscriber = Arc<Mutex<Option<WriteHalf<Box<dyn Socket>>>>>;
+
+/// Plain TCP or TLS.
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
 
 /// Starts a relay that sends what it is published to its one subscriber at QoS 0, but for every `drops`-th
 /// message, and acknowledges all.
 async fn relay(drops: Option<u64>) -> Endpoint {
+    relay_over(None, drops).await
+}
+
+/// The same, with a certificate.
+async fn relay_over(tls: Option<&Certificates>, drops: Option<u64>) -> Endpoint {
+    let transport = tls.map_or(Transport::Tcp, Certificates::transport);
+    let acceptor = tls.map(|certificates| {
+        let chain = vec![CertificateDer::from_pem_file(certificates.certificate()).unwrap()];
+        let key = PrivateKeyDer::from_pem_file(certificates.key()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let versions = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = versions.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    });
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let subscriber = Subscriber::default();
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, subscriber.clone(), drops));
+            let socket: Box<dyn Socket> = match &acceptor {
+                Some(acceptor) => Box::new(acceptor.accept(stream).await.unwrap()),
+                None => Box::new(stream),
+            };
+            tokio::spawn(serve(socket, subscriber.clone(), drops));
         }
     });
-    Endpoint { address, pid: std::process::id() }
+    Endpoint { address, pid: std::process::id(), transport }
 }
 
-async fn serve(stream: TcpStream, subscriber: Subscriber, drops: Option<u64>) {
-    let (mut read, write) = stream.into_split();
+async fn serve(socket: Box<dyn Socket>, subscriber: Subscriber, drops: Option<u64>) {
+    let (mut read, write) = tokio::io::split(socket);
     let mut write = Some(write);
     let (mut inbox, mut published) = (Vec::new(), 0_u64);
     while read.read_buf(&mut inbox).await.is_ok_and(|count| count > 0) {
@@ -69,6 +95,7 @@ async fn serve(stream: TcpStream, subscriber: Subscriber, drops: Option<u64>) {
         let mut place = if subscribed { Some(subscriber.lock().await) } else { None };
         if let Some(write) = &mut write {
             write.write_all(&back).await.unwrap();
+            write.flush().await.unwrap();
         }
         if let Some(place) = &mut place {
             **place = write.take();
@@ -76,6 +103,7 @@ async fn serve(stream: TcpStream, subscriber: Subscriber, drops: Option<u64>) {
         drop(place);
         if let Some(subscriber) = subscriber.lock().await.as_mut() {
             subscriber.write_all(&onward).await.unwrap();
+            subscriber.flush().await.unwrap();
         }
     }
 }
@@ -101,6 +129,32 @@ async fn every_lost_message_is_counted() {
     assert!(result.lost > 0);
     // Each gap shows at the message after it; the last lost one may have none.
     assert!(result.lost - result.misordered <= 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_subscriber_of_many_publishers_checks_each_of_them() {
+    let load = Load { qos: 1, publishers: 10, fan_in: true, lead: 1_000, ..Load::default() };
+    let result = load.run(relay(None).await, SPAN).await.unwrap();
+    assert!(result.per_second > 0.0);
+    assert_eq!((result.lost, result.misordered), (0, 0));
+    assert_eq!(result.acknowledged, result.sent);
+
+    let load = Load { lead: 1_000_000, ..load };
+    let result = load.run(relay(Some(10)).await, SPAN).await.unwrap();
+    assert!(result.lost > 0, "{result:?}");
+    // Of each publisher the last lost one may have no message after it.
+    assert!(result.lost - result.misordered <= 10, "{result:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_through_tls() {
+    let certificates = Certificates::new().unwrap();
+    for qos in 0..3 {
+        let load = Load { qos, publishers: 2, fan_in: true, ..Load::default() };
+        let result = load.run(relay_over(Some(&certificates), None).await, SPAN).await.unwrap();
+        assert!(result.sent > 0);
+        assert_eq!((result.lost, result.misordered), (0, 0), "QoS {qos}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

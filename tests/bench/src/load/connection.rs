@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::net::TcpStream;
 
-use crate::wire::{self, Frame, PublishTemplate, Version, kind};
+use super::transport::{Stream, Transport};
+use crate::wire::{self, Connect, Frame, PublishTemplate, Version, kind};
 
 /// How much is read at once: enough for thousands of small frames a system call.
 const READ_BYTES: usize = 128 * 1024;
@@ -21,7 +21,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A connected client. Bytes to send are appended to [`outbox`](Self::outbox).
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     inbox: Box<[u8]>,
     /// How much of `inbox` is filled.
     filled: usize,
@@ -33,12 +33,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects and waits for a CONNACK that accepts.
+    /// Connects over plain TCP and waits for a CONNACK that accepts.
     ///
     /// # Errors
     /// When the broker cannot be reached, refuses, or does not answer in ten seconds.
     pub async fn open(address: SocketAddr, version: Version, client_id: &str) -> anyhow::Result<Self> {
-        Self::open_with(address, version, client_id, wire::NO_KEEP_ALIVE).await
+        Self::open_as(&Transport::Tcp, address, &Connect::new(version, client_id)).await
     }
 
     /// As [`open`](Self::open), with a keep-alive of `keep_alive` seconds.
@@ -51,11 +51,25 @@ impl Connection {
         client_id: &str,
         keep_alive: u16,
     ) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
-        stream.set_nodelay(true)?;
+        let connect = Connect { keep_alive, ..Connect::new(version, client_id) };
+        Self::open_as(&Transport::Tcp, address, &connect).await
+    }
+
+    /// As [`open`](Self::open), over `transport`, with a CONNECT of the caller's.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_as(
+        transport: &Transport,
+        address: SocketAddr,
+        connect: &Connect<'_>,
+    ) -> anyhow::Result<Self> {
+        let stream = tokio::time::timeout(ANSWER_WITHIN, transport.connect(address));
+        let stream = stream.await.context("no connection in ten seconds")??;
         let inbox = vec![0; READ_BYTES].into_boxed_slice();
-        let mut connection = Self { stream, inbox, filled: 0, outbox: Vec::new(), sent: 0, version };
-        wire::connect(&mut connection.outbox, version, client_id, keep_alive);
+        let (version, outbox) = (connect.version, Vec::new());
+        let mut connection = Self { stream, inbox, filled: 0, outbox, sent: 0, version };
+        connect.append(&mut connection.outbox);
         connection.answer(kind::CONNACK, |frame| frame.body().get(1) == Some(&0)).await.context("CONNECT")?;
         Ok(connection)
     }
@@ -95,6 +109,10 @@ impl Connection {
                 }
                 Poll::Pending => break,
             }
+        }
+        // TLS may hold what the socket did not take; plain TCP holds nothing.
+        if let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(cx) {
+            flushed?;
         }
         if self.sent == self.outbox.len() {
             self.outbox.clear();
@@ -214,10 +232,10 @@ impl Connection {
     /// The bare socket, blocking. Call it while nothing waits on either side.
     ///
     /// # Errors
-    /// When bytes wait, or the socket cannot be made blocking.
+    /// When bytes wait, with TLS, or when the socket cannot be made blocking.
     pub fn into_std(self) -> anyhow::Result<std::net::TcpStream> {
         anyhow::ensure!(self.filled == 0 && self.unsent() == 0, "bytes wait on the connection");
-        let socket = self.stream.into_std()?;
+        let socket = self.stream.into_tcp()?.into_std()?;
         socket.set_nonblocking(false)?;
         Ok(socket)
     }

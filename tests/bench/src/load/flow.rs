@@ -4,6 +4,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
+/// Bits of a message's number that count; above them stands who published it.
+const COUNT_BITS: u32 = 48;
+
+/// The number that the message `sequence` of the publisher `source` carries.
+pub(super) fn sourced(source: usize, sequence: u64) -> u64 {
+    (source as u64) << COUNT_BITS | sequence
+}
+
+/// Who published the message with this number, and its place among his.
+pub(super) fn source_of(number: u64) -> (usize, u64) {
+    ((number >> COUNT_BITS) as usize, number & ((1 << COUNT_BITS) - 1))
+}
+
 /// A stream of messages from one publisher to its subscribers.
 ///
 /// The publisher may be at most `lead` messages ahead of its subscribers: that closes the loop at QoS 0,
@@ -136,6 +149,12 @@ mod tests {
         flow.add_received(1, 0);
         waiting.await;
         assert_eq!(flow.room(), 5);
+    }
+
+    #[test]
+    fn a_number_tells_who_published_and_how_much_before() {
+        assert_eq!(source_of(sourced(9, 1_234_567)), (9, 1_234_567));
+        assert_eq!(sourced(0, 7), 7, "one publisher alone just counts");
     }
 
     #[tokio::test]

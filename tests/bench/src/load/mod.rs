@@ -2,9 +2,11 @@
 
 mod connection;
 mod flow;
+pub mod light;
 pub mod paced;
 mod publisher;
 mod subscriber;
+mod transport;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,17 +17,20 @@ use tokio::task::JoinSet;
 
 pub use connection::Connection;
 pub use flow::Flow;
+pub use transport::Transport;
 
 use crate::process::CpuTime;
-use crate::wire::{Payload, PublishTemplate, Version};
+use crate::wire::{Connect, Payload, PublishTemplate, Session, Version};
 
 /// A server to load.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Endpoint {
     /// Where it listens.
     pub address: SocketAddr,
     /// The process whose processor time is measured.
     pub pid: u32,
+    /// How clients reach it.
+    pub transport: Transport,
 }
 
 /// What clients do in a closed-loop run.
@@ -41,6 +46,11 @@ pub struct Load {
     pub publishers: usize,
     /// How many subscribers each of those topics has.
     pub fan_out: usize,
+    /// Whether one subscriber takes the topics of all publishers instead, by a wildcard. Numbered payloads only: the
+    /// number tells the publisher.
+    pub fan_in: bool,
+    /// How long the sessions of subscribers live.
+    pub session: Session,
     /// Unacknowledged messages of one publisher at QoS 1 and 2.
     pub window: u64,
     /// How many messages a publisher may be ahead of its subscribers. Without subscribers: no limit.
@@ -59,6 +69,8 @@ impl Default for Load {
             payload: Payload::Sequenced(64),
             publishers: 1,
             fan_out: 1,
+            fan_in: false,
+            session: Session::Clean,
             window: 100,
             lead: 10_000,
             topic: "bench/load".into(),
@@ -109,31 +121,34 @@ impl Load {
     /// result, not an error.
     pub async fn run(&self, server: Endpoint, span: Span) -> anyhow::Result<Throughput> {
         let lead = if self.fan_out == 0 { u64::MAX / 2 } else { self.lead };
-        let mut flows = Vec::new();
+        let flows: Vec<_> =
+            (0..self.publishers).map(|_| Arc::new(Flow::new(self.fan_out.max(1), lead))).collect();
         let mut subscribers = JoinSet::new();
+        if self.fan_in {
+            let connection = self.subscriber(&server, "sub", &format!("{}/+", self.topic)).await?;
+            subscribers.spawn(subscriber::receive(connection, flows.clone(), self.payload.clone()));
+        }
         let mut publishers = Vec::new();
-        for number in 0..self.publishers {
-            let flow = Arc::new(Flow::new(self.fan_out.max(1), lead));
+        for (number, flow) in flows.iter().enumerate() {
             let topic = format!("{}/{number}", self.topic);
-            for member in 0..self.fan_out {
-                let id = format!("{}sub-{number}-{member}", self.name);
-                let mut connection = Connection::open(server.address, self.version, &id).await?;
-                connection.subscribe(&topic, self.qos).await?;
-                subscribers.spawn(subscriber::receive(connection, flow.clone(), self.payload.clone()));
+            for member in (0..self.fan_out).filter(|_| !self.fan_in) {
+                let connection = self.subscriber(&server, &format!("sub-{number}-{member}"), &topic).await?;
+                subscribers.spawn(subscriber::receive(connection, vec![flow.clone()], self.payload.clone()));
             }
             let id = format!("{}pub-{number}", self.name);
-            let connection = Connection::open(server.address, self.version, &id).await?;
+            let connect = Connect::new(self.version, &id);
+            let connection = Connection::open_as(&server.transport, server.address, &connect).await?;
             let template = PublishTemplate::new(self.version, &topic, self.qos, &self.payload);
-            publishers.push((connection, flow.clone(), template));
-            flows.push(flow);
+            let source = if self.fan_in { number } else { 0 };
+            publishers.push((connection, flow.clone(), template, source));
         }
         let mut running = JoinSet::new();
-        for (connection, flow, template) in publishers {
-            running.spawn(publisher::publish(connection, flow, template, self.qos, self.window));
+        for (connection, flow, template, source) in publishers {
+            running.spawn(publisher::publish(connection, flow, template, source, self.qos, self.window));
         }
 
         let measured = tokio::select! {
-            measured = self.measure(&flows, server, span) => measured?,
+            measured = self.measure(&flows, server.pid, span) => measured?,
             ended = running.join_next() => bail!("a publisher ended early: {:?}", ended.map(|e| e.map(|c| c.map(drop)))),
             Some(ended) = subscribers.join_next() => bail!("a subscriber ended early: {ended:?}"),
         };
@@ -169,17 +184,26 @@ impl Load {
         })
     }
 
-    async fn measure(&self, flows: &[Arc<Flow>], server: Endpoint, span: Span) -> anyhow::Result<Throughput> {
+    /// Connects a subscriber to `filter`.
+    async fn subscriber(&self, server: &Endpoint, id: &str, filter: &str) -> anyhow::Result<Connection> {
+        let id = format!("{}{id}", self.name);
+        let connect = Connect { session: self.session, ..Connect::new(self.version, &id) };
+        let mut connection = Connection::open_as(&server.transport, server.address, &connect).await?;
+        connection.subscribe(filter, self.qos).await?;
+        Ok(connection)
+    }
+
+    async fn measure(&self, flows: &[Arc<Flow>], pid: u32, span: Span) -> anyhow::Result<Throughput> {
         let done = || -> u64 {
             let of = if self.fan_out == 0 { Flow::acknowledged } else { Flow::received };
             flows.iter().map(|flow| of(flow)).sum()
         };
         tokio::time::sleep(span.warm_up).await;
-        let (start, count, cpu) = (Instant::now(), done(), CpuTime::of(server.pid)?);
+        let (start, count, cpu) = (Instant::now(), done(), CpuTime::of(pid)?);
         let own = CpuTime::of(std::process::id())?;
         tokio::time::sleep(span.measure).await;
         let (elapsed, count) = (start.elapsed(), done() - count);
-        let cpu = CpuTime::of(server.pid)?.since(cpu);
+        let cpu = CpuTime::of(pid)?.since(cpu);
         let own = CpuTime::of(std::process::id())?.since(own);
         if count == 0 {
             bail!("nothing came through in {elapsed:?}");
@@ -211,14 +235,19 @@ async fn drain(flows: &[Arc<Flow>]) {
     }
 }
 
-/// Waits until a server accepts connections on `address` and answers a CONNECT.
+/// Waits until a server accepts connections on `address` over `transport` and answers a CONNECT.
 ///
 /// # Errors
 /// When it does not within `deadline`.
-pub async fn wait_until_up(address: SocketAddr, version: Version, deadline: Duration) -> anyhow::Result<()> {
+pub async fn wait_until_up(
+    transport: &Transport,
+    address: SocketAddr,
+    version: Version,
+    deadline: Duration,
+) -> anyhow::Result<()> {
     let end = Instant::now() + deadline;
     loop {
-        match Connection::open(address, version, "probe").await {
+        match Connection::open_as(transport, address, &Connect::new(version, "probe")).await {
             Ok(connection) => {
                 connection.close().await;
                 return Ok(());

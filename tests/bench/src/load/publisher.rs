@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
+use super::flow::sourced;
 use super::{Connection, Flow};
 use crate::wire::{self, PublishTemplate, kind};
 
@@ -12,7 +13,7 @@ const OUTBOX_BYTES: usize = 64 * 1024;
 
 /// Publishes copies of `template` until the flow is finished, then until all is acknowledged.
 ///
-/// At QoS 1 and 2 at most `window` messages are unacknowledged. Gives the connection back, still open.
+/// The numbers of a `source` other than 0 carry it ([`sourced`]). At QoS 1 and 2 at most `window` messages are unacknowledged. Gives the connection back, still open.
 ///
 /// # Errors
 /// The socket's, and when the broker sends what a publisher cannot expect or refuses a message.
@@ -20,6 +21,7 @@ pub(super) async fn publish(
     mut connection: Connection,
     flow: Arc<Flow>,
     template: PublishTemplate,
+    source: usize,
     qos: u8,
     window: u64,
 ) -> anyhow::Result<Connection> {
@@ -40,7 +42,11 @@ pub(super) async fn publish(
             let by_space = ((OUTBOX_BYTES - connection.unsent()) / template.frame_bytes()).max(1) as u64;
             let count = room.min(by_window).min(by_space);
             for _ in 0..count {
-                template.append(&mut connection.outbox, wire::packet_id_of(sequence), sequence);
+                template.append(
+                    &mut connection.outbox,
+                    wire::packet_id_of(sequence),
+                    sourced(source, sequence),
+                );
                 sequence += 1;
             }
             flow.add_sent(count);

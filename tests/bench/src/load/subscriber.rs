@@ -5,31 +5,48 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
+use super::flow::source_of;
 use super::{Connection, Flow};
 use crate::wire::{self, Payload, kind};
 
-/// Receives until the task is ended.
+/// What has come of one flow.
+struct Source {
+    flow: Arc<Flow>,
+    /// The number that comes next.
+    next: u64,
+    /// What came since the flow was told, and how many of them were not the next one.
+    received: u64,
+    misordered: u64,
+}
+
+/// Receives the messages of `flows`, the number of each in its messages' numbers, until the task is ended.
 ///
 /// # Errors
 /// The socket's, and when the broker sends what a subscriber cannot expect.
 pub(super) async fn receive(
     mut connection: Connection,
-    flow: Arc<Flow>,
+    flows: Vec<Arc<Flow>>,
     payload: Payload,
 ) -> anyhow::Result<Infallible> {
     let version = connection.version();
-    let mut next = 0_u64;
+    let source = |flow| Source { flow, next: 0, received: 0, misordered: 0 };
+    let mut sources: Vec<_> = flows.into_iter().map(source).collect();
     loop {
         std::future::poll_fn(|cx| connection.poll_progress(cx)).await?;
-        let (mut received, mut misordered) = (0, 0);
         connection.take_frames(|frame, outbox| {
             match frame.kind() {
                 kind::PUBLISH => {
                     let publish = frame.publish(version)?;
-                    received += 1;
-                    if let Some(sequence) = payload.sequence_of(publish.payload) {
-                        misordered += u64::from(sequence != next);
-                        next = sequence.wrapping_add(1);
+                    let number = payload.sequence_of(publish.payload).map(source_of);
+                    let from = number.map_or(0, |(from, _)| from);
+                    // A number that nobody published counts where it cannot be missed.
+                    let known = from < sources.len();
+                    if let Some(source) = sources.get_mut(if known { from } else { 0 }) {
+                        source.received += 1;
+                        if let Some((_, found)) = number {
+                            source.misordered += u64::from(!known || found != source.next);
+                            source.next = found + 1;
+                        }
                     }
                     match publish.qos {
                         0 => {}
@@ -43,8 +60,11 @@ pub(super) async fn receive(
             }
             Ok(())
         })?;
-        if received > 0 {
-            flow.add_received(received, misordered);
+        for source in &mut sources {
+            if source.received > 0 {
+                source.flow.add_received(source.received, source.misordered);
+                (source.received, source.misordered) = (0, 0);
+            }
         }
     }
 }

@@ -7,8 +7,11 @@ mod tidegate;
 pub use rumqttd::serve;
 pub use tidegate::Setup;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::certificates::Certificates;
+use crate::load::Transport;
 use crate::process::Server;
 use crate::wire::Version;
 
@@ -17,10 +20,33 @@ use crate::wire::Version;
 pub enum Peer {
     /// Our binary, at this path.
     Tidegate(PathBuf),
-    /// The published `rumqttd` crate's own listener, unmodified, as a child process of this binary.
-    Rumqttd,
+    /// The published `rumqttd` crate's own listener, unmodified, as a child process of this binary. With TLS the
+    /// program of that crate, at this path, if it is there: the library of this workspace is built without.
+    Rumqttd(Option<PathBuf>),
     /// The distribution's mosquitto, at this path.
     Mosquitto(PathBuf),
+}
+
+/// What the server of a run has to be, besides a broker.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// What its clients speak.
+    pub version: Version,
+    /// The certificate of its listener; none: plain TCP.
+    pub tls: Option<Arc<Certificates>>,
+    /// Whether sessions that outlive their connection are on disk.
+    pub durable: bool,
+}
+
+impl Service {
+    /// A plain broker.
+    pub fn plain(version: Version) -> Self {
+        Self { version, tls: None, durable: false }
+    }
+
+    fn transport(&self) -> Transport {
+        self.tls.as_ref().map_or(Transport::Tcp, |certificates| certificates.transport())
+    }
 }
 
 impl Peer {
@@ -28,9 +54,14 @@ impl Peer {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Tidegate(_) => "tidegate",
-            Self::Rumqttd => "rumqttd",
+            Self::Rumqttd(_) => "rumqttd",
             Self::Mosquitto(_) => "mosquitto",
         }
+    }
+
+    /// Whether it is ours: what it loses is a failure.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Tidegate(_))
     }
 
     /// Starts it as a plain broker: no modules, no hook lines.
@@ -38,10 +69,20 @@ impl Peer {
     /// # Errors
     /// When it does not come up.
     pub async fn start(&self, version: Version) -> anyhow::Result<Server> {
+        self.start_as(&Service::plain(version)).await
+    }
+
+    /// Starts it as `service` says, without modules and hook lines.
+    ///
+    /// # Errors
+    /// When it does not come up, or cannot be that.
+    pub async fn start_as(&self, service: &Service) -> anyhow::Result<Server> {
         match self {
-            Self::Tidegate(binary) => tidegate::start(binary, &Setup::default()).await,
-            Self::Rumqttd => rumqttd::start(version).await,
-            Self::Mosquitto(binary) => mosquitto::start(binary).await,
+            Self::Tidegate(binary) => {
+                tidegate::start(binary, &Setup { service: Some(service.clone()), ..Setup::default() }).await
+            }
+            Self::Rumqttd(program) => rumqttd::start(program.as_deref(), service).await,
+            Self::Mosquitto(binary) => mosquitto::start(binary, service).await,
         }
     }
 }
@@ -50,7 +91,7 @@ impl Peer {
 ///
 /// # Errors
 /// When it does not come up.
-pub async fn start_tidegate(binary: &std::path::Path, setup: &Setup) -> anyhow::Result<Server> {
+pub async fn start_tidegate(binary: &Path, setup: &Setup) -> anyhow::Result<Server> {
     tidegate::start(binary, setup).await
 }
 

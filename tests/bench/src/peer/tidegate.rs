@@ -4,9 +4,10 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
-use super::{INFLIGHT, QUEUE};
+use super::{INFLIGHT, QUEUE, Service};
+use crate::load::Transport;
 use crate::process::{self, Server};
 use crate::wire::Version;
 
@@ -17,8 +18,12 @@ pub struct Setup {
     pub modules: Vec<PathBuf>,
     /// A directory of compiled artefacts to start with.
     pub artefacts: Option<PathBuf>,
-    /// Further tables of its `tidegate.toml`.
+    /// The lines of the table `[broker]` of its `tidegate.toml`; none: the limits that compare with the peers'.
+    pub broker: Option<&'static str>,
+    /// Further tables.
     pub tables: &'static str,
+    /// What is served; none: a plain broker.
+    pub service: Option<Service>,
     /// A `.conf` file of hook lines.
     pub conf: Option<String>,
 }
@@ -48,10 +53,9 @@ pub(super) async fn start(binary: &Path, setup: &Setup) -> anyhow::Result<Server
         std::fs::write(root.join("conf.d/bench.conf"), conf)?;
     }
     let config = root.join("tidegate.toml");
-    let text = format!(
-        "[broker]\nmax_inflight = {INFLIGHT}\nmax_queued = {QUEUE}\n[log]\nlevel = \"warn\"\n{}",
-        setup.tables
-    );
+    let own = format!("max_inflight = {INFLIGHT}\nmax_queued = {QUEUE}\n");
+    let broker = setup.broker.unwrap_or(&own);
+    let text = format!("[broker]\n{broker}[log]\nlevel = \"warn\"\n{}", setup.tables);
     std::fs::write(&config, text)?;
     let mut command = Command::new(binary);
     command.current_dir(root).arg("run").arg("--config").arg(&config);
@@ -59,7 +63,9 @@ pub(super) async fn start(binary: &Path, setup: &Setup) -> anyhow::Result<Server
     for (flag, folder) in [("--modules", "modules"), ("--conf-dir", "conf.d"), ("--data", "data")] {
         command.arg(flag).arg(root.join(folder));
     }
-    Ok(Server::start(command, address, Version::V311, directory).await?.with_api(api))
+    let transport = setup.service.as_ref().map_or(Transport::Tcp, Service::transport);
+    ensure!(matches!(transport, Transport::Tcp), "this release has no listener with TLS");
+    Ok(Server::start(command, address, transport, Version::V311, directory).await?.with_api(api))
 }
 
 /// Links every artefact into a new directory that only we can enter, as the server demands.

@@ -1,8 +1,10 @@
 //! The rows of the bench: one module each, named as on the command line.
 
+mod attacks;
 mod batch;
 mod broker;
 mod call;
+mod crowd;
 mod loops;
 mod modules;
 mod store;
@@ -38,13 +40,19 @@ pub enum Row {
     Subscriptions,
     /// What others notice of guests that loop for ever or take memory without end.
     Loops,
+    /// Ten thousand idle connections, and five thousand clients that publish at once.
+    Crowd,
+    /// What others notice of clients that are hostile or broken.
+    Attacks,
 }
 
 impl Row {
     /// Every row, in the order they run.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Broker,
         Self::Subscriptions,
+        Self::Crowd,
+        Self::Attacks,
         Self::Transform,
         Self::Call,
         Self::Store,
@@ -64,6 +72,8 @@ impl Row {
             Self::Batch => "batch",
             Self::Modules => "modules",
             Self::Loops => "loops",
+            Self::Crowd => "crowd",
+            Self::Attacks => "attacks",
         }
     }
 }
@@ -77,6 +87,8 @@ pub struct Bench {
     pub peers: Vec<Peer>,
     /// Rounds of every case.
     pub rounds: usize,
+    /// Rounds that were asked for, if any were: what takes long or hardly varies has fewer than [`Self::rounds`].
+    pub asked_rounds: Option<usize>,
     /// Warm-up and measured interval of a round.
     pub span: Span,
     /// A few seconds a row: fewer cases, so that every path is walked and no number means much.
@@ -108,9 +120,14 @@ impl Bench {
         wanted
     }
 
+    /// Rounds of a case for which `few` are enough.
+    pub fn rounds_or(&self, few: usize) -> usize {
+        self.asked_rounds.unwrap_or_else(|| few.min(self.rounds))
+    }
+
     /// Says which round of a case begins, and with whom.
     pub fn progress(&self, case: &str, round: usize, who: &str) {
-        self.report.progress(&format!("    {case}: round {} of {}, {who}", round + 1, self.rounds));
+        self.report.progress(&format!("    {case}: round {}, {who}", round + 1));
     }
 
     /// Runs `row`.
@@ -127,6 +144,8 @@ impl Bench {
             Row::Batch => batch::run(self).await,
             Row::Modules => modules::run(self).await,
             Row::Loops => loops::run(self).await,
+            Row::Crowd => crowd::run(self).await,
+            Row::Attacks => attacks::run(self).await,
         }
     }
 }

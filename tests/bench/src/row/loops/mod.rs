@@ -159,12 +159,12 @@ async fn measure(
     server: &Server,
 ) -> anyhow::Result<(Phase, Phase)> {
     let endpoint = server.endpoint();
-    transforms(endpoint).await?;
+    transforms(&endpoint).await?;
     let pinger = Pinger::start(endpoint.address).await?;
     bench.progress(greed.case, round, "idle");
     let mut idle = phase(server, bench.span).await?;
     bench.progress(greed.case, round, "greedy");
-    let floods = [0, 1].map(|qos| flood(endpoint, greed, qos));
+    let floods = [0, 1].map(|qos| flood(endpoint.clone(), greed, qos));
     tokio::time::sleep(BEGIN).await;
     let mut greedy = phase(server, bench.span).await?;
     for flood in floods {
@@ -182,7 +182,7 @@ async fn measure(
 }
 
 /// Sends a reading through `fahrenheit`.
-async fn transforms(endpoint: Endpoint) -> anyhow::Result<()> {
+async fn transforms(endpoint: &Endpoint) -> anyhow::Result<()> {
     const TOPIC: &str = "sensors/first";
     let mut connection = Connection::open(endpoint.address, Version::V311, "first").await?;
     connection.subscribe(TOPIC, 0).await?;
@@ -223,6 +223,7 @@ async fn phase(server: &Server, span: Span) -> anyhow::Result<Phase> {
                 rate: RATE,
                 name: format!("{topic}-{number}-"),
             };
+            let endpoint = endpoint.clone();
             pairs.spawn(async move { anyhow::Ok((group, paced.run(endpoint, span).await?)) });
         }
     }
