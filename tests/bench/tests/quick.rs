@@ -1,6 +1,7 @@
-//! `tidegate-bench --quick`: the program itself, against the peers that need nothing of ours.
+//! `tidegate-bench --quick`: the program itself, against the peers that need nothing of ours, and one row of ours.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::path::PathBuf;
 use std::process::Command;
 
 #[test]
@@ -59,6 +60,49 @@ fn the_crowd_row_measures_mosquitto_and_rumqttd() {
             assert!(publishing["values"]["per_second"].as_f64().unwrap() > 0.0, "{publishing}");
             assert!(publishing["values"]["p99_ms"].as_f64().unwrap() > 0.0, "{publishing}");
         }
+    }
+}
+
+/// The server of the row that is only about ours: `TIDEGATE_BIN`, else the one beside this test's folder.
+fn tidegate() -> PathBuf {
+    let beside = || {
+        let own = std::env::current_exe().unwrap();
+        own.ancestors().nth(2).unwrap().join("tidegate")
+    };
+    let path = std::env::var_os("TIDEGATE_BIN").map_or_else(beside, PathBuf::from);
+    assert!(path.is_file(), "{} is missing: build the package tidegate, or name one", path.display());
+    path
+}
+
+#[test]
+fn the_attacks_row_measures_honest_clients_and_what_is_left_of_attackers() {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("out.jsonl");
+    let output = Command::new(env!("CARGO_BIN_EXE_tidegate-bench"))
+        .args(["--quick", "attacks", "--case", "a reconnect loop", "--json"])
+        .arg(&json)
+        .env("TIDEGATE_BIN", tidegate())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<serde_json::Value> = std::fs::read_to_string(&json)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for case in ["a reconnect loop under one client id", "a reconnect loop under new client ids"] {
+        let of: Vec<_> = lines.iter().filter(|line| line["case"] == case).collect();
+        for phase in ["idle", "attacked"] {
+            let noticed = of.iter().find(|line| line["values"]["phase"] == phase).unwrap();
+            assert!(noticed["values"]["p99_ms"]["median"].as_f64().unwrap() > 0.0, "{noticed}");
+            assert!(noticed["values"]["newcomer_ms"].as_f64().unwrap() > 0.0, "{noticed}");
+            assert_eq!(noticed["values"]["lost"], 0, "{noticed}");
+        }
+        let left = of.iter().find(|line| line["values"]["attackers"].is_string()).unwrap();
+        assert!(left["values"]["gone_s"].is_number(), "{left}");
+        assert!(of.iter().any(|line| line["check"] == "p99 added"), "{printed}");
+        assert!(of.iter().any(|line| line["check"] == "memory kept"), "{printed}");
     }
 }
 

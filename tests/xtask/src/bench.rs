@@ -16,6 +16,7 @@ const PROFILE: &str = "bench-lto";
 pub(crate) fn main(arguments: &[&str]) -> Result<()> {
     screen::heading("Tools");
     tools::for_benches();
+    let rumqttd = tools::rumqttd();
     tools::wasm_target(guests::TARGET)?;
     screen::heading("Build (link-time optimisation: the first time takes many minutes)");
     // Together: one after the other they would ask for different features of what both use, and compile it twice.
@@ -25,5 +26,6 @@ pub(crate) fn main(arguments: &[&str]) -> Result<()> {
     run(Command::new(built.join("tidegate-bench"))
         .args(arguments)
         .current_dir(paths::root())
-        .env("TIDEGATE_BIN", built.join("tidegate")))
+        .env("TIDEGATE_BIN", built.join("tidegate"))
+        .envs(rumqttd.map(|program| ("RUMQTTD_BIN", program))))
 }

@@ -11,6 +11,9 @@ use crate::process::{Result, output, run, works};
 /// The Python client the tests use. Pinned: its callbacks differ between releases.
 pub(crate) const PAHO: &str = "paho-mqtt==2.1.0";
 
+/// The program that benches measure over TLS: the release that the workspace has as a crate.
+const RUMQTTD: &str = "0.20.0";
+
 /// A program of the tests, and the Debian package it comes in.
 const PROGRAMS: [(&str, &str); 6] = [
     ("mosquitto", "mosquitto"),
@@ -97,6 +100,31 @@ pub(crate) fn for_benches() {
         println!("  all there");
     } else if let Err(error) = install(&missing) {
         println!("  not measured: {error}");
+    }
+}
+
+/// rumqttd's own program in the cache, built once: its listener has TLS only with an older rustls, which the crate in the
+/// workspace is built without. `None`: it cannot be had, and is not measured over TLS.
+pub(crate) fn rumqttd() -> Option<PathBuf> {
+    let root = paths::cache().ok()?.join("rumqttd");
+    let program = root.join("bin/rumqttd");
+    let version = format!("rumqttd {RUMQTTD}");
+    if output(Command::new(&program).arg("--version")).is_ok_and(|told| told.trim() == version) {
+        return Some(program);
+    }
+    // With the optimisation of everything else that is measured. Not `--locked`: its lock file names a release of `metrics`
+    // that no recent Rust compiles.
+    let installed = run(Command::new("cargo")
+        .args(["install", "rumqttd", "--version", RUMQTTD, "--root"])
+        .arg(&root)
+        .env("CARGO_PROFILE_RELEASE_LTO", "thin")
+        .env_remove("RUSTFLAGS"));
+    match installed {
+        Ok(()) => Some(program),
+        Err(error) => {
+            println!("  rumqttd is not measured over TLS: {error}");
+            None
+        }
     }
 }
 

@@ -142,6 +142,10 @@ const GAUGES: &[(&str, &str)] = &[
     ),
     ("tidegate_broker_connections", "Open connections"),
     ("tidegate_broker_handshakes", "Open connections whose CONNECT has not come yet"),
+    (
+        "tidegate_broker_queued_bytes",
+        "Memory of the messages that wait for clients, or were sent and not acknowledged",
+    ),
     ("tidegate_broker_retained_messages", "Retained messages"),
     ("tidegate_broker_sessions", "Sessions, connected or not"),
     ("tidegate_build_info", "Always 1; the labels say which build runs as which node"),

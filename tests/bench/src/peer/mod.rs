@@ -34,14 +34,25 @@ pub struct Service {
     pub version: Version,
     /// The certificate of its listener; none: plain TCP.
     pub tls: Option<Arc<Certificates>>,
-    /// Whether sessions that outlive their connection are on disk.
-    pub durable: bool,
+    /// Where sessions are that outlive their connection.
+    pub sessions: Sessions,
+}
+
+/// Where a server keeps sessions that outlive their connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// Wherever it does by default: we on disk, the others in memory.
+    Usual,
+    /// On disk.
+    Durable,
+    /// In memory.
+    Volatile,
 }
 
 impl Service {
     /// A plain broker.
     pub fn plain(version: Version) -> Self {
-        Self { version, tls: None, durable: false }
+        Self { version, tls: None, sessions: Sessions::Usual }
     }
 
     fn transport(&self) -> Transport {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
-use super::{INFLIGHT, Service};
+use super::{INFLIGHT, Service, Sessions};
 use crate::process::{self, Server};
 use crate::wire::Version;
 
@@ -27,7 +27,7 @@ pub(super) async fn start(binary: &Path, service: &Service) -> anyhow::Result<Se
         // The session tickets of TLS 1.3 are sent once a connection: nothing that is measured.
         text += &format!("certfile {}\nkeyfile {}\n", tls.certificate().display(), tls.key().display());
     }
-    if service.durable {
+    if service.sessions == Sessions::Durable {
         // Its safest setting short of writing everything at every change: once a second.
         let place = directory.path().display();
         text += &format!("persistence true\npersistence_location {place}/\nautosave_interval 1\n");

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
 
-use super::{INFLIGHT, Service};
+use super::{INFLIGHT, Service, Sessions};
 use crate::certificates::Certificates;
 use crate::process::{self, Server};
 use crate::wire::Version;
@@ -27,7 +27,7 @@ const PAYLOAD_BYTES: usize = 1024 * 1024;
 
 /// Starts it on a free port: the child, or, with TLS, `program`.
 pub(super) async fn start(program: Option<&Path>, service: &Service) -> anyhow::Result<Server> {
-    ensure!(!service.durable, "rumqttd keeps nothing on disk");
+    ensure!(service.sessions != Sessions::Durable, "rumqttd keeps nothing on disk");
     let address = process::free_port()?;
     let directory = tempfile::tempdir()?;
     let mut command;

@@ -4,9 +4,9 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
-use super::{INFLIGHT, QUEUE, Service};
+use super::{INFLIGHT, QUEUE, Service, Sessions};
 use crate::load::Transport;
 use crate::process::{self, Server};
 use crate::wire::Version;
@@ -18,7 +18,7 @@ pub struct Setup {
     pub modules: Vec<PathBuf>,
     /// A directory of compiled artefacts to start with.
     pub artefacts: Option<PathBuf>,
-    /// The lines of the table `[broker]` of its `tidegate.toml`; none: the limits that compare with the peers'.
+    /// The lines of the table `[broker]` of its `tidegate.toml`; none: what compares with the peers.
     pub broker: Option<&'static str>,
     /// Further tables.
     pub tables: &'static str,
@@ -53,19 +53,38 @@ pub(super) async fn start(binary: &Path, setup: &Setup) -> anyhow::Result<Server
         std::fs::write(root.join("conf.d/bench.conf"), conf)?;
     }
     let config = root.join("tidegate.toml");
-    let own = format!("max_inflight = {INFLIGHT}\nmax_queued = {QUEUE}\n");
+    let own = own_limits(setup.service.as_ref());
     let broker = setup.broker.unwrap_or(&own);
-    let text = format!("[broker]\n{broker}[log]\nlevel = \"warn\"\n{}", setup.tables);
+    let mut text = format!("[broker]\n{broker}[log]\nlevel = \"warn\"\n{}", setup.tables);
+    let mut plain = address;
+    if let Some(tls) = setup.service.as_ref().and_then(|service| service.tls.as_ref()) {
+        plain = process::free_port()?;
+        text += &format!(
+            "\n[[broker.listener]]\nname = \"tls\"\naddress = \"{address}\"\nkind = \"mqtts\"\n\
+             certificates = [{{ cert = {:?}, key = {:?} }}]\n",
+            tls.certificate(),
+            tls.key(),
+        );
+    }
     std::fs::write(&config, text)?;
     let mut command = Command::new(binary);
     command.current_dir(root).arg("run").arg("--config").arg(&config);
-    command.arg("--listen").arg(address.to_string()).arg("--api").arg(api.to_string());
+    command.arg("--listen").arg(plain.to_string()).arg("--api").arg(api.to_string());
     for (flag, folder) in [("--modules", "modules"), ("--conf-dir", "conf.d"), ("--data", "data")] {
         command.arg(flag).arg(root.join(folder));
     }
     let transport = setup.service.as_ref().map_or(Transport::Tcp, Service::transport);
-    ensure!(matches!(transport, Transport::Tcp), "this release has no listener with TLS");
     Ok(Server::start(command, address, transport, Version::V311, directory).await?.with_api(api))
+}
+
+/// The table `[broker]` that compares with the peers': their limits, and no bound on how fast clients come.
+fn own_limits(service: Option<&Service>) -> String {
+    let durability = match service.map_or(Sessions::Usual, |service| service.sessions) {
+        Sessions::Usual => "",
+        Sessions::Durable => "session_durability = \"synced\"\n",
+        Sessions::Volatile => "session_durability = \"off\"\n",
+    };
+    format!("max_inflight = {INFLIGHT}\nmax_queued = {QUEUE}\nconnection_rate = 0\n{durability}")
 }
 
 /// Links every artefact into a new directory that only we can enter, as the server demands.

@@ -55,7 +55,7 @@ pub(super) async fn drip(number: usize, orders: Orders) {
         for byte in &bytes {
             if orders.is_over() {
                 // Whether it ends is the server's business.
-                stream.read(&mut [0]).await.ok();
+                stream.read_exact(&mut [0]).await.ok();
                 break;
             }
             if stream.write_all(&[*byte]).await.is_err() {

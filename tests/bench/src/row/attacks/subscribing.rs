@@ -90,7 +90,8 @@ pub(super) async fn read_slowly(number: usize, orders: Orders) {
     }
 }
 
-/// Subscribes to ever more filters, as fast as the server takes them.
+/// Subscribes to ever more filters, as fast as the server takes them; begins again, as the same client, when it takes no
+/// more.
 pub(super) async fn flood(number: usize, orders: Orders) {
     let flooding = async {
         for time in 0_usize.. {
@@ -111,7 +112,6 @@ pub(super) async fn flood(number: usize, orders: Orders) {
                 () = count_answers(read, &orders) => {}
                 () = subscribe(write, &prefix, &orders) => {}
             }
-            add(&orders.tally.closed, 1);
         }
     };
     orders.until_over(flooding).await;
@@ -135,7 +135,7 @@ async fn subscribe(mut socket: OwnedWriteHalf, prefix: &str, orders: &Orders) {
     }
 }
 
-/// Counts what was granted and what was not, until the server closes.
+/// Counts what was granted and what was not, until the server grants nothing more or closes.
 async fn count_answers(mut socket: OwnedReadHalf, orders: &Orders) {
     let mut received = Vec::with_capacity(16 * 1024);
     while socket.read_buf(&mut received).await.is_ok_and(|read| read > 0) {
@@ -147,8 +147,12 @@ async fn count_answers(mut socket: OwnedReadHalf, orders: &Orders) {
                 let refused = frame.body().iter().skip(codes).filter(|code| **code >= 0x80).count();
                 add(&orders.tally.denied, refused);
                 add(&orders.tally.taken, FILTERS - refused);
+                if refused == FILTERS {
+                    return;
+                }
             }
         }
         received.drain(..at);
     }
+    add(&orders.tally.closed, 1);
 }

@@ -1,16 +1,20 @@
 //! The cases of row `broker`: how many publish to how many, at which QoS, in which version, over what.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::certificates::Certificates;
 use crate::load::{Load, Span};
-use crate::peer::{Peer, Service};
+use crate::peer::{Peer, Service, Sessions};
 use crate::row::Bench;
-use crate::wire::Version;
+use crate::wire::{Session, Version};
 
 /// Rounds of a case that is no headline.
 const FEW: usize = 2;
 /// And its span.
 const BRIEF: Span = Span { warm_up: Duration::from_millis(250), measure: Duration::from_millis(750) };
+/// Seconds that a durable session outlives its connection.
+const KEPT: u32 = 300;
 
 /// What is measured, and of whom.
 pub(super) struct Case {
@@ -43,16 +47,18 @@ impl Case {
 
     /// Who is measured: every peer, and ourselves without durable sessions where the case is about those.
     pub(super) fn contenders(&self, peers: &[Peer]) -> Vec<Contender> {
+        let is_durable = self.service.sessions == Sessions::Durable;
         let mut all = Vec::new();
         for peer in peers {
             let with = |name, service| Contender { name, peer: peer.clone(), service };
             all.push(with(peer.name(), self.service.clone()));
-            if peer.is_ours() && self.service.durable {
-                all.push(with(VOLATILE, Service { durable: false, ..self.service.clone() }));
+            if peer.is_ours() && is_durable {
+                let sessions = Sessions::Volatile;
+                all.push(with(VOLATILE, Service { sessions, ..self.service.clone() }));
             }
         }
         // rumqttd keeps nothing.
-        all.retain(|contender| !self.service.durable || contender.name != "rumqttd");
+        all.retain(|contender| !is_durable || contender.name != "rumqttd");
         all
     }
 }
@@ -130,4 +136,33 @@ pub(super) fn all(quick: bool) -> Vec<Case> {
         all.extend(rest);
     }
     all
+}
+
+/// Cases over TLS.
+pub(super) fn with_tls(quick: bool, certificates: &Arc<Certificates>) -> Vec<Case> {
+    let of = |shape: Shape, qos| {
+        let case = shape.case(qos, Version::V311);
+        let service = Service { tls: Some(certificates.clone()), ..case.service };
+        Case { name: format!("{}, TLS", case.name), service, ..case }
+    };
+    if quick {
+        return vec![of(ONE, 1)];
+    }
+    vec![of(ONE, 0), of(ONE, 1), of(MANY, 0), of(MANY, 1)]
+}
+
+/// Cases with subscribers whose sessions are on disk.
+pub(super) fn durable(quick: bool) -> Vec<Case> {
+    let of = |shape: Shape, qos| {
+        let case = shape.case(qos, Version::V5);
+        let load = Load { session: Session::Kept(KEPT), ..case.load };
+        let service = Service { sessions: Sessions::Durable, ..case.service };
+        // mosquitto acknowledges before anything is on disk: no target.
+        let targets = Targets { rumqttd: None, mosquitto: None };
+        Case { name: format!("{}, kept sessions", case.name), load, service, targets, ..case }
+    };
+    if quick {
+        return vec![of(ONE, 1)];
+    }
+    vec![of(ONE, 1), of(MANY, 1), of(MANY, 2)]
 }

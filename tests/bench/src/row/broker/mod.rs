@@ -5,10 +5,13 @@
 
 mod cases;
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use serde_json::json;
 
 use super::Bench;
+use crate::certificates::Certificates;
 use crate::load::Throughput;
 use crate::profile;
 use crate::report::{Target, grouped};
@@ -29,7 +32,13 @@ struct Outcome {
 /// # Errors
 /// When our server does not come up or breaks the protocol.
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    for case in cases::all(bench.quick) {
+    let mut all = cases::all(bench.quick);
+    match Certificates::new() {
+        Ok(certificates) => all.extend(cases::with_tls(bench.quick, &Arc::new(certificates))),
+        Err(error) => bench.report.line(&format!("TLS is not measured: {error:#}")),
+    }
+    all.extend(cases::durable(bench.quick));
+    for case in all {
         if !bench.wants(&case.name) {
             continue;
         }
