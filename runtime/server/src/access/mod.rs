@@ -223,9 +223,9 @@ impl Gate for Access {
     fn may_subscribe(&self, client: &Client, filter: &TopicFilter) -> bool {
         let files = self.files.load();
         !Self::is_expelled(&files, client)
-            && files.acl.subscribe(client, filter).unwrap_or_else(|| match filter.levels().next() {
-                Some("$SYS") => is_local(client.peer.ip()),
-                _ => self.config.fallback == Fallback::Allow,
+            && files.acl.subscribe(client, filter).unwrap_or_else(|| {
+                let is_own = filter.levels().next() == Some("$SYS");
+                self.config.fallback == Fallback::Allow && (!is_own || is_local(client.peer.ip()))
             })
     }
 }
