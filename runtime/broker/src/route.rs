@@ -253,6 +253,10 @@ impl Realm {
             return;
         };
         let charged = is_charged_once(&message.payload).then(|| self.broker.budget.charged(message));
+        if let Some(charged) = &charged {
+            // The copy that is retained, if it is, does not count as waiting.
+            fanout.detached = Some(Arc::clone(charged));
+        }
         let message = charged.as_ref().unwrap_or(message);
         // What the broker says itself waits for nothing and moves no position.
         let source = if message.origin == Origin::Broker { Source::Direct } else { Source::Live };

@@ -39,23 +39,21 @@ impl Realm {
     /// Every statistic, as it is now.
     fn all_statistics(&self) -> Vec<Value> {
         let (subscriptions, retained) = (self.tree.count(), self.retained.len());
-        let sessions = self.registry.all();
-        let queued: usize = sessions.iter().map(|session| session.outbox().len()).sum();
+        let sessions = self.registry.len();
+        let queued = self
+            .statistics
+            .queued(|| self.registry.all().iter().map(|session| session.outbox().len()).sum::<usize>());
         let started = self.broker.started;
         let mut values = vec![
             ("version", format!("tidegate {}", env!("CARGO_PKG_VERSION"))),
             ("uptime", format!("{} seconds", started.elapsed().as_secs())),
-            ("clients/total", sessions.len().to_string()),
-            (
-                "clients/disconnected",
-                sessions.iter().filter(|session| !session.is_connected()).count().to_string(),
-            ),
+            ("clients/total", sessions.to_string()),
+            ("clients/disconnected", sessions.saturating_sub(self.statistics.connected()).to_string()),
             ("subscriptions/count", subscriptions.all.to_string()),
             ("shared_subscriptions/count", subscriptions.shared.to_string()),
             ("retained messages/count", retained.to_string()),
             ("messages/stored", (retained + queued).to_string()),
         ];
-        drop(sessions);
         self.statistics.add_to(&mut values);
         values
     }

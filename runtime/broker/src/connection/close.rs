@@ -137,7 +137,10 @@ where
             *self.seat = Seat::default();
         } else {
             self.session.disconnect(&self.realm, batch.into_iter());
-            self.realm.member_left(&self.session, &mut self.seat);
+            if reason != DisconnectReason::TakenOver {
+                // Else the client is back already, and goes on with what it has.
+                self.realm.member_left(&self.session, &mut self.seat);
+            }
             if reason != DisconnectReason::TakenOver {
                 if self.session.is_recorded(&self.realm) {
                     let change = Change::Disconnected { session: self.session.number, at_ms: now_ms() };

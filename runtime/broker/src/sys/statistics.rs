@@ -1,7 +1,7 @@
 //! What a tenant's clients have done.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -20,7 +20,12 @@ pub(crate) struct Statistics {
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
     averages: Mutex<[Averages; AVERAGED.len()]>,
+    /// How many messages waited in queues, and when that was counted.
+    queued: Mutex<Option<(Instant, usize)>>,
 }
+
+/// So long the number of waiting messages holds: to count them, every session is looked at.
+const COUNTED: Duration = Duration::from_secs(1);
 
 /// What has load averages, as it is called.
 const AVERAGED: [&str; 5] =
@@ -75,6 +80,20 @@ impl Statistics {
         add(&self.bytes_sent, traffic.bytes_sent);
     }
 
+    /// Clients that are connected.
+    pub(super) fn connected(&self) -> usize {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Messages that wait in queues, as they were counted lately, or are by `count`.
+    pub(super) fn queued(&self, count: impl FnOnce() -> usize) -> usize {
+        let mut known = self.queued.lock();
+        match *known {
+            Some((at, queued)) if at.elapsed() < COUNTED => queued,
+            _ => known.insert((Instant::now(), count())).1,
+        }
+    }
+
     /// Brings the averages up to date: `elapsed` has passed since they last were.
     pub(super) fn average(&self, elapsed: Duration) {
         let totals = [&self.received, &self.sent, &self.bytes_received, &self.bytes_sent, &self.connections];
@@ -87,9 +106,8 @@ impl Statistics {
     /// Appends every value.
     pub(super) fn add_to(&self, values: &mut Vec<Value>) {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed).to_string();
-        let connected = self.connected.load(Ordering::Relaxed);
         values.extend([
-            ("clients/connected", connected.to_string()),
+            ("clients/connected", self.connected().to_string()),
             ("clients/maximum", self.most_connected.load(Ordering::Relaxed).to_string()),
             ("messages/received", of(&self.received)),
             ("messages/sent", of(&self.sent)),
@@ -118,6 +136,12 @@ mod tests {
             let expected = ["1min", "5min", "15min"].map(|span| format!("load/{of}/{span}"));
             assert_eq!(names.map(str::to_owned), expected);
         }
+    }
+
+    #[test]
+    fn waiting_messages_are_not_counted_again_and_again() {
+        let statistics = Statistics::default();
+        assert_eq!((statistics.queued(|| 5), statistics.queued(|| 6)), (5, 5));
     }
 
     #[test]

@@ -140,6 +140,23 @@ async fn what_a_persistent_member_leaves_goes_to_another_and_does_not_come_back(
     second.ping().await;
 }
 
+/// A client that takes its own session over has what it was sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_takes_its_session_over_keeps_what_it_has() {
+    let server = plain().await;
+    let connect = Connect::v5("first").persistent().receive_maximum(1);
+    let mut first = member(&server, &connect).await;
+    publish(&server, 1, &["1", "2"]).await;
+    assert_eq!(messages(&mut first, 1).await, ["1"]);
+    let mut second = member(&server, &Connect::v5("second")).await;
+    let mut again = Client::connect(server.address, &connect).await;
+    assert_eq!(first.closed().await, Some(0x8e));
+    let message = again.take().await;
+    assert_eq!((message.payload.as_str(), message.dup), ("1", true));
+    assert_eq!(again.take().await.payload, "2");
+    second.ping().await;
+}
+
 /// [MQTT-4.8.2-4]: it is completed with the member that was chosen, when that comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_qos_2_message_in_flight_is_completed_with_its_member_and_one_that_waits_goes_to_another() {
