@@ -94,7 +94,7 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
     for warning in loaded.warnings.iter().chain(&warnings) {
         tracing::warn!("{warning}");
     }
-    raise_file_limit();
+    raise_file_limit(config.broker.max_connections);
     let data = DataDir::open(&config.data_dir).map_err(|error| Failed::because(error.to_string()))?;
     if config.makes_modules_dir() {
         std::fs::create_dir_all(&config.modules_dir)
@@ -122,12 +122,24 @@ struct Sources {
     access: access::Files,
 }
 
+/// Files that a node opens besides those of its connections: databases, modules, logs.
+const OTHER_FILES: u64 = 512;
+
 /// Every connection is an open file: takes as many as the system allows, not the few it grants by default.
-fn raise_file_limit() {
+fn raise_file_limit(max_connections: usize) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(limit = limit.current, "the limit of open files stays as it is: {error}");
+        return;
+    }
+    let room = limit.maximum.map(|limit| limit.saturating_sub(OTHER_FILES));
+    if let Some(room) = room.filter(|room| *room < max_connections as u64) {
+        tracing::warn!(
+            open_files = limit.maximum,
+            max_connections,
+            "the system allows about {room} connections, fewer than broker.max_connections: raise the limit of open files"
+        );
     }
 }
 

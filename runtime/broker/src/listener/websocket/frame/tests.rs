@@ -113,3 +113,35 @@ fn headers_are_as_short_as_they_can_be() {
         assert_eq!(output, expected, "{len}");
     }
 }
+
+/// Whatever comes, in whatever pieces: the payload is never longer than what it came in, and a violation does not depend on
+/// where the pieces were cut.
+#[test]
+fn any_bytes_end_in_payload_or_a_violation() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for _ in 0..20_000 {
+        let mut bytes: Vec<u8> = (0..random() % 40).map(|_| random() as u8).collect();
+        // Mostly frames that begin well, so that what follows is looked at.
+        if let [first, second, ..] = &mut *bytes
+            && random() % 8 != 0
+        {
+            *first = [0x82, 0x02, 0x80, 0x89, 0x8a, 0x88][random() as usize % 6];
+            *second = MASKED | (*second & 0x0f);
+        }
+        let (whole, payload, result) = decode(&bytes, bytes.len().max(1));
+        assert!(payload.len() <= bytes.len());
+        let size = random() as usize % 5 + 1;
+        let (pieces, in_pieces, result_of_pieces) = decode(&bytes, size);
+        assert_eq!(
+            (&payload, result, whole.closed()),
+            (&in_pieces, result_of_pieces, pieces.closed()),
+            "{bytes:02x?} {size}"
+        );
+    }
+}
