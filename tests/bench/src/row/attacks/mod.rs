@@ -34,9 +34,9 @@ use honest::Phase;
 const ROW: &str = "attacks";
 /// Rounds of a case, unless others are asked for.
 const ROUNDS: usize = 1;
-const IDLE: Span = Span { warm_up: Duration::from_millis(300), measure: Duration::from_millis(1_500) };
+const IDLE: Span = Span { warm_up: Duration::from_millis(300), measure: Duration::from_millis(1_200) };
 /// Long enough for a queue of 1,000 to be full for most of it.
-const ATTACKED: Span = Span { warm_up: Duration::from_millis(500), measure: Duration::from_millis(3_500) };
+const ATTACKED: Span = Span { warm_up: Duration::from_millis(500), measure: Duration::from_secs(3) };
 /// How long attackers have before others are measured.
 const BEGIN: Duration = Duration::from_millis(300);
 /// What an attack may delay others by, at the 99th percentile.

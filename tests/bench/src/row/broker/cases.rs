@@ -12,7 +12,7 @@ use crate::wire::{Session, Version};
 /// Rounds of a case that is no headline.
 const FEW: usize = 2;
 /// And its span.
-const BRIEF: Span = Span { warm_up: Duration::from_millis(250), measure: Duration::from_millis(750) };
+const BRIEF: Span = Span { warm_up: Duration::from_millis(200), measure: Duration::from_millis(600) };
 /// Seconds that a durable session outlives its connection.
 const KEPT: u32 = 300;
 
@@ -140,15 +140,16 @@ pub(super) fn all(quick: bool) -> Vec<Case> {
 
 /// Cases over TLS.
 pub(super) fn with_tls(quick: bool, certificates: &Arc<Certificates>) -> Vec<Case> {
-    let of = |shape: Shape, qos| {
-        let case = shape.case(qos, Version::V311);
+    let (v3, v5) = (Version::V311, Version::V5);
+    let of = |shape: Shape, qos, version| {
+        let case = shape.case(qos, version);
         let service = Service { tls: Some(certificates.clone()), ..case.service };
         Case { name: format!("{}, TLS", case.name), service, ..case }
     };
     if quick {
-        return vec![of(ONE, 1)];
+        return vec![of(ONE, 1, v5)];
     }
-    vec![of(ONE, 0), of(ONE, 1), of(MANY, 0), of(MANY, 1)]
+    vec![of(ONE, 0, v3), of(ONE, 1, v3), of(ONE, 1, v5), of(MANY, 0, v3), of(MANY, 1, v3)]
 }
 
 /// Cases with subscribers whose sessions are on disk.
