@@ -110,9 +110,11 @@ fn a_device_has_its_own_topics_only() {
         }
         // 3.1.1 has no word for it: acknowledged, and delivered to nobody.
         let refused = if version == 5 { 0x87 } else { 0 };
-        for qos in [1, 2] {
-            assert_eq!(other.publish("devices/d1/x", "from another", qos), refused);
-            assert_eq!(other.publish("all/x", "not allowed", qos), refused);
+        for topic in ["devices/d1/x", "all/x"] {
+            assert_eq!(other.publish(topic, "not allowed", 1), refused);
+            // Paho goes on after a PUBREC that refuses, and tells the code of the PUBCOMP: nobody knows the packet id.
+            let told = other.publish(topic, "not allowed", 2);
+            assert!(told == refused || (version == 5 && told == 0x92), "{told:#x}");
         }
         assert!(other.publish("devices/d2/x", "its own", 2) < 0x80);
         let mut operator = Paho::connect(server.port, &login(version, "o", "operator"));
