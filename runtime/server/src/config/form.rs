@@ -620,9 +620,9 @@ mod tests {
         for bad in ["3", "-1", "\"1\""] {
             assert!(read::<_, Level>(bad).unwrap_err().starts_with("expected 0, 1 or 2"), "{bad}");
         }
-        assert_eq!(read::<_, Text>("\"\""), Ok(String::new()));
-        assert!(read::<_, Text>("1").unwrap_err().starts_with("expected a text"));
-        assert!(read::<_, Text>(&format!("\"{}\"", "x".repeat(65_536))).is_err());
+        assert_eq!(read::<_, MqttText>("\"\""), Ok(String::new()));
+        assert!(read::<_, MqttText>("1").unwrap_err().starts_with("expected a text"));
+        assert!(read::<_, MqttText>(&format!("\"{}\"", "x".repeat(65_536))).is_err());
     }
 
     #[test]
