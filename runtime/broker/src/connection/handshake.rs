@@ -263,13 +263,13 @@ where
     shared.reconnects.note(&client.tenant, &client.id);
     let attached =
         realm.registry.attach(&realm, &client.id, client.connection, connect.clean_start, expiry).await;
-    let Some(Attached { session, seat, resumed, handover }) = attached else {
+    let Some(Attached { session, mut seat, resumed, handover }) = attached else {
         shared.metrics.disconnected(DisconnectReason::TakenOver);
         tracing::debug!(client = %client.id, %peer, "taken over before CONNACK");
         return None;
     };
     if resumed {
-        session.keep_allowed(&realm, &client);
+        session.keep_allowed(&realm, &mut seat, &client);
         session.change_expiry(&realm, expiry);
     }
     let will = connect.will.as_ref().filter(|_| session.is_recorded(&realm));

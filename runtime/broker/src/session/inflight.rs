@@ -240,11 +240,21 @@ impl Inflight {
     /// Withdraws the unacknowledged QoS 1 messages that `taken` is true of: it is given the delivery and the message
     /// that an acknowledgement would be about.
     pub(crate) fn withdraw_at_least_once(&mut self, mut taken: impl FnMut(&Delivery, &Arc<Message>) -> bool) {
+        self.withdraw_all(|sent| {
+            sent.delivery.qos == QoS::AtLeastOnce && taken(&sent.delivery, sent.acked_message())
+        });
+    }
+
+    /// Withdraws the messages that `taken` is true of, unless the client has said that it has them (QoS 2).
+    pub(crate) fn withdraw_unreceived(&mut self, mut taken: impl FnMut(&Delivery) -> bool) {
+        self.withdraw_all(|sent| sent.stage == Stage::Published && taken(&sent.delivery));
+    }
+
+    fn withdraw_all(&mut self, mut is_meant: impl FnMut(&Sent) -> bool) {
         for slot in &mut self.sent {
-            let withdrawn = slot.as_ref().is_some_and(|sent| {
-                sent.delivery.qos == QoS::AtLeastOnce && taken(&sent.delivery, sent.acked_message())
-            });
-            if withdrawn && let Some(sent) = slot.take() {
+            if slot.as_ref().is_some_and(&mut is_meant)
+                && let Some(sent) = slot.take()
+            {
                 self.on_wire -= usize::from(sent.on_wire);
                 self.bytes -= sent.delivery.size();
                 self.charged_once -= sent.delivery.charged_once();

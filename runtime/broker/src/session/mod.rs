@@ -4,6 +4,7 @@
 //! client's task needs (messages in flight, joins) is in its [`Seat`], which a connection holds as long as it
 //! lives: a take-over waits for the seat, and waits in order when several come at once.
 
+mod allowed;
 pub(crate) mod delivery;
 mod hold;
 pub(crate) mod inflight;

@@ -247,6 +247,11 @@ impl Outbox {
         taken.into_deliveries()
     }
 
+    /// Takes out what waits and `is_unwanted`.
+    pub(crate) fn take_unwanted(&mut self, is_unwanted: impl Fn(&Delivery) -> bool) -> VecDeque<Delivery> {
+        self.waiting.extract(is_unwanted).into_deliveries()
+    }
+
     /// Puts back what was taken out and nobody else takes.
     pub(crate) fn return_shared(&mut self, deliveries: VecDeque<Delivery>) {
         for delivery in deliveries.into_iter().rev() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
-use tidegate_event::{Change, Client, SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
+use tidegate_event::{Change, SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
 
 use super::Session;
 use super::delivery::detached_text;
@@ -85,27 +85,14 @@ impl Session {
         Some(shared)
     }
 
-    /// Takes away the subscriptions that the gate does not allow `client`, which resumes the session: it may be another user
-    /// than the one that made them, or the rules may have changed.
-    pub(crate) fn keep_allowed(&self, realm: &Realm, client: &Client) {
-        let guard = &realm.broker.guard;
-        if guard.is_open() {
-            return;
-        }
+    /// The subscriptions whose filter `is_meant`, as they were written.
+    pub(super) fn subscriptions_to(
+        &self,
+        is_meant: impl Fn(&TopicFilter) -> bool,
+    ) -> Vec<(ByteString, TopicFilter)> {
         let subscriptions = self.subscriptions.lock();
-        let refused = subscriptions.filters.iter().filter(|(_, (shared, _))| {
-            // The gate's rules are in memory, and nobody else asks for this session's subscriptions now.
-            !guard.may_subscribe(client, &shared.filter)
-        });
-        let refused: Vec<ByteString> = refused.map(|(text, _)| text.clone()).collect();
-        drop(subscriptions);
-        if !refused.is_empty() {
-            self.unsubscribed();
-        }
-        for text in refused {
-            tracing::info!(client = %client.id, filter = %text, "a subscription is no longer allowed: taken away");
-            self.unsubscribe(realm, &text);
-        }
+        let meant = subscriptions.filters.iter().filter(|(_, (shared, _))| is_meant(&shared.filter));
+        meant.map(|(text, (shared, _))| (text.clone(), shared.filter.clone())).collect()
     }
 
     /// The filters subscribed to, those of shared subscriptions not among them.

@@ -238,16 +238,22 @@ async fn a_resumed_session_keeps_only_the_subscriptions_its_client_may_have() {
     let server = guarded(&gate).await;
     let connect = Connect::v5("c").persistent();
     let mut client = Client::connect(server.address, &connect).await;
-    assert_eq!(client.subscribe_all(&[("secret/#", 1), ("t", 1), ("$share/g/secret/x", 1)]).await, [1, 1, 1]);
+    assert_eq!(client.subscribe_all(&[("secret/#", 2), ("t", 1), ("$share/g/secret/x", 1)]).await, [2, 1, 1]);
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    // In flight when the connection ends; the next ones wait.
+    publisher.publish_done("secret/y", "sent", 1, 1).await;
+    publisher.publish_done("secret/y", "sent", 2, 2).await;
+    assert_eq!([client.message().await.qos, client.message().await.qos], [1, 2]);
     client.disconnect().await;
+    publisher.publish_done("secret/y", "queued", 1, 3).await;
+    publisher.publish_done("t", "queued", 1, 4).await;
     gate.forbid("secret/");
     let mut client = Client::connect(server.address, &connect).await;
     assert!(client.present);
     gate.forbid("no/");
-    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
-    publisher.publish_done("secret/x", "secret", 1, 1).await;
-    publisher.publish_done("t", "t", 1, 2).await;
-    assert_eq!(client.take().await.payload, "t");
+    publisher.publish_done("secret/x", "secret", 1, 5).await;
+    publisher.publish_done("t", "t", 1, 6).await;
+    assert_eq!(client.payloads(2).await, ["queued", "t"]);
     client.ping().await;
     assert_eq!(client.unsubscribe(&["secret/#", "t"]).await.body[3..], [0x11, 0]);
 }
