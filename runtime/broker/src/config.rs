@@ -21,7 +21,8 @@ pub enum RateAction {
 /// session unless they say otherwise.
 ///
 /// The defaults hold on a machine of 1 GiB. What may grow to its end takes there, at most: 256 MiB in queues, 128 MiB of
-/// retained messages, 128 MiB of subscriptions, 64 MiB that stores wait for; 10,000 idle connections take about 100 MiB,
+/// retained messages, 128 MiB of subscriptions, 72 MiB of what comes in, 64 MiB that stores wait for; 10,000 idle connections
+/// take about 100 MiB,
 /// 50,000 sessions without one about 50 MiB, and the process itself, with its code and the caches of routes, about 100 MiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerConfig {
@@ -37,6 +38,10 @@ pub struct BrokerConfig {
     /// PINGREQ, acknowledgements and DISCONNECT are still served. When it is full too, the socket is not read.
     /// Twice as much left by earlier connections, and CONNECT is refused as 0x89 Server busy. Default: 1 MiB.
     pub read_ahead_bytes: usize,
+    /// Memory of what all clients have sent and handlers are not done with. While it is used up, a client that has more than
+    /// 64 KiB of it is not read from. Packets that are not whole have half as much for themselves; for more, the one that has
+    /// been incomplete for longest ends its connection with 0x97 Quota exceeded. Default: 48 MiB.
+    pub inbound_budget_bytes: usize,
     /// How many QoS 1 and 2 deliveries may be unacknowledged by the client; its own receive maximum may lower
     /// it. At least 1. Default: 100.
     pub max_inflight: u16,
@@ -115,8 +120,8 @@ pub struct BrokerConfig {
     pub max_retained: usize,
     /// How often statistics are published under `$SYS/`; zero = never. Default: 10 s.
     pub sys_interval: Duration,
-    /// How many connections there may be in the process. One more is closed at once. Default: 16,000,
-    /// which are 320 MiB in TLS, idle, with what the system needs for each, or 190 MiB without.
+    /// How many connections there may be in the process. One more is closed at once. Default: 12,000,
+    /// which are 240 MiB in TLS, idle, with what the system needs for each, or 140 MiB without.
     pub max_connections: usize,
     /// How many of them may come from one IPv4 address or one IPv6 network of 64 bits; 0 = any number. Those of this machine
     /// itself are not limited. Default: 0.
@@ -145,6 +150,7 @@ impl Default for BrokerConfig {
             max_packet_bytes: 1024 * 1024,
             receive_maximum: 1_000,
             read_ahead_bytes: 1024 * 1024,
+            inbound_budget_bytes: 48 * 1024 * 1024,
             max_inflight: 100,
             max_queued: 1_000,
             max_queued_bytes: 16 * 1024 * 1024,
@@ -172,7 +178,7 @@ impl Default for BrokerConfig {
             max_retained_bytes: 128 * 1024 * 1024,
             max_retained: 250_000,
             sys_interval: Duration::from_secs(10),
-            max_connections: 16_000,
+            max_connections: 12_000,
             max_connections_per_address: 0,
             max_handshakes: 10_000,
             connection_rate: 5_000,

@@ -46,10 +46,8 @@ pub(crate) enum Turned {
     Connections,
     /// Its address has as many as it may.
     Address,
-    /// It had waited longest for its CONNECT when there were too many.
+    /// It had waited longest for its CONNECT when there were too many, or too much of packets that were not whole.
     Handshakes,
-    /// Too much was kept of packets that were not whole.
-    ConnectBytes,
     /// The TLS handshake failed.
     Tls,
     /// Its certificate has no name that could be the user's.
@@ -59,15 +57,15 @@ pub(crate) enum Turned {
 }
 
 const TURNED: [&str; Turned::COUNT] =
-    ["connections", "address", "handshakes", "connect_bytes", "tls", "certificate", "websocket"];
+    ["connections", "address", "handshakes", "tls", "certificate", "websocket"];
 
 impl Turned {
     /// How many there are.
-    pub(crate) const COUNT: usize = 7;
+    pub(crate) const COUNT: usize = 6;
 
     /// Whether it is a matter of how many there are, and not of what the peer did.
     pub(crate) fn is_limit(self) -> bool {
-        matches!(self, Self::Connections | Self::Address | Self::Handshakes | Self::ConnectBytes)
+        matches!(self, Self::Connections | Self::Address | Self::Handshakes)
     }
 
     /// The label.
@@ -122,10 +120,19 @@ pub(crate) enum Limited {
     TopicBytes,
     /// The tenant has as many sessions as it may have.
     Sessions,
+    /// Its packet had been incomplete for longest when too much was kept of such packets.
+    PartialPackets,
 }
 
-const LIMITS: [&str; 6] =
-    ["message_rate", "byte_rate", "subscriptions", "subscription_bytes", "topic_bytes", "sessions"];
+const LIMITS: [&str; 7] = [
+    "message_rate",
+    "byte_rate",
+    "subscriptions",
+    "subscription_bytes",
+    "topic_bytes",
+    "sessions",
+    "partial_packets",
+];
 
 /// Why a client got no leave, for `tidegate_broker_refused_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

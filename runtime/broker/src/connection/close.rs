@@ -29,6 +29,8 @@ where
     /// client.disconnected. The client's next connection may be served meanwhile, and waits where order demands.
     pub(super) async fn close(mut self: Box<Self>, mut end: End) {
         self.shared.metrics.disconnected(end.reason);
+        // What is not whole will not be.
+        self.input = BytesMut::new();
         let (client, peer, reason) = (&self.client.id, self.client.peer, end.reason.name());
         tracing::debug!(%client, %peer, reason, "disconnected");
         // What is answered already is said before the good-bye.

@@ -35,8 +35,6 @@ enum Refused {
     Gone,
     /// There are too many like it.
     Crowded,
-    /// Too much of it came for a packet that is not whole.
-    TooMuch,
     /// The bytes are no CONNECT this server takes.
     Malformed(CodecError),
 }
@@ -49,10 +47,10 @@ where
     let mut decoder = Decoder::new(shared.config.codec_limits());
     let mut input = BytesMut::new();
     let peer = arrival.peer;
-    let lost = count.lost();
+    let evicted = count.evicted();
     let connect = tokio::select! {
         connect = read_connect(&mut stream, &mut decoder, &mut input, &mut count) => connect,
-        () = lost => Err(Refused::Crowded),
+        () = evicted => Err(Refused::Crowded),
         () = shared.stopping.cancelled() => Err(Refused::Gone),
     };
     match connect {
@@ -75,14 +73,9 @@ where
             hang_up(&shared, stream, BytesMut::new(), true).await;
         }
         Err(Refused::Crowded) => {
-            shared.turned_away(peer, Turned::Handshakes, "too many others wait for their CONNECT");
-        }
-        Err(Refused::TooMuch) => {
-            shared.turned_away(
-                peer,
-                Turned::ConnectBytes,
-                "too much is kept of CONNECT packets that are not whole",
-            );
+            let why =
+                "too many others wait for their CONNECT, or too much is kept of packets that are not whole";
+            shared.turned_away(peer, Turned::Handshakes, why);
         }
         Err(Refused::Malformed(error)) => {
             shared.metrics.malformed(error.reason());
@@ -116,9 +109,7 @@ async fn read_connect<S: AsyncRead + Unpin>(
                 Err(error) => return Err(Refused::Malformed(error)),
             }
             input.reserve(decoder.missing(input.len()).clamp(FIRST_READ, 64 * 1024));
-            if !count.may_hold(input.capacity()) {
-                return Err(Refused::TooMuch);
-            }
+            count.waits_for_the_rest(input.len());
             match stream.read_buf(input).await {
                 Ok(0) | Err(_) => return Err(Refused::Gone),
                 Ok(_) => {}

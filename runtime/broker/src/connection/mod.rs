@@ -42,7 +42,7 @@ use crate::broker::{Phase, Shared};
 use crate::codec::{Connect, Decoder, Outgoing, Terms, Will, encode_within};
 use crate::limits::rate::Rate;
 use crate::listener::Counted;
-use crate::metrics::Tally;
+use crate::metrics::{Limited, Tally};
 use crate::pipeline::{Job, Pipeline, Reply};
 use crate::realm::Realm;
 use crate::reason;
@@ -302,6 +302,9 @@ where
         if !self.session.is_claimed_by(self.client.connection) {
             return Err(End::new(DisconnectReason::TakenOver, Some(reason::SESSION_TAKEN_OVER)));
         }
+        if self.count.is_evicted() {
+            return Err(self.gives_way());
+        }
         match self.shared.phase() {
             Phase::Running => Ok(()),
             // What was taken is completed first, and what it leaves to send is written.
@@ -319,6 +322,14 @@ where
         }
     }
 
+    /// Its packet has been incomplete for longest, and others need the memory.
+    fn gives_way(&self) -> End {
+        self.shared.metrics.limited(Limited::PartialPackets);
+        let (client, peer) = (&self.client.id, self.client.peer);
+        tracing::info!(%client, %peer, "closed: its packet was incomplete for longest, and all of them take too much memory");
+        End::new(DisconnectReason::Kicked, Some(ReasonCode::QUOTA_EXCEEDED))
+    }
+
     /// Whether more packets may be taken from the client.
     fn may_read(&self) -> bool {
         self.shared.phase() == Phase::Running
@@ -327,6 +338,7 @@ where
             && self.output.len() < OUTPUT_FULL
             && !self.withheld.is_full()
             && self.pipeline.waiting_bytes() < self.shared.config.read_ahead()
+            && self.count.may_accept(self.pipeline.accepted_bytes())
     }
 
     /// Whether the client has sent more than was taken: a publisher that waits for its answers has not, and is not to
@@ -335,7 +347,15 @@ where
         self.has_more || !self.input.is_empty()
     }
 
+    /// Reads and decodes what can be now, and tells what is kept of it.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let moved = self.read(cx)?;
+        let waits = !self.read_blocked && !self.has_more;
+        self.count.waits_for_the_rest(if waits { self.input.len() } else { 0 });
+        Ok(moved)
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = self.decode()?;
         self.read_blocked = !self.may_read();
         // What is there comes before what can be read: the input must not grow faster than it is taken.
@@ -426,6 +446,7 @@ where
             moved = true;
             self.reply(reply)?;
         }
+        self.count.has_accepted(self.pipeline.accepted_bytes());
         Ok(moved)
     }
 
@@ -482,7 +503,10 @@ where
         let window_is_full = !self.seat.inflight.has_room(self.deliveries.window());
         outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len(), window_is_full);
         drop(outbox);
-        // A claim or a change of phase before the waker was there has woken nobody.
+        // A claim or a change of phase before the waker was there has woken nobody; that it is evicted will.
+        if self.count.poll_evicted(cx).is_ready() {
+            return Err(self.gives_way());
+        }
         self.check_claims()?;
         if self.shared.phase() != self.polled_in {
             return Ok(Turn::Moved);

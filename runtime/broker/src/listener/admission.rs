@@ -2,31 +2,30 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tidegate_event::Seldom;
 use tokio::time::Instant;
 
 use super::addresses::{Addresses, Neighbour};
-use super::handshakes::{Handshakes, Place};
+use super::handshakes::Handshakes;
 use super::rate::Rate;
 use crate::broker::Shared;
 use crate::config::BrokerConfig;
+use crate::limits::accepted::{Accepted, Share};
+use crate::limits::eviction::Eviction;
+use crate::limits::partial::{Partial, Partials};
 use crate::metrics::Turned;
-
-/// Bytes that every connection may have sent of a CONNECT that is not whole. What is above counts in [`CONNECT_BYTES`].
-const CONNECT_FREE: usize = 4 * 1024;
-/// Bytes above that of all connections together: nobody knows yet who sends them.
-const CONNECT_BYTES: usize = 64 * 1024 * 1024;
 
 /// What all listeners of a broker share: how many they take.
 pub(crate) struct Admission {
     pub(super) rate: Rate,
     addresses: Addresses,
     handshakes: Handshakes,
-    /// Bytes of CONNECT packets that are not whole.
-    connect_bytes: AtomicUsize,
+    partials: Partials,
+    accepted: Accepted,
     turned_away: [Seldom; Turned::COUNT],
     /// The line about a client that was too slow.
     late: Seldom,
@@ -38,7 +37,8 @@ impl Admission {
             rate: Rate::new(config.connection_rate),
             addresses: Addresses::new(config.max_connections_per_address),
             handshakes: Handshakes::new(config.max_handshakes),
-            connect_bytes: AtomicUsize::new(0),
+            partials: Partials::new(config.inbound_budget_bytes / 2),
+            accepted: Accepted::new(config.inbound_budget_bytes),
             turned_away: Default::default(),
             late: Seldom::default(),
         }
@@ -69,15 +69,16 @@ impl Shared {
     }
 }
 
-/// Counts a connection for as long as it lives.
+/// Counts a connection for as long as it lives, with what it has of what all of them share.
 pub(crate) struct Counted {
     shared: Arc<Shared>,
     deadline: Instant,
     neighbour: Option<Neighbour>,
-    /// Until CONNECT has come.
-    place: Option<Place>,
-    /// How much of [`CONNECT_BYTES`] it has.
-    held: usize,
+    /// Its number among the handshakes, until CONNECT has come.
+    handshake: Option<u64>,
+    eviction: Arc<Eviction>,
+    partial: Partial,
+    accepted: Share,
 }
 
 impl Counted {
@@ -90,8 +91,10 @@ impl Counted {
             shared: Arc::clone(shared),
             deadline: after(config.connect_timeout),
             neighbour: None,
-            place: None,
-            held: 0,
+            handshake: None,
+            eviction: Arc::default(),
+            partial: Partial::default(),
+            accepted: Share::default(),
         };
         if before >= config.max_connections {
             shared.turned_away(peer, Turned::Connections, format_args!("{before} connections are allowed"));
@@ -109,9 +112,8 @@ impl Counted {
                 return None;
             }
         }
-        let (place, _) = shared.admission.handshakes.begin();
+        counted.handshake = Some(shared.admission.handshakes.begin(&counted.eviction));
         shared.metrics.handshakes.increment(1.0);
-        counted.place = Some(place);
         shared.metrics.accepted.increment(1);
         Some(counted)
     }
@@ -121,45 +123,55 @@ impl Counted {
         self.deadline
     }
 
-    /// Ends when the connection has to give way to newer ones, because it has not sent CONNECT for so long.
-    pub(crate) fn lost(&self) -> impl Future<Output = ()> + use<> {
-        let lost = self.place.as_ref().map(Place::lost);
-        async move {
-            match lost {
-                Some(lost) => lost.await,
-                None => std::future::pending().await,
-            }
-        }
+    /// Ends when the connection has to give way to others.
+    pub(crate) fn evicted(&self) -> impl Future<Output = ()> + use<> {
+        let eviction = Arc::clone(&self.eviction);
+        std::future::poll_fn(move |cx| eviction.poll(cx))
     }
 
-    /// Whether `bytes` of a CONNECT that is not whole may be kept.
-    pub(crate) fn may_hold(&mut self, bytes: usize) -> bool {
-        let more = bytes.saturating_sub(CONNECT_FREE).saturating_sub(self.held);
-        if more == 0 {
-            return true;
-        }
-        let held = &self.shared.admission.connect_bytes;
-        if held.fetch_add(more, Ordering::Relaxed) + more > CONNECT_BYTES {
-            held.fetch_sub(more, Ordering::Relaxed);
-            return false;
-        }
-        self.held += more;
-        true
+    /// Ready when the connection, whose client is connected, has to give way to others.
+    pub(crate) fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.partial.is_counted() { self.eviction.poll(cx) } else { Poll::Pending }
+    }
+
+    /// Whether the connection has to give way to others.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.eviction.has_happened()
+    }
+
+    /// The connection waits for the rest of a packet of which `bytes` are there; 0: it does not.
+    pub(crate) fn waits_for_the_rest(&mut self, bytes: usize) {
+        self.shared.admission.partials.settle(&mut self.partial, &self.eviction, bytes);
+    }
+
+    /// The client has `bytes` accepted that handlers are not done with.
+    pub(crate) fn has_accepted(&mut self, bytes: usize) {
+        self.shared.admission.accepted.settle(&mut self.accepted, bytes);
+    }
+
+    /// Whether a client with `bytes` accepted may be read from.
+    pub(crate) fn may_accept(&self, bytes: usize) -> bool {
+        self.shared.admission.accepted.admits(bytes)
     }
 
     /// CONNECT has come.
     pub(crate) fn heard(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.shared.admission.handshakes.end(&place);
+        if let Some(number) = self.handshake.take() {
+            self.shared.admission.handshakes.end(number);
             self.shared.metrics.handshakes.decrement(1.0);
         }
-        self.shared.admission.connect_bytes.fetch_sub(std::mem::take(&mut self.held), Ordering::Relaxed);
+        self.waits_for_the_rest(0);
+        // It came in time after all.
+        if self.is_evicted() {
+            self.eviction = Arc::default();
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         self.heard();
+        self.has_accepted(0);
         if let Some(neighbour) = self.neighbour {
             self.shared.admission.addresses.leave(neighbour);
         }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+
+use crate::limits::eviction::Eviction;
 
 /// All of them, by the order in which they came.
 pub(super) struct Handshakes {
@@ -18,13 +19,7 @@ pub(super) struct Handshakes {
 #[derive(Default)]
 struct Waiting {
     next: u64,
-    by_number: BTreeMap<u64, Arc<Notify>>,
-}
-
-/// The place of one connection among them.
-pub(super) struct Place {
-    number: u64,
-    lost: Arc<Notify>,
+    by_number: BTreeMap<u64, Arc<Eviction>>,
 }
 
 impl Handshakes {
@@ -33,25 +28,24 @@ impl Handshakes {
         Self { most: most.max(1), waiting: Mutex::default() }
     }
 
-    /// A connection begins; `true`: the oldest had to give way to it.
-    pub(super) fn begin(&self) -> (Place, bool) {
-        let lost = Arc::new(Notify::new());
+    /// The connection that is ended by `eviction` begins; gives its number. The oldest may have to give way to it.
+    pub(super) fn begin(&self, eviction: &Arc<Eviction>) -> u64 {
         let mut waiting = self.waiting.lock();
         let number = waiting.next;
         waiting.next += 1;
         let full = waiting.by_number.len() >= self.most;
         let oldest = if full { waiting.by_number.pop_first() } else { None };
-        waiting.by_number.insert(number, Arc::clone(&lost));
+        waiting.by_number.insert(number, Arc::clone(eviction));
         drop(waiting);
         if let Some((_, oldest)) = oldest {
-            oldest.notify_one();
+            oldest.evict();
         }
-        (Place { number, lost }, full)
+        number
     }
 
-    /// A connection has sent CONNECT or has ended.
-    pub(super) fn end(&self, place: &Place) {
-        self.waiting.lock().by_number.remove(&place.number);
+    /// Connection `number` has sent CONNECT or has ended.
+    pub(super) fn end(&self, number: u64) {
+        self.waiting.lock().by_number.remove(&number);
     }
 
     #[cfg(test)]
@@ -60,34 +54,24 @@ impl Handshakes {
     }
 }
 
-impl Place {
-    /// Ends when the connection has to give way.
-    pub(super) fn lost(&self) -> impl Future<Output = ()> + use<> {
-        let lost = Arc::clone(&self.lost);
-        async move { lost.notified().await }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
-
     use super::*;
 
     #[test]
     fn the_oldest_gives_way() {
         let handshakes = Handshakes::new(2);
-        let (first, early) = handshakes.begin();
-        let (second, _) = handshakes.begin();
-        assert!(!early && first.lost().now_or_never().is_none());
-        let (third, full) = handshakes.begin();
-        assert!(full && first.lost().now_or_never().is_some(), "the first one has to go");
-        assert!(second.lost().now_or_never().is_none() && third.lost().now_or_never().is_none());
-        handshakes.end(&second);
-        let (_fourth, full) = handshakes.begin();
-        assert!(!full && third.lost().now_or_never().is_none(), "there was room");
+        let evictions = [(); 4].map(|()| Arc::<Eviction>::default());
+        let gone = || evictions.each_ref().map(|eviction| eviction.has_happened());
+        let numbers = [0, 1].map(|n: usize| handshakes.begin(&evictions[n]));
+        assert_eq!(gone(), [false; 4]);
+        handshakes.begin(&evictions[2]);
+        assert_eq!(gone(), [true, false, false, false]);
+        handshakes.end(numbers[1]);
+        handshakes.begin(&evictions[3]);
+        assert_eq!(gone(), [true, false, false, false], "there was room");
         assert_eq!(handshakes.count(), 2);
-        handshakes.end(&first);
+        handshakes.end(numbers[0]);
         assert_eq!(handshakes.count(), 2, "who has gone already takes nobody with it");
     }
 }

@@ -106,13 +106,13 @@ pub(super) async fn serve(
 ) {
     let mut arrival = gate.arrival(peer);
     let passed = {
-        let lost = count.lost();
+        let evicted = count.evicted();
         // On the heap, so that its room is given back when the client is connected.
         let passing = Box::pin(gate.pass(&shared, stream, &mut arrival));
         tokio::select! {
             passed = passing => passed,
             () = tokio::time::sleep_until(count.deadline()) => return shared.too_late(peer),
-            () = lost => {
+            () = evicted => {
                 return shared.turned_away(peer, Turned::Handshakes, "too many others wait for their CONNECT");
             }
             () = shared.stopping.cancelled() => return,

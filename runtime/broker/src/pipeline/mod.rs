@@ -176,6 +176,11 @@ impl Pipeline {
         self.waiting_bytes + self.earlier.as_ref().map_or(0, |earlier| earlier.bytes())
     }
 
+    /// Bytes of all packets of this connection that were taken and are not done with.
+    pub(crate) fn accepted_bytes(&self) -> usize {
+        self.waiting_bytes + self.window_bytes
+    }
+
     /// Wakes `waker` when earlier connections of the client have less to do.
     pub(crate) fn await_earlier(&self, waker: &Waker) {
         if let Some(earlier) = &self.earlier

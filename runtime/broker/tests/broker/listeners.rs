@@ -1,16 +1,19 @@
 //! Listeners keep serving: whoever stalls, floods or comes too often.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_broker::{Arrival, BrokerConfig, ListenerConfig, WebSocketConfig};
+use tidegate_event::{Hook, Verdict, VolatileStore};
 use tokio::io::{AsyncWriteExt as _, duplex};
 use tokio::net::TcpStream;
 
 use crate::support::certificates::Authority;
-use crate::support::client::Client;
-use crate::support::packet::Connect;
-use crate::support::{free, plain, with_config};
+use crate::support::client::{Client, PUBACK};
+use crate::support::packet::{Connect, Publish};
+use crate::support::script::{Gate, Script};
+use crate::support::{free, plain, start, with_config};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_is_served_without_a_listener() {
@@ -148,23 +151,79 @@ async fn handshakes_that_stall_delay_nobody() {
     drop(stalled);
 }
 
-/// Nobody knows who sends a CONNECT before it is whole: together they were as large as the memory.
+/// A large packet is begun on every connection and never ended: together they were as large as the memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn packets_that_are_not_whole_share_a_bound() {
-    let server = plain().await;
-    let part = [&[0x10, 0xff, 0xff, 0x3f, 0, 4][..], b"MQTT", &[5, 2, 0, 60], &[0; 900_000]].concat();
-    let mut open = Vec::new();
-    for _ in 0..90 {
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream.write_all(&part).await.ok();
-        open.push(stream);
+async fn of_packets_that_stay_incomplete_the_oldest_go() {
+    let config = BrokerConfig { inbound_budget_bytes: 4 << 20, ..BrokerConfig::default() };
+    let server = with_config(config).await;
+    let rest = vec![0; 600_000];
+    // Half of the budget holds three of them. First as CONNECT, then as PUBLISH.
+    let connect = [&[0x10, 0xff, 0xff, 0x3e, 0, 4][..], b"MQTT", &[5, 2, 0, 60], &rest].concat();
+    let publish = [&[0x30, 0xff, 0xff, 0x3e, 0, 1, b't', 0][..], &rest].concat();
+    let mut stalled = Vec::new();
+    for number in 0..6 {
+        let mut client = Client::open(server.address, true).await;
+        client.try_send(&connect).await;
+        stalled.push(client);
+        let mut client = Client::connect(server.address, &Connect::v5(&format!("s{number}"))).await;
+        client.try_send(&publish).await;
+        stalled.push(client);
+        tokio::time::sleep(Duration::from_millis(30)).await;
     }
     let closed = async {
-        while server.broker.connections() > 80 {
+        while server.broker.connections() > 3 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(9), closed).await.expect("those above 64 MiB are closed");
-    Client::connect(server.address, &Connect::v4("good")).await.ping().await;
-    drop(open);
+    tokio::time::timeout(Duration::from_secs(8), closed).await.expect("nine of twelve are closed");
+    assert_eq!(stalled[0].next().await, None);
+    assert_eq!(stalled[1].closed().await, Some(0x97));
+    // One that is whole in a moment is not among them.
+    let mut good = Client::connect(server.address, &Connect::v5("good")).await;
+    for id in 1..=5 {
+        good.publish_done("t", &"x".repeat(900_000), 1, id).await;
+    }
+    good.ping().await;
+}
+
+/// Clients whose handlers are slow had a read-ahead each, in any number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_whose_handlers_are_slow_share_a_bound_and_lose_nothing() {
+    let gate = Gate::default();
+    let waiting = gate.clone();
+    let hooks = Script::new(&[Hook::MessagePublish], move |_| {
+        let gate = waiting.clone();
+        Some(Box::pin(async move {
+            gate.pass().await;
+            Verdict::Pass
+        }))
+    });
+    let config = BrokerConfig { inbound_budget_bytes: 1 << 20, ..BrokerConfig::default() };
+    let server = start(config, hooks, Arc::new(VolatileStore)).await;
+    let payload = "x".repeat(30_000);
+    let mut writing = Vec::new();
+    for number in 0..8 {
+        // A stream that holds little: what is not read is not written.
+        let (near, far) = duplex(10_000);
+        tokio::spawn(server.broker.serve(far, free()));
+        let mut client = Client::connect_on(near, &Connect::v4(&format!("c{number}"))).await;
+        let bytes: Vec<u8> =
+            (1..=30).flat_map(|id| Publish { qos: 1, id, ..client.draft("t", &payload) }.bytes()).collect();
+        writing.push(tokio::spawn(async move {
+            client.send(&bytes).await;
+            client
+        }));
+    }
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let written = writing.iter().filter(|task| task.is_finished()).count();
+    assert!(written <= 1, "of eight times 900 KB about one was read, and {written} clients are through");
+    for _ in 0..8 * 30 {
+        gate.open();
+    }
+    for task in writing {
+        let mut client = task.await.unwrap();
+        for id in 1..=30 {
+            assert_eq!(client.expect(PUBACK).await.id(), id);
+        }
+    }
 }

@@ -66,6 +66,10 @@ keys! {
     /// the client's earlier connections have left to be done. Pings, acknowledgements and DISCONNECT are still served.
     /// Twice as much left by earlier connections, and CONNECT is refused as busy.
     broker.read_ahead_bytes: Size => broker.read_ahead_bytes;
+    /// Memory of what all clients have sent and handlers are not done with. While it is used up, a client that has more than
+    /// 64 KiB of it is not read from, so that it waits and nothing is lost. Packets that are not whole have half as much
+    /// for themselves; for more, the one that has been incomplete for longest ends its connection with reason code 0x97.
+    broker.inbound_budget_bytes: Size => broker.inbound_budget_bytes;
     /// Deliveries in flight to one client; the client's own receive maximum also bounds it.
     broker.max_inflight: Count<1> => broker.max_inflight;
     /// Messages that may wait for one session; beyond it QoS 0 messages are dropped first, and counted.
@@ -77,8 +81,8 @@ keys! {
     /// QoS 0 messages are dropped for clients that have anything waiting; when it is used up, new QoS 1 and 2 messages, too,
     /// for those that have most waiting; both are counted. A payload of 16 KiB and more counts once, in however many
     /// queues it waits. The defaults of all limits hold on a machine of 1 GiB: there 256 MiB of queues, 128 MiB of
-    /// retained messages, 128 MiB of subscriptions, 64 MiB of `store.memory_budget_bytes`, 100 MiB of 10,000 idle
-    /// connections, 50 MiB of 50,000 sessions without one and 100 MiB of the process itself are about 830 MiB. What modules
+    /// retained messages, 128 MiB of subscriptions, 72 MiB of what comes in, 64 MiB of `store.memory_budget_bytes`, 100 MiB of 10,000 idle
+    /// connections, 50 MiB of 50,000 sessions without one and 100 MiB of the process itself are about 900 MiB. What modules
     /// may take comes on top.
     broker.queue_budget_bytes: Size => broker.queue_budget_bytes;
     /// Sessions of a tenant, connected or not. A client that would be one more is refused with reason code 0x97, before
