@@ -310,6 +310,14 @@ impl Broker {
     }
 }
 
+#[cfg(test)]
+impl Broker {
+    /// The default tenant's part of it.
+    pub(crate) fn default_realm(&self) -> Arc<Realm> {
+        self.shared.realm(&Tenant::default())
+    }
+}
+
 impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Broker").field("connections", &self.connections()).finish_non_exhaustive()

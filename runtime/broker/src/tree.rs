@@ -9,7 +9,7 @@ mod node;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
@@ -48,78 +48,13 @@ struct Index {
     /// By number.
     groups: HashMap<u32, Arc<Group>, RandomState>,
     last_group: u32,
-    count: Count,
 }
 
-/// The topic tree of one tenant.
-#[derive(Default)]
-pub(crate) struct TopicTree {
-    generation: AtomicU64,
-    index: RwLock<Index>,
-}
-
-/// What a subscription takes besides its text, in the tree and in its session: measured, rounded up.
-const SUBSCRIPTION: usize = 400;
-/// The same, for every level of a filter with wildcards.
-const LEVEL: usize = 120;
-
-/// About how many bytes of memory a subscription to `filter` takes.
-pub(crate) fn weight(filter: &SharedFilter) -> usize {
-    let filter = &filter.filter;
-    let levels = if filter.is_wildcard() { filter.levels().count() } else { 0 };
-    SUBSCRIPTION + 2 * filter.as_str().len() + LEVEL * levels
-}
-
-impl Count {
-    fn change(&mut self, filter: &SharedFilter, by: impl Fn(&mut usize, usize)) {
-        by(&mut self.all, 1);
-        by(&mut self.shared, usize::from(filter.group.is_some()));
-        by(&mut self.bytes, weight(filter));
-        by(&mut self.system, usize::from(filter.filter.levels().next() == Some("$SYS")));
-    }
-}
-
-impl TopicTree {
-    /// Changes with every change of what a topic reaches: what was found under another generation may not hold.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// Adds the subscription, or changes its options.
-    pub(crate) fn insert(&self, filter: &SharedFilter, session: &Arc<Session>, options: SubscriptionOptions) {
-        let subscriber = Subscriber { session: Arc::clone(session), options };
-        let mut index = self.index.write();
-        let Index { exact, wild, groups, last_group, count } = &mut *index;
-        let leaf = leaf_of(exact, wild, &filter.filter);
-        let (fresh, changed) = match &filter.group {
-            None => (leaf.subscribers.insert(subscriber), true),
-            Some(name) => match leaf.group(name) {
-                // Who has the group sees its new member.
-                Some(group) => (group.join(subscriber), false),
-                None => {
-                    // Numbers are not used again while a delivery may bear one: that takes four billion groups.
-                    *last_group = last_group.wrapping_add(1).max(1);
-                    let group = Arc::new(Group::new(*last_group, subscriber));
-                    groups.insert(*last_group, Arc::clone(&group));
-                    leaf.groups.get_or_insert_default().0.push((name.clone(), group));
-                    (true, true)
-                }
-            },
-        };
-        if fresh {
-            count.change(filter, |number, by| *number += by);
-        }
-        if changed {
-            self.generation.fetch_add(1, Ordering::Release);
-        }
-    }
-
-    /// Removes the subscription of the session `number`. Gives its group, if it was in one.
-    pub(crate) fn remove(&self, filter: &SharedFilter, number: u64) -> Option<Arc<Group>> {
-        let mut index = self.index.write();
-        let Index { exact, wild, groups, count, .. } = &mut *index;
-        let mut left = None;
-        let mut changed = false;
+impl Index {
+    /// Gives whether a subscription that is not shared was removed, and the group that the session has left.
+    fn remove(&mut self, filter: &SharedFilter, number: u64) -> (bool, Option<Arc<Group>>) {
+        let Self { exact, wild, groups, .. } = self;
+        let (mut changed, mut left) = (false, None);
         let mut change = |leaf: &mut Leaf| match &filter.group {
             None => changed = leaf.subscribers.remove(number),
             Some(name) => {
@@ -148,13 +83,122 @@ impl TopicTree {
                 shrink(exact);
             }
         }
+        (changed, left)
+    }
+}
+
+/// The topic tree of one tenant.
+#[derive(Default)]
+pub(crate) struct TopicTree {
+    generation: AtomicU64,
+    count: Counter,
+    index: RwLock<Index>,
+}
+
+/// What a subscription takes besides its text, in the tree and in its session: measured, rounded up.
+const SUBSCRIPTION: usize = 400;
+/// The same, for every level of a filter with wildcards.
+const LEVEL: usize = 120;
+
+/// About how many bytes of memory a subscription to `filter` takes.
+pub(crate) fn weight(filter: &SharedFilter) -> usize {
+    let filter = &filter.filter;
+    let levels = if filter.is_wildcard() { filter.levels().count() } else { 0 };
+    SUBSCRIPTION + 2 * filter.as_str().len() + LEVEL * levels
+}
+
+/// The count, read without the tree's lock and changed under it.
+#[derive(Default)]
+struct Counter {
+    all: AtomicUsize,
+    shared: AtomicUsize,
+    bytes: AtomicUsize,
+    system: AtomicUsize,
+}
+
+impl Counter {
+    fn change(&self, filter: &SharedFilter, by: impl Fn(&AtomicUsize, usize)) {
+        by(&self.all, 1);
+        by(&self.bytes, weight(filter));
+        if filter.group.is_some() {
+            by(&self.shared, 1);
+        }
+        if filter.filter.levels().next() == Some("$SYS") {
+            by(&self.system, 1);
+        }
+    }
+
+    fn added(&self, filter: &SharedFilter) {
+        self.change(filter, |number, by| {
+            number.fetch_add(by, Ordering::Relaxed);
+        });
+    }
+
+    fn removed(&self, filter: &SharedFilter) {
+        self.change(filter, |number, by| {
+            number.fetch_sub(by, Ordering::Relaxed);
+        });
+    }
+}
+
+impl TopicTree {
+    /// Changes with every change of what a topic reaches: what was found under another generation may not hold.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Adds the subscription, or changes its options.
+    pub(crate) fn insert(&self, filter: &SharedFilter, session: &Arc<Session>, options: SubscriptionOptions) {
+        let subscriber = Subscriber { session: Arc::clone(session), options };
+        let mut index = self.index.write();
+        let Index { exact, wild, groups, last_group } = &mut *index;
+        let leaf = leaf_of(exact, wild, &filter.filter);
+        let (fresh, changed) = match &filter.group {
+            None => (leaf.subscribers.insert(subscriber), true),
+            Some(name) => match leaf.group(name) {
+                // Who has the group sees its new member.
+                Some(group) => (group.join(subscriber), false),
+                None => {
+                    // Numbers are not used again while a delivery may bear one: that takes four billion groups.
+                    *last_group = last_group.wrapping_add(1).max(1);
+                    let group = Arc::new(Group::new(*last_group, subscriber));
+                    groups.insert(*last_group, Arc::clone(&group));
+                    leaf.groups.get_or_insert_default().0.push((name.clone(), group));
+                    (true, true)
+                }
+            },
+        };
+        if fresh {
+            self.count.added(filter);
+        }
+        if changed {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Removes the subscription of the session `number`. Gives its group, if it was in one.
+    pub(crate) fn remove(&self, filter: &SharedFilter, number: u64) -> Option<Arc<Group>> {
+        let mut index = self.index.write();
+        let (changed, left) = index.remove(filter, number);
         if changed || left.is_some() {
-            count.change(filter, |number, by| *number -= by);
+            self.count.removed(filter);
         }
         if changed || left.as_ref().is_some_and(|group| group.is_empty()) {
             self.generation.fetch_add(1, Ordering::Release);
         }
         left
+    }
+
+    /// Removes subscriptions of the session `number`, which has ended.
+    pub(crate) fn remove_all(&self, filters: impl Iterator<Item = SharedFilter>, number: u64) {
+        let mut index = self.index.write();
+        for filter in filters {
+            let (changed, left) = index.remove(&filter, number);
+            if changed || left.is_some() {
+                self.count.removed(&filter);
+            }
+        }
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Everything that `topic` reaches, and the generation under which that holds.
@@ -197,7 +241,9 @@ impl TopicTree {
 
     /// How many subscriptions there are.
     pub(crate) fn count(&self) -> Count {
-        self.index.read().count
+        let Counter { all, shared, bytes, system } = &self.count;
+        let of = |number: &AtomicUsize| number.load(Ordering::Relaxed);
+        Count { all: of(all), shared: of(shared), bytes: of(bytes), system: of(system) }
     }
 
     /// Whether nothing is subscribed and nothing is left over.
@@ -207,7 +253,7 @@ impl TopicTree {
         index.exact.is_empty()
             && index.wild.is_empty()
             && index.groups.is_empty()
-            && index.count == Count::default()
+            && self.count() == Count::default()
     }
 }
 

@@ -34,6 +34,17 @@ pub enum Incoming {
     Auth(Auth),
 }
 
+impl Incoming {
+    /// How many topic filters it has.
+    pub fn filters(&self) -> usize {
+        match self {
+            Self::Subscribe(subscribe) => subscribe.filters.len(),
+            Self::Unsubscribe(unsubscribe) => unsubscribe.filters.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// A packet that the server sends. PUBLISH is not here: it is encoded straight from the shared message by
 /// [`crate::codec::encode_publish`].
 #[derive(Clone, Debug, PartialEq)]

@@ -64,6 +64,8 @@ const TURNS: usize = 16;
 const SLICE: Duration = Duration::from_millis(1);
 /// Packets decoded in one turn, so that no turn is long: what is read at once may be thousands.
 const PACKETS_PER_TURN: usize = 64;
+/// The same, of topic filters: one packet may have a thousand.
+const FILTERS_PER_TURN: usize = 250;
 /// Buffers larger than this are given back while the connection is idle.
 const IDLE_BUFFER: usize = 4 * 1024;
 
@@ -393,11 +395,11 @@ where
 
     /// Takes the packets that are whole, as many as may be taken now.
     fn decode(&mut self) -> Result<bool, End> {
-        let mut taken = 0;
+        let (mut taken, mut filters) = (0, 0);
         self.clock = None;
         self.has_more = false;
         while self.may_read() {
-            if taken == PACKETS_PER_TURN {
+            if taken == PACKETS_PER_TURN || filters >= FILTERS_PER_TURN {
                 self.has_more = true;
                 break;
             }
@@ -408,7 +410,10 @@ where
                 break;
             }
             match self.decoder.decode(&mut self.input) {
-                Ok(Some(packet)) => self.take(packet)?,
+                Ok(Some(packet)) => {
+                    filters += packet.filters();
+                    self.take(packet)?;
+                }
                 Ok(None) => break,
                 Err(error) => {
                     self.shared.metrics.malformed(error.reason());

@@ -45,6 +45,9 @@ use crate::session::Session;
 
 /// SUBSCRIBE that may be in the last two stages.
 const SUBSCRIBES: usize = 16;
+/// Filters subscribed to, or unsubscribed from, before others have their turn: a packet may have a thousand, and there may
+/// be many packets.
+const FILTERS_AT_ONCE: usize = 64;
 
 /// A job in the first stage.
 enum Raising {
@@ -56,6 +59,8 @@ enum Raising {
     MaySubscribe(Subscribing, Question),
     /// Its handlers run.
     Handlers(Job, BoxFuture<'static, Admitted>),
+    /// It has many filters: others have their turn before it goes on.
+    Filters(Job),
 }
 
 /// A job in the second stage.
@@ -95,6 +100,8 @@ pub(crate) struct Pipeline {
     ungranted: usize,
     /// client.connected and session.created that are not complete: their handlers may name subscriptions.
     openings: usize,
+    /// Filters that may be taken before others have their turn.
+    filters_left: usize,
     /// Whether more subscriptions may be made now.
     may_join: bool,
     /// How many of client.connected and session.created are still to be raised.
@@ -156,6 +163,7 @@ impl Pipeline {
             subscribing: 0,
             ungranted: 0,
             openings: 0,
+            filters_left: FILTERS_AT_ONCE,
             may_join: true,
             opening: 0,
             quiet: None,
@@ -266,10 +274,22 @@ impl Pipeline {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, replies: &mut VecDeque<Reply>) -> bool {
         let mut moved = false;
         self.refresh_hooks();
+        self.filters_left = FILTERS_AT_ONCE;
         while self.poll_raising(cx) | self.poll_joining(cx, replies) | self.poll_syncing(cx, replies) {
             moved = true;
+            if matches!(self.raising, Some(Raising::Filters(_))) {
+                cx.waker().wake_by_ref();
+                break;
+            }
         }
         moved
+    }
+
+    /// Whether one more filter may be subscribed to, or unsubscribed from, before others have their turn.
+    fn may_take_filter(&mut self) -> bool {
+        let left = self.filters_left;
+        self.filters_left = left.saturating_sub(1);
+        left > 0
     }
 
     // Stage 1.
@@ -277,6 +297,15 @@ impl Pipeline {
     fn poll_raising(&mut self, cx: &mut Context<'_>) -> bool {
         match self.raising.take() {
             None => self.raise_next(cx),
+            Some(Raising::Filters(Job::Subscribe(request))) => {
+                self.raise_subscribe(request);
+                true
+            }
+            Some(Raising::Filters(Job::Unsubscribe(request))) => {
+                self.raise_unsubscribe(request);
+                true
+            }
+            Some(Raising::Filters(_)) => true,
             Some(Raising::Journal(inbound, mut journal)) => match Pin::new(&mut journal).poll(cx) {
                 Poll::Pending => {
                     self.raising = Some(Raising::Journal(inbound, journal));

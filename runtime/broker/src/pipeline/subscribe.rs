@@ -50,6 +50,11 @@ impl Pipeline {
     /// Subscribes filter after filter, until the handlers of one run or all are done.
     pub(super) fn raise_subscribe(&mut self, mut request: Subscribing) {
         while let Some(mut wanted) = request.wanted.pop_front() {
+            if !self.may_take_filter() {
+                request.wanted.push_front(wanted);
+                self.raising = Some(Raising::Filters(Job::Subscribe(request)));
+                return;
+            }
             if let Some(question) = self.ask_subscribe(&mut wanted, &request) {
                 request.wanted.push_front(wanted);
                 self.raising = Some(Raising::MaySubscribe(request, question));
@@ -189,6 +194,11 @@ impl Pipeline {
     /// Unsubscribes filter after filter, until the handlers of one run or all are done.
     pub(super) fn raise_unsubscribe(&mut self, mut request: Unsubscribing) {
         while let Some(text) = request.filters.pop_front() {
+            if !self.may_take_filter() {
+                request.filters.push_front(text);
+                self.raising = Some(Raising::Filters(Job::Unsubscribe(request)));
+                return;
+            }
             let (Some(session), Some(client)) = (&self.session, &self.client) else { break };
             let Some(removed) = session.unsubscribe(&self.realm, &text) else {
                 request.reasons.push(reason::NO_SUBSCRIPTION_EXISTED);
@@ -216,4 +226,53 @@ impl Pipeline {
 /// The reason code that grants `qos` (MQTT 5 clause 3.9.3).
 fn granted_code(qos: QoS) -> ReasonCode {
     ReasonCode(qos.level())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::collections::VecDeque;
+    use std::task::Waker;
+
+    use tidegate_event::{Client, NoHooks, Node, SharedFilter, SubscriptionOptions, VolatileStore};
+
+    use super::*;
+    use crate::broker::Broker;
+    use crate::config::BrokerConfig;
+    use crate::pipeline::FILTERS_AT_ONCE;
+    use crate::session::{Seat, Session};
+
+    /// All filters of all packets that had been read were subscribed to before anybody else had a turn, and when their
+    /// client had gone all of them were removed in one go.
+    #[tokio::test]
+    async fn others_have_their_turn_while_thousands_of_filters_come_and_go() {
+        let hooks = Arc::new(NoHooks);
+        let broker =
+            Broker::new(BrokerConfig::default(), Arc::new(Node::default()), hooks, Arc::new(VolatileStore));
+        let realm = broker.unwrap().default_realm();
+        let session = Arc::new(Session::new(1, "c".into(), 1, 0));
+        let client = Arc::new(Client::default());
+        let mut pipeline = Pipeline::new(Arc::clone(&realm), Arc::clone(&session), client, None);
+        for packet in 0..4 {
+            let wanted = (0..250).map(|filter| {
+                let text = bytestring::ByteString::from(format!("{packet}/{filter}/+"));
+                let filter = SharedFilter::parse(&text).map_err(|_| reason::TOPIC_FILTER_INVALID);
+                Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] }
+            });
+            pipeline.push(Job::Subscribe(Subscribing::new(Some(packet + 1), wanted)));
+        }
+        let (mut cx, mut replies, mut made) = (Context::from_waker(Waker::noop()), VecDeque::new(), 0);
+        while replies.len() < 4 {
+            assert!(pipeline.poll(&mut cx, &mut replies));
+            let before = std::mem::replace(&mut made, realm.tree.count().all);
+            assert!(made - before <= FILTERS_AT_ONCE, "{before}, then {made}");
+        }
+        assert_eq!(made, 1_000);
+        session.end(&realm, &mut Seat::default());
+        let left = realm.tree.count().all;
+        assert!((900..1_000).contains(&left), "{left} are left for later");
+        while realm.tree.count().all > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
 }

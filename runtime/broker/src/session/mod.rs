@@ -434,7 +434,7 @@ impl Session {
     /// Ends the session, whose seat is held: its subscriptions, queue and timers go, what it leaves of shared
     /// subscriptions goes to others. Gives the will that was still waiting (clause 3.1.3.2.2: it is due when the
     /// session ends).
-    pub(crate) fn end(&self, realm: &Realm, seat: &mut Seat) -> Option<LateWill> {
+    pub(crate) fn end(&self, realm: &Arc<Realm>, seat: &mut Seat) -> Option<LateWill> {
         if !self.close_subscriptions(realm) {
             return None;
         }
