@@ -403,4 +403,54 @@ mod tests {
         assert!(second.grant.ids.is_none());
         assert!(second.own.as_ref().unwrap().is_none());
     }
+
+    fn realm() -> Arc<Realm> {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap().default_realm()
+    }
+
+    fn subscribe(realm: &Realm, number: u64, filter: &str) {
+        let session = Arc::new(Session::new(number, "c".into(), 0, 0));
+        let filter = tidegate_event::SharedFilter::parse(&filter.into()).unwrap();
+        realm.tree.insert(&filter, &session, SubscriptionOptions::default());
+    }
+
+    /// Every publisher kept a list of its own: of a topic with thousands of subscribers that publish to it, gigabytes.
+    #[tokio::test]
+    async fn a_long_list_of_subscribers_is_made_once_for_all_publishers_and_not_kept_by_one_that_rests() {
+        let realm = realm();
+        for number in 0..=MANY as u64 {
+            subscribe(&realm, number, "many");
+        }
+        subscribe(&realm, 1_000, "few");
+        let (many, few): (TopicName, TopicName) = ("many".parse().unwrap(), "few".parse().unwrap());
+        let mut caches = [RouteCache::default(), RouteCache::default()];
+        let lists = caches.each_mut().map(|cache| std::ptr::from_ref(cache.routes(&realm, &many).unwrap()));
+        assert_eq!(lists[0], lists[1]);
+        let [cache, _] = &mut caches;
+        assert_eq!(cache.routes(&realm, &few).unwrap().direct.len(), 1);
+        assert_eq!(cache.routes(&realm, &many).unwrap().direct.len(), MANY + 1);
+        cache.rest(&realm);
+        assert!(cache.last.is_none() && cache.own.topics.contains_key(&few));
+        subscribe(&realm, 2_000, "many");
+        assert_eq!(cache.routes(&realm, &many).unwrap().direct.len(), MANY + 2, "what is stale is made anew");
+        realm.shared_routes.forget_stale(realm.tree.generation() + 1);
+        assert!(realm.shared_routes.0.lock().topics.is_empty());
+    }
+
+    /// Topics were counted, not what they take: a thousand of 64 KiB are 64 MiB, of one publisher.
+    #[tokio::test]
+    async fn what_a_publisher_keeps_is_bounded_in_bytes() {
+        let realm = realm();
+        let mut cache = RouteCache::default();
+        for number in 0..2_000 {
+            let topic = format!("{number}/{}", "x".repeat(10_000)).parse().unwrap();
+            assert!(cache.routes(&realm, &topic).is_some());
+            let kept: usize = cache.own.topics.keys().map(|topic| topic.as_str().len()).sum();
+            assert!(kept < cache.own.bytes && cache.own.bytes <= CACHED, "{kept} of {}", cache.own.bytes);
+        }
+        cache.rest(&realm);
+        assert!(cache.own.topics.is_empty());
+    }
 }

@@ -114,6 +114,31 @@ async fn no_local_keeps_ones_own_messages_away() {
     assert_eq!(client.closed().await, Some(0x82), "no local on a shared subscription");
 }
 
+/// What was retained before is "sent as the result of a new subscription" (clause 3.3.1.3); what the client publishes
+/// afterwards would be forwarded by an established one, also when it is looked up so soon that both are there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_local_lets_a_new_subscription_bring_what_the_client_itself_had_retained() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    client.retain("t/before", "x").await;
+    for _ in 0..50 {
+        let mut bytes = crate::support::packet::subscribe(true, 5, &[("t/+", NO_LOCAL)], &[]);
+        bytes.extend(Publish { qos: 1, id: 9, retain: true, ..client.draft("t/after", "x") }.bytes());
+        client.send(&bytes).await;
+        let mut topics = Vec::new();
+        for _ in 0..3 {
+            let packet = client.recv().await;
+            if packet.kind() == 3 {
+                topics.push(packet.published(true).topic);
+            }
+        }
+        assert_eq!(topics, ["t/before"]);
+        client.ping().await;
+        client.unsubscribe(&["t/+"]).await;
+        client.retain("t/after", "").await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_retain_flag_is_kept_only_when_asked_for() {
     let server = plain().await;
