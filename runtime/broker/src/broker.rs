@@ -138,12 +138,12 @@ impl Shared {
     fn sweep(&self) {
         for realm in self.all_realms() {
             realm.shared_routes.forget_stale(realm.tree.generation());
-            for message in realm.retained.sweep() {
+            let cleared = realm.retained.sweep_and(|topic| {
                 if self.keeps {
-                    realm.record(Change::RetainCleared { topic: message.topic.clone() });
+                    realm.record(Change::RetainCleared { topic: topic.clone() });
                 }
-                self.metrics.retained.decrement(1.0);
-            }
+            });
+            self.metrics.retained.decrement(cleared.len() as f64);
         }
     }
 }

@@ -89,9 +89,20 @@ impl Retained {
         self.0.read().has_room(message, limits)
     }
 
-    /// Retains `message`, which should own its memory, in place of its topic's last one, unless the store would
-    /// have more than `limits` allow.
+    /// [`Self::set_and`] of what is recorded already.
     pub(crate) fn set(&self, message: Arc<Message>, limits: RetainedLimits) -> Set {
+        self.set_and(message, limits, || {})
+    }
+
+    /// Retains `message`, which should own its memory, in place of its topic's last one, unless the store would
+    /// have more than `limits` allow. If it is retained, `record` is called before another can take its place: what is
+    /// recorded last of a topic is what the topic has. It must not wait.
+    pub(crate) fn set_and(
+        &self,
+        message: Arc<Message>,
+        limits: RetainedLimits,
+        record: impl FnOnce(),
+    ) -> Set {
         let mut store = self.0.write();
         if !store.has_room(&message, limits) {
             return Set::Full;
@@ -108,6 +119,7 @@ impl Retained {
         let old = node.message.replace(Arc::clone(&message));
         store.bytes += levels;
         store.count_in(&message);
+        record();
         match old {
             None => Set::New,
             Some(old) => {
@@ -117,8 +129,8 @@ impl Retained {
         }
     }
 
-    /// Deletes the retained message of `topic`. `false`: there was none.
-    pub(crate) fn clear(&self, topic: &TopicName) -> bool {
+    /// Deletes the retained message of `topic`, and calls `record` before it can have another. `false`: there was none.
+    pub(crate) fn clear_and(&self, topic: &TopicName, record: impl FnOnce()) -> bool {
         if find(&self.0.read().root, topic).is_none() {
             return false;
         }
@@ -127,6 +139,7 @@ impl Retained {
         let Some(old) = remove(&mut store.root, &mut topic.levels(), &mut levels) else { return false };
         store.bytes -= levels;
         store.count_out(&old);
+        record();
         true
     }
 
@@ -151,8 +164,8 @@ impl Retained {
         found
     }
 
-    /// Deletes what has expired and gives it.
-    pub(crate) fn sweep(&self) -> Vec<Arc<Message>> {
+    /// Deletes what has expired and gives it. `record` is called with each topic before it can have another message.
+    pub(crate) fn sweep_and(&self, record: impl Fn(&TopicName)) -> Vec<Arc<Message>> {
         let mut expired = Vec::new();
         if self.0.read().expiring == 0 {
             return expired;
@@ -163,6 +176,7 @@ impl Retained {
         store.bytes -= levels;
         for message in &expired {
             store.count_out(message);
+            record(&message.topic);
         }
         expired
     }
@@ -266,6 +280,16 @@ mod tests {
         RetainedLimits { messages: usize::MAX, bytes }
     }
 
+    impl Retained {
+        fn clear(&self, topic: &TopicName) -> bool {
+            self.clear_and(topic, || {})
+        }
+
+        fn sweep(&self) -> Vec<Arc<Message>> {
+            self.sweep_and(|_| {})
+        }
+    }
+
     fn topics(retained: &Retained, filter: &str) -> Vec<String> {
         let mut topics: Vec<String> =
             retained.matches(&filter.parse().unwrap()).iter().map(|m| m.topic.to_string()).collect();
@@ -351,5 +375,17 @@ mod tests {
         assert_eq!(retained.len(), 1);
         assert!(retained.clear(&"new".parse().unwrap()));
         assert_eq!(retained.0.read().bytes, 0);
+    }
+
+    /// Recorded later, changes of two publishers could be recorded in another order than that in which they were made.
+    #[test]
+    fn a_change_is_recorded_before_the_next_one_is_made() {
+        let retained = Retained::default();
+        let is_locked = || assert!(retained.0.try_read().is_none());
+        retained.set_and(message("t", b"x", None), within(10_000), is_locked);
+        assert!(retained.clear_and(&"t".parse().unwrap(), is_locked));
+        retained.set_and(message("t", b"x", Some((now_ms() - 5_000, 1))), within(10_000), is_locked);
+        assert_eq!(retained.sweep_and(|_| is_locked()).len(), 1);
+        assert!(!retained.clear_and(&"t".parse().unwrap(), || panic!("there is nothing to be cleared")));
     }
 }

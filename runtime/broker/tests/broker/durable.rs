@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_broker::BrokerConfig;
-use tidegate_event::{Hook, Message, NoHooks, Verdict};
+use tidegate_event::{
+    AckJoin, Change, Hook, Message, NoHooks, Restored, SessionStore, SessionStoreError, Tenant, Verdict,
+};
 
 use crate::support::client::{Client, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::support::packet::{Connect, Publish, ack};
@@ -333,4 +335,58 @@ async fn a_flood_of_pubrel_does_not_pile_up_while_the_disk_is_slow() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     client.ping().await;
+}
+
+/// A journal whose writer of the retained message `first` is held up for a moment.
+struct HeldUp(Journal);
+
+impl SessionStore for HeldUp {
+    fn keeps(&self) -> bool {
+        true
+    }
+
+    fn restore(&self) -> Result<Restored, SessionStoreError> {
+        self.0.restore()
+    }
+
+    fn record(&self, tenant: &Tenant, change: Change) {
+        if matches!(&change, Change::Retained { message } if &*message.payload == b"first") {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        self.0.record(tenant, change);
+    }
+
+    fn together(&self, changes: &mut dyn FnMut()) {
+        self.0.together(changes);
+    }
+
+    fn durable(&self) -> AckJoin {
+        self.0.durable()
+    }
+
+    fn health(&self) -> Result<(), SessionStoreError> {
+        self.0.health()
+    }
+}
+
+/// The order on disk could be another one than that in memory: after a restart the older message was back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn of_two_publishers_the_same_retained_message_is_the_last_in_memory_and_on_disk() {
+    let journal = Journal::default();
+    let store = Arc::new(HeldUp(journal.clone()));
+    let server = start(BrokerConfig::default(), Arc::new(NoHooks), store).await;
+    let mut one = Client::connect(server.address, &Connect::v5("one")).await;
+    let mut two = Client::connect(server.address, &Connect::v5("two")).await;
+    one.publish_as(Publish { qos: 1, id: 1, retain: true, ..one.draft("t", "first") }).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    two.retain("t", "second").await;
+    one.expect(PUBACK).await;
+    let crashed = journalled(&journal.after_a_crash()).await;
+    let mut last = Vec::new();
+    for server in [&server, &crashed] {
+        let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+        client.subscribe("t", 1).await;
+        last.push(client.take().await.payload);
+    }
+    assert_eq!(last[0], last[1]);
 }
