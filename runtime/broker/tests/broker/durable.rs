@@ -2,18 +2,20 @@
 //! (MQTT 5 clauses 4.1, 4.3.3 and 4.4).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidegate_broker::BrokerConfig;
+use tidegate_broker::{Broker, BrokerConfig};
 use tidegate_event::{
-    AckJoin, Change, Hook, Message, NoHooks, Restored, SessionStore, SessionStoreError, Tenant, Verdict,
+    AckJoin, Change, Event, Hook, Hooks, Message, NoHooks, Node, Raised, ReasonCode, Restored, SessionStore,
+    SessionStoreError, Tenant, Verdict,
 };
 
 use crate::support::client::{Client, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::support::packet::{Connect, Publish, ack};
-use crate::support::script::{Script, decide};
+use crate::support::script::{Script, decide, pass};
 use crate::support::store::Journal;
-use crate::support::{Server, start};
+use crate::support::{Server, free, start};
 
 async fn journalled(journal: &Journal) -> Server {
     start(BrokerConfig::default(), Arc::new(NoHooks), Arc::new(journal.clone())).await
@@ -389,4 +391,68 @@ async fn of_two_publishers_the_same_retained_message_is_the_last_in_memory_and_o
         last.push(client.take().await.payload);
     }
     assert_eq!(last[0], last[1]);
+}
+
+/// Handlers that are bound some time after the start.
+struct BoundLater(Arc<Script>, AtomicBool);
+
+impl Hooks for BoundLater {
+    fn is_bound(&self, tenant: &Tenant, hook: Hook) -> bool {
+        self.1.load(Ordering::SeqCst) && self.0.is_bound(tenant, hook)
+    }
+
+    fn raise(&self, event: Event) -> Raised {
+        self.0.raise(event)
+    }
+}
+
+/// Wills that had become due were published while sessions were still being restored, before handlers were bound, and
+/// whatever these would have said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_will_that_is_due_at_the_start_reaches_the_sessions_restored_last_and_the_handlers() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    for topic in ["will/a", "will/forbidden"] {
+        let connect = Connect::v5(topic).persistent().will_with(topic, topic, 1, false, &delay(1));
+        drop(Client::connect(server.address, &connect).await);
+    }
+    for number in 0..200 {
+        let connect = Connect::v5(&format!("c{number}")).persistent();
+        Client::connect(server.address, &connect).await.disconnect().await;
+    }
+    let watch = Connect::v5("watcher").persistent();
+    let mut watcher = Client::connect(server.address, &watch).await;
+    watcher.subscribe("will/#", 1).await;
+    watcher.disconnect().await;
+    let crashed = journal.after_a_crash();
+    assert_eq!(crashed.wills(), 2);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+
+    let script = Script::new(&[Hook::MessagePublish, Hook::ClientAuthorize], |scope| match &scope.event {
+        Event::ClientAuthorize { access, .. } if access.topic() == "will/forbidden" => {
+            decide(Verdict::Reject(ReasonCode::NOT_AUTHORIZED))
+        }
+        _ => pass(),
+    });
+    let hooks = Arc::new(BoundLater(script.clone(), AtomicBool::new(false)));
+    let store = Arc::new(crashed.clone());
+    let broker =
+        Broker::new(BrokerConfig::default(), Arc::new(Node::default()), hooks.clone(), store).unwrap();
+    // Modules are opened meanwhile.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    hooks.1.store(true, Ordering::SeqCst);
+    broker.begin();
+    let address = broker.listen(free()).await.unwrap();
+    let mut watcher = Client::connect(address, &watch).await;
+    assert_eq!(watcher.take().await.payload, "will/a");
+    watcher.ping().await;
+    let mut raised = script.raised();
+    raised.sort();
+    let expected = [
+        "client.authorize will/a publish will/a 1",
+        "client.authorize will/forbidden publish will/forbidden 1",
+        "message.publish will/a will/a will/a",
+    ];
+    assert_eq!(raised, expected);
+    assert_eq!(crashed.wills(), 0);
 }
