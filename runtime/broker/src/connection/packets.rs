@@ -100,6 +100,11 @@ where
                     self.session.received().arrive(packet_id, || self.shared.ids.next_id_at(arrived));
                 match arrival {
                     Arrival::InPipeline => return Ok(()),
+                    Arrival::Routed => {
+                        let answer = Ack { packet_id, reason: ReasonCode::SUCCESS };
+                        self.send_when_durable(true, &Outgoing::PubRec(answer));
+                        return Ok(());
+                    }
                     Arrival::Answered => {
                         self.send(&Outgoing::PubRec(Ack { packet_id, reason: ReasonCode::SUCCESS }));
                         return Ok(());

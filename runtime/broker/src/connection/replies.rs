@@ -53,8 +53,8 @@ where
         Ok(())
     }
 
-    /// A message could not be handled and the client's version has no way to say so: it sends it again when the
-    /// connection was closed.
+    /// A message could not be handled and the client's version has no way to say so, or it was routed and is not safe: the
+    /// client sends it again when the connection was closed.
     fn not_handled(&self) -> End {
         let (client, peer) = (&self.client.id, self.client.peer);
         tracing::info!(%client, %peer, "closed: a message could not be handled and is to be sent again");

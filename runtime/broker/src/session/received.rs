@@ -11,6 +11,8 @@ enum State {
     InPipeline,
     /// The same, and the client has sent it again: on a later connection, if the first has ended.
     Resent,
+    /// It was routed, and that could not be made durable in time: PUBREC waits until it is.
+    Routed,
     /// PUBREC was sent.
     Answered,
     /// Read back after a restart that came before it was routed: a resend is handled, again perhaps, under the same id.
@@ -24,6 +26,8 @@ pub(crate) enum Arrival {
     New(MsgId, bool),
     /// A resend of one that is being handled: its PUBREC follows.
     InPipeline,
+    /// A resend of one that was routed: send PUBREC when that is durable, do not handle it twice.
+    Routed,
     /// A resend of one that was answered: send PUBREC again, do not handle it twice.
     Answered,
 }
@@ -57,6 +61,7 @@ impl Received {
                 *state = State::Resent;
                 Arrival::InPipeline
             }
+            Some((_, State::Routed)) => Arrival::Routed,
             Some((_, State::Answered)) => Arrival::Answered,
         }
     }
@@ -70,6 +75,13 @@ impl Received {
     pub(crate) fn answered(&mut self, packet_id: u16) -> bool {
         let Some((_, state)) = self.0.get_mut(&packet_id) else { return false };
         std::mem::replace(state, State::Answered) == State::Resent
+    }
+
+    /// The message was routed, but the client cannot be told that it is safe. Gives whether it came again while it was
+    /// handled.
+    pub(crate) fn routed(&mut self, packet_id: u16) -> bool {
+        let Some((_, state)) = self.0.get_mut(&packet_id) else { return false };
+        std::mem::replace(state, State::Routed) == State::Resent
     }
 
     /// The message was refused: the packet id is free and a resend is a new message. Gives whether it came again
@@ -104,6 +116,17 @@ mod tests {
         assert_eq!(received.arrive(1, || ID), Arrival::Answered);
         assert!(received.release(1));
         assert!(!received.release(1));
+        assert_eq!(received.arrive(1, || ID), Arrival::New(ID, true));
+    }
+
+    #[test]
+    fn what_was_routed_is_not_handled_again_although_it_is_not_answered() {
+        let mut received = Received::default();
+        assert_eq!(received.arrive(1, || ID), Arrival::New(ID, true));
+        assert!(!received.routed(1));
+        assert_eq!(received.arrive(1, || ID), Arrival::Routed);
+        assert_eq!(received.arrive(1, || ID), Arrival::Routed, "until PUBREL");
+        assert!(received.release(1));
         assert_eq!(received.arrive(1, || ID), Arrival::New(ID, true));
     }
 

@@ -456,3 +456,37 @@ async fn a_will_that_is_due_at_the_start_reaches_the_sessions_restored_last_and_
     assert_eq!(raised, expected);
     assert_eq!(crashed.wills(), 0);
 }
+
+/// The message was routed, its commit failed, and the client was told, or made to believe, that it was not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_qos_2_message_whose_commit_fails_after_it_was_routed_is_not_routed_again() {
+    for connect in [Connect::v4("p"), Connect::v5("p")] {
+        let connect = connect.persistent();
+        let journal = Journal::default();
+        let server = journalled(&journal).await;
+        let mut live = Client::connect(server.address, &Connect::v5("live")).await;
+        live.subscribe("t", 2).await;
+        Client::connect(server.address, &Connect::v5("kept").persistent()).await.subscribe("t", 2).await;
+        let mut publisher = Client::connect(server.address, &connect).await;
+        journal.slow();
+        publisher.publish("t", "x", 2, 1).await;
+        until_waiting(&journal).await;
+        journal.abandon();
+        publisher.closed().await;
+        let mut publisher = Client::connect(server.address, &connect).await;
+        assert!(publisher.present);
+        journal.slow();
+        publisher.publish_as(Publish { qos: 2, id: 1, dup: true, ..publisher.draft("t", "x") }).await;
+        until_waiting(&journal).await;
+        publisher.ping().await;
+        journal.sync();
+        assert_eq!(publisher.expect(PUBREC).await.id(), 1);
+        publisher.send(&ack(PUBREL, 1)).await;
+        until_waiting(&journal).await;
+        journal.sync();
+        assert_eq!(publisher.expect(PUBCOMP).await.id(), 1);
+        assert_eq!(live.take().await.payload, "x");
+        live.ping().await;
+        assert_eq!(journal.counts("kept").0, 1);
+    }
+}
