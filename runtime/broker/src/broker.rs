@@ -146,6 +146,8 @@ impl Shared {
                 }
             });
             self.metrics.retained.decrement(cleared.len() as f64);
+            // What waits for clients that are away and has expired takes memory from others.
+            realm.registry.all().iter().for_each(|session| session.sweep(&realm));
         }
     }
 }

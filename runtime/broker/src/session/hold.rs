@@ -89,6 +89,16 @@ impl Holds {
         hold.map(|hold| hold.held.extract(unwanted)).unwrap_or_default()
     }
 
+    /// Whether anything in them may have expired at `now_ms`.
+    pub(super) fn may_have_expired(&self, now_ms: u64) -> bool {
+        self.holds.iter().any(|hold| hold.held.may_have_expired(now_ms))
+    }
+
+    /// Moves what has expired at `now_ms` to `expired`.
+    pub(super) fn take_expired(&mut self, now_ms: u64, expired: &mut VecDeque<Delivery>) {
+        self.holds.iter_mut().for_each(|hold| hold.held.take_expired(now_ms, expired));
+    }
+
     /// Ends hold `number`. Gives what it held.
     pub(super) fn end(&mut self, number: u32) -> Queue {
         // Holds end about in the order in which they began: it is found near the front.

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use bytestring::ByteString;
 use parking_lot::{Mutex, MutexGuard};
 use tidegate_event::{
-    Change, Hook, Message, MsgId, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
+    Change, Hook, Message, MsgId, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill, now_ms,
 };
 use tokio::sync::OwnedMutexGuard;
 
@@ -246,6 +246,9 @@ impl Session {
     pub(crate) fn push(&self, realm: &Realm, delivery: Delivery, fanout: &mut Fanout) -> bool {
         let limits = realm.broker.queue_limits();
         let mut outbox = self.outbox.lock();
+        if !outbox.has_room(&delivery, limits) {
+            self.drop_expired(realm, &mut outbox);
+        }
         match outbox.make_room(&delivery, limits) {
             Room::Free => {}
             Room::Displaced(older) => self.displaced(realm, &mut outbox, &older),
@@ -271,11 +274,31 @@ impl Session {
             return None;
         }
         if !outbox.has_room(&delivery, limits) {
+            self.drop_expired(realm, &mut outbox);
+        }
+        if !outbox.has_room(&delivery, limits) {
             let room = round.may_displace.then(|| outbox.make_room(&delivery, limits));
             let Some(Room::Displaced(older)) = room else { return None };
             self.displaced(realm, &mut outbox, &older);
         }
         Some(self.enqueue(realm, outbox, delivery, fanout))
+    }
+
+    /// What has expired gives its place away: it would not be sent ([MQTT-3.3.2-5]).
+    fn drop_expired(&self, realm: &Realm, outbox: &mut Outbox) {
+        let now = now_ms();
+        if outbox.may_have_expired(now) {
+            let expired = outbox.take_expired(now, &realm.broker.budget);
+            expired.iter().for_each(|_| realm.dropped(Drop::Expired));
+            self.forget(realm, expired.iter());
+        }
+    }
+
+    /// Drops what has expired, if nobody is connected: a client that is there gets to it.
+    pub(crate) fn sweep(&self, realm: &Realm) {
+        if !self.is_connected() {
+            self.drop_expired(realm, &mut self.outbox.lock());
+        }
     }
 
     fn displaced(&self, realm: &Realm, outbox: &mut Outbox, older: &[Delivery]) {
