@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
 
+use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -202,6 +203,8 @@ pub(crate) struct Fanout {
     pub(crate) crowded: Option<Arc<Session>>,
     /// The message being routed, without its read buffer.
     detached: Option<Arc<Message>>,
+    /// The filter of the group whose members are asked.
+    pub(crate) shared: Option<ByteString>,
 }
 
 impl Fanout {

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytestring::ByteString;
 use parking_lot::RwLock;
-use tidegate_event::{Message, Origin, SharedFilter, SubscriptionOptions};
+use tidegate_event::{Message, Origin, SharedFilter, StoredDelivery, StoredSource, SubscriptionOptions};
 
 use crate::broker::Shared;
 use crate::limits::budget::is_charged_once;
@@ -55,6 +56,8 @@ impl Member {
 pub(crate) struct Group {
     /// Unique in the tenant while anything bears it; never 0.
     pub(crate) number: u32,
+    /// The filter with its `$share/` prefix: numbers are others after a restart.
+    text: ByteString,
     members: RwLock<Vec<Member>>,
     turn: AtomicUsize,
     /// Whether messages may wait with members that are away.
@@ -94,9 +97,11 @@ const ROUNDS: [Round; 4] = [
 const ASKED: usize = 32;
 
 impl Group {
-    pub(crate) fn new(number: u32, first: Subscriber) -> Self {
+    pub(crate) fn new(number: u32, filter: &SharedFilter, first: Subscriber) -> Self {
+        let name = filter.group.as_deref().unwrap_or_default();
         Self {
             number,
+            text: format!("$share/{name}/{}", filter.filter).into(),
             members: RwLock::new(vec![Member::new(first)]),
             turn: AtomicUsize::new(0),
             stranded: AtomicBool::new(false),
@@ -148,6 +153,7 @@ impl Group {
             return;
         }
         let members = self.members.read();
+        fanout.shared = Some(self.text.clone());
         // For QoS 0 it is no loss when everybody is away; what is lost is lost to one of them.
         let may_lose = |member: &&Member| {
             Some(member.session.number) != except
@@ -172,6 +178,7 @@ impl Group {
         let Some((before, from)) = members.split_at_checked(turn % members.len().max(1)) else {
             return false;
         };
+        fanout.shared = Some(self.text.clone());
         for round in ROUNDS {
             if !round.connected && among == Among::Connected {
                 break;
@@ -375,18 +382,21 @@ impl Realm {
         }
     }
 
-    /// `delivery`, which was queued for `session` before a restart, as it is from now on: of which group it is, is not
-    /// recorded.
-    pub(crate) fn restored_delivery(&self, session: &Session, mut delivery: Delivery) -> Delivery {
+    /// `stored`, which was queued for `session` before a restart, as it is from now on. Of which group it is, releases before
+    /// this one did not record.
+    pub(crate) fn restored_delivery(&self, session: &Session, stored: StoredDelivery) -> Delivery {
+        let filter = match &stored.source {
+            StoredSource::Shared(Some(text)) => SharedFilter::parse(text).ok(),
+            StoredSource::Shared(None) => session.shared_filter_of(&stored.message.topic),
+            _ => None,
+        };
+        let group = filter.and_then(|filter| self.tree.group_of(&filter));
+        if let Some(group) = &group {
+            group.stranded.store(true, Ordering::Release);
+        }
+        let mut delivery = Delivery::from_stored(stored, group.map_or(0, |group| group.number));
         if is_charged_once(&delivery.message.payload) {
             delivery.message = self.broker.budget.charged(&delivery.message);
-        }
-        if matches!(delivery.source, Source::Shared(_))
-            && let Some(filter) = session.shared_filter_of(&delivery.message.topic)
-            && let Some(group) = self.tree.group_of(&filter)
-        {
-            group.stranded.store(true, Ordering::Release);
-            delivery.source = Source::Shared(group.number);
         }
         delivery
     }

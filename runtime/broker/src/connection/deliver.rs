@@ -143,7 +143,7 @@ where
         if !self.deliveries.acked_bound {
             self.seat.positions = None;
         } else if self.seat.positions.is_none() {
-            let mut positions = Positions::default();
+            let mut positions = Positions::with_unread(self.unread());
             for sent in self.seat.inflight.iter().filter(|sent| sent.delivery.source.is_positional()) {
                 let message = sent.acked_message();
                 positions.sent(&message.topic, message.id);
@@ -392,7 +392,7 @@ where
             sent
         });
         if delivery.number.is_none() {
-            self.session.record_queued(&self.realm, delivery);
+            self.session.record_queued(&self.realm, delivery, None);
             if let Some(sent) = &replacement {
                 delivery.message = Arc::clone(sent);
             }

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::task::Context;
 
-use tidegate_event::{MsgId, TopicFilter};
+use tidegate_event::{MsgId, SharedFilter, SubscriptionOptions, TopicFilter};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Connection;
-use crate::session::Seat;
+use crate::pipeline::{Job, Subscribing, Wanted};
 use crate::session::delivery::{Delivery, Source};
 use crate::session::join::{Advance, Arrived, Ids, Join, RetainedFrom};
+use crate::session::{Interrupted, Seat};
 
 /// Joins that go on at once, oldest first; the others wait for their turn.
 const ACTIVE: usize = 16;
@@ -89,8 +90,44 @@ where
         self.seat.joins.push_back(join);
     }
 
+    /// Begins again what subscriptions had still to bring when the process ended: the client, whose session is there, does not
+    /// subscribe again for it.
+    pub(super) fn resume_joins(&mut self) {
+        if self.seat.interrupted.is_empty() {
+            return;
+        }
+        // Copies of retained messages that are on their way are not sent once more.
+        let inflight = self.seat.inflight.iter();
+        let copies = inflight.filter(|sent| sent.delivery.source == Source::Retained);
+        self.session.outbox().already_given(copies.map(|sent| sent.acked_message().id));
+        for Interrupted { filter, hold } in &self.seat.interrupted {
+            let text = filter.as_byte_string().clone();
+            let filter = Ok(SharedFilter { group: None, filter: filter.clone() });
+            let wanted = Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] };
+            self.pipeline.push(Job::Subscribe(Subscribing::resuming(wanted, *hold)));
+        }
+    }
+
+    /// A subscription has brought all that it was to bring behind `hold`.
+    pub(super) fn joined(&mut self, filter: &TopicFilter, hold: u32) {
+        self.session.joined(&self.realm, filter, hold);
+        if let Some(positions) = &mut self.seat.positions {
+            positions.joined(filter);
+        }
+    }
+
+    /// Filters of which stored messages are still to be read since a restart.
+    pub(super) fn unread(&self) -> Vec<TopicFilter> {
+        let interrupted = self.seat.interrupted.iter().map(|interrupted| &interrupted.filter);
+        let resumed = self.seat.joins.iter().filter(|join| join.is_resumed).map(|join| &join.filter);
+        interrupted.chain(resumed).cloned().collect()
+    }
+
     /// The client no longer subscribes to `filter`: nothing more is read for it.
     pub(super) fn stop_joins(&mut self, filter: &TopicFilter) {
+        if let Some(positions) = &mut self.seat.positions {
+            positions.joined(filter);
+        }
         while let Some(index) = self.seat.joins.iter().position(|join| join.filter == *filter) {
             let session = Arc::clone(&self.session);
             let wants = |delivery: &Delivery| session.wants(&delivery.message.topic);
@@ -140,6 +177,9 @@ where
         let mut retained = self.realm.retained_for(&join.filter);
         retained.retain(|message| !join.is_own(message, &self.client.id));
         let mut outbox = self.session.outbox();
+        if join.is_resumed {
+            retained.retain(|message| !outbox.was_given(message.id));
+        }
         let (mut live, mut topics) = (Ids::default(), HashSet::new());
         for delivery in outbox.held(join.number) {
             live.insert(delivery.message.id);
@@ -207,6 +247,7 @@ where
         }
         if let Some(join) = self.seat.joins.remove(index) {
             self.session.release(&self.realm, join.number, |_| true);
+            self.joined(&join.filter, join.number);
         }
     }
 

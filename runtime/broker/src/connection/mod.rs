@@ -229,6 +229,7 @@ where
             self.withheld.push(self.shared.store.durable(), Bytes::new());
         }
         self.pipeline.push(Job::Connected);
+        self.resume_joins();
         if !resumed {
             self.pipeline.push(Job::Created);
         }

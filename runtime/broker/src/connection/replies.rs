@@ -64,8 +64,18 @@ where
     /// A subscription is granted: retained and stored messages come before live ones.
     fn join(&mut self, granted: Granted) {
         let Granted {
-            filter: SharedFilter { group, filter }, options, existed, since, hold, effects, ..
+            filter: SharedFilter { group, filter },
+            options,
+            existed,
+            since,
+            hold,
+            resumed,
+            effects,
+            ..
         } = granted;
+        if resumed {
+            self.seat.interrupted.retain(|interrupted| Some(interrupted.hold) != hold);
+        }
         if group.is_some() {
             // Shared subscriptions get neither (MQTT 5 clause 4.8.2).
             return;
@@ -80,13 +90,14 @@ where
         if !brings_retained && effects.backlogs.is_empty() {
             if let Some(number) = hold {
                 self.session.release(&self.realm, number, |_| true);
+                self.joined(&filter, number);
             }
             return;
         }
         let number = hold.unwrap_or_else(|| self.session.outbox().hold(filter.clone()));
         let ids: Option<Arc<[u32]>> = (options.id != 0).then(|| Arc::from([options.id]));
         let join = Join::new(number, filter, options.qos, ids, retained, effects.backlogs);
-        self.begin_join(join.without_own_since(since), brings_retained);
+        self.begin_join(join.without_own_since(since).resumed(resumed), brings_retained);
     }
 
     /// Does what handlers and modules want of this client.

@@ -119,6 +119,9 @@ impl Pipeline {
     /// Makes one subscription; gives the event to raise about it.
     fn grant(&mut self, wanted: Wanted, request: &mut Subscribing) -> Option<Event> {
         let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
+        if let Some(hold) = request.resumes {
+            return self.resume(wanted, hold, request);
+        }
         if let Some((code, limit)) = self.objection(&wanted, request) {
             if let Some(limit) = limit {
                 self.realm.broker.metrics.limited(limit);
@@ -137,14 +140,16 @@ impl Pipeline {
         };
         let begin = || session.outbox().hold(filter.filter.clone());
         let mut hold = (!shared && expects_stored()).then(begin);
-        let Some(subscribed) = session.subscribe(&self.realm, &text, &filter, options) else {
+        let Some(subscribed) = session.subscribe(&self.realm, &text, &filter, options, hold) else {
             request.reasons.push(ReasonCode::UNSPECIFIED);
             return None;
         };
         // What was retained before the subscription was there did not reach it, so it must be looked up; what came
         // since waits behind it.
         if hold.is_none() && !shared && expects_stored() {
-            hold = Some(begin());
+            let begun = begin();
+            hold = Some(begun);
+            session.joins(&self.realm, &text, begun);
         }
         request.reasons.push(granted_code(options.qos));
         request.recorded |= subscribed.recorded;
@@ -156,7 +161,29 @@ impl Pipeline {
         };
         let (existed, effects) = (subscribed.existed, Effects::default());
         let since = options.no_local.then(|| self.realm.broker.ids.next_id());
-        request.granted.push(Granted { text, filter, options, existed, since, hold, effects });
+        let resumed = false;
+        request.granted.push(Granted { text, filter, options, existed, since, hold, resumed, effects });
+        Some(event)
+    }
+
+    /// The subscription `wanted` is there since before a restart: it brings what it had not brought then. Gives the event to
+    /// raise about it, because handlers have to be asked again for what they brought.
+    fn resume(&self, wanted: Wanted, hold: u32, request: &mut Subscribing) -> Option<Event> {
+        let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
+        let Wanted { text, filter: Ok(filter), .. } = wanted else { return None };
+        let Some(options) = session.options_of(&filter.filter) else {
+            session.release(&self.realm, hold, |delivery| session.wants(&delivery.message.topic));
+            return None;
+        };
+        let event = Event::SessionSubscribed {
+            client: Arc::clone(client),
+            filter: filter.filter.clone(),
+            qos: options.qos,
+            shared: false,
+        };
+        let (hold, effects) = (Some(hold), Effects::default());
+        let (existed, since, resumed) = (false, None, true);
+        request.granted.push(Granted { text, filter, options, existed, since, hold, resumed, effects });
         Some(event)
     }
 
@@ -181,9 +208,10 @@ impl Pipeline {
             .filter(|code| !reason::is_error(**code))
             .for_each(|code| *code = ReasonCode::UNSPECIFIED);
         let Some(session) = &self.session else { return };
-        for Granted { text, hold, existed, .. } in granted.drain(..) {
+        for Granted { text, filter, hold, existed, .. } in granted.drain(..) {
             if let Some(hold) = hold {
                 session.release(&self.realm, hold, |_| true);
+                session.joined(&self.realm, &filter.filter, hold);
             }
             if !existed {
                 session.unsubscribe(&self.realm, &text);

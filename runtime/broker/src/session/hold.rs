@@ -39,7 +39,8 @@ impl Holds {
     /// Begins a hold with `held`. Gives its number.
     pub(super) fn begin(&mut self, filter: TopicFilter, held: Queue) -> u32 {
         let number = self.next;
-        self.next = self.next.wrapping_add(1);
+        // The greatest one stands for a join that there is not.
+        self.next = self.next.wrapping_add(1) % u32::MAX;
         self.holds.push_back(Hold { number, filter, held, overflowed: false });
         number
     }

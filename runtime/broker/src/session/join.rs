@@ -51,6 +51,8 @@ pub(crate) struct Join {
     looks_up: bool,
     /// The client's own messages from this id on are not sent (no local, MQTT 5 clause 3.8.3.1).
     own_until: Option<MsgId>,
+    /// It was going on when the process ended: what the client got of it already is not sent again.
+    pub(crate) is_resumed: bool,
     /// Retained messages to be sent before the list. Of a great store there are millions: no deliveries yet.
     retained: VecDeque<Arc<Message>>,
     /// Ids of those, when stored copies of them may follow.
@@ -126,6 +128,7 @@ impl Join {
             subscription_ids,
             looks_up: false,
             own_until: None,
+            is_resumed: false,
             retained: VecDeque::new(),
             copies: HashSet::default(),
             list: VecDeque::new(),
@@ -155,6 +158,12 @@ impl Join {
     /// sent: it is "sent as the result of a new subscription" (clause 3.3.1.3), not forwarded by an established one.
     pub(crate) fn without_own_since(mut self, since: Option<MsgId>) -> Self {
         self.own_until = since;
+        self
+    }
+
+    /// Whether it was going on when the process ended.
+    pub(crate) fn resumed(mut self, is_resumed: bool) -> Self {
+        self.is_resumed = is_resumed;
         self
     }
 

@@ -26,7 +26,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use bytestring::ByteString;
 use parking_lot::{Mutex, MutexGuard};
 use tidegate_event::{
-    Change, Hook, Message, MsgId, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill, now_ms,
+    Change, Hook, Message, MsgId, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
+    TopicFilter, now_ms,
 };
 use tokio::sync::OwnedMutexGuard;
 
@@ -52,6 +53,15 @@ pub(crate) struct Seat {
     pub(crate) positions: Option<Positions>,
     /// Oldest first.
     pub(crate) joins: VecDeque<Join>,
+    /// Those that were going on when the process ended, until they are begun again.
+    pub(crate) interrupted: Vec<Interrupted>,
+}
+
+/// A join that an earlier life of the process had not ended.
+pub(crate) struct Interrupted {
+    pub(crate) filter: TopicFilter,
+    /// Number of the hold in the outbox.
+    pub(crate) hold: u32,
 }
 
 /// A [`Seat`], held.
@@ -201,35 +211,45 @@ impl Session {
         realm.broker.keeps && self.is_durable()
     }
 
-    /// Records that `delivery` waits for the client, or goes on its way to it.
-    pub(crate) fn record_queued(&self, realm: &Realm, delivery: &mut Delivery) {
+    /// Records that `delivery` waits for the client, or goes on its way to it. `shared`: the filter of the shared subscription
+    /// that it came by, if it did.
+    pub(crate) fn record_queued(&self, realm: &Realm, delivery: &mut Delivery, shared: Option<&ByteString>) {
         let number = self.deliveries.fetch_add(1, Ordering::Relaxed) + 1;
         delivery.number = NonZeroU64::new(number);
-        realm.record(Change::Queued { session: self.number, delivery: delivery.to_stored(number) });
+        realm.record(Change::Queued { session: self.number, delivery: delivery.to_stored(number, shared) });
     }
 
     /// Makes it as it was when the process ended, but for its subscriptions. Nobody else knows it yet.
     pub(crate) fn restore(&self, realm: &Realm, restored: RestoredSession) {
-        let RestoredSession { queue, received, .. } = restored;
+        let RestoredSession { queue, received, joining, .. } = restored;
         let last = queue.iter().map(|restored| restored.delivery.number).max();
         self.deliveries.store(last.unwrap_or(0), Ordering::Relaxed);
         self.received.lock().restore(&received);
         let (mut sent, mut waiting) = (Vec::new(), Vec::new());
         for RestoredDelivery { delivery, sending, released } in queue {
-            let delivery = realm.restored_delivery(self, Delivery::from_stored(delivery));
+            let delivery = realm.restored_delivery(self, delivery);
             match sending {
                 Some(sending) => sent.push((sending, delivery, released)),
                 None => waiting.push(delivery),
             }
         }
         sent.sort_by_key(|(sending, ..)| sending.sequence);
+        let mut outbox = self.outbox.lock();
+        outbox.put_back(waiting.into_iter());
         if let Ok(mut seat) = Arc::clone(&self.seat).try_lock_owned() {
             for (sending, delivery, released) in sent {
                 seat.inflight.restore(sending, delivery, released);
             }
             seat.inflight.charge(&realm.broker.budget);
+            for text in joining {
+                let Ok(filter) = TopicFilter::new(text.clone()) else { continue };
+                // What came live meanwhile goes on waiting for it.
+                let hold = outbox.hold(filter.clone());
+                self.restore_join(text, hold);
+                seat.interrupted.push(Interrupted { filter, hold });
+            }
         }
-        self.outbox.lock().put_back(waiting.into_iter());
+        drop(outbox);
         self.settle(realm);
     }
 
@@ -316,7 +336,7 @@ impl Session {
         fanout: &mut Fanout,
     ) -> bool {
         if delivery.qos != QoS::AtMostOnce && self.is_recorded(realm) {
-            self.record_queued(realm, &mut delivery);
+            self.record_queued(realm, &mut delivery, fanout.shared.as_ref());
             fanout.recorded = true;
         }
         if !self.is_connected() {

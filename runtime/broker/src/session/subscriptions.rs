@@ -19,6 +19,8 @@ const REMOVED_AT_ONCE: usize = 64;
 pub(crate) struct Subscriptions {
     closed: bool,
     filters: HashMap<ByteString, (SharedFilter, SubscriptionOptions), RandomState>,
+    /// Those that still have to bring what was retained or stored before, and the numbers of their holds.
+    joining: HashMap<ByteString, u32, RandomState>,
 }
 
 /// What a SUBSCRIBE for one filter did.
@@ -30,13 +32,15 @@ pub(crate) struct Subscribed {
 }
 
 impl Session {
-    /// Adds or changes the subscription to `text`, which parses to `shared`. `None`: the session has ended.
+    /// Adds or changes the subscription to `text`, which parses to `shared`. `hold`: what it brings is still to come.
+    /// `None`: the session has ended.
     pub(crate) fn subscribe(
         self: &Arc<Self>,
         realm: &Realm,
         text: &ByteString,
         shared: &SharedFilter,
         options: SubscriptionOptions,
+        hold: Option<u32>,
     ) -> Option<Subscribed> {
         let mut subscriptions = self.subscriptions.lock();
         if subscriptions.closed {
@@ -51,8 +55,13 @@ impl Session {
             realm.tree.insert(shared, self, options);
         }
         let recorded = self.is_recorded(realm);
+        let joining = hold.is_some();
+        match hold {
+            Some(hold) if recorded => drop(subscriptions.joining.insert(detached_text(text), hold)),
+            _ => drop(subscriptions.joining.remove(text)),
+        }
         if recorded {
-            realm.record(Change::Subscribed { session: self.number, filter: text.clone(), options });
+            realm.record(Change::Subscribed { session: self.number, filter: text.clone(), options, joining });
         }
         drop(subscriptions);
         if shared.group.is_some() && before.is_none() {
@@ -73,10 +82,49 @@ impl Session {
         realm.tree.insert(shared, self, options);
     }
 
+    /// What the subscription to `text` brings is still to come, behind `hold`: after a restart it is begun again.
+    pub(crate) fn joins(&self, realm: &Realm, text: &ByteString, hold: u32) {
+        let mut subscriptions = self.subscriptions.lock();
+        if self.is_recorded(realm)
+            && let Some((_, options)) = subscriptions.filters.get(text)
+        {
+            let (filter, options) = (text.clone(), *options);
+            subscriptions.joining.insert(detached_text(text), hold);
+            realm.record(Change::Subscribed { session: self.number, filter, options, joining: true });
+        }
+    }
+
+    /// The subscription to `filter` has brought all that it was to bring behind `hold`, unless it was made again meanwhile.
+    pub(crate) fn joined(&self, realm: &Realm, filter: &TopicFilter, hold: u32) {
+        let mut subscriptions = self.subscriptions.lock();
+        let text = filter.as_byte_string();
+        if subscriptions.joining.get(text) != Some(&hold) {
+            return;
+        }
+        subscriptions.joining.remove(text);
+        if self.is_recorded(realm)
+            && let Some((_, options)) = subscriptions.filters.get(text)
+        {
+            let (filter, options) = (text.clone(), *options);
+            realm.record(Change::Subscribed { session: self.number, filter, options, joining: false });
+        }
+    }
+
+    /// The subscription to `text` is there since before a restart, and what it brings is begun again behind `hold`.
+    pub(super) fn restore_join(&self, text: ByteString, hold: u32) {
+        self.subscriptions.lock().joining.insert(text, hold);
+    }
+
+    /// The options of the subscription to `filter`, which is not a shared one.
+    pub(crate) fn options_of(&self, filter: &TopicFilter) -> Option<SubscriptionOptions> {
+        self.subscriptions.lock().filters.get(filter.as_byte_string()).map(|(_, options)| *options)
+    }
+
     /// Removes the subscription to `text`; `None`: there is none.
     pub(crate) fn unsubscribe(&self, realm: &Realm, text: &str) -> Option<SharedFilter> {
         let mut subscriptions = self.subscriptions.lock();
         let (written, (shared, _)) = subscriptions.filters.remove_entry(text)?;
+        subscriptions.joining.remove(text);
         let group = realm.tree.remove(&shared, self.number);
         if self.is_recorded(realm) {
             realm.record(Change::Unsubscribed { session: self.number, filter: written });
@@ -141,6 +189,7 @@ impl Session {
         if std::mem::replace(&mut subscriptions.closed, true) {
             return false;
         }
+        subscriptions.joining = HashMap::default();
         let mut filters = std::mem::take(&mut subscriptions.filters).into_values();
         drop(subscriptions);
         let number = self.number;

@@ -14,6 +14,7 @@ use tidegate_event::{
 use crate::support::client::{Client, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::support::packet::{Connect, Publish, ack};
 use crate::support::script::{Script, decide, pass};
+use crate::support::shelf::Shelf;
 use crate::support::store::Journal;
 use crate::support::{Server, free, start};
 
@@ -488,5 +489,110 @@ async fn a_qos_2_message_whose_commit_fails_after_it_was_routed_is_not_routed_ag
         assert_eq!(live.take().await.payload, "x");
         live.ping().await;
         assert_eq!(journal.counts("kept").0, 1);
+    }
+}
+
+/// Receive maximum of 1.
+const ONE_AT_A_TIME: [u8; 3] = [0x21, 0, 1];
+
+/// What a subscription had still to bring was in memory alone: after a restart the client, whose session was there, never got
+/// the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retained_messages_that_were_still_to_be_sent_come_after_a_crash() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    for number in 0..10 {
+        publisher.retain(&format!("r/{number}"), "x").await;
+    }
+    let mut connect = Connect::v5("c").persistent();
+    connect.properties.extend(ONE_AT_A_TIME);
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe("r/#", 1).await;
+    let acked = [client.take().await.topic, client.take().await.topic];
+    let in_flight = client.message().await;
+    client.ping().await;
+    journal.sync();
+    let crashed = journal.after_a_crash();
+    drop((client, server));
+
+    let server = journalled(&crashed).await;
+    let mut client = Client::connect(server.address, &connect).await;
+    assert!(client.present);
+    let again = client.take().await;
+    assert_eq!((&again.topic, again.dup, again.id), (&in_flight.topic, true, in_flight.id));
+    let mut seen: Vec<String> = acked.into_iter().chain([again.topic]).collect();
+    while seen.len() < 10 {
+        let message = client.take().await;
+        assert!(message.retain && message.topic != in_flight.topic, "{message:?}");
+        if !seen.contains(&message.topic) {
+            seen.push(message.topic);
+        }
+    }
+    while crashed.joining("c") > 0 {
+        tokio::time::timeout(Duration::from_millis(10), client.take()).await.ok();
+    }
+    client.ping().await;
+    crashed.sync();
+    drop((client, server));
+    let server = journalled(&crashed.after_a_crash()).await;
+    let mut client = Client::connect(server.address, &connect).await;
+    client.ping().await;
+}
+
+/// Live messages that waited for stored ones were sent before them after a restart, and moved the client's position over
+/// them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stored_messages_that_were_still_to_be_sent_come_after_a_crash_and_before_live_ones() {
+    let (journal, shelf) = (Journal::default(), Shelf::new(2, None));
+    let server = start(BrokerConfig::default(), shelf.hooks(), Arc::new(journal.clone())).await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    for number in 1..=6 {
+        publisher.publish_done("t", &number.to_string(), 1, number).await;
+    }
+    let mut connect = Connect::v5("c").persistent();
+    connect.properties.extend(ONE_AT_A_TIME);
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe("t", 1).await;
+    assert_eq!(client.take().await.payload, "1");
+    assert_eq!(client.message().await.payload, "2");
+    client.ping().await;
+    publisher.publish_done("t", "7", 1, 7).await;
+    let crashed = journal.after_a_crash();
+    drop((client, publisher, server));
+
+    let hooks = shelf.hooks();
+    let server = start(BrokerConfig::default(), hooks.clone(), Arc::new(crashed.clone())).await;
+    let mut client = Client::connect(server.address, &connect).await;
+    assert!(client.present);
+    assert_eq!(client.payloads(6).await, ["2", "3", "4", "5", "6", "7"]);
+    hooks.until_line("+message.acked c t 7").await;
+    assert_eq!(shelf.position("c", "t").as_deref(), Some("7"));
+    client.ping().await;
+    while crashed.joining("c") > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Of which group a message was, was not recorded: it went to a member of another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_of_a_shared_subscription_stays_in_its_group_over_a_crash() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut away = Client::connect(server.address, &Connect::v5("away").persistent()).await;
+    away.subscribe_all(&[("$share/one/t", 1), ("$share/two/t", 1)]).await;
+    away.disconnect().await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    publisher.publish_done("t", "x", 1, 1).await;
+    assert_eq!(journal.counts("away").0, 2, "one for each group");
+    let crashed = journal.after_a_crash();
+    drop((publisher, server));
+
+    let server = journalled(&crashed).await;
+    for group in ["one", "two"] {
+        let mut member = Client::connect(server.address, &Connect::v5(group)).await;
+        member.subscribe(&format!("$share/{group}/t"), 1).await;
+        assert_eq!(member.take().await.payload, "x", "{group}");
+        member.ping().await;
     }
 }

@@ -14,7 +14,8 @@ struct Kept {
     client: String,
     expiry: u32,
     disconnected_at_ms: Option<u64>,
-    subscriptions: BTreeMap<String, SubscriptionOptions>,
+    /// With whether they still have to bring something.
+    subscriptions: BTreeMap<String, (SubscriptionOptions, bool)>,
     queue: BTreeMap<u64, RestoredDelivery>,
     received: BTreeMap<u16, RestoredReceipt>,
 }
@@ -115,11 +116,25 @@ impl Journal {
         self.0.lock().now.wills.len()
     }
 
+    /// How many subscriptions of `client` still have to bring something.
+    pub(crate) fn joining(&self, client: &str) -> usize {
+        let state = self.0.lock();
+        let kept = state.now.sessions.values().find(|kept| kept.client == client);
+        kept.map_or(0, |kept| kept.joining().count())
+    }
+
     /// How many messages are queued or in flight for `client`, and how many QoS 2 ids are taken.
     pub(crate) fn counts(&self, client: &str) -> (usize, usize) {
         let state = self.0.lock();
         let kept = state.now.sessions.values().find(|kept| kept.client == client);
         kept.map_or((0, 0), |kept| (kept.queue.len(), kept.received.len()))
+    }
+}
+
+impl Kept {
+    /// Filters that still have to bring something.
+    fn joining(&self) -> impl Iterator<Item = &str> {
+        self.subscriptions.iter().filter(|(_, (_, joining))| *joining).map(|(filter, _)| filter.as_str())
     }
 }
 
@@ -184,8 +199,8 @@ impl Disk {
                 kept!(session).disconnected_at_ms = Some(at_ms);
                 "disconnected"
             }
-            Change::Subscribed { session, filter, options } => {
-                kept!(session).subscriptions.insert(filter.to_string(), options);
+            Change::Subscribed { session, filter, options, joining } => {
+                kept!(session).subscriptions.insert(filter.to_string(), (options, joining));
                 "subscribed"
             }
             Change::Unsubscribed { session, filter } => {
@@ -253,7 +268,8 @@ impl SessionStore for Journal {
                 expiry: kept.expiry,
                 disconnected_at_ms: kept.disconnected_at_ms,
                 wills: wills(number).map(|(_, will)| will.clone()).collect(),
-                subscriptions: kept.subscriptions.iter().map(|(f, o)| (f.as_str().into(), *o)).collect(),
+                subscriptions: kept.subscriptions.iter().map(|(f, (o, _))| (f.as_str().into(), *o)).collect(),
+                joining: kept.joining().map(Into::into).collect(),
                 queue: kept.queue.values().cloned().collect(),
                 received: kept.received.values().copied().collect(),
             })

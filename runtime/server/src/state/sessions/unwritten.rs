@@ -36,6 +36,7 @@ pub(super) enum Value {
     Subscription {
         filter: ByteString,
         options: SubscriptionOptions,
+        joining: bool,
     },
     Will {
         tenant: Tenant,
@@ -162,8 +163,8 @@ impl Unwritten {
                     expiry: *expiry,
                     disconnected_at_ms: *disconnected_at_ms,
                 }),
-                Some(Value::Subscription { filter, options }) => {
-                    encode(&SubscriptionForm::new(filter, *options))
+                Some(Value::Subscription { filter, options, joining }) => {
+                    encode(&SubscriptionForm::new(filter, *options, *joining))
                 }
                 Some(Value::Will { tenant, will }) => encode(&WillForm::new(tenant, will)),
                 Some(Value::Retained { tenant, message }) => encode(&RetainedForm::new(tenant, message)),

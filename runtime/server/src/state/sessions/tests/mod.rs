@@ -15,7 +15,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tidegate_event::{
     AckError, Change, Message, MsgId, Origin, PublishProperties, QoS, Restored, RestoredSession,
-    SessionNumber, SessionStore, StoredDelivery, StoredSending, StoredWill, SubscriptionOptions, Tenant,
+    SessionNumber, SessionStore, StoredDelivery, StoredSending, StoredSource, StoredWill,
+    SubscriptionOptions, Tenant,
 };
 
 use super::SessionDurability;
@@ -108,7 +109,7 @@ fn will(payload: &str, delay: u32) -> StoredWill {
 
 fn subscribed(session: SessionNumber, filter: &str, id: u32) -> Change {
     let options = SubscriptionOptions { qos: QoS::AtLeastOnce, id, ..SubscriptionOptions::default() };
-    Change::Subscribed { session, filter: filter.into(), options }
+    Change::Subscribed { session, filter: filter.into(), options, joining: false }
 }
 
 fn delivery(number: u64, message: &Arc<Message>) -> StoredDelivery {
@@ -117,7 +118,7 @@ fn delivery(number: u64, message: &Arc<Message>) -> StoredDelivery {
         message: message.clone(),
         qos: QoS::AtLeastOnce,
         retain: false,
-        shared: false,
+        source: StoredSource::Live,
         subscription_ids: None,
     }
 }
