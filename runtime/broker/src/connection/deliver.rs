@@ -355,6 +355,8 @@ where
         self.tally.sent(delivery.qos);
         let qos = delivery.qos;
         if qos == QoS::AtMostOnce {
+            // It may have been recorded before a handler had another one sent in its place.
+            self.session.finished(&self.realm, delivery.number);
             let remembers = !self.seat.joins.is_empty() || self.pipeline.is_subscribing();
             if self.deliveries.acked_bound || remembers || delivery.source != Source::Live {
                 self.feed_finished(delivery.source);

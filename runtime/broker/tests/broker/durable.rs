@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tidegate_broker::{Broker, BrokerConfig};
 use tidegate_event::{
-    AckJoin, Change, Event, Hook, Hooks, Message, NoHooks, Node, Raised, ReasonCode, Restored, SessionStore,
-    SessionStoreError, Tenant, Verdict,
+    AckJoin, Change, Event, Hook, Hooks, Message, NoHooks, Node, QoS, Raised, ReasonCode, Restored,
+    SessionStore, SessionStoreError, Tenant, Verdict,
 };
 
 use crate::support::client::{Client, PUBACK, PUBCOMP, PUBREC, PUBREL};
@@ -595,4 +595,22 @@ async fn a_message_of_a_shared_subscription_stays_in_its_group_over_a_crash() {
         assert_eq!(member.take().await.payload, "x", "{group}");
         member.ping().await;
     }
+}
+
+/// A message that a handler replaced by one of QoS 0 stayed on disk for as long as its session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_sent_at_qos_0_after_all_is_not_kept() {
+    let journal = Journal::default();
+    let hooks = Script::new(&[Hook::MessageDeliver], |scope| {
+        let message = Message { qos: QoS::AtMostOnce, ..Message::clone(scope.event.message()?) };
+        decide(Verdict::Replace(Arc::new(message)))
+    });
+    let server = start(BrokerConfig::default(), hooks, Arc::new(journal.clone())).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    client.subscribe("t", 1).await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    publisher.publish_done("t", "x", 1, 1).await;
+    assert_eq!(client.take().await.qos, 0);
+    client.ping().await;
+    assert_eq!(journal.counts("c").0, 0);
 }
