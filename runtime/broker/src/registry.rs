@@ -54,6 +54,8 @@ pub(crate) struct Attached {
     pub(crate) seat: Seated,
     /// Whether the session existed before (session present, MQTT 5 clause 3.2.2.1.1).
     pub(crate) resumed: bool,
+    /// Whether a session that outlived its connections ended for it.
+    pub(crate) replaced: bool,
     /// What the client's last connection has still to do.
     pub(crate) handover: Option<Handover>,
 }
@@ -165,6 +167,7 @@ impl Registry {
         expiry: u32,
     ) -> Option<Attached> {
         loop {
+            let mut replaces = false;
             let (session, mut seat, resumed) = match self.claim(realm, client_id, connection, clean, expiry) {
                 Claim::Resumed(session) => {
                     let seat = Arc::clone(session.seat()).lock_owned().await;
@@ -177,6 +180,7 @@ impl Registry {
                 Claim::Fresh { session, seat, replaced } => {
                     if let Some(replaced) = replaced {
                         let mut old = Arc::clone(replaced.seat()).lock_owned().await;
+                        replaces = replaced.is_durable();
                         realm.end_session(&replaced, &mut old);
                         *old = Seat::default();
                     }
@@ -191,7 +195,7 @@ impl Registry {
                 return None;
             }
             let handover = self.0.lock().leaving.remove(client_id);
-            return Some(Attached { session, seat, resumed, handover });
+            return Some(Attached { session, seat, resumed, replaced: replaces, handover });
         }
     }
 }

@@ -207,7 +207,7 @@ where
     /// has room (MQTT 5 clause 4.4).
     fn resend_next(&mut self) -> bool {
         if self.seat.inflight.is_resent() || !self.withheld.is_empty() {
-            // What the last connection has done may not be durable yet.
+            // What the client has acknowledged again may not be durable yet.
             return false;
         }
         match self.seat.inflight.next_resend(self.deliveries.window) {

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use bytestring::ByteString;
 use tidegate_event::{Client, DisconnectReason, Protocol, ReasonCode, TopicName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -225,14 +225,11 @@ where
     fn open(&mut self, resumed: bool) {
         self.session.connect(&self.realm);
         self.seat.inflight.reconnect();
-        if !self.seat.inflight.is_resent() && self.session.is_recorded(&self.realm) {
-            self.withheld.push(self.shared.store.durable(), Bytes::new());
-        }
         self.pipeline.push(Job::Connected);
-        self.resume_joins();
         if !resumed {
             self.pipeline.push(Job::Created);
         }
+        self.resume_joins();
     }
 
     /// Serves the client until the connection ends, then completes what it had begun.

@@ -421,6 +421,19 @@ impl Session {
         }
     }
 
+    /// The client is back in time: its will is not sent (clause 3.1.3.2.2).
+    pub(crate) fn forget_will(&self, realm: &Realm) {
+        if let Some(recorded) = self.take_will().and_then(|will| will.recorded) {
+            realm.record(recorded.gone());
+        }
+    }
+
+    /// Nothing happens any more when its time is up.
+    pub(crate) fn stop_timers(&self, realm: &Realm) {
+        let timers = std::mem::take(&mut self.absence.lock().timers);
+        timers.into_iter().for_each(|timer| realm.broker.timers.cancel(timer));
+    }
+
     /// A connection has taken the seat: the client is there.
     pub(crate) fn connect(&self, realm: &Realm) {
         self.outbox.lock().connect();

@@ -144,10 +144,11 @@ async fn a_reconnect_does_not_say_what_is_not_on_disk_yet() {
     client.send(&ack(PUBREC, message.id)).await;
     client.ping().await;
     drop(client);
-    let mut client = Client::connect(server.address, &connect).await;
-    client.ping().await;
+    let again = tokio::spawn(async move { Client::connect(server.address, &connect).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!again.is_finished(), "CONNACK says that the session is as it was left");
     journal.sync();
-    assert_eq!(client.expect(PUBREL).await.id(), message.id);
+    assert_eq!(again.await.unwrap().expect(PUBREL).await.id(), message.id);
 }
 
 /// Subscription identifiers, RETAIN and the content that a handler had sent were lost by a restart.
@@ -613,4 +614,53 @@ async fn a_message_that_is_sent_at_qos_0_after_all_is_not_kept() {
     assert_eq!(client.take().await.qos, 0);
     client.ping().await;
     assert_eq!(journal.counts("c").0, 0);
+}
+
+/// CONNACK came 25 ms before what it promises was on disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connack_comes_when_the_session_and_the_will_are_on_disk() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let connect = Connect::v5("c").persistent().will_with("will/c", "x", 1, false, &delay(100));
+    for resumed in [false, true] {
+        journal.slow();
+        let (address, again) = (server.address, connect.clone());
+        let client = tokio::spawn(async move { Client::try_connect(address, &again).await });
+        until_waiting(&journal).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!client.is_finished());
+        journal.abandon();
+        let refused = client.await.unwrap();
+        assert_eq!(refused.code, 0x88);
+        assert_eq!((journal.sessions().len(), journal.wills()), (usize::from(resumed), 0));
+        journal.slow();
+        let (address, again) = (server.address, connect.clone());
+        let client = tokio::spawn(async move { Client::connect(address, &again).await });
+        until_waiting(&journal).await;
+        assert_eq!(journal.after_a_crash().wills(), 0);
+        journal.sync();
+        let client = client.await.unwrap();
+        assert_eq!(client.present, resumed);
+        assert_eq!(journal.after_a_crash().wills(), 1);
+        // It is not slow any more.
+        journal.abandon();
+        client.disconnect().await;
+        journal.sync();
+    }
+}
+
+/// A crash between the two brought both wills, or none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_will_of_a_connection_takes_the_place_of_the_last_one_at_once() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let connect = Connect::v5("c").persistent().will_with("will/c", "x", 1, false, &delay(100));
+    drop(Client::connect(server.address, &connect).await);
+    while !journal.log().contains(&"disconnected") {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let _client = Client::connect(server.address, &connect).await;
+    let log = journal.log();
+    assert!(log.windows(4).any(|four| four == ["together", "opened", "will gone", "done"]), "{log:?}");
+    assert_eq!(journal.wills(), 1);
 }

@@ -289,7 +289,9 @@ impl SessionStore for Journal {
 
     fn together(&self, changes: &mut dyn FnMut()) {
         // Nothing becomes durable but by `sync` and `durable`, which this thread does not call meanwhile.
+        self.0.lock().log.push("together");
         changes();
+        self.0.lock().log.push("done");
     }
 
     fn durable(&self) -> AckJoin {
