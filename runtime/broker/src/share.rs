@@ -296,7 +296,9 @@ const LOOKED_FOR: Duration = Duration::from_secs(1);
 pub(crate) async fn run(shared: &Shared) {
     loop {
         tokio::time::sleep(LOOKED_FOR).await;
-        shared.all_realms().iter().for_each(|realm| realm.gather_stranded());
+        for realm in shared.all_realms() {
+            realm.gather_stranded().await;
+        }
     }
 }
 
@@ -358,26 +360,38 @@ impl Realm {
         // Before they are looked at: what is left behind meanwhile is looked for again.
         group.stranded.store(false, Ordering::Release);
         for member in group.away() {
-            let mut estate = self.estate(&member, Among::Connected);
-            // Who holds the seat is about to connect, or to leave: then it looks itself.
-            if let Ok(mut seat) = Arc::clone(member.seat()).try_lock_owned() {
-                estate.unacknowledged(&mut seat);
-            }
-            let queued = member.outbox().take_shared(|number| number == group.number);
-            let left = estate.queued(queued);
-            member.outbox().return_shared(left);
-            estate.fanout.flush();
-            // It may have come back while its queue was empty.
-            member.nudge();
+            self.gather_from(group, &member);
         }
+    }
+
+    /// The same, of one that is away.
+    fn gather_from(&self, group: &Group, member: &Arc<Session>) {
+        // Held to the end: what nobody takes goes back to the queue, which must not have ended meanwhile. Who has the
+        // seat is about to connect, or to leave: then it looks itself, and if it does neither, it is looked at again.
+        let Ok(mut seat) = Arc::clone(member.seat()).try_lock_owned() else {
+            group.stranded.store(true, Ordering::Release);
+            return;
+        };
+        let mut estate = self.estate(member, Among::Connected);
+        estate.unacknowledged(&mut seat);
+        let queued = member.outbox().take_shared(|number| number == group.number);
+        let left = estate.queued(queued);
+        member.outbox().return_shared(left);
+        estate.fanout.flush();
     }
 
     /// What was left behind in the moment in which somebody came, or when all were full, does not wait for the next one
     /// to come.
-    fn gather_stranded(&self) {
+    async fn gather_stranded(&self) {
         for group in self.tree.groups(|group| group.stranded.load(Ordering::Acquire)) {
-            if group.has_connected() {
-                self.gather(&group);
+            if !group.has_connected() {
+                continue;
+            }
+            group.stranded.store(false, Ordering::Release);
+            for member in group.away() {
+                self.gather_from(&group, &member);
+                // There may be very many, with very much: others have their turn.
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -399,5 +413,71 @@ impl Realm {
             delivery.message = self.broker.budget.charged(&delivery.message);
         }
         delivery
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::sync::Barrier;
+
+    use tidegate_event::{NoHooks, QoS, VolatileStore};
+
+    use super::*;
+    use crate::session::test_message;
+    use crate::{Broker, BrokerConfig};
+
+    /// A message that nobody could take was put back into the queue of a session that had ended meanwhile: gone, and not
+    /// counted.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_gathered_from_a_member_that_ends_is_with_another_or_counted() {
+        let config = BrokerConfig { max_queued: 50, ..BrokerConfig::default() };
+        let broker = Broker::new(config, Arc::default(), Arc::new(NoHooks), Arc::new(VolatileStore)).unwrap();
+        let realm = broker.default_realm();
+        let text = ByteString::from_static("$share/g/t");
+        let filter = SharedFilter::parse(&text).unwrap();
+        let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
+        for round in 0..300 {
+            let away = Arc::new(Session::new(2 * round + 1, "away".into(), 0, 100));
+            away.subscribe(&realm, &text, &filter, options, None).unwrap();
+            let group = realm.tree.group_of(&filter).unwrap();
+            let mut fanout = Fanout::default();
+            for id in 1..=50 {
+                group.give(&realm, &test_message("t", QoS::AtLeastOnce, id), &mut fanout);
+            }
+            assert_eq!(away.outbox().len(), 50);
+            group.stranded.store(false, Ordering::Release);
+            let there = Arc::new(Session::new(2 * round + 2, "there".into(), 0, 100));
+            there.connect(&realm);
+            there.subscribe(&realm, &text, &filter, options, None).unwrap();
+            for id in 51..=75 {
+                there.push(
+                    &realm,
+                    group
+                        .members
+                        .read()
+                        .first()
+                        .unwrap()
+                        .delivery(group.number, &test_message("t", QoS::AtLeastOnce, id)),
+                    &mut fanout,
+                );
+            }
+            let dropped = realm.statistics.dropped_so_far();
+            let barrier = Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    realm.gather(&group);
+                });
+                scope.spawn(|| {
+                    barrier.wait();
+                    let mut seat = Arc::clone(away.seat()).blocking_lock_owned();
+                    realm.end_session(&away, &mut seat);
+                });
+            });
+            let lost = realm.statistics.dropped_so_far() - dropped;
+            assert_eq!((there.outbox().len(), lost), (50, 25), "round {round}");
+            realm.end_session(&there, &mut Seat::default());
+        }
     }
 }
