@@ -71,6 +71,11 @@ impl Routes {
     fn is_empty(&self) -> bool {
         self.direct.is_empty() && self.groups.is_empty()
     }
+
+    /// Whether every publisher may keep a copy of its own under `topic`.
+    fn is_few(&self, topic: &TopicName) -> bool {
+        self.direct.len() <= MANY && self.size(topic) <= CACHED
+    }
 }
 
 /// Resolved topics that hold under one generation of the tree, bounded in bytes.
@@ -95,6 +100,7 @@ impl Resolved {
         self.bytes = 0;
     }
 
+    /// Keeps `routes` under `topic`, which owns its memory, unless they alone are more than `most` bytes.
     fn insert(&mut self, topic: &TopicName, routes: &Arc<Routes>, most: usize) {
         let size = routes.size(topic);
         if self.bytes + size > most {
@@ -102,8 +108,28 @@ impl Resolved {
         }
         if size <= most {
             self.bytes += size;
-            self.topics.insert(detached_topic(topic), Arc::clone(routes));
+            self.topics.insert(topic.clone(), Arc::clone(routes));
         }
+    }
+
+    /// The subscribers of `topic` for one publisher, looked up if nobody keeps them.
+    fn find(&mut self, realm: &Realm, topic: &TopicName) -> (TopicName, Arc<Routes>) {
+        if let Some((topic, routes)) = self.topics.get_key_value(topic) {
+            return (topic.clone(), Arc::clone(routes));
+        }
+        let topic = detached_topic(topic);
+        if let Some(routes) = realm.shared_routes.find(&topic, self.generation) {
+            return (topic, routes);
+        }
+        let (generation, found) = realm.tree.matches(&topic);
+        let routes = Arc::new(resolve(found));
+        self.renew(generation);
+        if routes.is_few(&topic) {
+            self.insert(&topic, &routes, CACHED);
+        } else {
+            realm.shared_routes.insert(&topic, &routes, generation);
+        }
+        (topic, routes)
     }
 }
 
@@ -139,56 +165,30 @@ impl SharedRoutes {
 #[derive(Default)]
 pub(crate) struct RouteCache {
     own: Resolved,
-    /// The topic with many subscribers that it used last.
+    /// The topic that it used last, whether or not that is kept besides.
     last: Option<(TopicName, Arc<Routes>)>,
 }
 
 impl RouteCache {
-    fn routes(&mut self, realm: &Realm, topic: &TopicName) -> Option<&Routes> {
+    fn routes(&mut self, realm: &Realm, topic: &TopicName) -> &Routes {
         let generation = realm.tree.generation();
         if self.own.generation != generation {
             self.own.renew(generation);
             self.last = None;
         }
-        if !self.is_last(topic) && !self.own.topics.contains_key(topic) {
-            self.look_up(realm, topic);
-        }
-        match &self.last {
-            Some((last, routes)) if last == topic => Some(routes),
-            _ => self.own.topics.get(topic).map(|routes| &**routes),
-        }
-    }
-
-    fn is_last(&self, topic: &TopicName) -> bool {
-        self.last.as_ref().is_some_and(|(last, _)| last == topic)
-    }
-
-    fn look_up(&mut self, realm: &Realm, topic: &TopicName) {
-        if let Some(routes) = realm.shared_routes.find(topic, self.own.generation) {
-            self.last = Some((detached_topic(topic), routes));
-            return;
-        }
-        let (generation, found) = realm.tree.matches(topic);
-        let routes = Arc::new(resolve(found));
-        if generation != self.own.generation {
-            self.own.renew(generation);
-            self.last = None;
-        }
-        if routes.direct.len() <= MANY {
-            self.own.insert(topic, &routes, CACHED);
-        } else {
-            realm.shared_routes.insert(topic, &routes, generation);
-            self.last = Some((detached_topic(topic), routes));
-        }
+        let Self { own, last } = self;
+        last.take_if(|(last, _)| last != topic);
+        let (_, routes) = last.get_or_insert_with(|| own.find(realm, topic));
+        routes
     }
 
     /// Forgets what no longer holds, so that a publisher that rests does not keep ended sessions in memory, and what
     /// is too much for one that rests.
     pub(crate) fn rest(&mut self, realm: &Realm) {
-        self.last = None;
         if self.own.generation != realm.tree.generation() || self.own.bytes > RESTING {
-            self.own = Resolved::default();
+            *self = Self::default();
         }
+        self.last.take_if(|(topic, routes)| !routes.is_few(topic));
     }
 }
 
@@ -249,9 +249,10 @@ impl Realm {
 
     /// Delivers `message` to every session it reaches.
     pub(crate) fn deliver(&self, message: &Arc<Message>, cache: &mut RouteCache, fanout: &mut Fanout) {
-        let Some(routes) = cache.routes(self, &message.topic).filter(|routes| !routes.is_empty()) else {
+        let routes = cache.routes(self, &message.topic);
+        if routes.is_empty() {
             return;
-        };
+        }
         let charged = is_charged_once(&message.payload).then(|| self.broker.budget.charged(message));
         if let Some(charged) = &charged {
             // The copy that is retained, if it is, does not count as waiting.
@@ -321,7 +322,7 @@ impl Realm {
 
     /// Whether [`Realm::route`] would record anything of `message`.
     pub(crate) fn would_record(&self, message: &Message, cache: &mut RouteCache) -> bool {
-        let Some(routes) = cache.routes(self, &message.topic) else { return message.retain };
+        let routes = cache.routes(self, &message.topic);
         message.retain
             || routes.direct.iter().any(|route| route.session.is_durable())
             || !routes.groups.is_empty()
@@ -426,17 +427,36 @@ mod tests {
         subscribe(&realm, 1_000, "few");
         let (many, few): (TopicName, TopicName) = ("many".parse().unwrap(), "few".parse().unwrap());
         let mut caches = [RouteCache::default(), RouteCache::default()];
-        let lists = caches.each_mut().map(|cache| std::ptr::from_ref(cache.routes(&realm, &many).unwrap()));
+        let lists = caches.each_mut().map(|cache| std::ptr::from_ref(cache.routes(&realm, &many)));
         assert_eq!(lists[0], lists[1]);
         let [cache, _] = &mut caches;
-        assert_eq!(cache.routes(&realm, &few).unwrap().direct.len(), 1);
-        assert_eq!(cache.routes(&realm, &many).unwrap().direct.len(), MANY + 1);
+        assert_eq!(cache.routes(&realm, &few).direct.len(), 1);
+        assert_eq!(cache.routes(&realm, &many).direct.len(), MANY + 1);
         cache.rest(&realm);
         assert!(cache.last.is_none() && cache.own.topics.contains_key(&few));
         subscribe(&realm, 2_000, "many");
-        assert_eq!(cache.routes(&realm, &many).unwrap().direct.len(), MANY + 2, "what is stale is made anew");
+        assert_eq!(cache.routes(&realm, &many).direct.len(), MANY + 2, "what is stale is made anew");
         realm.shared_routes.forget_stale(realm.tree.generation() + 1);
         assert!(realm.shared_routes.0.lock().topics.is_empty());
+    }
+
+    /// They were more than a publisher keeps, and what was not kept was taken for nobody: messages vanished.
+    #[tokio::test]
+    async fn subscribers_that_nobody_can_keep_are_reached_all_the_same() {
+        let realm = realm();
+        for number in 0..40_000 {
+            subscribe(&realm, number, &format!("$share/{number}/t"));
+        }
+        subscribe(&realm, 50_000, "t");
+        let topic = "t".parse().unwrap();
+        let mut cache = RouteCache::default();
+        for _ in 0..2 {
+            let routes = cache.routes(&realm, &topic);
+            assert_eq!((routes.direct.len(), routes.groups.len()), (1, 40_000));
+        }
+        assert!(cache.own.topics.is_empty() && realm.shared_routes.0.lock().topics.contains_key(&topic));
+        cache.rest(&realm);
+        assert!(cache.last.is_none());
     }
 
     /// Topics were counted, not what they take: a thousand of 64 KiB are 64 MiB, of one publisher.
@@ -446,7 +466,7 @@ mod tests {
         let mut cache = RouteCache::default();
         for number in 0..2_000 {
             let topic = format!("{number}/{}", "x".repeat(10_000)).parse().unwrap();
-            assert!(cache.routes(&realm, &topic).is_some());
+            assert!(cache.routes(&realm, &topic).is_empty());
             let kept: usize = cache.own.topics.keys().map(|topic| topic.as_str().len()).sum();
             assert!(kept < cache.own.bytes && cache.own.bytes <= CACHED, "{kept} of {}", cache.own.bytes);
         }
