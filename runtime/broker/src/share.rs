@@ -9,14 +9,17 @@
 //! is one that it refused ([MQTT-4.8.2-6]), nor, when it only unsubscribes, any that it was sent ([MQTT-3.10.4-3]). What nobody can take stays with a
 //! member that is away, until it or another one comes.
 
+mod members;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tidegate_event::{Message, Origin, SharedFilter, SubscriptionOptions};
+use tidegate_event::{Message, SharedFilter};
 
+use self::members::{Member, Members};
 use crate::broker::Shared;
 use crate::limits::budget::is_charged_once;
 use crate::realm::Realm;
@@ -25,37 +28,11 @@ use crate::session::delivery::{Delivery, Source};
 use crate::session::{Seat, Session};
 use crate::tree::Subscriber;
 
-/// A member of a group.
-struct Member {
-    session: Arc<Session>,
-    options: SubscriptionOptions,
-    ids: Option<Arc<[u32]>>,
-}
-
-impl Member {
-    fn new(Subscriber { session, options }: Subscriber) -> Self {
-        Self { session, options, ids: (options.id != 0).then(|| Arc::from([options.id])) }
-    }
-
-    fn delivery(&self, group: u32, message: &Arc<Message>) -> Delivery {
-        Delivery {
-            message: Arc::clone(message),
-            subscription_ids: self.ids.clone(),
-            qos: self.options.qos.min(message.qos),
-            retain: self.options.retain_as_published && message.retain,
-            number: None,
-            // A shared subscription is joined to nothing, so its messages are held back by nothing. What the broker
-            // says itself moves no position and need not reach another.
-            source: if message.origin == Origin::Broker { Source::Direct } else { Source::Shared(group) },
-        }
-    }
-}
-
 /// The members of one `$share` group on one filter.
 pub(crate) struct Group {
     /// Unique in the tenant while anything bears it; never 0.
     pub(crate) number: u32,
-    members: RwLock<Vec<Member>>,
+    members: RwLock<Members>,
     turn: AtomicUsize,
     /// Whether messages may wait with members that are away.
     stranded: AtomicBool,
@@ -81,23 +58,26 @@ pub(crate) struct Round {
     pub(crate) may_displace: bool,
 }
 
-/// The rounds in which members are asked: those first who can be sent the message now.
-const ROUNDS: [Round; 4] = [
+/// The rounds in which members are asked that are connected: those first who can be sent the message now.
+const ROUNDS: [Round; 3] = [
     Round { connected: true, may_wait: false, may_displace: false },
     Round { connected: true, may_wait: true, may_displace: false },
     Round { connected: true, may_wait: true, may_displace: true },
-    Round { connected: false, may_wait: true, may_displace: true },
 ];
 
 /// How many members are asked whether they can be sent a message now, before it waits in the queue of one: when all are
 /// busy it would not help to ask more, and cost every message the more.
 const ASKED: usize = 32;
+/// How many are looked at for that: those that are seen to wait for acknowledgements are not asked.
+const LOOKED_AT: usize = 1_024;
 
 impl Group {
     pub(crate) fn new(number: u32, first: Subscriber) -> Self {
+        let mut members = Members::default();
+        members.insert(first);
         Self {
             number,
-            members: RwLock::new(vec![Member::new(first)]),
+            members: RwLock::new(members),
             turn: AtomicUsize::new(0),
             stranded: AtomicBool::new(false),
         }
@@ -105,31 +85,12 @@ impl Group {
 
     /// Adds a member, or changes its options. Gives whether it is new.
     pub(crate) fn join(&self, subscriber: Subscriber) -> bool {
-        let mut members = self.members.write();
-        match members.iter_mut().find(|member| member.session.number == subscriber.session.number) {
-            Some(member) => {
-                *member = Member::new(subscriber);
-                false
-            }
-            None => {
-                members.push(Member::new(subscriber));
-                true
-            }
-        }
+        self.members.write().insert(subscriber)
     }
 
     /// Removes the session `number`. Gives whether it was a member.
     pub(crate) fn leave(&self, number: u64) -> bool {
-        let mut members = self.members.write();
-        let Some(place) = members.iter().position(|member| member.session.number == number) else {
-            return false;
-        };
-        members.remove(place);
-        if members.len() * 4 < members.capacity() {
-            let kept = members.len() * 2;
-            members.shrink_to(kept);
-        }
-        true
+        self.members.write().remove(number)
     }
 
     /// Whether all members have gone; then it is in no tree any more.
@@ -169,48 +130,71 @@ impl Group {
     ) -> bool {
         let members = self.members.read();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let Some((before, from)) = members.split_at_checked(turn % members.len().max(1)) else {
-            return false;
+        let mut ask = |member: &Member, round: Round| {
+            if Some(member.session.number) == except {
+                return false;
+            }
+            let delivery = member.delivery(self.number, message);
+            let offered = member.session.offer(realm, delivery, round, fanout);
+            if offered == Some(true) {
+                fanout.crowd(&member.session);
+            }
+            offered.is_some()
         };
         for round in ROUNDS {
-            if !round.connected && among == Among::Connected {
-                break;
-            }
-            let asked = if round.may_wait { usize::MAX } else { ASKED };
-            for (place, member) in from.iter().chain(before).enumerate().take(asked) {
-                let session = &member.session;
-                if session.is_connected() != round.connected || Some(session.number) == except {
+            let (looked_at, mut asked) = if round.may_wait { (usize::MAX, usize::MAX) } else { (LOOKED_AT, ASKED) };
+            for (place, member) in members.connected_from(turn).enumerate().take(looked_at) {
+                if !round.may_wait && member.would_wait(message) {
                     continue;
                 }
-                let delivery = member.delivery(self.number, message);
-                let offered = session.offer(realm, delivery, round, fanout);
-                let Some(crowded) = offered else { continue };
+                if asked == 0 {
+                    break;
+                }
+                asked -= 1;
+                if !ask(member, round) {
+                    continue;
+                }
                 if place > 0 {
                     // The turn goes on behind who took it: else who stands behind one that is passed over would get
                     // twice as much.
                     self.turn.store(turn.wrapping_add(place + 1), Ordering::Relaxed);
                 }
-                if !round.connected {
-                    self.stranded.store(true, Ordering::Release);
-                }
-                if crowded {
-                    fanout.crowd(session);
-                }
                 return true;
             }
         }
+        if among == Among::Connected {
+            return false;
+        }
+        for (place, member) in members.away_from(turn).enumerate() {
+            // It may just have come.
+            let connected = member.session.is_connected();
+            if !ask(member, Round { connected, may_wait: true, may_displace: true }) {
+                continue;
+            }
+            if place > 0 {
+                self.turn.store(turn.wrapping_add(place + 1), Ordering::Relaxed);
+            }
+            if !connected {
+                self.stranded.store(true, Ordering::Release);
+            }
+            return true;
+        }
         false
+    }
+
+    /// The session `number`, which may be a member, has come or gone.
+    fn renew(&self, number: u64) {
+        self.members.write().renew(number);
     }
 
     /// Members that are away.
     fn away(&self) -> Vec<Arc<Session>> {
         let members = self.members.read();
-        let away = members.iter().map(|member| &member.session);
-        away.filter(|session| !session.is_connected()).cloned().collect()
+        members.away_from(0).map(|member| Arc::clone(&member.session)).collect()
     }
 
     fn has_connected(&self) -> bool {
-        self.members.read().iter().any(|member| member.session.is_connected())
+        self.members.read().connected_from(0).any(|member| member.session.is_connected())
     }
 }
 
@@ -337,12 +321,20 @@ impl Realm {
         estate.fanout.flush();
     }
 
-    /// A member of the group of `filter` has come: what waits with members that are away goes to it.
-    pub(crate) fn member_came(&self, filter: &SharedFilter) {
-        if let Some(group) = self.tree.group_of(filter)
-            && group.stranded.load(Ordering::Acquire)
-        {
+    /// The session `number`, a member of the group of `filter`, has come: what waits with members that are away goes to
+    /// it.
+    pub(crate) fn member_came(&self, number: u64, filter: &SharedFilter) {
+        let Some(group) = self.tree.group_of(filter) else { return };
+        group.renew(number);
+        if group.stranded.load(Ordering::Acquire) {
             self.gather(&group);
+        }
+    }
+
+    /// The session `number`, a member of the group of `filter`, is not connected any more.
+    pub(crate) fn member_went(&self, number: u64, filter: &SharedFilter) {
+        if let Some(group) = self.tree.group_of(filter) {
+            group.renew(number);
         }
     }
 
@@ -389,5 +381,102 @@ impl Realm {
             delivery.source = Source::Shared(group.number);
         }
         delivery
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::time::Instant;
+
+    use tidegate_event::{QoS, SubscriptionOptions};
+
+    use super::*;
+    use crate::session::test_message;
+
+    fn realm() -> Arc<Realm> {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap().default_realm()
+    }
+
+    fn member(realm: &Arc<Realm>, number: u64, connected: bool) -> Arc<Session> {
+        let session = Arc::new(Session::new(number, format!("c{number}").into(), 0, 60));
+        if connected {
+            session.connect(realm);
+        }
+        let text = "$share/g/t".into();
+        let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
+        session.subscribe(realm, &text, &SharedFilter::parse(&text).unwrap(), options).unwrap();
+        session
+    }
+
+    fn group(realm: &Realm) -> Arc<Group> {
+        realm.tree.group_of(&SharedFilter::parse(&"$share/g/t".into()).unwrap()).unwrap()
+    }
+
+    fn give(realm: &Realm, count: u128) {
+        let (group, mut fanout) = (group(realm), Fanout::default());
+        for id in 0..count {
+            group.give(realm, &test_message("t", QoS::AtLeastOnce, id), &mut fanout);
+        }
+    }
+
+    /// Every message passed by all members, and every member that joined or left did, under the tree's lock.
+    #[tokio::test]
+    async fn members_that_are_away_cost_those_that_come_and_every_message_nothing() {
+        let (small, large) = (realm(), realm());
+        let alone = member(&small, 1, true);
+        let begun = Instant::now();
+        let away: Vec<_> = (2..10_002).map(|number| member(&large, number, false)).collect();
+        let one = member(&large, 1, true);
+        let joined = begun.elapsed();
+        let begun = Instant::now();
+        give(&small, 900);
+        let by_itself = begun.elapsed();
+        let begun = Instant::now();
+        give(&large, 900);
+        let beside_others = begun.elapsed();
+        assert_eq!((alone.outbox().len(), one.outbox().len()), (900, 900));
+        assert!(away.iter().all(|session| session.outbox().len() == 0));
+        assert!(beside_others < by_itself * 20, "{beside_others:?}, not {by_itself:?}");
+        let begun = Instant::now();
+        away.iter().for_each(|session| assert!(session.unsubscribe(&large, "$share/g/t").is_some()));
+        let left = begun.elapsed();
+        assert!(joined + left < std::time::Duration::from_secs(5), "{joined:?} and {left:?}");
+    }
+
+    #[tokio::test]
+    async fn who_is_free_gets_the_messages_that_many_others_would_have_to_wait_with() {
+        let realm = realm();
+        let mut members: Vec<_> = (0..41).map(|number| member(&realm, number, true)).collect();
+        let free = members.remove(20);
+        members.iter().for_each(|session| session.window_is_full(true));
+        give(&realm, 200);
+        assert_eq!(free.outbox().len(), 200);
+        assert!(members.iter().all(|session| session.outbox().len() == 0));
+    }
+
+    #[tokio::test]
+    async fn a_member_is_found_where_it_is_after_it_has_come_and_gone() {
+        let realm = realm();
+        let members: Vec<_> = (0..3).map(|number| member(&realm, number, number == 0)).collect();
+        let waiting = || members.iter().map(|session| session.outbox().len()).collect::<Vec<_>>();
+        give(&realm, 2);
+        assert_eq!(waiting(), [2, 0, 0]);
+        members[0].disconnect(&realm, std::iter::empty());
+        members[1].connect(&realm);
+        give(&realm, 3);
+        assert_eq!(waiting(), [2, 3, 0], "the first has not handed over what waits");
+        members[1].disconnect(&realm, std::iter::empty());
+        give(&realm, 3);
+        assert_eq!(waiting().iter().sum::<usize>(), 8, "it waits with those that are away");
+        assert!(group(&realm).stranded.load(Ordering::Acquire));
+        members[2].connect(&realm);
+        assert_eq!(waiting(), [0, 0, 8]);
+        for session in &members {
+            assert!(session.unsubscribe(&realm, "$share/g/t").is_some());
+        }
+        assert!(realm.tree.groups(|_| true).is_empty());
     }
 }

@@ -505,8 +505,8 @@ where
         if (wants_messages && outbox.len() > 0) || outbox.has_commands(may_enqueue) {
             return Ok(Turn::Moved);
         }
-        let window_is_full = !self.seat.inflight.has_room(self.deliveries.window());
-        outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len(), window_is_full);
+        self.session.window_is_full(!self.seat.inflight.has_room(self.deliveries.window()));
+        outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len());
         drop(outbox);
         // A claim or a change of phase before the waker was there has woken nobody; that it is evicted will.
         if self.count.poll_evicted(cx).is_ready() {

@@ -96,6 +96,9 @@ pub(crate) struct Session {
     /// Number of the newest connection that asked for this session: an older one has been taken over.
     claim: AtomicU64,
     connected: AtomicBool,
+    /// Whether the client must acknowledge something before it is sent more of QoS 1 and 2, as it was when its
+    /// connection went to sleep.
+    window_is_full: AtomicBool,
     /// An ended connection has unsubscribed: the present one looks which joins it still wants.
     unsubscribed: AtomicBool,
     /// Seconds the session outlives its connection; 0 = not at all, `u32::MAX` = for ever.
@@ -117,6 +120,7 @@ impl Session {
             client_id,
             claim: AtomicU64::new(claim),
             connected: AtomicBool::new(false),
+            window_is_full: AtomicBool::new(false),
             unsubscribed: AtomicBool::new(false),
             expiry: AtomicU32::new(expiry),
             deliveries: AtomicU64::new(0),
@@ -165,6 +169,16 @@ impl Session {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// The connection goes to sleep, and the client must acknowledge something before it is sent more, or need not.
+    pub(crate) fn window_is_full(&self, full: bool) {
+        self.window_is_full.store(full, Ordering::Relaxed);
+    }
+
+    /// Whether a message of `qos` would have to wait for an acknowledgement of the client.
+    pub(crate) fn would_wait(&self, qos: QoS) -> bool {
+        qos != QoS::AtMostOnce && self.window_is_full.load(Ordering::Relaxed)
     }
 
     pub(crate) fn expiry(&self) -> u32 {
@@ -267,7 +281,7 @@ impl Session {
         let limits = realm.broker.queue_limits();
         let mut outbox = self.outbox.lock();
         // Under the lock: a client that goes away hands over what is in its queue then.
-        if outbox.is_connected() != round.connected || (!round.may_wait && outbox.would_wait(&delivery)) {
+        if outbox.is_connected() != round.connected || (!round.may_wait && self.would_wait(delivery.qos)) {
             return None;
         }
         if !outbox.has_room(&delivery, limits) {
@@ -393,7 +407,7 @@ impl Session {
         }
         self.command_subscriptions(absence.subscriptions);
         for filter in self.shared_filters() {
-            realm.member_came(&filter);
+            realm.member_came(self.number, &filter);
         }
     }
 
@@ -412,7 +426,11 @@ impl Session {
 
     fn left(&self, realm: &Realm) {
         if self.connected.swap(false, Ordering::Relaxed) {
+            self.window_is_full.store(false, Ordering::Relaxed);
             realm.statistics.client_left();
+            for filter in self.shared_filters() {
+                realm.member_went(self.number, &filter);
+            }
         }
     }
 

@@ -75,8 +75,6 @@ pub(crate) struct Outbox {
     waker: Option<Waker>,
     /// Whether a message should wake it: not while it waits for acknowledgements or for its socket.
     wants_messages: bool,
-    /// Whether the client must acknowledge something before it is sent more of QoS 1 and 2.
-    window_is_full: bool,
     connected: bool,
     closed: bool,
 }
@@ -381,15 +379,9 @@ impl Outbox {
         self.commands.iter().any(|command| enqueue || !command.is_enqueued())
     }
 
-    /// Whether `delivery` would have to wait for an acknowledgement of the client.
-    pub(crate) fn would_wait(&self, delivery: &Delivery) -> bool {
-        self.window_is_full && delivery.qos != QoS::AtMostOnce
-    }
-
-    /// The connection goes to sleep with `taken` messages that it cannot send yet, `window_is_full` or not: `waker` wakes
-    /// it for commands, and for messages if it wants any.
-    pub(crate) fn sleep(&mut self, waker: &Waker, wants_messages: bool, taken: usize, window_is_full: bool) {
-        self.window_is_full = window_is_full;
+    /// The connection goes to sleep with `taken` messages that it cannot send yet: `waker` wakes it for commands, and for
+    /// messages if it wants any.
+    pub(crate) fn sleep(&mut self, waker: &Waker, wants_messages: bool, taken: usize) {
         self.wants_messages = wants_messages;
         self.taken = taken;
         if taken == 0 {
@@ -429,7 +421,6 @@ impl Outbox {
         self.taken = 0;
         self.taken_bytes = 0;
         self.patience = Patience::default();
-        self.window_is_full = false;
         self.wants_messages = false;
         self.waker = None;
         self.commands = VecDeque::new();
@@ -544,7 +535,7 @@ mod tests {
         assert!(budget.used() > 3_000);
         assert_eq!(drain(&mut outbox), [1, 4, 6]);
         assert!(budget.used() > 3_000, "they are not sent yet");
-        outbox.sleep(Waker::noop(), true, 0, false);
+        outbox.sleep(Waker::noop(), true, 0);
         assert_eq!(budget.used(), 0);
         let mut offer = |qos, id, bytes| offer_within(&mut outbox, sized(qos, id, bytes), limits, &budget);
         assert!(matches!(offer(QoS::AtLeastOnce, 7, 1 << 20), Room::Free), "a great one passes through");

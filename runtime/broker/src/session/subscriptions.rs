@@ -56,7 +56,7 @@ impl Session {
         }
         drop(subscriptions);
         if shared.group.is_some() && before.is_none() {
-            realm.member_came(shared);
+            realm.member_came(self.number, shared);
         }
         Some(Subscribed { existed: before.is_some(), recorded })
     }
