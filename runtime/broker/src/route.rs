@@ -251,6 +251,8 @@ impl Realm {
     pub(crate) fn deliver(&self, message: &Arc<Message>, cache: &mut RouteCache, fanout: &mut Fanout) {
         let routes = cache.routes(self, &message.topic);
         if routes.is_empty() {
+            // It may have been retained.
+            fanout.detached = None;
             return;
         }
         let charged = is_charged_once(&message.payload).then(|| self.broker.budget.charged(message));
@@ -457,6 +459,20 @@ mod tests {
         assert!(cache.own.topics.is_empty() && realm.shared_routes.0.lock().topics.contains_key(&topic));
         cache.rest(&realm);
         assert!(cache.last.is_none());
+    }
+
+    /// Each connection kept the payload of the last retained message that it sent to nobody.
+    #[tokio::test]
+    async fn a_message_that_reaches_nobody_is_not_kept_by_its_publisher() {
+        let realm = realm();
+        let (mut cache, mut fanout) = (RouteCache::default(), Fanout::default());
+        for payload in ["x", ""] {
+            let message = crate::session::test_message("t", QoS::AtMostOnce, 1);
+            let payload = payload.into();
+            let message = Arc::new(Message { retain: true, payload, ..Message::clone(&message) });
+            realm.route(&message, &mut cache, &mut fanout);
+            assert!(fanout.detached.is_none());
+        }
     }
 
     /// Topics were counted, not what they take: a thousand of 64 KiB are 64 MiB, of one publisher.
