@@ -193,6 +193,14 @@ impl Group {
         members.away_from(0).map(|member| Arc::clone(&member.session)).collect()
     }
 
+    /// Whether a member that is connected has room for `message`.
+    fn has_room(&self, realm: &Realm, message: &Arc<Message>) -> bool {
+        let members = self.members.read();
+        let turn = self.turn.load(Ordering::Relaxed);
+        let mut connected = members.connected_from(turn);
+        connected.any(|member| member.session.has_room(realm, &member.delivery(self.number, message)))
+    }
+
     fn has_connected(&self) -> bool {
         self.members.read().connected_from(0).any(|member| member.session.is_connected())
     }
@@ -207,6 +215,10 @@ struct Estate<'a> {
     fanout: Fanout,
     /// The group looked up last: neighbours are mostly of one.
     group: Option<Arc<Group>>,
+    /// The group in which nobody who is connected had room: it is not asked for the next message.
+    full: Option<u32>,
+    /// How many messages may still be given away.
+    left: usize,
 }
 
 impl Estate<'_> {
@@ -221,7 +233,11 @@ impl Estate<'_> {
     /// one of them.
     fn take_over(&mut self, number: u32, delivery: &Delivery, message: &Arc<Message>) -> bool {
         let Some(group) = self.group(number) else { return false };
-        let Self { realm, member, among, fanout, .. } = self;
+        let Self { realm, member, among, fanout, full, left, .. } = self;
+        if *among == Among::Connected && (*full == Some(number) || *left == 0) {
+            group.stranded.store(true, Ordering::Release);
+            return false;
+        }
         let mut taken = false;
         let mut hand_over = || {
             taken = group.offer(realm, message, *among, Some(member.number), fanout);
@@ -233,7 +249,10 @@ impl Estate<'_> {
             Some(_) => realm.broker.store.together(&mut hand_over),
             None => hand_over(),
         }
-        if !taken {
+        if taken {
+            *left -= 1;
+        } else {
+            *full = Some(number);
             group.stranded.store(true, Ordering::Release);
         }
         taken
@@ -268,18 +287,22 @@ impl Estate<'_> {
 
 /// How often messages are looked for that wait with members that are away while others are connected.
 const LOOKED_FOR: Duration = Duration::from_secs(1);
+/// How many of them are given away before others have their turn.
+const GATHERED: usize = 256;
 
 /// Gives such messages to members that are connected, until the task is dropped.
 pub(crate) async fn run(shared: &Shared) {
     loop {
         tokio::time::sleep(LOOKED_FOR).await;
-        shared.all_realms().iter().for_each(|realm| realm.gather_stranded());
+        for realm in shared.all_realms() {
+            realm.gather_stranded().await;
+        }
     }
 }
 
 impl Realm {
     fn estate<'a>(&'a self, member: &'a Session, among: Among) -> Estate<'a> {
-        Estate { realm: self, member, among, fanout: Fanout::default(), group: None }
+        Estate { realm: self, member, among, fanout: Fanout::default(), group: None, full: None, left: usize::MAX }
     }
 
     /// The client of `session` has gone, its session lives on: what it leaves of shared subscriptions goes to members
@@ -338,32 +361,47 @@ impl Realm {
         }
     }
 
-    /// Gives what waits with members of `group` that are away to those that are connected.
-    fn gather(&self, group: &Group) {
+    /// Gives what waits with members of `group` that are away to those that are connected, as long as they have room, and
+    /// not all of very many. Gives whether there may be more that they have room for.
+    fn gather(&self, group: &Group) -> bool {
         // Before they are looked at: what is left behind meanwhile is looked for again.
         group.stranded.store(false, Ordering::Release);
+        let mut left = GATHERED;
         for member in group.away() {
-            let mut estate = self.estate(&member, Among::Connected);
+            let mut estate = Estate { left, ..self.estate(&member, Among::Connected) };
             // Who holds the seat is about to connect, or to leave: then it looks itself.
             if let Ok(mut seat) = Arc::clone(member.seat()).try_lock_owned() {
                 estate.unacknowledged(&mut seat);
             }
-            let queued = member.outbox().take_shared(|number| number == group.number);
-            let left = estate.queued(queued);
-            member.outbox().return_shared(left);
+            let first = member.outbox().first_shared(group.number);
+            if first.is_some_and(|first| !group.has_room(self, &first)) {
+                // The queue is not taken out for nothing.
+                estate.full = Some(group.number);
+            } else {
+                let queued = member.outbox().take_shared(|number| number == group.number);
+                let kept = estate.queued(queued);
+                member.outbox().return_shared(kept);
+            }
             estate.fanout.flush();
             // It may have come back while its queue was empty.
             member.nudge();
+            left = estate.left;
+            if left == 0 || estate.full == Some(group.number) {
+                group.stranded.store(true, Ordering::Release);
+                return left == 0;
+            }
         }
+        false
     }
 
     /// What was left behind in the moment in which somebody came, or when all were full, does not wait for the next one
     /// to come.
-    fn gather_stranded(&self) {
+    async fn gather_stranded(&self) {
         for group in self.tree.groups(|group| group.stranded.load(Ordering::Acquire)) {
-            if group.has_connected() {
-                self.gather(&group);
+            while group.has_connected() && self.gather(&group) {
+                tokio::task::yield_now().await;
             }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -478,5 +516,29 @@ mod tests {
             assert!(session.unsubscribe(&realm, "$share/g/t").is_some());
         }
         assert!(realm.tree.groups(|_| true).is_empty());
+    }
+
+    /// Each was offered to all members again, once a second, and all at once.
+    #[tokio::test]
+    async fn what_waits_is_given_out_in_parts_and_not_offered_on_when_nobody_has_room() {
+        let realm = realm();
+        let away: Vec<_> = (0..3).map(|number| member(&realm, number, false)).collect();
+        give(&realm, 1_800);
+        let waiting = || away.iter().map(|session| session.outbox().len()).sum::<usize>();
+        assert_eq!(waiting(), 1_800);
+        let one = member(&realm, 9, true);
+        assert_eq!((one.outbox().len(), waiting()), (GATHERED, 1_800 - GATHERED), "some at once");
+        realm.gather_stranded().await;
+        let most = realm.broker.config.max_queued;
+        assert_eq!((one.outbox().len(), waiting()), (most, 1_800 - most), "what there is room for");
+        let group = group(&realm);
+        let turn = group.turn.load(Ordering::Relaxed);
+        realm.gather_stranded().await;
+        assert_eq!(group.turn.load(Ordering::Relaxed), turn, "nothing is offered");
+        assert!(group.stranded.load(Ordering::Acquire));
+        one.outbox().take(&mut VecDeque::new(), usize::MAX);
+        realm.gather_stranded().await;
+        assert_eq!((one.outbox().len(), waiting()), (1_800 - most, 0));
+        assert!(!group.stranded.load(Ordering::Acquire));
     }
 }

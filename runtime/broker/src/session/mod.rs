@@ -292,6 +292,11 @@ impl Session {
         Some(self.enqueue(realm, outbox, delivery, fanout))
     }
 
+    /// Whether `delivery` could be pushed without dropping anything for it.
+    pub(crate) fn has_room(&self, realm: &Realm, delivery: &Delivery) -> bool {
+        self.outbox.lock().has_room(delivery, realm.broker.queue_limits())
+    }
+
     fn displaced(&self, realm: &Realm, outbox: &mut Outbox, older: &[Delivery]) {
         for delivery in older {
             realm.dropped(Drop::QueueFull);

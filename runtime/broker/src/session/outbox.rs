@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use foldhash::fast::RandomState;
-use tidegate_event::{MsgId, QoS, TopicFilter, now_ms};
+use tidegate_event::{Message, MsgId, QoS, TopicFilter, now_ms};
 
 use super::delivery::{Delivery, Source};
 use super::hold::Holds;
@@ -243,6 +243,13 @@ impl Outbox {
             |delivery| matches!(delivery.source, Source::Shared(group) if group > 0 && wanted(group)),
         );
         taken.into_deliveries()
+    }
+
+    /// The first message that waits of the shared subscription of the group `number`.
+    pub(crate) fn first_shared(&self, number: u32) -> Option<Arc<Message>> {
+        let mut waiting = self.waiting.iter();
+        let first = waiting.find(|delivery| delivery.source == Source::Shared(number))?;
+        Some(Arc::clone(&first.message))
     }
 
     /// Takes out what waits and `is_unwanted`.
