@@ -19,6 +19,7 @@ use crate::realm::Realm;
 use crate::retained::Set;
 use crate::session::Session;
 use crate::session::delivery::{Delivery, Source, detached, detached_topic};
+use crate::session::outbox::IDLE_CAPACITY;
 use crate::share::Group;
 use crate::sys;
 use crate::tree::Matches;
@@ -31,6 +32,8 @@ const CACHED: usize = 256 * 1024;
 const RESTING: usize = 16 * 1024;
 /// Topics with more subscribers are looked up once for all publishers.
 const MANY: usize = 32;
+/// Subscribers that are woken at once, at most.
+const WOKEN: usize = 256;
 /// Memory of the subscribers of such topics, of one tenant, bytes.
 const SHARED: usize = 16 * 1024 * 1024;
 
@@ -205,9 +208,25 @@ pub(crate) struct Fanout {
 }
 
 impl Fanout {
-    /// Wakes `waker` at the next [`Fanout::flush`].
+    /// Wakes `waker` at the next [`Fanout::flush`], or earlier when there are many.
     pub(crate) fn wake(&mut self, waker: Waker) {
         self.wakers.push(waker);
+        if self.wakers.len() >= WOKEN {
+            self.flush();
+        }
+    }
+
+    /// Gives memory back that a burst has left.
+    pub(crate) fn rest(&mut self) {
+        if self.wakers.is_empty() && self.wakers.capacity() > IDLE_CAPACITY {
+            self.wakers = Vec::new();
+        }
+    }
+
+    /// For how many tasks there is a place.
+    #[cfg(test)]
+    pub(crate) fn places(&self) -> usize {
+        self.wakers.capacity()
     }
 
     /// The queue of `session` is more than half full.

@@ -43,7 +43,7 @@ use crate::codec::{Connect, Decoder, Outgoing, Terms, Will, encode_within};
 use crate::limits::rate::Rate;
 use crate::listener::Counted;
 use crate::metrics::{Limited, Tally};
-use crate::pipeline::{Job, Pipeline, Reply};
+use crate::pipeline::{Job, Pipeline, Reply, shrink};
 use crate::realm::Realm;
 use crate::reason;
 use crate::registry::Handover;
@@ -523,6 +523,7 @@ where
             self.output = BytesMut::new();
         }
         self.deliveries.rest();
+        shrink(&mut self.replies);
         self.pipeline.rest();
         self.pause.idle();
         Ok(Turn::Idle)

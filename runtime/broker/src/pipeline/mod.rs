@@ -42,6 +42,7 @@ use crate::realm::Realm;
 use crate::registry::Handover;
 use crate::route::{Fanout, RouteCache};
 use crate::session::Session;
+use crate::session::outbox::IDLE_CAPACITY;
 
 /// SUBSCRIBE that may be in the last two stages.
 const SUBSCRIBES: usize = 16;
@@ -265,9 +266,10 @@ impl Pipeline {
     /// For a publisher that rests: lets go of sessions that it would not reach any more.
     pub(crate) fn rest(&mut self) {
         self.cache.rest(&self.realm);
-        if self.waiting.is_empty() && self.waiting.capacity() > 64 {
-            self.waiting = VecDeque::new();
-        }
+        self.fanout.rest();
+        shrink(&mut self.waiting);
+        shrink(&mut self.joining);
+        shrink(&mut self.syncing);
     }
 
     /// Moves every job as far as it can go. Gives whether any moved.
@@ -456,6 +458,13 @@ impl Pipeline {
     }
 }
 
+/// Gives the memory of `queue` back if it is empty and had many places.
+pub(crate) fn shrink<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > IDLE_CAPACITY {
+        *queue = VecDeque::new();
+    }
+}
+
 /// Whether what `signal` announces has happened; a sender that is gone announces it too.
 fn arrived(signal: &mut Option<oneshot::Receiver<()>>, cx: &mut Context<'_>) -> bool {
     match signal {
@@ -467,5 +476,36 @@ fn arrived(signal: &mut Option<oneshot::Receiver<()>>, cx: &mut Context<'_>) -> 
             }
             ready
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A burst left its buffers with every connection for the rest of its life.
+    #[tokio::test]
+    async fn a_pipeline_that_rests_keeps_no_large_buffers() {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        let broker = crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).ok();
+        let Some(realm) = broker.map(|broker| broker.default_realm()) else { return };
+        let mut pipeline = Pipeline::without_client(realm);
+        pipeline.waiting.reserve(1_000);
+        pipeline.joining.reserve(1_000);
+        pipeline.syncing.reserve(1_000);
+        for _ in 0..10_000 {
+            pipeline.fanout.wake(Waker::noop().clone());
+        }
+        assert!(pipeline.fanout.places() <= 512, "they are woken on the way");
+        pipeline.flush();
+        pipeline.rest();
+        let places = [
+            pipeline.waiting.capacity(),
+            pipeline.joining.capacity(),
+            pipeline.syncing.capacity(),
+            pipeline.fanout.places(),
+        ];
+        assert!(places.iter().all(|&places| places <= IDLE_CAPACITY), "{places:?}");
     }
 }
