@@ -32,6 +32,8 @@ const CACHED: usize = 256 * 1024;
 const RESTING: usize = 16 * 1024;
 /// Topics with more subscribers are looked up once for all publishers.
 const MANY: usize = 32;
+/// Deliveries in one turn of a publisher, after which others have theirs.
+const DELIVERIES: usize = 2_048;
 /// Subscribers that are woken at once, at most.
 const WOKEN: usize = 256;
 /// Memory of the subscribers of such topics, of one tenant, bytes.
@@ -205,6 +207,8 @@ pub(crate) struct Fanout {
     pub(crate) crowded: Option<Arc<Session>>,
     /// The message being routed, without its read buffer.
     detached: Option<Arc<Message>>,
+    /// How many deliveries were begun since [`Fanout::begin_turn`].
+    begun: usize,
 }
 
 impl Fanout {
@@ -214,6 +218,16 @@ impl Fanout {
         if self.wakers.len() >= WOKEN {
             self.flush();
         }
+    }
+
+    /// A new turn of the publisher.
+    pub(crate) fn begin_turn(&mut self) {
+        self.begun = 0;
+    }
+
+    /// Whether so many deliveries were begun in this turn that others should have theirs: one message may be thousands.
+    pub(crate) fn is_enough(&self) -> bool {
+        self.begun >= DELIVERIES
     }
 
     /// Gives memory back that a burst has left.
@@ -274,6 +288,7 @@ impl Realm {
             fanout.detached = None;
             return;
         }
+        fanout.begun += routes.direct.len() + routes.groups.len();
         let charged = is_charged_once(&message.payload).then(|| self.broker.budget.charged(message));
         if let Some(charged) = &charged {
             // The copy that is retained, if it is, does not count as waiting.

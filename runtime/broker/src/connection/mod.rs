@@ -398,8 +398,10 @@ where
         let (mut taken, mut filters) = (0, 0);
         self.clock = None;
         self.has_more = false;
+        self.pipeline.fanout.begin_turn();
         while self.may_read() {
-            if taken == PACKETS_PER_TURN || filters >= FILTERS_PER_TURN {
+            let is_enough = self.pipeline.fanout.is_enough();
+            if taken == PACKETS_PER_TURN || filters >= FILTERS_PER_TURN || is_enough {
                 self.has_more = true;
                 break;
             }

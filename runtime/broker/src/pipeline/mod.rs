@@ -277,9 +277,10 @@ impl Pipeline {
         let mut moved = false;
         self.refresh_hooks();
         self.filters_left = FILTERS_AT_ONCE;
+        self.fanout.begin_turn();
         while self.poll_raising(cx) | self.poll_joining(cx, replies) | self.poll_syncing(cx, replies) {
             moved = true;
-            if matches!(self.raising, Some(Raising::Filters(_))) {
+            if matches!(self.raising, Some(Raising::Filters(_))) || self.fanout.is_enough() {
                 cx.waker().wake_by_ref();
                 break;
             }
@@ -481,16 +482,49 @@ fn arrived(signal: &mut Option<oneshot::Receiver<()>>, cx: &mut Context<'_>) -> 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use tidegate_event::{QoS, SharedFilter, SubscriptionOptions};
+
     use super::*;
+    use crate::session::test_message;
+
+    fn pipeline() -> Pipeline {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        let broker = crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap();
+        Pipeline::without_client(broker.default_realm())
+    }
+
+    /// Packets were counted: 64 messages to ten thousand subscribers were one turn.
+    #[tokio::test]
+    async fn a_turn_is_bounded_by_deliveries_and_not_only_by_packets() {
+        let mut pipeline = pipeline();
+        let filter = SharedFilter::parse(&"t".into()).unwrap();
+        let subscribers: Vec<_> = (0..500)
+            .map(|number| {
+                let session = Arc::new(Session::new(number, format!("c{number}").into(), 0, 60));
+                pipeline.realm.tree.insert(&filter, &session, SubscriptionOptions::default());
+                session.connect(&pipeline.realm);
+                session
+            })
+            .collect();
+        for id in 0..10 {
+            let message = test_message("t", QoS::AtMostOnce, id);
+            pipeline.push(Job::Publish(Inbound::unanswered(message)));
+        }
+        let (mut turns, mut replies, mut reached) = (Vec::new(), VecDeque::new(), 0);
+        while !pipeline.is_empty() {
+            pipeline.poll(&mut Context::from_waker(Waker::noop()), &mut replies);
+            let before = std::mem::replace(&mut reached, subscribers[499].outbox().len());
+            turns.push(reached - before);
+        }
+        assert_eq!(turns, [5, 5]);
+    }
 
     /// A burst left its buffers with every connection for the rest of its life.
     #[tokio::test]
     async fn a_pipeline_that_rests_keeps_no_large_buffers() {
-        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
-        let store = Arc::new(tidegate_event::VolatileStore);
-        let broker = crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).ok();
-        let Some(realm) = broker.map(|broker| broker.default_realm()) else { return };
-        let mut pipeline = Pipeline::without_client(realm);
+        let mut pipeline = pipeline();
         pipeline.waiting.reserve(1_000);
         pipeline.joining.reserve(1_000);
         pipeline.syncing.reserve(1_000);
