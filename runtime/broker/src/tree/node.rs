@@ -86,12 +86,17 @@ impl Subscribers {
         matches!(self, Self::None)
     }
 
-    pub(super) fn add_to(&self, found: &mut Vec<Subscriber>) {
+    fn add_to(&self, found: &mut Matches) {
         match self {
-            Self::None => {}
-            Self::One(subscriber) => found.push(subscriber.clone()),
-            Self::Many(crowd) => found.extend(crowd.0.values().cloned()),
+            Self::None => return,
+            Self::One(subscriber) => found.subscribers.push((subscriber.session.number, subscriber.clone())),
+            Self::Many(crowd) => {
+                found
+                    .subscribers
+                    .extend(crowd.0.iter().map(|(number, subscriber)| (*number, subscriber.clone())));
+            }
         }
+        found.filters += 1;
     }
 }
 
@@ -117,7 +122,7 @@ impl Leaf {
     }
 
     pub(super) fn add_to(&self, found: &mut Matches) {
-        self.subscribers.add_to(&mut found.subscribers);
+        self.subscribers.add_to(found);
         if let Some(groups) = &self.groups {
             found.groups.extend(groups.0.iter().map(|(_, group)| Arc::clone(group)));
         }
