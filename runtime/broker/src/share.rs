@@ -142,7 +142,8 @@ impl Group {
             offered.is_some()
         };
         for round in ROUNDS {
-            let (looked_at, mut asked) = if round.may_wait { (usize::MAX, usize::MAX) } else { (LOOKED_AT, ASKED) };
+            let (looked_at, mut asked) =
+                if round.may_wait { (usize::MAX, usize::MAX) } else { (LOOKED_AT, ASKED) };
             for (place, member) in members.connected_from(turn).enumerate().take(looked_at) {
                 if !round.may_wait && member.would_wait(message) {
                     continue;
@@ -272,7 +273,7 @@ impl Estate<'_> {
 
     /// QoS 1 messages that the member was sent and has not acknowledged.
     fn unacknowledged(&mut self, seat: &mut Seat) {
-        let Seat { inflight, positions, .. } = seat;
+        let Seat { inflight, positions, .. } = &mut *seat;
         inflight.withdraw_at_least_once(|delivery, about| {
             let Source::Shared(number) = delivery.source else { return false };
             let taken = self.take_over(number, delivery, about);
@@ -282,6 +283,7 @@ impl Estate<'_> {
             }
             taken
         });
+        seat.inflight.charge(&self.realm.broker.budget);
     }
 }
 
@@ -302,7 +304,15 @@ pub(crate) async fn run(shared: &Shared) {
 
 impl Realm {
     fn estate<'a>(&'a self, member: &'a Session, among: Among) -> Estate<'a> {
-        Estate { realm: self, member, among, fanout: Fanout::default(), group: None, full: None, left: usize::MAX }
+        Estate {
+            realm: self,
+            member,
+            among,
+            fanout: Fanout::default(),
+            group: None,
+            full: None,
+            left: usize::MAX,
+        }
     }
 
     /// The client of `session` has gone, its session lives on: what it leaves of shared subscriptions goes to members
@@ -540,5 +550,32 @@ mod tests {
         realm.gather_stranded().await;
         assert_eq!((one.outbox().len(), waiting()), (1_800 - most, 0));
         assert!(!group.stranded.load(Ordering::Acquire));
+    }
+    /// What a member had been sent counted for it after another one had got it, or its session had ended.
+    #[tokio::test]
+    async fn what_a_member_does_not_have_any_more_does_not_count_for_it() {
+        let realm = realm();
+        let budget = &realm.broker.budget;
+        let away = member(&realm, 1, false);
+        for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            let message = test_message("t", qos, 1);
+            let message = Arc::new(Message { payload: vec![0; 12_000].into(), ..Message::clone(&message) });
+            let source = Source::Shared(group(&realm).number);
+            let delivery =
+                Delivery { message, subscription_ids: None, qos, retain: false, number: None, source };
+            let mut seat = away.seat().try_lock().unwrap();
+            seat.inflight.push(delivery, None);
+            seat.inflight.charge(budget);
+        }
+        let both = budget.used();
+        assert!(both > 22_000, "{both}");
+        let one = member(&realm, 2, true);
+        group(&realm).stranded.store(true, Ordering::Release);
+        realm.gather_stranded().await;
+        one.outbox().take(&mut VecDeque::new(), 1);
+        one.outbox().sleep(std::task::Waker::noop(), true, 0);
+        assert!(budget.used() < both - 10_000, "{} of {both}", budget.used());
+        realm.due(crate::timers::Due::Expiry, &away);
+        assert_eq!(budget.used(), 0);
     }
 }

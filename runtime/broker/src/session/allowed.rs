@@ -43,5 +43,6 @@ impl Session {
             }
             unwanted
         });
+        seat.inflight.charge(&realm.broker.budget);
     }
 }
