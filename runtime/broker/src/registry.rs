@@ -169,7 +169,11 @@ impl Registry {
                 Claim::Resumed(session) => {
                     let seat = Arc::clone(session.seat()).lock_owned().await;
                     if session.is_closed() {
-                        // It ended while we waited: its last connection asked for that.
+                        // It ended while we waited: its last connection asked for that. Who has come after us gets
+                        // the next one.
+                        if !session.is_claimed_by(connection) {
+                            return None;
+                        }
                         continue;
                     }
                     (session, seat, true)
@@ -192,5 +196,42 @@ impl Registry {
             let handover = self.0.lock().leaving.remove(client_id);
             return Some(Attached { session, seat, resumed, handover });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::time::Duration;
+
+    use super::*;
+
+    fn realm() -> Arc<Realm> {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap().default_realm()
+    }
+
+    /// The older of two that waited asked for the client id once more, and so became the newer.
+    #[tokio::test]
+    async fn of_two_connections_that_wait_for_a_session_that_ends_the_newer_gets_the_next() {
+        let realm = realm();
+        let attach = |connection| {
+            let realm = Arc::clone(&realm);
+            async move { realm.registry.attach(&realm, &"c".into(), connection, false, 60).await }
+        };
+        let Attached { session, mut seat, .. } = attach(1).await.unwrap();
+        let mut waiting = Vec::new();
+        for connection in [2, 3] {
+            waiting.push(tokio::spawn(attach(connection)));
+            while !session.is_claimed_by(connection) {
+                tokio::task::yield_now().await;
+            }
+        }
+        realm.end_session(&session, &mut seat);
+        drop(seat);
+        let newer = tokio::time::timeout(Duration::from_secs(5), waiting.remove(1)).await.unwrap().unwrap();
+        assert!(newer.is_some_and(|attached| attached.session.is_claimed_by(3) && !attached.resumed));
+        assert!(waiting.remove(0).await.unwrap().is_none());
     }
 }
