@@ -121,6 +121,7 @@ impl Registry {
         self.0.lock().unfinished.get(client_id).map_or(0, |unfinished| unfinished.bytes())
     }
 
+    /// Follow it with [`Session::nudge`] of the one that there was: its lock is not waited for under this one.
     fn claim(
         &self,
         realm: &Realm,
@@ -167,6 +168,7 @@ impl Registry {
         loop {
             let (session, mut seat, resumed) = match self.claim(realm, client_id, connection, clean, expiry) {
                 Claim::Resumed(session) => {
+                    session.nudge();
                     let seat = Arc::clone(session.seat()).lock_owned().await;
                     if session.is_closed() {
                         // It ended while we waited: its last connection asked for that. Who has come after us gets
@@ -180,6 +182,7 @@ impl Registry {
                 }
                 Claim::Fresh { session, seat, replaced } => {
                     if let Some(replaced) = replaced {
+                        replaced.nudge();
                         let mut old = Arc::clone(replaced.seat()).lock_owned().await;
                         realm.end_session(&replaced, &mut old);
                     }

@@ -18,7 +18,7 @@ use parking_lot::RwLock;
 use tidegate_event::{SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
 
 pub(crate) use self::node::Subscriber;
-use self::node::{Leaf, Node, collect, find_below, remove_below, shrink};
+use self::node::{Leaf, Node, find_below, remove_below, shrink, visit};
 use crate::session::Session;
 use crate::share::Group;
 
@@ -119,6 +119,17 @@ impl Index {
             }
         }
         (changed, left)
+    }
+
+    /// Gives `found` what is subscribed to the filters that match `topic`.
+    fn visit(&self, topic: &TopicName, found: &mut impl FnMut(&Leaf)) {
+        if let Some(leaf) = self.exact.get(topic.as_str()) {
+            found(leaf);
+        }
+        if !self.wild.is_empty() {
+            let levels = topic.levels().collect::<smallvec::SmallVec<[&str; 16]>>();
+            visit(&self.wild, &levels, topic.is_dollar(), found);
+        }
     }
 }
 
@@ -274,14 +285,16 @@ impl TopicTree {
         let index = self.index.read();
         // Read under the lock: writers change it under theirs.
         let age = self.age_of(topic.as_str());
-        if let Some(leaf) = index.exact.get(topic.as_str()) {
-            leaf.add_to(&mut found);
-        }
-        if !index.wild.is_empty() {
-            let levels = topic.levels().collect::<smallvec::SmallVec<[&str; 16]>>();
-            collect(&index.wild, &levels, topic.is_dollar(), &mut found);
-        }
+        index.visit(topic, &mut |leaf| leaf.add_to(&mut found));
         (age, found)
+    }
+
+    /// Whether the session `number` subscribes to `topic`, shared subscriptions not counted: as fast with thousands of
+    /// subscriptions as with one.
+    pub(crate) fn reaches(&self, topic: &TopicName, number: u64) -> bool {
+        let mut reaches = false;
+        self.index.read().visit(topic, &mut |leaf| reaches |= leaf.subscribers.contains(number));
+        reaches
     }
 
     /// The group `number`, if it has members.
@@ -380,6 +393,9 @@ mod tests {
                 .map(|(number, _)| number as u64)
                 .collect();
             assert_eq!(reached(&tree, topic), expected, "{topic}");
+            for number in 0..filters.len() as u64 {
+                assert_eq!(tree.reaches(&name, number), expected.contains(&number), "{topic} and {number}");
+            }
         }
         for (number, text) in filters.iter().enumerate() {
             tree.remove(&filter(text), number as u64);

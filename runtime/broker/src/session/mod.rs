@@ -18,15 +18,17 @@ pub(crate) mod received;
 mod recent;
 mod subscriptions;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bytestring::ByteString;
+use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use tidegate_event::{
     Change, Hook, Message, MsgId, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
+    TopicName,
 };
 use tokio::sync::OwnedMutexGuard;
 
@@ -53,6 +55,9 @@ pub(crate) struct Seat {
     /// Oldest first.
     pub(crate) joins: VecDeque<Join>,
 }
+
+/// Topics, each once.
+type Topics = HashSet<TopicName, RandomState>;
 
 /// A [`Seat`], held.
 pub(crate) type Seated = OwnedMutexGuard<Seat>;
@@ -137,10 +142,9 @@ impl Session {
         &self.seat
     }
 
-    /// The connection `claim` wants the session: the one that has it is woken and lets go.
+    /// The connection `claim` wants the session: the one that has it lets go when it is nudged.
     pub(crate) fn claim(&self, claim: u64) {
         self.claim.store(claim, Ordering::Release);
-        self.nudge();
     }
 
     /// Whether no newer connection than `claim` has asked for the session.
@@ -373,10 +377,14 @@ impl Session {
         outbox.note_loss(delivery, positional);
     }
 
-    /// Ends the hold `number`: what it held, and `wanted` is true of, is delivered now, unless the client was
+    /// Ends the hold `number`: what it held, and whose topic `wanted` is true of, is delivered now, unless the client was
     /// given it meanwhile.
-    pub(crate) fn release(&self, realm: &Realm, number: u32, wanted: impl Fn(&Delivery) -> bool) {
-        let unwanted = self.outbox.lock().release(number, wanted);
+    pub(crate) fn release(&self, realm: &Realm, number: u32, wanted: impl Fn(&TopicName) -> bool) {
+        // It is asked once a topic, and publishers do not wait for it. What comes meanwhile is wanted.
+        let held: Topics = self.outbox.lock().held(number).map(|held| held.message.topic.clone()).collect();
+        let unwanted: Topics = held.into_iter().filter(|topic| !wanted(topic)).collect();
+        let is_wanted = |held: &Delivery| !unwanted.contains(&held.message.topic);
+        let unwanted = self.outbox.lock().release(number, is_wanted);
         self.forget(realm, unwanted.iter());
         // Its connection may sleep, or a later one may.
         self.nudge();
@@ -499,4 +507,38 @@ pub(crate) fn test_message(topic: &str, qos: QoS, id: u128) -> Arc<Message> {
         origin: Origin::Client,
         hops: 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::cell::Cell;
+
+    use super::delivery::Source;
+    use super::*;
+
+    /// Ten thousand subscriptions were looked through for each of a thousand messages, while publishers waited.
+    #[tokio::test]
+    async fn a_hold_that_ends_asks_once_a_topic_and_not_under_the_queues_lock() {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        let broker = crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap();
+        let realm = broker.default_realm();
+        let session = Session::new(1, "c".into(), 0, 60);
+        let number = session.outbox().hold("+".parse().unwrap());
+        for id in 0..100 {
+            let message = test_message(if id % 2 == 0 { "a" } else { "b" }, QoS::AtLeastOnce, id);
+            let (qos, source) = (QoS::AtLeastOnce, Source::Live);
+            let delivery =
+                Delivery { message, subscription_ids: None, qos, retain: false, number: None, source };
+            session.push(&realm, delivery, &mut Fanout::default());
+        }
+        let asked = Cell::new(0);
+        session.release(&realm, number, |topic| {
+            assert!(session.outbox.try_lock().is_some(), "publishers wait");
+            asked.set(asked.get() + 1);
+            topic.as_str() == "b"
+        });
+        assert_eq!((asked.get(), session.outbox().len()), (2, 50));
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use foldhash::fast::RandomState;
-use tidegate_event::{Message, MsgId, QoS, TopicFilter, now_ms};
+use tidegate_event::{Message, MsgId, QoS, TopicFilter, TopicName, now_ms};
 
 use super::delivery::{Delivery, Source};
 use super::hold::Holds;
@@ -350,6 +350,11 @@ impl Outbox {
     /// Ids of everything that waits.
     pub(crate) fn waiting_ids(&self) -> impl Iterator<Item = MsgId> {
         self.waiting.iter().map(|delivery| delivery.message.id)
+    }
+
+    /// Topics of everything that waits.
+    pub(crate) fn waiting_topics(&self) -> impl Iterator<Item = &TopicName> {
+        self.waiting.iter().map(|delivery| &delivery.message.topic)
     }
 
     /// Queues a command for the connection. Gives the connection's task, if it sleeps.

@@ -105,15 +105,6 @@ impl Session {
         own.map(|(shared, _)| shared.filter.clone()).collect()
     }
 
-    /// Whether a subscription that is not shared matches `topic`.
-    pub(crate) fn wants(&self, topic: &TopicName) -> bool {
-        let subscriptions = self.subscriptions.lock();
-        subscriptions
-            .filters
-            .values()
-            .any(|(shared, _)| shared.group.is_none() && shared.filter.matches(topic))
-    }
-
     /// The shared subscriptions.
     pub(crate) fn shared_filters(&self) -> Vec<SharedFilter> {
         let subscriptions = self.subscriptions.lock();

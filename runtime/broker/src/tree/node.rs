@@ -86,6 +86,15 @@ impl Subscribers {
         matches!(self, Self::None)
     }
 
+    /// Whether the session `number` is among them.
+    pub(super) fn contains(&self, number: u64) -> bool {
+        match self {
+            Self::None => false,
+            Self::One(known) => known.session.number == number,
+            Self::Many(crowd) => crowd.0.contains_key(&number),
+        }
+    }
+
     fn add_to(&self, found: &mut Matches) {
         match self {
             Self::None => return,
@@ -249,21 +258,22 @@ pub(super) fn find_below<'a, 'b>(
     }
 }
 
-pub(super) fn collect(node: &Node, levels: &[&str], hide_wildcards: bool, found: &mut Matches) {
+/// Gives `found` what is subscribed to the filters with wildcards that match the topic of these `levels`.
+pub(super) fn visit(node: &Node, levels: &[&str], hide_wildcards: bool, found: &mut impl FnMut(&Leaf)) {
     // Wildcards in the first level do not match topics that begin with `$` (MQTT 5 clause 4.7.2).
     if !hide_wildcards {
-        node.below.add_to(found);
+        found(&node.below);
     }
     let Some((level, rest)) = levels.split_first() else {
-        node.here.add_to(found);
+        found(&node.here);
         return;
     };
     if let Some(child) = node.children.get(level) {
-        collect(child, rest, false, found);
+        visit(child, rest, false, found);
     }
     if let Some(child) = &node.any
         && !hide_wildcards
     {
-        collect(child, rest, false, found);
+        visit(child, rest, false, found);
     }
 }
