@@ -3,7 +3,7 @@
 //! Everything here is under one lock that publishers take for one push and the client's connection for one
 //! batch; no other client is ever waited for.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -44,13 +44,6 @@ pub(crate) enum Room {
     Closed,
 }
 
-/// A publisher that waits for room.
-struct Waiting {
-    /// Number of its connection.
-    connection: u64,
-    waker: Waker,
-}
-
 /// What waits for one client.
 #[derive(Default)]
 pub(crate) struct Outbox {
@@ -68,8 +61,8 @@ pub(crate) struct Outbox {
     losses: Option<Box<Losses>>,
     recent: Option<Box<Recent>>,
     commands: VecDeque<Command>,
-    /// Publishers that wait for room, and how few messages and bytes they wait for.
-    publishers: Vec<Waiting>,
+    /// Publishers that wait for room, by the number of their connection, and how few messages and bytes they wait for.
+    publishers: HashMap<u64, Waker, RandomState>,
     room_at: (usize, usize),
     /// The connection's task, while it sleeps.
     waker: Option<Waker>,
@@ -197,10 +190,7 @@ impl Outbox {
         if !self.connected || self.is_roomy() {
             return true;
         }
-        match self.publishers.iter_mut().find(|known| known.connection == connection) {
-            Some(known) => known.waker.clone_from(waker),
-            None => self.publishers.push(Waiting { connection, waker: waker.clone() }),
-        }
+        self.publishers.entry(connection).or_insert_with(|| waker.clone()).clone_from(waker);
         false
     }
 
@@ -211,7 +201,7 @@ impl Outbox {
 
     /// The publisher of this `connection` waits no longer.
     pub(crate) fn forget_publisher(&mut self, connection: u64) {
-        self.publishers.retain(|known| known.connection != connection);
+        self.publishers.remove(&connection);
     }
 
     /// How many messages the client's connections have taken so far: a client that is stuck takes none.
@@ -224,7 +214,7 @@ impl Outbox {
         if self.publishers.is_empty() || !self.is_roomy() {
             return Vec::new();
         }
-        std::mem::take(&mut self.publishers).into_iter().map(|known| known.waker).collect()
+        std::mem::take(&mut self.publishers).into_values().collect()
     }
 
     /// Puts back what was taken and not sent, before everything else.
@@ -450,7 +440,7 @@ impl Outbox {
         let weight = self.weight();
         self.account.settle(budget, weight);
         self.account.rest(weight);
-        std::mem::take(&mut self.publishers).into_iter().map(|known| known.waker).collect()
+        std::mem::take(&mut self.publishers).into_values().collect()
     }
 
     /// The session ends: nothing waits any more and nothing comes. Gives what waited of shared subscriptions.
