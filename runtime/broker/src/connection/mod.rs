@@ -281,6 +281,8 @@ where
         moved |= self.poll_feeds(cx);
         moved |= self.poll_deliveries(cx);
         moved |= self.poll_withheld(cx)?;
+        // Subscribers do not wait until the publisher's answers are written.
+        self.pipeline.flush();
         moved |= self.poll_write(cx)?;
         if self.unsendable {
             let what = "an answer is larger than the client's maximum packet size (clause 3.1.2.11.4)";
