@@ -226,6 +226,8 @@ pub(crate) struct Fanout {
     detached: Option<Arc<Message>>,
     /// How many deliveries were begun since [`Fanout::begin_turn`].
     begun: usize,
+    /// Whether anybody was woken since [`Fanout::has_woken`].
+    woken: bool,
 }
 
 impl Fanout {
@@ -269,9 +271,15 @@ impl Fanout {
 
     /// Wakes the subscribers: once after many messages, not once a message.
     pub(crate) fn flush(&mut self) {
+        self.woken |= !self.wakers.is_empty();
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
+    }
+
+    /// Whether anybody was woken since the last call.
+    pub(crate) fn has_woken(&mut self) -> bool {
+        std::mem::take(&mut self.woken)
     }
 
     /// `message` without its read buffer, copied once for all sessions that keep it long.

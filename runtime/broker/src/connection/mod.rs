@@ -249,6 +249,8 @@ where
             match turn {
                 // Handlers that are done at once (a circuit that is open) make a flood long: others have their turn.
                 Ok(Turn::Moved) if started.elapsed() > SLICE => break,
+                // The task woken last waits for this worker alone: no other one takes it over.
+                Ok(Turn::Moved) if self.pipeline.fanout.has_woken() => break,
                 Ok(Turn::Moved) => {}
                 Ok(Turn::Idle) => {
                     self.tally.flush(&self.shared.metrics, &self.realm.statistics);
