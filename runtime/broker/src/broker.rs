@@ -139,7 +139,7 @@ impl Shared {
     /// Done once a minute.
     fn sweep(&self) {
         for realm in self.all_realms() {
-            realm.shared_routes.forget_stale(realm.tree.generation());
+            realm.shared_routes.forget_stale(&realm.tree);
             let cleared = realm.retained.sweep_and(|topic| {
                 if self.keeps {
                     realm.record(Change::RetainCleared { topic: topic.clone() });

@@ -172,7 +172,8 @@ impl Pipeline {
         let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
         let Wanted { text, filter: Ok(filter), .. } = wanted else { return None };
         let Some(options) = session.options_of(&filter.filter) else {
-            session.release(&self.realm, hold, |delivery| session.wants(&delivery.message.topic));
+            let number = session.number;
+            session.release(&self.realm, hold, |topic| self.realm.tree.reaches(topic, number));
             return None;
         };
         let event = Event::SessionSubscribed {
