@@ -52,6 +52,28 @@ pub(crate) struct Seat {
     pub(crate) positions: Option<Positions>,
     /// Oldest first.
     pub(crate) joins: VecDeque<Join>,
+    /// How many of them have stored messages besides retained ones.
+    stored_joins: usize,
+}
+
+impl Seat {
+    /// Adds `join` behind the others.
+    pub(crate) fn add_join(&mut self, join: Join) {
+        self.stored_joins += usize::from(join.has_stored());
+        self.joins.push_back(join);
+    }
+
+    /// Removes the join at `index`.
+    pub(crate) fn remove_join(&mut self, index: usize) -> Option<Join> {
+        let join = self.joins.remove(index)?;
+        self.stored_joins -= usize::from(join.has_stored());
+        Some(join)
+    }
+
+    /// Whether stored messages are being read, which the client may have been given already.
+    pub(crate) fn reads_stores(&self) -> bool {
+        self.stored_joins > 0
+    }
 }
 
 /// A [`Seat`], held.
