@@ -31,7 +31,8 @@ pub struct BrokerConfig {
     pub max_packet_bytes: u32,
     /// How many PUBLISH of one client may be between "taken" and "acknowledged". Announced to MQTT 5 clients,
     /// for which QoS 1 and 2 above it is an error (0x93, clause 3.3.4); QoS 0 counts in the same window, and
-    /// what is above it waits. At least 1. Default: 1,000.
+    /// what is above it waits. Twice as many QoS 2 messages, 1,024 at least, may be without PUBREL over all connections of an
+    /// MQTT 5 client, 16,384 of one of an earlier version; one more ends the connection. At least 1. Default: 1,000.
     pub receive_maximum: u16,
     /// Memory of packets that are parsed and wait: PUBLISH while the window is full, SUBSCRIBE and UNSUBSCRIBE
     /// until they are answered, and what earlier connections of the client have left unfinished. Behind them

@@ -120,17 +120,20 @@ pub(crate) enum Limited {
     TopicBytes,
     /// The tenant has as many sessions as it may have.
     Sessions,
+    /// It has sent as many QoS 2 messages without PUBREL as it may have.
+    Receipts,
     /// Its packet had been incomplete for longest when too much was kept of such packets.
     PartialPackets,
 }
 
-const LIMITS: [&str; 7] = [
+const LIMITS: [&str; 8] = [
     "message_rate",
     "byte_rate",
     "subscriptions",
     "subscription_bytes",
     "topic_bytes",
     "sessions",
+    "receipts",
     "partial_packets",
 ];
 

@@ -20,6 +20,11 @@ use crate::session::delivery::{detached_text, detached_topic};
 use crate::session::inflight::{Receipt, Settled};
 use crate::session::received::Arrival;
 
+/// QoS 2 messages without PUBREL that an MQTT 5 client may have over all its connections, however small the receive maximum.
+const LEAST_RECEIPTS: usize = 1_024;
+/// The same, of a client that cannot be told how many: 1.5 MB.
+const UNTOLD_RECEIPTS: usize = 16_384;
+
 impl<S> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -94,10 +99,11 @@ where
                 self.shared.ids.next_id_at(arrived)
             }
             QoS::ExactlyOnce => {
-                let known = self.session.received().contains(packet_id);
-                self.check_quota(known)?;
-                let arrival =
-                    self.session.received().arrive(packet_id, || self.shared.ids.next_id_at(arrived));
+                self.check_receipt(packet_id)?;
+                let mut received = self.session.received();
+                let arrival = received.arrive(packet_id, || self.shared.ids.next_id_at(arrived));
+                received.settle(&self.shared.budget);
+                drop(received);
                 match arrival {
                     Arrival::InPipeline => return Ok(()),
                     Arrival::Answered => {
@@ -177,6 +183,30 @@ where
         Ok(())
     }
 
+    /// The same of a QoS 2 message, and over all its connections: it must release what it has sent before it sends ever
+    /// more. Earlier versions know no receive maximum, so they get a great one.
+    fn check_receipt(&self, packet_id: u16) -> Result<(), End> {
+        let window = usize::from(self.shared.config.window());
+        let most = if self.protocol.is_v5() { (2 * window).max(LEAST_RECEIPTS) } else { UNTOLD_RECEIPTS };
+        let received = self.session.received();
+        let known = received.contains(packet_id);
+        let has_room = known || received.has_room(most, &self.shared.budget);
+        let is_beyond = received.len() >= most;
+        drop(received);
+        self.check_quota(known)?;
+        if has_room {
+            return Ok(());
+        }
+        if self.protocol.is_v5() && is_beyond {
+            let what = "more QoS 2 messages without PUBREL than twice the receive maximum (clause 3.3.4)";
+            return Err(self.protocol_error(reason::RECEIVE_MAXIMUM_EXCEEDED, what));
+        }
+        self.shared.metrics.limited(Limited::Receipts);
+        let (client, peer) = (&self.client.id, self.client.peer);
+        tracing::info!(%client, %peer, "closed: too many QoS 2 messages without PUBREL");
+        Err(End::new(DisconnectReason::Kicked, Some(ReasonCode::QUOTA_EXCEEDED)))
+    }
+
     /// The client sends faster than it may.
     pub(super) fn too_fast(&self, why: Exceeded) -> Result<(), End> {
         self.shared.metrics.limited(match why {
@@ -232,7 +262,10 @@ where
     }
 
     fn pubrel(&mut self, packet_id: u16) {
-        let known = self.session.received().release(packet_id);
+        let mut received = self.session.received();
+        let known = received.release(packet_id);
+        received.settle(&self.shared.budget);
+        drop(received);
         let reason = if known {
             self.exchange_ended();
             ReasonCode::SUCCESS

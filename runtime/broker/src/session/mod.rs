@@ -235,7 +235,7 @@ impl Session {
         let RestoredSession { queue, received, .. } = restored;
         let last = queue.iter().map(|restored| restored.delivery.number).max();
         self.deliveries.store(last.unwrap_or(0), Ordering::Relaxed);
-        self.received.lock().restore(&received);
+        self.received.lock().restore(&received, &realm.broker.budget);
         let (mut sent, mut waiting) = (Vec::new(), Vec::new());
         for RestoredDelivery { delivery, sending, released } in queue {
             let delivery = realm.restored_delivery(self, Delivery::from_stored(delivery));

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use tidegate_broker::{BrokerConfig, RateAction};
 
-use crate::support::client::{Client, PATIENCE, PUBACK};
-use crate::support::packet::{Connect, Publish};
+use crate::support::client::{Client, PATIENCE, PUBACK, PUBCOMP, PUBREL};
+use crate::support::packet::{self, Connect, Publish};
 use crate::support::with_config;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,6 +117,31 @@ async fn one_session_too_many_is_refused_and_those_that_are_there_can_be_resumed
     while Client::try_connect(server.address, &Connect::v5("more")).await.code != 0 {
         assert!(begun.elapsed() < PATIENCE);
     }
+}
+
+/// Each connection could have as many as the receive maximum, and the session kept all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_holds_only_so_many_messages_without_pubrel_over_all_connections() {
+    let server = with_config(BrokerConfig { receive_maximum: 200, ..BrokerConfig::default() }).await;
+    let mut sent = 0;
+    'connections: loop {
+        let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+        for _ in 0..200 {
+            sent += 1;
+            client.publish("t", "x", 2, sent).await;
+            let answer = client.next().await.expect("PUBREC or DISCONNECT");
+            if answer.kind() == 14 {
+                assert_eq!(answer.body.first(), Some(&0x93));
+                break 'connections;
+            }
+            assert_eq!(answer.kind(), 5);
+        }
+    }
+    assert_eq!(sent, 1_025);
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    client.send(&packet::ack(PUBREL, 1)).await;
+    assert_eq!(client.expect(PUBCOMP).await.id(), 1);
+    client.publish_done("t", "x", 2, 1_025).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

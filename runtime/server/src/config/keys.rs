@@ -60,7 +60,9 @@ keys! {
     broker.listen: Addresses => listen;
     /// Largest packet a client may send; a larger one ends its connection with reason code 0x95.
     broker.max_packet_bytes: Size => broker.max_packet_bytes;
-    /// QoS 1 and 2 messages of one client that may wait for their acknowledgement (MQTT 5 receive maximum).
+    /// QoS 1 and 2 messages of one client that may wait for their acknowledgement (MQTT 5 receive maximum). Twice as many
+    /// QoS 2 messages, 1,024 at least, may be without PUBREL over all connections of an MQTT 5 client, 16,384 of an
+    /// earlier one; one more ends the connection, with reason code 0x93.
     broker.receive_maximum: Count<1> => broker.receive_maximum;
     /// Memory of packets that are read ahead: PUBLISH while that window is full, SUBSCRIBE until it is answered, and what
     /// the client's earlier connections have left to be done. Pings, acknowledgements and DISCONNECT are still served.
