@@ -78,6 +78,9 @@ pub struct BrokerConfig {
     pub rate_action: RateAction,
     /// How many subscriptions a session may have. One more is refused with 0x97 Quota exceeded. Default: 10,000.
     pub max_subscriptions: usize,
+    /// How many of them may be shared. Each of another group costs whoever publishes to it a delivery more. One more is
+    /// refused with 0x97. Default: 100.
+    pub max_shared_subscriptions: usize,
     /// Memory of the subscriptions of one tenant, about, bytes. One that would pass it is refused with 0x97. Some 300,000
     /// subscriptions to single topics fit in 128 MiB, or half as many with wildcards. Default: 128 MiB.
     pub max_subscription_bytes: usize,
@@ -164,6 +167,7 @@ impl Default for BrokerConfig {
             max_byte_rate: 0,
             rate_action: RateAction::Pause,
             max_subscriptions: 10_000,
+            max_shared_subscriptions: 100,
             max_subscription_bytes: 128 * 1024 * 1024,
             max_sessions: 100_000,
             max_topic_alias: 32,

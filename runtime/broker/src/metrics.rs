@@ -114,6 +114,8 @@ pub(crate) enum Limited {
     ByteRate,
     /// Its session has as many subscriptions as it may have.
     Subscriptions,
+    /// Its session has as many shared subscriptions as it may have.
+    SharedSubscriptions,
     /// The tenant's subscriptions take as much memory as they may.
     SubscriptionBytes,
     /// A topic or filter is too long.
@@ -126,10 +128,11 @@ pub(crate) enum Limited {
     PartialPackets,
 }
 
-const LIMITS: [&str; 8] = [
+const LIMITS: [&str; 9] = [
     "message_rate",
     "byte_rate",
     "subscriptions",
+    "shared_subscriptions",
     "subscription_bytes",
     "topic_bytes",
     "sessions",
@@ -357,6 +360,8 @@ mod tests {
             (Limited::SubscriptionBytes, "subscription_bytes"),
             (Limited::TopicBytes, "topic_bytes"),
             (Limited::Sessions, "sessions"),
+            (Limited::SharedSubscriptions, "shared_subscriptions"),
+            (Limited::Receipts, "receipts"),
         ] {
             assert_eq!(LIMITS.get(limit as usize), Some(&name));
         }

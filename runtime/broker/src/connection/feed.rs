@@ -8,10 +8,10 @@ use tidegate_event::{MsgId, TopicFilter};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Connection;
+use crate::limits::rate::Rate;
 use crate::retained::Page;
 use crate::session::Seat;
 use crate::session::delivery::{Delivery, Source};
-use crate::limits::rate::Rate;
 use crate::session::join::{Advance, Arrived, Ids, Join, RetainedFrom};
 
 /// Joins that go on at once, oldest first; the others wait for their turn.
@@ -52,9 +52,7 @@ where
                 }
                 Advance::LookUp => {
                     // Those of a few wildcards at a time.
-                    if !may_look_up
-                        || index > 0 && self.undelivered() > self.shared.config.queue_limit()
-                    {
+                    if !may_look_up || index > 0 && self.undelivered() > self.shared.config.queue_limit() {
                         index += 1;
                         continue;
                     }

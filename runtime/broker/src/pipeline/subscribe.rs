@@ -106,8 +106,10 @@ impl Pipeline {
         // A subscription that is there may be changed.
         let others = self.session.as_ref()?.subscriptions_without(text)?;
         let bytes = self.realm.tree.count().bytes.saturating_add(tree::weight(filter));
-        let limit = if others >= config.max_subscriptions {
+        let limit = if others.subscriptions >= config.max_subscriptions {
             Limited::Subscriptions
+        } else if filter.group.is_some() && others.shared >= config.max_shared_subscriptions {
+            Limited::SharedSubscriptions
         } else if bytes > config.max_subscription_bytes {
             Limited::SubscriptionBytes
         } else {

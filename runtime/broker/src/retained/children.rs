@@ -107,7 +107,8 @@ impl Children {
             }
             Self::Many(many) => {
                 let first = first.map_or(Bound::Unbounded, Bound::Included);
-                many.range::<str, _>((first, Bound::Unbounded)).try_for_each(|(name, child)| visit(name, child))
+                many.range::<str, _>((first, Bound::Unbounded))
+                    .try_for_each(|(name, child)| visit(name, child))
             }
         }
     }

@@ -20,6 +20,17 @@ async fn one_subscription_too_many_is_refused_and_those_that_are_there_can_be_ch
     assert_eq!(four.subscribe_all(&[("a", 0), ("b", 1), ("c", 1)]).await, [0, 1, 0x80]);
 }
 
+/// Every group of one client on one filter is a delivery more for whoever publishes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_client_has_only_so_many_shared_subscriptions() {
+    let server = with_config(BrokerConfig { max_shared_subscriptions: 2, ..BrokerConfig::default() }).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    let filters = [("$share/1/#", 1), ("$share/2/#", 1), ("$share/3/#", 1), ("$share/1/#", 0), ("#", 1)];
+    assert_eq!(client.subscribe_all(&filters).await, [1, 1, 0x97, 0, 1]);
+    client.unsubscribe(&["$share/2/#"]).await;
+    assert_eq!(client.subscribe("$share/3/#", 1).await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_subscriptions_of_all_clients_are_bounded_in_memory() {
     let config = BrokerConfig { max_subscription_bytes: 20_000, ..BrokerConfig::default() };

@@ -105,6 +105,9 @@ keys! {
     broker.max_topic_bytes: Count<1> => broker.max_topic_bytes;
     /// Subscriptions of one session; one more is refused with reason code 0x97.
     broker.max_subscriptions: Count<0> => broker.max_subscriptions;
+    /// Shared subscriptions among them; one more is refused with reason code 0x97. Each group gets every message, so many
+    /// groups cost whoever publishes to them.
+    broker.max_shared_subscriptions: Count<0> => broker.max_shared_subscriptions;
     /// Memory of the subscriptions of a tenant, about: some 300,000 to single topics fit in 128 MiB, or half as many with
     /// wildcards. One that would pass it is refused with reason code 0x97.
     broker.max_subscription_bytes: Size => broker.max_subscription_bytes;
