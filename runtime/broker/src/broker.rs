@@ -141,7 +141,7 @@ impl Shared {
     fn sweep(&self) -> bool {
         let mut all = true;
         for realm in self.all_realms() {
-            realm.shared_routes.forget_stale(realm.tree.generation());
+            realm.shared_routes.forget_stale(&realm.tree);
             let expired = realm.retained.sweep(SWEPT_AT_ONCE);
             all &= expired.len() < SWEPT_AT_ONCE;
             for message in expired {

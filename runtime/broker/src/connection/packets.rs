@@ -18,7 +18,7 @@ use crate::pipeline::{ASKED_OF_CLIENTS, Inbound, Job, Subscribing, Unsubscribing
 use crate::reason;
 use crate::session::delivery::{detached_text, detached_topic};
 use crate::session::inflight::{Receipt, Settled};
-use crate::session::received::Arrival;
+use crate::session::received::{Arrival, Received};
 
 /// QoS 2 messages without PUBREL that an MQTT 5 client may have over all its connections, however small the receive maximum.
 const LEAST_RECEIPTS: usize = 1_024;
@@ -95,13 +95,17 @@ where
         let id = match qos {
             QoS::AtMostOnce => self.shared.ids.next_id_at(arrived),
             QoS::AtLeastOnce => {
-                self.check_quota(false)?;
+                self.check_quota()?;
                 self.shared.ids.next_id_at(arrived)
             }
             QoS::ExactlyOnce => {
-                self.check_receipt(packet_id)?;
+                let next_id = |taken| {
+                    self.check_quota()?;
+                    self.check_receipts(taken)?;
+                    Ok(self.shared.ids.next_id_at(arrived))
+                };
                 let mut received = self.session.received();
-                let arrival = received.arrive(packet_id, || self.shared.ids.next_id_at(arrived));
+                let arrival = received.arrive(packet_id, next_id)?;
                 received.settle(&self.shared.budget);
                 drop(received);
                 match arrival {
@@ -174,9 +178,9 @@ where
     }
 
     /// MQTT 5 clause 3.3.4: a client must not have more QoS 1 and 2 messages in flight than our receive maximum.
-    fn check_quota(&self, known: bool) -> Result<(), End> {
+    fn check_quota(&self) -> Result<(), End> {
         let most = usize::from(self.shared.config.window());
-        if self.protocol.is_v5() && !known && self.unacked >= most {
+        if self.protocol.is_v5() && self.unacked >= most {
             let what = "more QoS 1 and 2 messages in flight than the receive maximum (clause 3.3.4)";
             return Err(self.protocol_error(reason::RECEIVE_MAXIMUM_EXCEEDED, what));
         }
@@ -184,20 +188,14 @@ where
     }
 
     /// The same of a QoS 2 message, and over all its connections: it must release what it has sent before it sends ever
-    /// more. Earlier versions know no receive maximum, so they get a great one.
-    fn check_receipt(&self, packet_id: u16) -> Result<(), End> {
+    /// more than the `taken` messages. Earlier versions know no receive maximum, so they get a great one.
+    fn check_receipts(&self, taken: usize) -> Result<(), End> {
         let window = usize::from(self.shared.config.window());
         let most = if self.protocol.is_v5() { (2 * window).max(LEAST_RECEIPTS) } else { UNTOLD_RECEIPTS };
-        let received = self.session.received();
-        let known = received.contains(packet_id);
-        let has_room = known || received.has_room(most, &self.shared.budget);
-        let is_beyond = received.len() >= most;
-        drop(received);
-        self.check_quota(known)?;
-        if has_room {
+        if Received::has_room(taken, most, &self.shared.budget) {
             return Ok(());
         }
-        if self.protocol.is_v5() && is_beyond {
+        if self.protocol.is_v5() && taken >= most {
             let what = "more QoS 2 messages without PUBREL than twice the receive maximum (clause 3.3.4)";
             return Err(self.protocol_error(reason::RECEIVE_MAXIMUM_EXCEEDED, what));
         }

@@ -55,15 +55,9 @@ impl Received {
         self.settle(budget);
     }
 
-    /// Whether one more packet id may be taken, of at most `most`.
-    pub(crate) fn has_room(&self, most: usize, budget: &Budget) -> bool {
-        let taken = self.ids.len();
+    /// Whether one more packet id may be taken when `taken` are, of at most `most`.
+    pub(crate) fn has_room(taken: usize, most: usize, budget: &Budget) -> bool {
         taken < ALWAYS || taken < most && budget.admits(taken * ID, QoS::ExactlyOnce, true)
-    }
-
-    /// How many packet ids are taken.
-    pub(crate) fn len(&self) -> usize {
-        self.ids.len()
     }
 
     /// Counts them in the memory of all queues.
@@ -78,11 +72,16 @@ impl Received {
         }
     }
 
-    /// A PUBLISH with `packet_id` arrived; `next_id` makes an id for a new message.
-    pub(crate) fn arrive(&mut self, packet_id: u16, next_id: impl FnOnce() -> MsgId) -> Arrival {
-        match self.ids.get_mut(&packet_id) {
+    /// A PUBLISH with `packet_id` arrived; `next_id` makes an id for a message that was not known, or says why it must
+    /// not be taken when so many are.
+    pub(crate) fn arrive<E>(
+        &mut self,
+        packet_id: u16,
+        next_id: impl FnOnce(usize) -> Result<MsgId, E>,
+    ) -> Result<Arrival, E> {
+        Ok(match self.ids.get_mut(&packet_id) {
             None => {
-                let id = next_id();
+                let id = next_id(self.ids.len())?;
                 self.ids.insert(packet_id, (id, State::InPipeline));
                 Arrival::New(id, true)
             }
@@ -95,12 +94,7 @@ impl Received {
                 Arrival::InPipeline
             }
             Some((_, State::Answered)) => Arrival::Answered,
-        }
-    }
-
-    /// Whether `packet_id` is taken.
-    pub(crate) fn contains(&self, packet_id: u16) -> bool {
-        self.ids.contains_key(&packet_id)
+        })
     }
 
     /// PUBREC with success is being sent. Gives whether the message came again while it was handled.
@@ -126,6 +120,7 @@ impl Received {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     const ID_OF: MsgId = MsgId::from_bits(7);
@@ -133,15 +128,16 @@ mod tests {
     #[test]
     fn a_resend_is_handled_once_until_it_is_released() {
         let mut received = Received::default();
-        assert_eq!(received.arrive(1, || ID_OF), Arrival::New(ID_OF, true));
-        assert_eq!(received.arrive(1, || ID_OF), Arrival::InPipeline);
+        assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::New(ID_OF, true)));
+        assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::InPipeline));
         assert!(!received.release(1), "nothing to release before PUBREC");
         assert!(received.answered(1), "it came again meanwhile");
         assert!(!received.answered(1));
-        assert_eq!(received.arrive(1, || ID_OF), Arrival::Answered);
+        assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::Answered));
         assert!(received.release(1));
         assert!(!received.release(1));
-        assert_eq!(received.arrive(1, || ID_OF), Arrival::New(ID_OF, true));
+        assert_eq!(received.arrive(1, |_| Err("too many")), Err("too many"));
+        assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::New(ID_OF, true)));
     }
 
     #[test]
@@ -150,9 +146,12 @@ mod tests {
         let receipt = |packet_id, handled| RestoredReceipt { packet_id, message: ID_OF, handled };
         let budget = Arc::new(Budget::new(1 << 20));
         received.restore(&[receipt(1, false), receipt(2, false), receipt(3, true)], &budget);
-        assert_eq!(received.arrive(1, || MsgId::from_bits(9)), Arrival::New(ID_OF, false));
+        assert_eq!(
+            received.arrive(1, |_| Ok::<_, ()>(MsgId::from_bits(9))),
+            Ok(Arrival::New(ID_OF, false))
+        );
         assert!(received.release(2), "the answer may have been sent before the restart");
-        assert_eq!(received.arrive(3, || MsgId::from_bits(9)), Arrival::Answered);
+        assert_eq!(received.arrive(3, |_| Ok::<_, ()>(MsgId::from_bits(9))), Ok(Arrival::Answered));
     }
 
     /// A client that sent PUBLISH and never PUBREL took 6 MB, in no budget.
@@ -161,20 +160,20 @@ mod tests {
         let budget = Arc::new(Budget::new(1_000 * ID));
         let mut received = Received::default();
         let mut taken = 0_u16;
-        while received.has_room(200, &budget) {
+        let room = |taken: u16, most| Received::has_room(usize::from(taken), most, &budget);
+        while room(taken, 200) {
             taken += 1;
-            received.arrive(taken, || ID_OF);
+            received.arrive(taken, |_| Ok::<_, ()>(ID_OF)).unwrap();
             received.settle(&budget);
         }
         assert_eq!(taken, 200);
-        while received.has_room(65_535, &budget) {
+        while room(taken, 65_535) {
             taken += 1;
-            received.arrive(taken, || ID_OF);
+            received.arrive(taken, |_| Ok::<_, ()>(ID_OF)).unwrap();
             received.settle(&budget);
         }
         assert!((900..1_200).contains(&taken), "{taken}");
-        let few = Received::default();
-        assert!(few.has_room(65_535, &budget), "others are not refused");
+        assert!(room(1, 65_535), "others are not refused");
         for packet_id in 1..=taken {
             received.answered(packet_id);
             received.release(packet_id);
