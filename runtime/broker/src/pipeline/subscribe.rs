@@ -277,4 +277,37 @@ mod tests {
             tokio::task::yield_now().await;
         }
     }
+
+    /// Every SUBSCRIBE that had been read made its holds at once, sixteen thousand of them, and whoever published to the
+    /// client looked through all for each message.
+    #[tokio::test]
+    async fn a_subscribe_waits_while_many_subscriptions_wait_for_stored_messages() {
+        let hooks = Arc::new(NoHooks);
+        let broker =
+            Broker::new(BrokerConfig::default(), Arc::new(Node::default()), hooks, Arc::new(VolatileStore));
+        let realm = broker.unwrap().default_realm();
+        let limits = realm.broker.config.retained_limits();
+        realm.retained.set(crate::session::test_message("t", QoS::AtLeastOnce, 1), limits);
+        let session = Arc::new(Session::new(1, "c".into(), 1, 0));
+        let client = Arc::new(Client::default());
+        let mut pipeline = Pipeline::new(Arc::clone(&realm), Arc::clone(&session), client, None);
+        for packet in 0..4 {
+            let wanted = (0..40).map(|filter| {
+                let text = bytestring::ByteString::from(format!("{packet}/{filter}/+"));
+                let filter = SharedFilter::parse(&text).map_err(|_| reason::TOPIC_FILTER_INVALID);
+                Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] }
+            });
+            pipeline.push(Job::Subscribe(Subscribing::new(Some(packet + 1), wanted)));
+        }
+        let (mut cx, mut replies) = (Context::from_waker(Waker::noop()), VecDeque::new());
+        while pipeline.poll(&mut cx, &mut replies) {}
+        assert_eq!((session.outbox().holds(), replies.len()), (80, 2));
+        let holds = replies.drain(..).flat_map(|reply| match reply {
+            Reply::Subscribed { granted, .. } => granted.into_iter().filter_map(|granted| granted.hold),
+            _ => panic!("a SUBACK"),
+        });
+        holds.for_each(|hold| session.release(&realm, hold, |_| true));
+        while pipeline.poll(&mut cx, &mut replies) {}
+        assert_eq!(replies.len(), 2);
+    }
 }

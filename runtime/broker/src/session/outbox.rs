@@ -266,6 +266,11 @@ impl Outbox {
         self.holds.begin(filter, held)
     }
 
+    /// How many subscriptions wait for stored messages.
+    pub(crate) fn holds(&self) -> usize {
+        self.holds.len()
+    }
+
     /// The messages that hold `number` keeps back.
     pub(crate) fn held(&self, number: u32) -> impl Iterator<Item = &Delivery> {
         self.holds.held(number)
