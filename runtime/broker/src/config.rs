@@ -81,11 +81,13 @@ pub struct BrokerConfig {
     /// How many of them may be shared. Each of another group costs whoever publishes to it a delivery more. One more is
     /// refused with 0x97. Default: 100.
     pub max_shared_subscriptions: usize,
-    /// Memory of the subscriptions of one tenant, about, bytes. One that would pass it is refused with 0x97. Some 300,000
+    /// Memory of the subscriptions of one tenant, about, bytes; one session may have an eighth of it. One that would pass it
+    /// is refused with 0x97. Some 300,000
     /// subscriptions to single topics fit in 128 MiB, or half as many with wildcards. Default: 128 MiB.
     pub max_subscription_bytes: usize,
-    /// How many sessions one tenant may have, connected or not. A client without one that connects beyond it is
-    /// refused with 0x97, before MQTT 5 as "server unavailable". Default: 100,000.
+    /// How many sessions one tenant may have, connected or not. For a client without one that connects beyond it, the session
+    /// ends whose client has been away longest; when all are there, it is refused with 0x97, before MQTT 5 as "server
+    /// unavailable". Default: 100,000.
     pub max_sessions: usize,
     /// How many topic aliases a client may use (MQTT 5 clause 3.2.2.3.8). Default: 32.
     pub max_topic_alias: u16,

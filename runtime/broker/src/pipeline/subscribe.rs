@@ -43,6 +43,8 @@ fn poll_scopes<'a>(
     Poll::Ready(Ok(()))
 }
 
+/// Which part of the memory of all subscriptions one session may have.
+const OWN_PART: usize = 8;
 /// Bytes of retained messages out of stores from which on one SUBSCRIBE gets no more subscriptions.
 const MAX_BROUGHT: usize = 64 * 1024 * 1024;
 
@@ -105,12 +107,17 @@ impl Pipeline {
         }
         // A subscription that is there may be changed.
         let others = self.session.as_ref()?.subscriptions_without(text)?;
-        let bytes = self.realm.tree.count().bytes.saturating_add(tree::weight(filter));
+        let weight = tree::weight(filter);
+        let bytes = self.realm.tree.count().bytes.saturating_add(weight);
+        // No client takes the room of all others.
+        let own_bytes = others.bytes.saturating_add(weight);
         let limit = if others.subscriptions >= config.max_subscriptions {
             Limited::Subscriptions
         } else if filter.group.is_some() && others.shared >= config.max_shared_subscriptions {
             Limited::SharedSubscriptions
-        } else if bytes > config.max_subscription_bytes {
+        } else if bytes > config.max_subscription_bytes
+            || own_bytes > config.max_subscription_bytes / OWN_PART
+        {
             Limited::SubscriptionBytes
         } else {
             return None;

@@ -87,8 +87,8 @@ keys! {
     /// connections, 50 MiB of 50,000 sessions without one and 100 MiB of the process itself are about 900 MiB. What modules
     /// may take comes on top.
     broker.queue_budget_bytes: Size => broker.queue_budget_bytes;
-    /// Sessions of a tenant, connected or not. A client that would be one more is refused with reason code 0x97, before
-    /// MQTT 5 as "server unavailable".
+    /// Sessions of a tenant, connected or not. For a client that would be one more, the session ends whose client has been
+    /// away longest; when all are there, it is refused with reason code 0x97, before MQTT 5 as "server unavailable".
     broker.max_sessions: Count<1> => broker.max_sessions;
     /// Longest time a session may outlive its connection; a client that asks for more gets this.
     broker.max_session_expiry: Seconds => broker.max_session_expiry;
@@ -109,7 +109,7 @@ keys! {
     /// groups cost whoever publishes to them.
     broker.max_shared_subscriptions: Count<0> => broker.max_shared_subscriptions;
     /// Memory of the subscriptions of a tenant, about: some 300,000 to single topics fit in 128 MiB, or half as many with
-    /// wildcards. One that would pass it is refused with reason code 0x97.
+    /// wildcards. One session may have an eighth of it. One that would pass either is refused with reason code 0x97.
     broker.max_subscription_bytes: Size => broker.max_subscription_bytes;
     /// Messages a client may publish in a second; as many may come at once. 0 = as many as it likes.
     broker.max_message_rate: Count<0> => broker.max_message_rate;
