@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use tidegate_event::{
     Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, Origin, QoS, Raised, StoredSending, Verdict,
     now_ms,
@@ -376,9 +375,8 @@ where
         self.seat.inflight.push(delivery, original);
         self.seat.inflight.charge(&self.shared.budget);
         if waits {
-            let packet = Bytes::copy_from_slice(self.output.get(before..).unwrap_or_default());
+            self.withheld.push(self.output.get(before..).unwrap_or_default());
             self.output.truncate(before);
-            self.withheld.push(self.shared.store.durable(), packet);
         }
     }
 
