@@ -1,10 +1,10 @@
 //! Stored messages on their way to the client: drives the joins of its subscriptions.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::task::Context;
 
-use tidegate_event::{MsgId, TopicFilter, TopicName};
+use tidegate_event::{Message, MsgId, TopicFilter, TopicName};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Connection;
@@ -161,21 +161,25 @@ where
     /// Gives the join at `index` the next page of the broker's retained messages.
     fn look_up_retained(&mut self, index: usize) {
         let Some(join) = self.seat.joins.get_mut(index) else { return };
-        let Page { messages: mut retained, young, visited, next } =
+        let Page { messages: mut retained, mut young, visited, next } =
             self.realm.retained_page(&join.filter, join.looked_up_to());
         let found = retained.len();
         retained.retain(|message| !join.is_own(message, &self.client.id));
         let mut outbox = self.session.outbox();
-        let (mut live, mut topics) = (Ids::default(), HashSet::new());
-        for delivery in outbox.held(join.number) {
-            live.insert(delivery.message.id);
-            topics.insert(delivery.message.topic.clone());
+        let (mut live, mut first) = (Ids::default(), HashMap::new());
+        if !retained.is_empty() {
+            for delivery in outbox.held(join.number) {
+                live.insert(delivery.message.id);
+                first.entry(delivery.message.topic.clone()).or_insert(delivery.message.id);
+            }
         }
         if !live.is_empty() {
             // What has come live since the subscription was made is not sent as retained before older messages of its
             // topic.
             retained.retain(|message| !live.contains(&message.id));
-            let late = retained.extract_if(.., |message| topics.contains(&message.topic));
+            young.retain(|id| !live.contains(id));
+            let is_late = |message: &Message| first.get(&message.topic).is_some_and(|id| *id < message.id);
+            let late = retained.extract_if(.., |message| is_late(message));
             for message in late {
                 outbox.deliver_once(std::iter::once(message.id));
                 outbox.follow(join.number, join.copy_of(message));
