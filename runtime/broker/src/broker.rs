@@ -33,6 +33,9 @@ use crate::share;
 use crate::sys;
 use crate::timers::Timers;
 
+/// Expired retained messages of a tenant that are deleted before others have their turn.
+const SWEPT_AT_ONCE: usize = 500;
+
 /// How far the broker is in stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -136,19 +139,22 @@ impl Shared {
         }
     }
 
-    /// Done once a minute.
-    fn sweep(&self) {
+    /// Done once a minute. Gives whether all is done.
+    fn sweep(&self) -> bool {
+        let mut all = true;
         for realm in self.all_realms() {
             realm.shared_routes.forget_stale(&realm.tree);
-            let cleared = realm.retained.sweep_and(|topic| {
+            let expired = realm.retained.sweep_and(SWEPT_AT_ONCE, |topic| {
                 if self.keeps {
                     realm.record(Change::RetainCleared { topic: topic.clone() });
                 }
             });
-            self.metrics.retained.decrement(cleared.len() as f64);
+            all &= expired.len() < SWEPT_AT_ONCE;
+            self.metrics.retained.decrement(expired.len() as f64);
             // What waits for clients that are away and has expired takes memory from others.
             realm.registry.all().iter().for_each(|session| session.sweep(&realm));
         }
+        all
     }
 }
 
