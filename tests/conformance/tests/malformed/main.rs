@@ -69,6 +69,9 @@ fn check(sequence: &Sequence, refusal: &Refusal) -> Result<(), String> {
         Some(((CONNACK, body), _)) if body.get(1) == Some(&0) => {}
         _ => return wrong("CONNECT was not accepted"),
     }
+    if let Some(kind) = refusal.answers.too_many(packets.iter().map(|(first, _)| *first)) {
+        return wrong(&format!("packet type {kind} answers what had to be refused, or what came behind it"));
+    }
     let ends: Vec<usize> = (0..packets.len()).filter(|at| packets[*at].0 == END).collect();
     match (&ends[..], refusal.version) {
         ([at], Some(Version::V5)) if at + 1 == packets.len() => {
