@@ -23,6 +23,8 @@ pub const UNSUPPORTED_VERSION: u8 = 0x84;
 pub const CLIENT_ID_INVALID: u8 = 0x85;
 /// Not authorized.
 pub const NOT_AUTHORIZED: u8 = 0x87;
+/// Bad user name or password.
+pub const BAD_LOGIN: u8 = 0x86;
 /// Bad authentication method.
 pub const BAD_METHOD: u8 = 0x8C;
 /// Session taken over.
@@ -37,6 +39,14 @@ pub const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
 pub const ALIAS_INVALID: u8 = 0x94;
 /// Packet too large.
 pub const TOO_LARGE: u8 = 0x95;
+/// Payload format invalid.
+pub const FORMAT_INVALID: u8 = 0x99;
+/// Retain not supported.
+pub const RETAIN_NOT_SUPPORTED: u8 = 0x9A;
+/// QoS not supported.
+pub const QOS_NOT_SUPPORTED: u8 = 0x9B;
+/// Connection rate exceeded.
+pub const RATE_EXCEEDED: u8 = 0x9F;
 
 /// Everything that comes until the server closes the connection, which it must do soon.
 ///
