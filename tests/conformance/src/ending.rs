@@ -101,16 +101,26 @@ pub fn connect_refused(version: Version, bytes: &[u8], reasons: &[u8]) -> Result
     client.try_send(bytes).ok();
     let packets = ending(&mut client)?;
     match (&packets[..], version) {
-        ([Packet::ConnAck(said)], Version::V5) if reasons.contains(&said.code) => {
-            if said.session_present {
-                Err("a refusal says that there is a session".into())
-            } else {
-                Ok(())
-            }
-        }
-        ([], Version::V31 | Version::V311) => Ok(()),
-        (_, Version::V5) => Err(format!("CONNACK with one of {reasons:02X?} was expected: {packets:02X?}")),
+        (_, Version::V5) => match only_connack(&packets)? {
+            code if reasons.contains(&code) => Ok(()),
+            _ => Err(format!("CONNACK with one of {reasons:02X?} was expected: {packets:02X?}")),
+        },
+        ([], _) => Ok(()),
         _ => Err(format!("the end alone was expected: {packets:02X?}")),
+    }
+}
+
+/// The code of CONNACK, which is all that came and says of no session.
+///
+/// # Errors
+/// Something else came.
+pub fn only_connack(packets: &[Packet]) -> Result<u8, String> {
+    match packets {
+        [Packet::ConnAck(said)] if said.session_present => {
+            Err("a refusal says that there is a session".into())
+        }
+        [Packet::ConnAck(said)] => Ok(said.code),
+        _ => Err(format!("CONNACK alone was expected: {packets:02X?}")),
     }
 }
 

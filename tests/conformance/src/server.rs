@@ -3,7 +3,7 @@
 //! A shell stands between: it ends the server and removes its directory when its standard input is closed, which the
 //! system does when a test program ends, however that happens.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -149,6 +149,30 @@ fn directory() -> PathBuf {
     let path = std::env::temp_dir().join(format!("tidegate-conformance-{}-{number}", std::process::id()));
     std::fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     path
+}
+
+/// The text of a password file with these users and passwords, made by `tidegate passwd`.
+///
+/// # Panics
+/// It fails.
+pub fn password_file(users: &[(&str, &str)]) -> String {
+    let directory = directory();
+    for (user, password) in users {
+        let mut passwd = Command::new(binary())
+            .current_dir(&directory)
+            .args(["passwd", "users", user, "--stdin"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        let mut input = passwd.stdin.take().expect("it is piped");
+        writeln!(input, "{password}").expect("it reads the password");
+        drop(input);
+        assert!(passwd.wait().is_ok_and(|status| status.success()), "tidegate passwd");
+    }
+    let text = std::fs::read_to_string(directory.join("users")).expect("it was written");
+    std::fs::remove_dir_all(directory).expect("it is ours");
+    text
 }
 
 /// A port that was free a moment ago.
