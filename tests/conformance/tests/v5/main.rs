@@ -12,6 +12,7 @@ mod connack;
 mod connect;
 mod errors;
 mod flow_control;
+mod independent;
 mod limits;
 mod other_limits;
 mod ping_disconnect;
