@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tidegate_conformance::ending::answer_pieces;
 use tidegate_conformance::packet::DISCONNECT;
-use tidegate_conformance::{Client, Publish, Version, name};
+use tidegate_conformance::{Client, Publish, Version, name, server};
 
 use oracle::{Refusal, Verdict, judge};
 use sequences::Sequence;
@@ -133,6 +133,7 @@ fn try_all<T: Sync>(cases: &[(Sequence, T)], check: impl Fn(&Sequence, &T) -> Re
         cases.len(),
         failed.join("\n  ")
     );
+    server::assert_no_panic();
 }
 
 /// The sequences of a version with what must become of them.
