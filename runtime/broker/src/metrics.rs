@@ -122,9 +122,11 @@ pub(crate) enum Limited {
     Sessions,
     /// Its packet had been incomplete for longest when too much was kept of such packets.
     PartialPackets,
+    /// It took nothing of what it was sent.
+    WriteStall,
 }
 
-const LIMITS: [&str; 7] = [
+const LIMITS: [&str; 8] = [
     "message_rate",
     "byte_rate",
     "subscriptions",
@@ -132,6 +134,7 @@ const LIMITS: [&str; 7] = [
     "topic_bytes",
     "sessions",
     "partial_packets",
+    "write_stall",
 ];
 
 /// Why a client got no leave, for `tidegate_broker_refused_total`.
@@ -354,6 +357,7 @@ mod tests {
             (Limited::SubscriptionBytes, "subscription_bytes"),
             (Limited::TopicBytes, "topic_bytes"),
             (Limited::Sessions, "sessions"),
+            (Limited::WriteStall, "write_stall"),
         ] {
             assert_eq!(LIMITS.get(limit as usize), Some(&name));
         }

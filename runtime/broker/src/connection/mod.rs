@@ -16,9 +16,11 @@ mod deliver;
 mod feed;
 pub(crate) mod handshake;
 mod keep_alive;
+mod output;
 mod packets;
 mod pause;
 mod replies;
+mod stall;
 mod withhold;
 
 use std::collections::VecDeque;
@@ -28,7 +30,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::BytesMut;
 use bytestring::ByteString;
 use tidegate_event::{Client, DisconnectReason, Protocol, ReasonCode, TopicName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -36,8 +38,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use self::aliases::Aliases;
 use self::deliver::Deliveries;
 use self::keep_alive::KeepAlive;
+use self::output::Output;
 use self::pause::Pause;
-use self::withhold::Withheld;
+use self::stall::Stall;
+use self::withhold::{Packet, Withheld};
 use crate::broker::{Phase, Shared};
 use crate::codec::{Connect, Decoder, Outgoing, Terms, Will, encode_within};
 use crate::limits::rate::Rate;
@@ -53,6 +57,11 @@ use crate::session::{RecordedWill, Seated, Session};
 const OUTPUT_ENOUGH: usize = 64 * 1024;
 /// Bytes of output from which on nothing is read: the client does not take its acknowledgements.
 const OUTPUT_FULL: usize = 256 * 1024;
+/// Bytes of output that a client may have not taken, from which on the same holds while the memory of all queues is nearly
+/// used up.
+const OUTPUT_LEAST: usize = 4 * 1024;
+/// What a stream may keep of what was written to it and is not flushed: see [`crate::listener::TLS_BUFFER`].
+const UNFLUSHED: usize = crate::listener::TLS_BUFFER;
 /// Room made in the input buffer before a read, at least and at most; between them it follows the traffic.
 const READ_LEAST: usize = 4 * 1024;
 const READ_MOST: usize = 64 * 1024;
@@ -179,7 +188,8 @@ where
             protocol: client.protocol,
             decoder,
             input,
-            output: BytesMut::new(),
+            output: Output::default(),
+            stall: Stall::new(shared.config.write_timeout),
             unflushed: false,
             read_size: READ_LEAST,
             read_blocked: false,
@@ -218,7 +228,7 @@ where
     /// Appends `packet` to the output. If it is larger than the client takes (MQTT 5 clause 3.1.2-24), the connection
     /// ends after this turn: an acknowledgement cannot be left out.
     fn send(&mut self, packet: &Outgoing) {
-        self.unsendable |= !encode_within(packet, self.protocol, self.terms, &mut self.output);
+        self.unsendable |= !encode_within(packet, self.protocol, self.terms, self.output.encoded());
     }
 
     /// The client is connected: CONNACK is in the output.
@@ -226,7 +236,7 @@ where
         self.session.connect(&self.realm);
         self.seat.inflight.reconnect();
         if !self.seat.inflight.is_resent() && self.session.is_recorded(&self.realm) {
-            self.withheld.push(self.shared.store.durable(), Bytes::new());
+            self.withheld.push(self.shared.store.durable(), Packet::default());
         }
         self.pipeline.push(Job::Connected);
         if !resumed {
@@ -336,8 +346,16 @@ where
     fn may_read(&self) -> bool {
         self.shared.phase() == Phase::Running
             && !self.pause.is_active()
+    /// It has taken nothing of what it was sent for too long.
+    fn takes_nothing(&self) -> End {
+        self.shared.metrics.limited(Limited::WriteStall);
+        let (client, peer, unsent) = (&self.client.id, self.client.peer, self.output.len());
+        tracing::info!(%client, %peer, unsent, "closed: the client takes nothing of what it is sent");
+        End::new(DisconnectReason::Kicked, Some(ReasonCode::QUOTA_EXCEEDED))
+    }
+
             && !self.rate.as_ref().is_some_and(|rate| rate.is_stopped())
-            && self.output.len() < OUTPUT_FULL
+            && self.takes_output(OUTPUT_FULL)
             && !self.withheld.is_full()
             && self.pipeline.waiting_bytes() < self.shared.config.read_ahead()
             && self.count.may_accept(self.pipeline.accepted_bytes())
@@ -347,6 +365,12 @@ where
     /// wait for others besides.
     fn has_input(&self) -> bool {
         self.has_more || !self.input.is_empty()
+    /// Whether the client has less than `most` bytes of output, or as little as anybody may have.
+    fn takes_output(&self, most: usize) -> bool {
+        let waiting = self.output.len();
+        waiting < OUTPUT_LEAST || (waiting < most && !self.shared.budget.is_tight())
+    }
+
     }
 
     /// Reads and decodes what can be now, and tells what is kept of it.
@@ -458,12 +482,12 @@ where
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
         while !self.output.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.output) {
+            match self.output.poll_write(Pin::new(&mut self.stream), cx) {
                 Poll::Pending => return Ok(moved),
                 Poll::Ready(Ok(0) | Err(_)) => return Err(End::new(DisconnectReason::SocketClosed, None)),
                 Poll::Ready(Ok(bytes)) => {
                     self.tally.bytes_sent(bytes);
-                    self.output.advance(bytes);
+                    self.stall.moved();
                     self.unflushed = true;
                     moved = true;
                     // A client that takes data while nothing is read from it is alive.
@@ -477,7 +501,7 @@ where
         }
         if moved {
             // All is written: encode the next from the start of the buffer.
-            self.output.clear();
+            self.output.restart();
         }
         if self.unflushed {
             match Pin::new(&mut self.stream).poll_flush(cx) {
@@ -493,8 +517,7 @@ where
     fn rest(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
         // Only what can be done now may keep the task awake.
         let can_deliver = self.seat.inflight.is_resent() && self.may_deliver();
-        let wants_messages =
-            can_deliver && self.deliveries.wants_messages() && self.output.len() < OUTPUT_ENOUGH;
+        let wants_messages = can_deliver && self.deliveries.wants_messages() && self.may_encode();
         // Earlier connections may have had less to do since the socket was looked at: register, then look again.
         self.pipeline.await_earlier(cx.waker());
         if self.read_blocked && self.may_read() {
@@ -505,7 +528,7 @@ where
         if (wants_messages && outbox.len() > 0) || outbox.has_commands(may_enqueue) {
             return Ok(Turn::Moved);
         }
-        let window_is_full = !self.seat.inflight.has_room(self.deliveries.window());
+        let window_is_full = !self.has_window();
         outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len(), window_is_full);
         drop(outbox);
         // A claim or a change of phase before the waker was there has woken nobody; that it is evicted will.
@@ -514,13 +537,18 @@ where
         }
         self.check_claims()?;
         if self.shared.phase() != self.polled_in {
+        outbox.flies(self.seat.inflight.weight());
             return Ok(Turn::Moved);
         }
         if self.input.is_empty() && self.input.capacity() > 0 {
             self.input = BytesMut::new();
         }
-        if self.output.is_empty() && self.output.capacity() > IDLE_BUFFER {
-            self.output = BytesMut::new();
+        self.output.shrink(IDLE_BUFFER);
+        self.output.charge(&self.shared.budget, if self.unflushed { UNFLUSHED } else { 0 });
+        if self.output.is_empty() && !self.unflushed {
+            self.stall.rest();
+        } else if self.stall.poll_expired(cx).is_ready() {
+            return Err(self.takes_nothing());
         }
         self.deliveries.rest();
         self.pipeline.rest();
@@ -529,7 +557,7 @@ where
     }
 
     fn poll_keep_alive(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let listening = self.may_read() || self.output.len() >= OUTPUT_FULL;
+        let listening = self.may_read() || !self.takes_output(OUTPUT_FULL);
         let Some(keep_alive) = &mut self.keep_alive else { return Ok(()) };
         if !listening {
             // Nothing is read because our handlers are slow: the client is not to blame.

@@ -15,16 +15,30 @@ use crate::codec::{Outgoing, encode_within};
 /// Packets that wait from which on nothing is read: a client could have more of them made than it sends bytes.
 const FULL: usize = 1_024;
 
+/// A packet, encoded.
+#[derive(Default)]
+pub(super) struct Packet {
+    pub(super) head: Bytes,
+    /// Its payload, when that is sent from where it is.
+    pub(super) payload: Bytes,
+}
+
+impl Packet {
+    fn len(&self) -> usize {
+        self.head.len() + self.payload.len()
+    }
+}
+
 /// Encoded packets and what they wait for, in order.
 #[derive(Default)]
 pub(super) struct Withheld {
-    packets: VecDeque<(AckJoin, Bytes)>,
+    packets: VecDeque<(AckJoin, Packet)>,
     bytes: usize,
 }
 
 impl Withheld {
     /// `packet` is sent when `durable` is ready, behind those that are here.
-    pub(super) fn push(&mut self, durable: AckJoin, packet: Bytes) {
+    pub(super) fn push(&mut self, durable: AckJoin, packet: Packet) {
         self.bytes += packet.len();
         self.packets.push_back((durable, packet));
     }
@@ -54,7 +68,8 @@ where
         }
         let mut bytes = BytesMut::new();
         self.unsendable |= !encode_within(packet, self.protocol, self.terms, &mut bytes);
-        self.withheld.push(self.shared.store.durable(), bytes.freeze());
+        let packet = Packet { head: bytes.freeze(), payload: Bytes::new() };
+        self.withheld.push(self.shared.store.durable(), packet);
     }
 
     /// Sends what waits no longer. Gives whether there was any.
@@ -64,8 +79,11 @@ where
             match Pin::new(durable).poll(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) => {
-                    self.output.extend_from_slice(packet);
                     self.withheld.bytes -= packet.len();
+                    self.output.encoded().extend_from_slice(&packet.head);
+                    if !packet.payload.is_empty() {
+                        self.output.share(std::mem::take(&mut packet.payload));
+                    }
                     self.withheld.packets.pop_front();
                     moved = true;
                 }

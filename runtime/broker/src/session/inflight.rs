@@ -125,8 +125,14 @@ impl Inflight {
     }
 
     /// Counts what the messages take now against `budget`.
+    /// What of that counts for this client alone, bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.bytes - self.charged_once
+    }
+
     pub(crate) fn charge(&mut self, budget: &Arc<Budget>) {
-        self.account.settle(budget, self.bytes - self.charged_once);
+        let weight = self.weight();
+        self.account.settle(budget, weight);
     }
 
     /// The packet id that [`Inflight::push`] will give.

@@ -67,6 +67,8 @@ pub(crate) struct Outbox {
     holds: Holds,
     losses: Option<Box<Losses>>,
     recent: Option<Box<Recent>>,
+    /// Memory of those that were sent and not acknowledged when the connection looked last.
+    flying: usize,
     commands: VecDeque<Command>,
     /// Publishers that wait for room, and how few messages and bytes they wait for.
     publishers: Vec<Waiting>,
@@ -92,7 +94,7 @@ impl Outbox {
         let away = !self.connected && delivery.qos == QoS::AtMostOnce;
         !self.closed
             && !away
-            && limits.budget.admits(self.weight(), delivery.qos, self.connected)
+            && self.is_admitted(delivery, limits.budget)
             && self.waiting.fits(
                 delivery.size(),
                 limits.messages.saturating_sub(self.taken),
@@ -119,7 +121,17 @@ impl Outbox {
                 self.recent = None;
             }
         }
-        if !limits.budget.admits(self.weight(), delivery.qos, self.connected) {
+        if !self.is_admitted(delivery, limits.budget) {
+    /// Whether the memory of all queues allows `delivery`.
+    fn is_admitted(&self, delivery: &Delivery, budget: &Budget) -> bool {
+        budget.admits(self.weight(), self.connected.then_some(self.flying), delivery.qos)
+    }
+
+    /// The client has not acknowledged messages of `bytes`.
+    pub(crate) fn flies(&mut self, bytes: usize) {
+        self.flying = bytes;
+    }
+
             return Room::OverBudget;
         }
         let size = delivery.size();
@@ -461,6 +473,7 @@ impl Outbox {
 /// Why a command was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CommandRefused {
+        self.flying = 0;
     /// Nobody is connected.
     NotConnected,
     /// Too many wait.
