@@ -122,7 +122,10 @@ pub(crate) struct Connection<S> {
     protocol: Protocol,
     decoder: Decoder,
     input: BytesMut,
-    output: BytesMut,
+    /// Bytes of all the memory that there ever was for it.
+    allocated: u64,
+    output: Output,
+    stall: Stall,
     /// Whether the stream may keep something that was written to it: TLS and WebSocket do.
     unflushed: bool,
     /// Room to make before the next read.
@@ -187,6 +190,7 @@ where
             stream,
             protocol: client.protocol,
             decoder,
+            allocated: input.capacity() as u64,
             input,
             output: Output::default(),
             stall: Stall::new(shared.config.write_timeout),
@@ -342,10 +346,6 @@ where
         End::new(DisconnectReason::Kicked, Some(ReasonCode::QUOTA_EXCEEDED))
     }
 
-    /// Whether more packets may be taken from the client.
-    fn may_read(&self) -> bool {
-        self.shared.phase() == Phase::Running
-            && !self.pause.is_active()
     /// It has taken nothing of what it was sent for too long.
     fn takes_nothing(&self) -> End {
         self.shared.metrics.limited(Limited::WriteStall);
@@ -354,6 +354,10 @@ where
         End::new(DisconnectReason::Kicked, Some(ReasonCode::QUOTA_EXCEEDED))
     }
 
+    /// Whether more packets may be taken from the client.
+    fn may_read(&self) -> bool {
+        self.shared.phase() == Phase::Running
+            && !self.pause.is_active()
             && !self.rate.as_ref().is_some_and(|rate| rate.is_stopped())
             && self.takes_output(OUTPUT_FULL)
             && !self.withheld.is_full()
@@ -361,16 +365,16 @@ where
             && self.count.may_accept(self.pipeline.accepted_bytes())
     }
 
-    /// Whether the client has sent more than was taken: a publisher that waits for its answers has not, and is not to
-    /// wait for others besides.
-    fn has_input(&self) -> bool {
-        self.has_more || !self.input.is_empty()
     /// Whether the client has less than `most` bytes of output, or as little as anybody may have.
     fn takes_output(&self, most: usize) -> bool {
         let waiting = self.output.len();
         waiting < OUTPUT_LEAST || (waiting < most && !self.shared.budget.is_tight())
     }
 
+    /// Whether the client has sent more than was taken: a publisher that waits for its answers has not, and is not to
+    /// wait for others besides.
+    fn has_input(&self) -> bool {
+        self.has_more || !self.input.is_empty()
     }
 
     /// Reads and decodes what can be now, and tells what is kept of it.
@@ -391,6 +395,9 @@ where
         let room = self.decoder.missing(self.input.len()).clamp(self.read_size, READ_MOST);
         if self.input.capacity() - self.input.len() < room.min(READ_LEAST) {
             self.input.reserve(room);
+            // What is there of a packet moves along.
+            self.allocated += (self.input.capacity() - self.input.len()) as u64;
+            self.pipeline.fanout.read_at.buffer = self.input.capacity();
         }
         let space = self.input.capacity() - self.input.len();
         match pin!(self.stream.read_buf(&mut self.input)).poll(cx) {
@@ -530,6 +537,7 @@ where
         }
         let window_is_full = !self.has_window();
         outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len(), window_is_full);
+        outbox.flies(self.seat.inflight.weight());
         drop(outbox);
         // A claim or a change of phase before the waker was there has woken nobody; that it is evicted will.
         if self.count.poll_evicted(cx).is_ready() {
@@ -537,7 +545,6 @@ where
         }
         self.check_claims()?;
         if self.shared.phase() != self.polled_in {
-        outbox.flies(self.seat.inflight.weight());
             return Ok(Turn::Moved);
         }
         if self.input.is_empty() && self.input.capacity() > 0 {

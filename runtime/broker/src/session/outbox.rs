@@ -19,9 +19,17 @@ use super::recent::Recent;
 use crate::control::Command;
 use crate::limits::QueueLimits;
 use crate::limits::budget::{Account, Budget};
+use crate::route::ReadAt;
 
 /// Places that an empty queue may keep while its client is idle.
 pub(crate) const IDLE_CAPACITY: usize = 64;
+
+/// Bytes of a read buffer that a message may keep alive besides itself, for a client that takes what it is sent at once, and
+/// for another.
+const PINNED_MOST: u64 = 5 * 1024;
+pub(crate) const PINNED: u64 = 512;
+/// Messages that may wait for a client, or be in flight to it, before it is such another.
+pub(crate) const FEW: usize = 8;
 
 /// How a push ended.
 #[derive(Debug)]
@@ -59,6 +67,8 @@ pub(crate) struct Outbox {
     taken: usize,
     /// Memory of those that were taken last, which are perhaps not sent yet.
     taken_bytes: usize,
+    /// Memory of those that were sent and not acknowledged when the connection looked last.
+    flying: usize,
     /// How many the connection has taken in its life.
     progress: u64,
     /// How long publishers still wait for it.
@@ -67,8 +77,6 @@ pub(crate) struct Outbox {
     holds: Holds,
     losses: Option<Box<Losses>>,
     recent: Option<Box<Recent>>,
-    /// Memory of those that were sent and not acknowledged when the connection looked last.
-    flying: usize,
     commands: VecDeque<Command>,
     /// Publishers that wait for room, and how few messages and bytes they wait for.
     publishers: Vec<Waiting>,
@@ -81,12 +89,47 @@ pub(crate) struct Outbox {
     window_is_full: bool,
     connected: bool,
     closed: bool,
+    /// From where the last message was read: the connection and the position.
+    read_from: u64,
+    read_to: u64,
 }
 
 impl Outbox {
+    /// Bytes of a read buffer that a message of `size` from there keeps alive, besides itself and those before it.
+    #[inline]
+    pub(super) fn pinned(&mut self, from: &ReadAt, size: usize) -> u64 {
+        if from.connection == 0 {
+            return 0;
+        }
+        let pinned = if self.read_from == from.connection {
+            from.position.saturating_sub(self.read_to)
+        } else {
+            from.buffer as u64
+        };
+        (self.read_from, self.read_to) = (from.connection, from.position);
+        pinned.saturating_sub(size as u64)
+    }
+
+    /// Whether a message that keeps so many bytes alive is to be copied, because it may wait for long.
+    #[inline]
+    pub(super) fn is_too_much(&self, pinned: u64) -> bool {
+        let is_stuck = self.waker.is_some() && !self.wants_messages;
+        pinned > PINNED_MOST || (pinned > PINNED && (is_stuck || self.waiting.len() >= FEW))
+    }
+
     /// What counts for it of the memory of all queues, bytes.
     fn weight(&self) -> usize {
         self.waiting.weight() + self.taken_bytes + self.holds.weight()
+    }
+
+    /// Whether the memory of all queues allows `delivery`.
+    fn is_admitted(&self, delivery: &Delivery, budget: &Budget) -> bool {
+        budget.admits(self.weight(), self.connected.then_some(self.flying), delivery.qos)
+    }
+
+    /// The client has not acknowledged messages of `bytes`.
+    pub(crate) fn flies(&mut self, bytes: usize) {
+        self.flying = bytes;
     }
 
     /// Whether `delivery`, which is of a shared subscription, may be pushed without dropping anything for it.
@@ -122,16 +165,6 @@ impl Outbox {
             }
         }
         if !self.is_admitted(delivery, limits.budget) {
-    /// Whether the memory of all queues allows `delivery`.
-    fn is_admitted(&self, delivery: &Delivery, budget: &Budget) -> bool {
-        budget.admits(self.weight(), self.connected.then_some(self.flying), delivery.qos)
-    }
-
-    /// The client has not acknowledged messages of `bytes`.
-    pub(crate) fn flies(&mut self, bytes: usize) {
-        self.flying = bytes;
-    }
-
             return Room::OverBudget;
         }
         let size = delivery.size();
@@ -440,6 +473,7 @@ impl Outbox {
         self.connected = false;
         self.taken = 0;
         self.taken_bytes = 0;
+        self.flying = 0;
         self.patience = Patience::default();
         self.window_is_full = false;
         self.wants_messages = false;
@@ -473,7 +507,6 @@ impl Outbox {
 /// Why a command was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CommandRefused {
-        self.flying = 0;
     /// Nobody is connected.
     NotConnected,
     /// Too many wait.
@@ -494,6 +527,7 @@ mod tests {
             retain: false,
             number: None,
             source: Source::Live,
+            pins_buffer: false,
         }
     }
 
@@ -563,6 +597,27 @@ mod tests {
         assert!(matches!(offer(QoS::AtLeastOnce, 7, 1 << 20), Room::Free), "a great one passes through");
         assert!(matches!(offer(QoS::AtLeastOnce, 8, 0), Room::Full));
         assert_eq!(budget.used(), 0, "its payload counts elsewhere");
+    }
+
+    /// Neighbours in a buffer that all wait keep no more than what they are; copies of them would slow every publisher down.
+    #[test]
+    fn only_what_lies_apart_from_the_last_message_keeps_more_than_itself() {
+        let mut outbox = Outbox { connected: true, ..Outbox::default() };
+        let read_at = |connection, position| ReadAt { connection, position, buffer: 4_096 };
+        assert_eq!(outbox.pinned(&ReadAt::default(), 10), 0, "it was not read from a connection");
+        assert_eq!(outbox.pinned(&read_at(1, 5_000), 1_000), 3_096, "who knows what else is in the buffer");
+        for position in [6_010, 7_020, 8_030] {
+            let pinned = outbox.pinned(&read_at(1, position), 1_000);
+            assert_eq!(pinned, 10);
+            assert!(!outbox.is_too_much(pinned));
+        }
+        let pinned = outbox.pinned(&read_at(1, 10_000), 20);
+        assert!(pinned > PINNED && !outbox.is_too_much(pinned), "it goes straight out");
+        outbox.sleep(Waker::noop(), false, 1, true);
+        assert!(outbox.is_too_much(pinned), "it waits");
+        let pinned = outbox.pinned(&read_at(1, 70_000), 20);
+        outbox.sleep(Waker::noop(), true, 0, false);
+        assert!(outbox.is_too_much(pinned), "however short");
     }
 
     #[test]
