@@ -15,7 +15,6 @@ use tidegate_event::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::output::is_shared;
-use super::withhold::Packet;
 use super::{Connection, OUTPUT_ENOUGH};
 use crate::codec::{self, Ack, Connect, Outgoing};
 use crate::config::BrokerConfig;
@@ -366,15 +365,13 @@ where
             self.discard(delivery, original, Drop::TooLarge);
             return;
         }
-        let waiting = waits.then(|| {
+        let payload = if is_shared(&message.payload) { message.payload.clone() } else { Bytes::new() };
+        if waits {
             let encoded = self.output.encoded();
-            let head = Bytes::copy_from_slice(encoded.get(before..).unwrap_or_default());
+            self.withheld.push(encoded.get(before..).unwrap_or_default(), payload);
             encoded.truncate(before);
-            let payload = if is_shared(&message.payload) { message.payload.clone() } else { Bytes::new() };
-            Packet { head, payload }
-        });
-        if !waits && is_shared(&message.payload) {
-            self.output.share(message.payload.clone());
+        } else if !payload.is_empty() {
+            self.output.share(payload);
         }
         self.tally.sent(delivery.qos);
         let qos = delivery.qos;
@@ -399,9 +396,6 @@ where
         }
         self.seat.inflight.push(delivery, original);
         self.seat.inflight.charge(&self.shared.budget);
-        if let Some(packet) = waiting {
-            self.withheld.push(self.shared.store.durable(), packet);
-        }
     }
 
     /// Records that `delivery` is sent next, and `original`, if that is the message in whose place it is sent.

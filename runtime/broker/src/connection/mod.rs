@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tidegate_event::{Client, DisconnectReason, Protocol, ReasonCode, TopicName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -41,7 +41,7 @@ use self::keep_alive::KeepAlive;
 use self::output::Output;
 use self::pause::Pause;
 use self::stall::Stall;
-use self::withhold::{Packet, Withheld};
+use self::withhold::Withheld;
 use crate::broker::{Phase, Shared};
 use crate::codec::{Connect, Decoder, Outgoing, Terms, Will, encode_within};
 use crate::limits::rate::Rate;
@@ -240,7 +240,7 @@ where
         self.session.connect(&self.realm);
         self.seat.inflight.reconnect();
         if !self.seat.inflight.is_resent() && self.session.is_recorded(&self.realm) {
-            self.withheld.push(self.shared.store.durable(), Packet::default());
+            self.withheld.push(&[], Bytes::new());
         }
         self.pipeline.push(Job::Connected);
         if !resumed {

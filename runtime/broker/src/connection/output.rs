@@ -75,6 +75,18 @@ impl Output {
         self.shared.push_back((before, payload));
     }
 
+    /// Appends all of `other`.
+    pub(super) fn append(&mut self, other: Self) {
+        let mut rest = &other.encoded[..];
+        for (before, payload) in other.shared {
+            let (packet, after) = rest.split_at_checked(before).unwrap_or((rest, &[]));
+            self.encoded.extend_from_slice(packet);
+            self.share(payload);
+            rest = after;
+        }
+        self.encoded.extend_from_slice(rest);
+    }
+
     /// Writes as much as `stream` takes at once.
     #[inline]
     pub(super) fn poll_write(
@@ -212,6 +224,9 @@ mod tests {
     async fn packets_and_shared_payloads_are_written_in_order_however_little_is_taken() {
         for step in [1, 2, 3, 5, 8, 13, 50, 1_000] {
             let (mut output, mut expected) = filled();
+            let (other, more) = filled();
+            output.append(other);
+            expected.extend(more);
             let mut narrow = Narrow(Vec::new(), step);
             let mut more = 2;
             while !output.is_empty() {

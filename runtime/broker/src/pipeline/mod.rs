@@ -74,10 +74,13 @@ enum Joining {
     Disconnected(Scope),
 }
 
-/// A job in the third stage.
+/// Jobs in the third stage, those of one turn: they wait together.
+#[derive(Default)]
 struct Syncing {
+    /// What they wait for, if any of them recorded anything; `None` while more may be added.
     join: Option<AckJoin>,
-    reply: Unsynced,
+    /// Whether it recorded what the answer promises, and the answer.
+    replies: Vec<(bool, Unsynced)>,
 }
 
 /// The jobs of one client (or of a tenant's modules) between "taken" and "answered".

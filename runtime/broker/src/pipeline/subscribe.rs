@@ -168,8 +168,7 @@ impl Pipeline {
             }
         }
         let Subscribing { packet_id, reasons, granted, recorded, .. } = request;
-        let join = self.durable(recorded);
-        self.sync(join, Unsynced::Subscribed { packet_id, reasons, granted })
+        self.sync(recorded, Unsynced::Subscribed { packet_id, reasons, granted })
     }
 
     /// Takes subscriptions back that could not be recorded: the client is told that it has none.
