@@ -376,7 +376,7 @@ where
         self.tally.sent(delivery.qos);
         let qos = delivery.qos;
         if qos == QoS::AtMostOnce {
-            let remembers = !self.seat.joins.is_empty() || self.pipeline.is_subscribing();
+            let remembers = self.seat.reads_stores() || self.pipeline.is_subscribing();
             if self.deliveries.acked_bound || remembers || delivery.source != Source::Live {
                 self.feed_finished(delivery.source);
                 self.acked_implicitly(original.as_ref().unwrap_or(&delivery.message), delivery.source);

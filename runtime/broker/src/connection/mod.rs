@@ -151,6 +151,8 @@ pub(crate) struct Connection<S> {
     terms: Terms,
     /// Whether it had to be sent something that is larger than it takes.
     unsendable: bool,
+    /// How much was looked up in vain for the client, once something was.
+    look_ups: Option<Box<Rate>>,
     /// The session expiry that CONNECT asked for, seconds, whatever was granted.
     asked_expiry: u32,
     /// Topics by alias, the first at 1 (MQTT 5 clause 3.3.2.3.4).
@@ -210,6 +212,7 @@ where
             withheld: Withheld::default(),
             terms: connack::terms(&shared, connect),
             unsendable: false,
+            look_ups: None,
             asked_expiry: connect.properties.session_expiry.unwrap_or(0),
             aliases: Vec::new(),
             aliases_out: connack::aliases(&shared, connect),

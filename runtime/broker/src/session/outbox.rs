@@ -108,14 +108,19 @@ impl Outbox {
         pinned > PINNED_MOST || (pinned > PINNED && (is_stuck || self.waiting.len() >= FEW))
     }
 
+    /// Memory of the messages in it, bytes.
+    fn queued(&self) -> usize {
+        self.waiting.weight() + self.taken_bytes + self.holds.weight()
+    }
+
     /// What counts for it of the memory of all queues, bytes.
     fn weight(&self) -> usize {
-        self.waiting.weight() + self.taken_bytes + self.holds.weight()
+        self.queued() + self.recent.as_ref().map_or(0, |recent| recent.weight())
     }
 
     /// Whether the memory of all queues allows `delivery`.
     fn is_admitted(&self, delivery: &Delivery, budget: &Budget) -> bool {
-        budget.admits(self.weight(), self.connected.then_some(self.flying), delivery.qos)
+        budget.admits(self.queued(), self.connected.then_some(self.flying), delivery.qos)
     }
 
     /// The client has not acknowledged messages of `bytes`.
@@ -151,9 +156,7 @@ impl Outbox {
             if recent.contains(delivery.message.id) {
                 return Room::Unwanted;
             }
-            if recent.is_stale() {
-                self.recent = None;
-            }
+            self.forget_stale();
         }
         if !self.is_admitted(delivery, limits.budget) {
             return Room::OverBudget;
@@ -308,6 +311,11 @@ impl Outbox {
         self.holds.begin(filter, held)
     }
 
+    /// How many subscriptions wait for stored messages.
+    pub(crate) fn holds(&self) -> usize {
+        self.holds.len()
+    }
+
     /// The messages that hold `number` keeps back.
     pub(crate) fn held(&self, number: u32) -> impl Iterator<Item = &Delivery> {
         self.holds.held(number)
@@ -351,6 +359,13 @@ impl Outbox {
         unwanted
     }
 
+    /// Forgets what the client was given so long ago that nothing of it can come again.
+    fn forget_stale(&mut self) {
+        if self.recent.as_ref().is_some_and(|recent| recent.is_stale()) {
+            self.recent = None;
+        }
+    }
+
     fn recent(&mut self) -> &mut Recent {
         self.recent.get_or_insert_with(|| Box::new(Recent::new()))
     }
@@ -360,6 +375,14 @@ impl Outbox {
         let now = now_ms();
         let recent = self.recent();
         ids.for_each(|id| recent.insert(id, now));
+    }
+
+    /// The client is given `ids`, which the broker has retained just now: live copies of them are not wanted.
+    pub(crate) fn retained_just_now(&mut self, ids: &[MsgId]) {
+        if !ids.is_empty() {
+            let recent = self.recent();
+            ids.iter().for_each(|&id| recent.insert_briefly(id));
+        }
     }
 
     /// The client has got `ids`, however old they are: a store that is being read need not give them.
@@ -438,6 +461,7 @@ impl Outbox {
             }
         }
         self.waiting.shrink(IDLE_CAPACITY);
+        self.forget_stale();
         let weight = self.weight();
         self.account.rest(weight);
         match &mut self.waker {
@@ -472,6 +496,7 @@ impl Outbox {
         self.wants_messages = false;
         self.waker = None;
         self.commands = VecDeque::new();
+        self.forget_stale();
         let Self { waiting, holds, losses, .. } = self;
         let mut lost = |delivery: &Delivery| {
             if notes && delivery.message.qos != QoS::AtMostOnce {
