@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tidegate_event::{
-    Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, Origin, QoS, Raised, StoredSending, Verdict,
+    AckJoin, Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, Origin, QoS, Raised, StoredSending, Verdict,
     now_ms,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -157,6 +157,11 @@ where
         !self.deliveries.deliver_bound || self.pipeline.is_open()
     }
 
+    /// Whether more deliveries may be encoded.
+    pub(super) fn has_output_room(&self) -> bool {
+        self.output.len() + self.withheld.bytes() < OUTPUT_ENOUGH && !self.withheld.is_full()
+    }
+
     /// Encodes deliveries until something is to be waited for. Gives whether anything was done.
     pub(super) fn poll_deliveries(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
@@ -190,7 +195,7 @@ where
                 moved = true;
                 continue;
             }
-            if self.output.len() + self.withheld.bytes() >= OUTPUT_ENOUGH || !self.may_deliver() {
+            if !self.has_output_room() || !self.may_deliver() {
                 return moved;
             }
             if !self.resend_next() {
@@ -347,7 +352,9 @@ where
         let most = self.deliveries.max_packet;
         let is_recorded = self.session.is_recorded(&self.realm);
         // It would be sent under another packet id after a crash, as another message: it waits until it is recorded.
-        let waits = is_recorded && delivery.qos == QoS::ExactlyOnce;
+        let promises = is_recorded && delivery.qos == QoS::ExactlyOnce;
+        // Other messages do not overtake it (clause 4.6).
+        let waits = promises || self.withheld.has_messages();
         if self.aliases_out.encode(packet, !waits, self.protocol, most, &mut self.output) == 0 {
             self.discard(delivery, original, Drop::TooLarge);
             return;
@@ -355,6 +362,9 @@ where
         self.tally.sent(delivery.qos);
         let qos = delivery.qos;
         if qos == QoS::AtMostOnce {
+            if waits {
+                self.withhold(before, AckJoin::new());
+            }
             let remembers = self.seat.reads_stores() || self.pipeline.is_subscribing();
             if self.deliveries.acked_bound || remembers || delivery.source != Source::Live {
                 self.feed_finished(delivery.source);
@@ -376,10 +386,15 @@ where
         self.seat.inflight.push(delivery, original);
         self.seat.inflight.charge(&self.shared.budget);
         if waits {
-            let packet = Bytes::copy_from_slice(self.output.get(before..).unwrap_or_default());
-            self.output.truncate(before);
-            self.withheld.push(self.shared.store.durable(), packet);
+            self.withhold(before, if promises { self.shared.store.durable() } else { AckJoin::new() });
         }
+    }
+
+    /// Takes the message that begins at `start` of the output back out, until `durable` is ready.
+    fn withhold(&mut self, start: usize, durable: AckJoin) {
+        let packet = Bytes::copy_from_slice(self.output.get(start..).unwrap_or_default());
+        self.output.truncate(start);
+        self.withheld.push(durable, packet);
     }
 
     /// Records that `delivery` is sent next, and `original`, if that is the message in whose place it is sent.

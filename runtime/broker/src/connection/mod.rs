@@ -502,8 +502,7 @@ where
     fn rest(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
         // Only what can be done now may keep the task awake.
         let can_deliver = self.seat.inflight.is_resent() && self.may_deliver();
-        let wants_messages =
-            can_deliver && self.deliveries.wants_messages() && self.output.len() < OUTPUT_ENOUGH;
+        let wants_messages = can_deliver && self.deliveries.wants_messages() && self.has_output_room();
         // Earlier connections may have had less to do since the socket was looked at: register, then look again.
         self.pipeline.await_earlier(cx.waker());
         if self.read_blocked && self.may_read() {

@@ -1,5 +1,6 @@
 //! Packets that promise something to the client, until that is durable: PUBCOMP, PUBREL and QoS 2 PUBLISH of a session
-//! that is recorded (MQTT 5 clause 4.3.3).
+//! that is recorded (MQTT 5 clause 4.3.3). Every other PUBLISH waits behind a QoS 2 one: messages stay in order
+//! (clause 4.6).
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,24 +15,38 @@ use crate::codec::{Outgoing, encode_within};
 
 /// Packets that wait from which on nothing is read: a client could have more of them made than it sends bytes.
 const FULL: usize = 1_024;
+/// Packet type of PUBLISH (clause 2.1.2).
+const PUBLISH: u8 = 3;
 
 /// Encoded packets and what they wait for, in order.
 #[derive(Default)]
 pub(super) struct Withheld {
     packets: VecDeque<(AckJoin, Bytes)>,
     bytes: usize,
+    /// How many of the packets are PUBLISH.
+    messages: usize,
+}
+
+fn is_publish(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == PUBLISH)
 }
 
 impl Withheld {
     /// `packet` is sent when `durable` is ready, behind those that are here.
     pub(super) fn push(&mut self, durable: AckJoin, packet: Bytes) {
         self.bytes += packet.len();
+        self.messages += usize::from(is_publish(&packet));
         self.packets.push_back((durable, packet));
     }
 
     /// How many bytes wait.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether a message waits, so that later ones have to wait behind it.
+    pub(super) fn has_messages(&self) -> bool {
+        self.messages > 0
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -66,6 +81,7 @@ where
                 Poll::Ready(Ok(())) => {
                     self.output.extend_from_slice(packet);
                     self.withheld.bytes -= packet.len();
+                    self.withheld.messages -= usize::from(is_publish(packet));
                     self.withheld.packets.pop_front();
                     moved = true;
                 }

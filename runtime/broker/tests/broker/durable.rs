@@ -104,6 +104,41 @@ async fn a_qos_2_message_is_sent_when_its_packet_id_is_on_disk() {
     client.expect(PUBREL).await;
 }
 
+/// A QoS 2 message waits for the disk before it is sent: every later message of QoS 0 and 1 overtook it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_overtakes_a_qos_2_message_that_waits_for_the_disk() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let connect = Connect::v5("c").persistent();
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe("t", 2).await;
+    client.disconnect().await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    let all = [("1", 1), ("2", 2), ("3", 1), ("4", 2), ("5", 1)];
+    for (payload, qos) in all {
+        publisher.publish_done("t", payload, qos, 1).await;
+    }
+    journal.slow();
+    let mut client = Client::connect(server.address, &connect).await;
+    assert_eq!(client.message().await.payload, "1");
+    publisher.publish_done("t", "6", 0, 0).await;
+    client.ping().await;
+    assert!(journal.sync() > 0);
+    for (payload, qos) in all.into_iter().skip(1).chain([("6", 0)]) {
+        let message = client.message().await;
+        assert_eq!((message.payload.as_str(), message.qos, message.dup), (payload, qos, false));
+    }
+    drop(client);
+    let mut client = Client::connect(server.address, &connect).await;
+    while journal.sync() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    for (payload, qos) in all {
+        let again = client.message().await;
+        assert_eq!((again.payload.as_str(), again.qos, again.dup), (payload, qos, true));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pubrel_comes_when_pubrec_is_on_disk_and_the_message_is_never_sent_again() {
     let journal = Journal::default();
