@@ -227,6 +227,7 @@ where
     /// The client is connected: CONNACK is in the output.
     fn open(&mut self, resumed: bool) {
         self.session.connect(&self.realm);
+        self.session.received().reconnect();
         self.seat.inflight.reconnect();
         if !self.seat.inflight.is_resent() && self.session.is_recorded(&self.realm) {
             self.withheld.push(self.shared.store.durable(), Bytes::new());
@@ -456,11 +457,18 @@ where
         }
         self.polled_in = self.shared.phase();
         let mut moved = self.pipeline.poll(cx, &mut self.replies);
+        moved |= self.send_replies()?;
+        self.count.has_accepted(self.pipeline.accepted_bytes());
+        Ok(moved)
+    }
+
+    /// Does what the pipeline has said so far. Gives whether there was anything.
+    fn send_replies(&mut self) -> Result<bool, End> {
+        let mut moved = false;
         while let Some(reply) = self.replies.pop_front() {
             moved = true;
             self.reply(reply)?;
         }
-        self.count.has_accepted(self.pipeline.accepted_bytes());
         Ok(moved)
     }
 

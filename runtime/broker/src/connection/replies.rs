@@ -7,13 +7,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::feed::retained_from;
 use super::{Connection, End};
-use crate::codec::{Outgoing, SubAck};
+use crate::codec::{Ack, Outgoing, SubAck};
 use crate::control::Command;
 use crate::limits::budget::is_charged_once;
 use crate::pipeline::{Granted, Job, Reply, Subscribing, Unsubscribing, Wanted};
 use crate::reason;
 use crate::session::delivery::{Delivery, Source};
 use crate::session::join::{Join, RetainedFrom};
+use crate::session::received::Meanwhile;
 
 impl<S> Connection<S>
 where
@@ -26,11 +27,12 @@ where
                 self.exchange_ended();
                 self.send(&Outgoing::PubAck(ack));
             }
-            Reply::PubRec { ack, .. } => {
+            Reply::PubRec { ack, meanwhile } => {
                 if reason::is_error(ack.reason) {
                     self.exchange_ended();
                 }
                 self.send(&Outgoing::PubRec(ack));
+                self.answer_meanwhile(ack, meanwhile);
             }
             Reply::Subscribed { packet_id, reasons, granted } => {
                 if let Some(packet_id) = packet_id {
@@ -51,6 +53,16 @@ where
             Reply::Close { .. } => return Err(self.not_handled()),
         }
         Ok(())
+    }
+
+    /// Answers what came under a packet id while its message was handled: `ack` is the answer to each copy of it.
+    fn answer_meanwhile(&mut self, ack: Ack, meanwhile: Meanwhile) {
+        for _ in 0..meanwhile.resent {
+            self.send(&Outgoing::PubRec(ack));
+        }
+        if meanwhile.released {
+            self.release(ack.packet_id);
+        }
     }
 
     /// A message could not be handled and the client's version has no way to say so: it sends it again when the
@@ -111,7 +123,7 @@ where
                     let code = Some(reason::ADMINISTRATIVE_ACTION);
                     return Err(End::new(DisconnectReason::Kicked, code));
                 }
-                Command::Answer(ack) => self.send(&Outgoing::PubRec(ack)),
+                Command::Answer(ack, meanwhile) => self.answer_meanwhile(ack, meanwhile),
                 Command::Close => return Err(self.not_handled()),
             }
         }

@@ -11,6 +11,7 @@ use tidegate_event::{
 
 use crate::codec::Ack;
 use crate::session::RecordedWill;
+use crate::session::received::Meanwhile;
 
 /// A step of a client's life that raises an event, in the order in which it happened.
 pub(crate) enum Job {
@@ -173,8 +174,8 @@ impl Unsubscribing {
 pub(crate) enum Reply {
     /// Send PUBACK.
     PubAck(Ack),
-    /// Send PUBREC. `resent`: the client has sent the message again meanwhile, maybe on a later connection.
-    PubRec { ack: Ack, resent: bool },
+    /// Send PUBREC, and what answers that which came `meanwhile`, maybe on a later connection.
+    PubRec { ack: Ack, meanwhile: Meanwhile },
     /// Send SUBACK, then what the new subscriptions bring.
     Subscribed { packet_id: Option<u16>, reasons: Vec<ReasonCode>, granted: Vec<Granted> },
     /// Send UNSUBACK.
