@@ -9,11 +9,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tidegate_event::{
-    AckJoin, Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, Origin, QoS, Raised, StoredSending, Verdict,
-    now_ms,
+    AckJoin, Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, Origin, QoS, Raised, StoredSending,
+    Verdict, now_ms,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::feed::Next;
 use super::{Connection, OUTPUT_ENOUGH};
 use crate::codec::{self, Ack, Connect, Outgoing};
 use crate::config::BrokerConfig;
@@ -25,6 +26,8 @@ use crate::session::positions::Positions;
 
 /// Deliveries taken out of the outbox at once.
 const BATCH: usize = 256;
+/// Deliveries encoded before others have their turn, and joins looked at for them.
+const STEPS: usize = 65_536;
 
 /// An event of the outbound direction whose handlers run.
 pub(super) enum Running {
@@ -43,6 +46,9 @@ pub(super) struct Acked {
 /// What is on its way from the outbox to the output.
 pub(super) struct Deliveries {
     pub(super) batch: VecDeque<Delivery>,
+    /// Live messages of QoS 0 that wait for the retained one of their topic, which waits for an acknowledgement: others go
+    /// past them.
+    pub(super) parked: VecDeque<Delivery>,
     pub(super) running: Option<Running>,
     pub(super) acked: VecDeque<Acked>,
     /// Greatest number of unacknowledged deliveries.
@@ -62,6 +68,7 @@ impl Deliveries {
         let most = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         Self {
             batch: VecDeque::new(),
+            parked: VecDeque::new(),
             running: None,
             acked: VecDeque::new(),
             window: usize::from(config.max_inflight.max(1).min(asked)),
@@ -76,6 +83,7 @@ impl Deliveries {
     pub(super) fn none() -> Self {
         Self {
             batch: VecDeque::new(),
+            parked: VecDeque::new(),
             running: None,
             acked: VecDeque::new(),
             window: 0,
@@ -111,7 +119,22 @@ impl Deliveries {
             Some(Running::Deliver(delivery, _)) => Some(delivery.message.id),
             _ => None,
         };
-        self.batch.iter().map(|delivery| delivery.message.id).chain(running)
+        self.batch.iter().chain(&self.parked).map(|delivery| delivery.message.id).chain(running)
+    }
+
+    /// Live messages that were taken out of the outbox and are not sent, oldest first.
+    pub(super) fn live(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let running = match &self.running {
+            Some(Running::Deliver(delivery, _)) => Some(delivery),
+            _ => None,
+        };
+        let all = running.into_iter().chain(&self.parked).chain(&self.batch);
+        all.filter(|delivery| delivery.source == Source::Live).map(|delivery| &delivery.message)
+    }
+
+    /// How many deliveries were taken out of the outbox and cannot be sent yet.
+    pub(super) fn taken(&self) -> usize {
+        self.batch.len() + self.parked.len()
     }
 
     /// Gives memory back while the client is idle.
@@ -164,8 +187,9 @@ where
 
     /// Encodes deliveries until something is to be waited for. Gives whether anything was done.
     pub(super) fn poll_deliveries(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        loop {
+        let (mut moved, mut steps) = (false, 0);
+        while steps < STEPS {
+            steps += 1 + self.seat.joins.len();
             match self.deliveries.running.take() {
                 None => {}
                 Some(Running::Acked(id, mut handlers)) => {
@@ -206,6 +230,7 @@ where
             }
             moved = true;
         }
+        moved
     }
 
     /// Sends the next message that was in flight when the last connection ended, if there is one and the window
@@ -250,8 +275,13 @@ where
         if !self.seat.inflight.is_resent() {
             return None;
         }
-        if self.deliveries.batch.is_empty() {
+        if self.deliveries.batch.is_empty() && !self.pipeline.is_bringing() {
             let mut outbox = self.session.outbox();
+            if !self.seat.joins.is_empty() {
+                // All that was taken so far is sent.
+                let (taken, all) = (outbox.progress(), outbox.len() == 0);
+                self.seat.joins.iter_mut().for_each(|join| join.caught_up(taken, all));
+            }
             outbox.take(&mut self.deliveries.batch, BATCH);
             let (relieved, losses) = (outbox.relieved(), outbox.take_losses());
             drop(outbox);
@@ -266,7 +296,12 @@ where
         let room = self.seat.inflight.has_room(self.deliveries.window)
             && self.seat.inflight.bytes() < self.shared.config.max_queued_bytes;
         let qos_fits = |qos: QoS| room || qos == QoS::AtMostOnce;
-        let sendable = |delivery: &Delivery| qos_fits(delivery.qos);
+        let is_free = match self.earlier(qos_fits) {
+            Next::Earlier(copy) => return Some(copy),
+            Next::Batch => true,
+            Next::Waits => false,
+        };
+        let sendable = |delivery: &Delivery| is_free && qos_fits(delivery.qos);
         if !self.seat.joins.is_empty() {
             self.deliveries.feeds_turn = !self.deliveries.feeds_turn;
             if self.deliveries.feeds_turn || !self.deliveries.batch.front().is_some_and(sendable) {
@@ -275,7 +310,10 @@ where
                 {
                     match join.pop() {
                         Some((delivery, true)) => self.skip_copy(&delivery),
-                        Some((delivery, false)) => return Some(delivery),
+                        Some((delivery, false)) => {
+                            self.unpark(&delivery);
+                            return Some(delivery);
+                        }
                         None => break,
                     }
                 }

@@ -452,8 +452,8 @@ where
         if self.pipeline.is_about_to_subscribe() {
             // What is not sent yet may have to wait behind stored messages.
             self.session.outbox().put_back(self.deliveries.batch.drain(..));
-            let allowed = self.may_join();
-            self.pipeline.allow_joins(allowed);
+            let (allowed, bringing) = (self.may_join(), self.may_bring());
+            self.pipeline.allow_joins(allowed, bringing);
         }
         self.polled_in = self.shared.phase();
         let mut moved = self.pipeline.poll(cx, &mut self.replies);
@@ -509,7 +509,8 @@ where
     /// Everything waits. Registers for what other tasks do, and gives back memory that an idle client needs not.
     fn rest(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
         // Only what can be done now may keep the task awake.
-        let can_deliver = self.seat.inflight.is_resent() && self.may_deliver();
+        let can_deliver =
+            self.seat.inflight.is_resent() && self.may_deliver() && !self.pipeline.is_bringing();
         let wants_messages = can_deliver && self.deliveries.wants_messages() && self.has_output_room();
         // Earlier connections may have had less to do since the socket was looked at: register, then look again.
         self.pipeline.await_earlier(cx.waker());
@@ -522,7 +523,7 @@ where
             return Ok(Turn::Moved);
         }
         self.session.window_is_full(!self.seat.inflight.has_room(self.deliveries.window()));
-        outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len());
+        outbox.sleep(cx.waker(), wants_messages, self.deliveries.taken());
         drop(outbox);
         // A claim or a change of phase before the waker was there has woken nobody; that it is evicted will.
         if self.count.poll_evicted(cx).is_ready() {

@@ -11,6 +11,7 @@ use tidegate_event::{
 
 use crate::codec::Ack;
 use crate::session::RecordedWill;
+use crate::session::join::Ids;
 use crate::session::received::Meanwhile;
 
 /// A step of a client's life that raises an event, in the order in which it happened.
@@ -133,9 +134,11 @@ pub(crate) struct Granted {
     pub(crate) options: SubscriptionOptions,
     /// Whether the subscription had existed.
     pub(crate) existed: bool,
-    /// With no local: ids from this one on are of messages published since.
-    pub(crate) since: Option<MsgId>,
-    /// Number of the hold that keeps live messages back until stored ones are sent.
+    /// Ids from this one on are of messages published since.
+    pub(crate) since: MsgId,
+    /// If the broker may have retained messages for it: which live ones waited for the client when it was made.
+    pub(crate) before: Option<Ids>,
+    /// Number of the hold that keeps live messages back until it is known whether stores have older ones.
     pub(crate) hold: Option<u32>,
     pub(crate) effects: Effects,
 }
@@ -167,6 +170,13 @@ impl Unsubscribing {
             scopes: Vec::new(),
             recorded: false,
         }
+    }
+}
+
+impl Granted {
+    /// Whether no live message may be sent until what the subscription brings is known.
+    pub(super) fn pauses(&self) -> bool {
+        self.before.is_some() && self.hold.is_none()
     }
 }
 

@@ -310,6 +310,7 @@ impl Pipeline {
             }
             Unsynced::Subscribed { packet_id, mut reasons, mut granted } => {
                 self.subscribing -= 1;
+                self.bringing -= granted.iter().filter(|granted| granted.pauses()).count();
                 if let Some(error) = failed {
                     self.withdraw(&mut reasons, &mut granted, &error);
                 }

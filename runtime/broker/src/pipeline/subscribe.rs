@@ -46,6 +46,9 @@ fn poll_scopes<'a>(
 /// Bytes of retained messages out of stores from which on one SUBSCRIBE gets no more subscriptions.
 const MAX_BROUGHT: usize = 64 * 1024 * 1024;
 
+/// Retain handling: no retained messages are wanted (clause 3.8.3.1).
+const NEVER: u8 = 2;
+
 impl Pipeline {
     /// Subscribes filter after filter, until the handlers of one run or all are done.
     pub(super) fn raise_subscribe(&mut self, mut request: Subscribing) {
@@ -130,23 +133,33 @@ impl Pipeline {
             return None;
         }
         let Wanted { text, filter: Ok(filter), options, .. } = wanted else { return None };
-        // Live messages wait from the first moment on, until it is known whether stored ones come before them.
         let shared = filter.group.is_some();
-        let expects_stored = || {
-            self.is_bound(Hook::SessionSubscribed)
-                || self.realm.retained.len() > 0
-                || self.realm.has_statistics(&filter.filter)
+        let expects_retained = || {
+            let has_any = self.realm.retained.len() > 0 || self.realm.has_statistics(&filter.filter);
+            has_any && !shared && options.retain_handling != NEVER
         };
-        let begin = || session.outbox().hold(filter.filter.clone());
-        let mut hold = (!shared && expects_stored()).then(begin);
+        if expects_retained() && self.may_bring == 0 && request.packet_id.is_some() {
+            tracing::info!(client = %client.id, filter = %text, "refused: too many subscriptions bring retained messages");
+            request.reasons.push(ReasonCode::QUOTA_EXCEEDED);
+            return None;
+        }
+        let waiting = || {
+            let outbox = session.outbox();
+            let matching = outbox.waiting_live().filter(|message| filter.filter.matches(&message.topic));
+            matching.map(|message| message.id).collect()
+        };
+        let mut before = expects_retained().then(waiting);
+        // Live messages wait from the first moment on, until it is known whether stored ones come before them.
+        let may_read = !shared && self.is_bound(Hook::SessionSubscribed);
+        let hold = may_read.then(|| session.outbox().hold(filter.filter.clone()));
         let Some(subscribed) = session.subscribe(&self.realm, &text, &filter, options) else {
             request.reasons.push(ReasonCode::UNSPECIFIED);
             return None;
         };
-        // What was retained before the subscription was there did not reach it, so it must be looked up; what came
-        // since waits behind it.
-        if hold.is_none() && !shared && expects_stored() {
-            hold = Some(begin());
+        let since = self.realm.broker.ids.next_id();
+        // What was retained before the subscription was there did not reach it, so it must be looked up.
+        if before.is_none() && expects_retained() {
+            before = Some(waiting());
         }
         request.reasons.push(granted_code(options.qos));
         request.recorded |= subscribed.recorded;
@@ -157,8 +170,12 @@ impl Pipeline {
             shared,
         };
         let (existed, effects) = (subscribed.existed, Effects::default());
-        let since = options.no_local.then(|| self.realm.broker.ids.next_id());
-        request.granted.push(Granted { text, filter, options, existed, since, hold, effects });
+        let granted = Granted { text, filter, options, existed, since, before, hold, effects };
+        if granted.pauses() {
+            self.bringing += 1;
+            self.may_bring = self.may_bring.saturating_sub(1);
+        }
+        request.granted.push(granted);
         Some(event)
     }
 

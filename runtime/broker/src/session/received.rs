@@ -197,10 +197,7 @@ mod tests {
         let receipt = |packet_id, handled| RestoredReceipt { packet_id, message: ID_OF, handled };
         let budget = Arc::new(Budget::new(1 << 20));
         received.restore(&[receipt(1, false), receipt(2, false), receipt(3, true)], &budget);
-        assert_eq!(
-            received.arrive(1, |_| Ok::<_, ()>(MsgId::from_bits(9))),
-            Ok(Arrival::New(ID_OF, false))
-        );
+        assert_eq!(received.arrive(1, |_| Ok::<_, ()>(MsgId::from_bits(9))), Ok(Arrival::New(ID_OF, false)));
         assert_eq!(received.release(2), Release::Done, "the answer may have been sent before the restart");
         assert_eq!(received.arrive(3, |_| Ok::<_, ()>(MsgId::from_bits(9))), Ok(Arrival::Answered));
     }
