@@ -95,12 +95,19 @@ pub enum CodecError {
         /// The limit.
         limit: usize,
     },
-    /// CONNECT asks for a protocol that is not MQTT 3.1, 3.1.1 or 5 (clauses 3.1.2.1, 3.1.2.2). It is to be answered in
+    /// CONNECT names another protocol than MQTT (clause 3.1.2.1). One of the level of MQTT 5 may be told 0x84 (MQTT 5,
+    /// 3.1.2-1); any other is not to be answered as if it were MQTT.
+    #[error("CONNECT: unknown protocol name (level {level})")]
+    UnknownProtocol {
+        /// The protocol level that follows the name; 0 when the name is too long to be looked past.
+        level: u8,
+    },
+    /// CONNECT asks for a level of MQTT that is not 3.1, 3.1.1 or 5 (clause 3.1.2.2). It is to be answered in
     /// the form of 3.1.1, whatever the level: "MUST respond [...] with a CONNACK return code 0x01" is what 3.1.1 says
     /// (3.1.2-2), and MQTT 5 only that 0x84 MAY be sent.
     #[error("CONNECT: unsupported protocol version (level {level})")]
     UnsupportedVersion {
-        /// The protocol level asked for; 0 when the protocol name is not known.
+        /// The protocol level asked for.
         level: u8,
     },
     /// CONNECT has a client id that the version does not allow: an empty one (MQTT 3.1; 3.1.1 without clean
@@ -134,7 +141,7 @@ impl CodecError {
             Self::TooMany { .. } => reason::QUOTA_EXCEEDED,
             Self::TopicLevels { .. } => reason::TOPIC_NAME_INVALID,
             Self::FilterLevels { .. } => reason::TOPIC_FILTER_INVALID,
-            Self::UnsupportedVersion { .. } => reason::UNSUPPORTED_VERSION,
+            Self::UnsupportedVersion { .. } | Self::UnknownProtocol { .. } => reason::UNSUPPORTED_VERSION,
             Self::ClientId { .. } => reason::CLIENT_ID_INVALID,
         }
     }
