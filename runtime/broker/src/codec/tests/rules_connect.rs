@@ -77,6 +77,20 @@ fn other_protocols_are_unknown_whatever_their_level() {
     }
 }
 
+/// An MQTT 5 client was told nothing when the fixed header of its CONNECT was wrong.
+#[test]
+fn the_version_is_known_though_the_fixed_header_is_wrong() {
+    for header in [&b"\x11\x0e"[..], b"\x1f\x0e", b"\x10\xff\xff\xff\xff\x01"] {
+        let mut decoder = Decoder::new(LIMITS);
+        let mut buffer = BytesMut::from(&[header, b"\x00\x04MQTT\x05"].concat()[..]);
+        assert_eq!(decoder.decode(&mut buffer).unwrap_err().reason().0, 0x81);
+        assert_eq!(decoder.protocol(), Some(Protocol::V5), "{header:?}");
+    }
+    let mut decoder = Decoder::new(LIMITS);
+    let error = decoder.decode(&mut BytesMut::from(&b"\x20\x0e\x00\x04MQTT\x05"[..])).unwrap_err();
+    assert_eq!((error.reason().0, decoder.protocol()), (0x82, None), "it is no CONNECT");
+}
+
 #[test]
 fn the_version_is_known_before_the_packet_is_complete() {
     let mut decoder = Decoder::new(LIMITS);
