@@ -85,16 +85,6 @@ pub enum CodecError {
         /// The limit.
         limit: usize,
     },
-    /// A topic filter has more levels than the server takes.
-    #[error("{packet}, topic filter: {levels} levels are more than the limit of {limit}")]
-    FilterLevels {
-        /// The packet at fault.
-        packet: PacketType,
-        /// Levels of the filter.
-        levels: usize,
-        /// The limit.
-        limit: usize,
-    },
     /// CONNECT names another protocol than MQTT (clause 3.1.2.1). One of the level of MQTT 5 may be told 0x84 (MQTT 5,
     /// 3.1.2-1); any other is not to be answered as if it were MQTT.
     #[error("CONNECT: unknown protocol name (level {level})")]
@@ -140,7 +130,6 @@ impl CodecError {
             Self::TooLarge { .. } => reason::PACKET_TOO_LARGE,
             Self::TooMany { .. } => reason::QUOTA_EXCEEDED,
             Self::TopicLevels { .. } => reason::TOPIC_NAME_INVALID,
-            Self::FilterLevels { .. } => reason::TOPIC_FILTER_INVALID,
             Self::UnsupportedVersion { .. } | Self::UnknownProtocol { .. } => reason::UNSUPPORTED_VERSION,
             Self::ClientId { .. } => reason::CLIENT_ID_INVALID,
         }
@@ -155,7 +144,6 @@ pub(super) mod reason {
     pub(in crate::codec) const PROTOCOL_ERROR: ReasonCode = ReasonCode(0x82);
     pub(in crate::codec) const UNSUPPORTED_VERSION: ReasonCode = ReasonCode(0x84);
     pub(in crate::codec) const CLIENT_ID_INVALID: ReasonCode = ReasonCode(0x85);
-    pub(in crate::codec) const TOPIC_FILTER_INVALID: ReasonCode = ReasonCode(0x8f);
     pub(in crate::codec) const TOPIC_NAME_INVALID: ReasonCode = ReasonCode(0x90);
     pub(in crate::codec) const TOPIC_ALIAS_INVALID: ReasonCode = ReasonCode(0x94);
     pub(in crate::codec) const PACKET_TOO_LARGE: ReasonCode = ReasonCode(0x95);
