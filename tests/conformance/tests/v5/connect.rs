@@ -70,11 +70,14 @@ fn mqtt_3_1_2_1_another_protocol_name_ends_the_connection() {
         ["", "M", "MQT", "MQTTX", "mqtt", "MQTt", "MQIsdp", "HTTP", "MQTT\0", "\u{feff}MQTT", "МQTT"]
     {
         let connect = Connect { protocol: protocol.into(), ..Connect::new(V5) };
-        failures.add(format!("{protocol:?}"), version_refused(&connect).and_then(|answer| {
-            // It is not of an earlier version.
-            let earlier = answer == [0x20, 2, 0, 1] && protocol != "MQIsdp";
-            if earlier { Err("CONNACK of MQTT 3.1.1".to_owned()) } else { Ok(()) }
-        }));
+        failures.add(
+            format!("{protocol:?}"),
+            version_refused(&connect).and_then(|answer| {
+                // It is not of an earlier version.
+                let earlier = answer == [0x20, 2, 0, 1] && protocol != "MQIsdp";
+                if earlier { Err("CONNACK of MQTT 3.1.1".to_owned()) } else { Ok(()) }
+            }),
+        );
     }
     failures.report();
 }
@@ -83,7 +86,10 @@ fn mqtt_3_1_2_1_another_protocol_name_ends_the_connection() {
 fn mqtt_3_1_2_2_another_version_ends_the_connection() {
     let mut failures = Failures::new();
     for level in [0, 1, 2, 3, 6, 7, 0x7F, 0x80, 0x85, 0xFF] {
-        failures.add(format!("level {level}"), version_refused(&Connect { level, ..Connect::new(V5) }).map(|_| ()));
+        failures.add(
+            format!("level {level}"),
+            version_refused(&Connect { level, ..Connect::new(V5) }).map(|_| ()),
+        );
     }
     failures.report();
 }
