@@ -9,12 +9,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tidegate_event::{
-    AckJoin, Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, Origin, QoS, Raised, StoredSending,
-    Verdict, now_ms,
+    Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, Origin, QoS, Raised, StoredSending, Verdict,
+    now_ms,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::feed::Next;
+use super::output::is_shared;
 use super::{Connection, OUTPUT_ENOUGH};
 use crate::codec::{self, Ack, Connect, Outgoing};
 use crate::config::BrokerConfig;
@@ -99,11 +100,6 @@ impl Deliveries {
         self.batch.is_empty() && self.running.is_none() && self.acked.is_empty()
     }
 
-    /// Greatest number of unacknowledged deliveries.
-    pub(super) fn window(&self) -> usize {
-        self.window
-    }
-
     /// Ids of what the client has acknowledged and no handler of message.acked knows yet.
     pub(super) fn acked_ids(&self) -> impl Iterator<Item = MsgId> {
         let running = match &self.running {
@@ -180,9 +176,10 @@ where
         !self.deliveries.deliver_bound || self.pipeline.is_open()
     }
 
-    /// Whether more deliveries may be encoded.
-    pub(super) fn has_output_room(&self) -> bool {
-        self.output.len() + self.withheld.bytes() < OUTPUT_ENOUGH && !self.withheld.is_full()
+    /// Whether one more delivery may be encoded: what is there is taken by the client, or not much.
+    pub(super) fn may_encode(&self) -> bool {
+        let withheld = self.withheld.bytes();
+        withheld < OUTPUT_ENOUGH && !self.withheld.is_full() && self.takes_output(OUTPUT_ENOUGH - withheld)
     }
 
     /// Encodes deliveries until something is to be waited for. Gives whether anything was done.
@@ -219,7 +216,7 @@ where
                 moved = true;
                 continue;
             }
-            if !self.has_output_room() || !self.may_deliver() {
+            if !self.may_encode() || !self.may_deliver() {
                 return moved;
             }
             if !self.resend_next() {
@@ -252,12 +249,17 @@ where
                 };
                 let qos = delivery.qos;
                 let most = self.deliveries.max_packet;
-                if self.aliases_out.encode(packet, true, self.protocol, most, &mut self.output) == 0 {
+                let shared = Some(&delivery.message.payload).filter(|payload| is_shared(payload)).cloned();
+                let output = self.output.encoded();
+                if self.aliases_out.encode(packet, true, self.protocol, most, output) == 0 {
                     // The client takes smaller packets than on its last connection (clause 3.1.2.11.4).
                     if let Some(Sent { delivery, original, .. }) = self.seat.inflight.withdraw(packet_id) {
                         self.discard(delivery, original, Drop::TooLarge);
                     }
                     return true;
+                }
+                if let Some(payload) = shared {
+                    self.output.share(payload);
                 }
                 self.tally.sent(qos);
             }
@@ -268,6 +270,12 @@ where
         }
         self.shared.metrics.redelivered.increment(1);
         true
+    }
+
+    /// Whether one more QoS 1 or 2 message may be in flight.
+    pub(super) fn has_window(&self) -> bool {
+        let inflight = &self.seat.inflight;
+        inflight.has_room(self.deliveries.window) && inflight.bytes() < self.shared.config.max_queued_bytes
     }
 
     /// The next delivery that may be sent now: stored and live ones take turns.
@@ -283,6 +291,7 @@ where
                 self.seat.joins.iter_mut().for_each(|join| join.caught_up(taken, all));
             }
             outbox.take(&mut self.deliveries.batch, BATCH);
+            outbox.flies(self.seat.inflight.weight());
             let (relieved, losses) = (outbox.relieved(), outbox.take_losses());
             drop(outbox);
             // Before anything that was queued after the loss can be acknowledged.
@@ -293,8 +302,7 @@ where
                 self.pipeline.fanout.wake(publisher);
             }
         }
-        let room = self.seat.inflight.has_room(self.deliveries.window)
-            && self.seat.inflight.bytes() < self.shared.config.max_queued_bytes;
+        let room = self.has_window();
         let qos_fits = |qos: QoS| room || qos == QoS::AtMostOnce;
         let is_free = match self.earlier(qos_fits) {
             Next::Earlier(copy) => return Some(copy),
@@ -379,7 +387,7 @@ where
 
     /// Encodes `delivery`. `original`: the message in whose place it is sent.
     fn write(&mut self, mut delivery: Delivery, original: Option<Arc<Message>>) {
-        let before = self.output.len();
+        let before = self.output.encoded().len();
         let message = &delivery.message;
         let packet = codec::Delivery {
             retain: delivery.retain,
@@ -393,16 +401,21 @@ where
         let promises = is_recorded && delivery.qos == QoS::ExactlyOnce;
         // Other messages do not overtake it (clause 4.6).
         let waits = promises || self.withheld.has_messages();
-        if self.aliases_out.encode(packet, !waits, self.protocol, most, &mut self.output) == 0 {
+        if self.aliases_out.encode(packet, !waits, self.protocol, most, self.output.encoded()) == 0 {
             self.discard(delivery, original, Drop::TooLarge);
             return;
+        }
+        let payload = if is_shared(&message.payload) { message.payload.clone() } else { Bytes::new() };
+        if waits {
+            let encoded = self.output.encoded();
+            self.withheld.push(encoded.get(before..).unwrap_or_default(), payload, promises);
+            encoded.truncate(before);
+        } else if !payload.is_empty() {
+            self.output.share(payload);
         }
         self.tally.sent(delivery.qos);
         let qos = delivery.qos;
         if qos == QoS::AtMostOnce {
-            if waits {
-                self.withhold(before, AckJoin::new());
-            }
             let remembers = self.seat.reads_stores() || self.pipeline.is_subscribing();
             if self.deliveries.acked_bound || remembers || delivery.source != Source::Live {
                 self.feed_finished(delivery.source);
@@ -423,16 +436,6 @@ where
         }
         self.seat.inflight.push(delivery, original);
         self.seat.inflight.charge(&self.shared.budget);
-        if waits {
-            self.withhold(before, if promises { self.shared.store.durable() } else { AckJoin::new() });
-        }
-    }
-
-    /// Takes the message that begins at `start` of the output back out, until `durable` is ready.
-    fn withhold(&mut self, start: usize, durable: AckJoin) {
-        let packet = Bytes::copy_from_slice(self.output.get(start..).unwrap_or_default());
-        self.output.truncate(start);
-        self.withheld.push(durable, packet);
     }
 
     /// Records that `delivery` is sent next, and `original`, if that is the message in whose place it is sent.

@@ -261,13 +261,17 @@ where
         if let Some(number) = join.hold {
             // What has come live since the subscription was made is not sent as retained before older messages of its
             // topic.
-            let (mut live, mut topics) = (Ids::default(), HashSet::new());
-            for delivery in outbox.held(number) {
-                live.insert(delivery.message.id);
-                topics.insert(delivery.message.topic.clone());
+            let (mut live, mut first) = (Ids::default(), HashMap::new());
+            if !retained.is_empty() {
+                for delivery in outbox.held(number) {
+                    live.insert(delivery.message.id);
+                    first.entry(delivery.message.topic.clone()).or_insert(delivery.message.id);
+                }
             }
             retained.retain(|message| !live.contains(&message.id));
-            for message in retained.extract_if(.., |message| topics.contains(&message.topic)) {
+            let is_late =
+                |message: &mut Arc<Message>| first.get(&message.topic).is_some_and(|id| *id < message.id);
+            for message in retained.extract_if(.., is_late) {
                 outbox.deliver_once(std::iter::once(message.id));
                 outbox.follow(number, join.copy_of(message));
             }

@@ -434,6 +434,7 @@ impl Join {
                 subscription_ids: self.subscription_ids.clone(),
                 number: None,
                 source: Source::Backlog(self.hold.unwrap_or_default()),
+                pins_buffer: false,
                 message,
             });
         }
@@ -483,6 +484,7 @@ impl Join {
             retain: true,
             number: None,
             source: Source::Retained,
+            pins_buffer: false,
         }
     }
 

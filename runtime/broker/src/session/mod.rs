@@ -128,6 +128,8 @@ pub(crate) struct Session {
     window_is_full: AtomicBool,
     /// An ended connection has unsubscribed: the present one looks which joins it still wants.
     unsubscribed: AtomicBool,
+    /// Since when nobody is connected, milliseconds since the epoch, if nobody is.
+    away_since: AtomicU64,
     /// Seconds the session outlives its connection; 0 = not at all, `u32::MAX` = for ever.
     expiry: AtomicU32,
     /// How many deliveries were recorded.
@@ -149,6 +151,7 @@ impl Session {
             connected: AtomicBool::new(false),
             window_is_full: AtomicBool::new(false),
             unsubscribed: AtomicBool::new(false),
+            away_since: AtomicU64::new(0),
             expiry: AtomicU32::new(expiry),
             deliveries: AtomicU64::new(0),
             outbox: Mutex::default(),
@@ -157,6 +160,16 @@ impl Session {
             absence: Mutex::default(),
             seat: Arc::default(),
         }
+    }
+
+    /// Its place among the sessions whose clients are away.
+    pub(crate) fn away(&self) -> (u64, SessionNumber) {
+        (self.away_since.load(Ordering::Relaxed), self.number)
+    }
+
+    /// Its client is away since then.
+    pub(crate) fn set_away(&self, since_ms: u64) {
+        self.away_since.store(since_ms, Ordering::Relaxed);
     }
 
     /// The lock of what the connected client's task owns; it is given in the order of asking.
@@ -341,8 +354,11 @@ impl Session {
             self.record_queued(realm, &mut delivery);
             fanout.recorded = true;
         }
-        if !self.is_connected() {
+        let pinned = outbox.pinned(&fanout.read_at, delivery.message.size());
+        if !self.is_connected() || outbox.is_too_much(pinned) {
             delivery.message = fanout.detached_once(&delivery.message);
+        } else {
+            delivery.pins_buffer = pinned > outbox::PINNED;
         }
         let waker = outbox.push(delivery, &realm.broker.budget);
         let crowded = outbox.is_crowded(realm.broker.queue_limits());
@@ -431,6 +447,7 @@ impl Session {
     pub(crate) fn connect(&self, realm: &Realm) {
         self.outbox.lock().connect();
         self.connected.store(true, Ordering::Relaxed);
+        realm.registry.came_back(self);
         realm.statistics.client_connected();
         let absence = std::mem::take(&mut *self.absence.lock());
         // A will whose delay has not passed is not sent (clause 3.1.3.2.2).
@@ -551,8 +568,15 @@ mod tests {
         for id in 0..100 {
             let message = test_message(if id % 2 == 0 { "a" } else { "b" }, QoS::AtLeastOnce, id);
             let (qos, source) = (QoS::AtLeastOnce, Source::Live);
-            let delivery =
-                Delivery { message, subscription_ids: None, qos, retain: false, number: None, source };
+            let delivery = Delivery {
+                message,
+                subscription_ids: None,
+                qos,
+                retain: false,
+                number: None,
+                source,
+                pins_buffer: false,
+            };
             session.push(&realm, delivery, &mut Fanout::default());
         }
         let asked = Cell::new(0);

@@ -114,7 +114,7 @@ async fn a_message_that_cannot_be_retained_is_refused_to_who_can_be_told() {
 async fn one_session_too_many_is_refused_and_those_that_are_there_can_be_resumed() {
     let server = with_config(BrokerConfig { max_sessions: 2, ..BrokerConfig::default() }).await;
     let kept = Connect::v5("kept").persistent();
-    Client::connect(server.address, &kept).await.disconnect().await;
+    let stays = Client::connect(server.address, &kept).await;
     let here = Client::connect(server.address, &Connect::v4("here")).await;
     let refused = Client::try_connect(server.address, &Connect::v5("more")).await;
     assert_eq!(refused.code, 0x97);
@@ -122,12 +122,48 @@ async fn one_session_too_many_is_refused_and_those_that_are_there_can_be_resumed
     assert_eq!(refused.code, 3, "server unavailable");
     let mut back = Client::connect(server.address, &kept).await;
     assert!(back.present);
+    drop(stays);
     back.ping().await;
     here.disconnect().await;
     let begun = Instant::now();
     while Client::try_connect(server.address, &Connect::v5("more")).await.code != 0 {
         assert!(begun.elapsed() < PATIENCE);
     }
+}
+
+/// Whoever came with as many ids as there may be sessions locked everybody out until they expired.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn for_one_session_too_many_the_one_gives_way_whose_client_is_away_longest() {
+    let server = with_config(BrokerConfig { max_sessions: 10, ..BrokerConfig::default() }).await;
+    let kept = |number: usize| Connect::v5(&format!("kept {number}")).persistent();
+    for number in 0..10 {
+        Client::connect(server.address, &kept(number)).await.disconnect().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Who has been there meanwhile is not the one.
+    Client::connect(server.address, &kept(0)).await.disconnect().await;
+    let mut honest = Client::connect(server.address, &Connect::v4("honest")).await;
+    honest.ping().await;
+    assert_eq!(server.broker.sessions(), 10);
+    for number in [2, 9, 0] {
+        assert!(Client::connect(server.address, &kept(number)).await.present, "{number}");
+    }
+    assert!(!Client::connect(server.address, &kept(1)).await.present);
+}
+
+/// One client could take the memory of all subscriptions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_client_takes_only_a_part_of_the_memory_of_subscriptions() {
+    let config = BrokerConfig { max_subscription_bytes: 80_000, ..BrokerConfig::default() };
+    let server = with_config(config).await;
+    let mut greedy = Client::connect(server.address, &Connect::v5("greedy")).await;
+    let mut granted = 0;
+    while greedy.subscribe(&format!("some/{granted}"), 1).await == 1 {
+        granted += 1;
+    }
+    assert!((20..30).contains(&granted), "{granted}");
+    let mut other = Client::connect(server.address, &Connect::v5("other")).await;
+    assert_eq!(other.subscribe("some/#", 1).await, 1);
 }
 
 /// Each connection could have as many as the receive maximum, and the session kept all of them.
