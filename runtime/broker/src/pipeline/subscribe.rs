@@ -259,7 +259,9 @@ mod tests {
     use std::collections::VecDeque;
     use std::task::Waker;
 
-    use tidegate_event::{Client, NoHooks, Node, SharedFilter, SubscriptionOptions, VolatileStore};
+    use tidegate_event::{
+        Client, Hooks, NoHooks, Node, SharedFilter, SubscriptionOptions, Tenant, VolatileStore,
+    };
 
     use super::*;
     use crate::broker::Broker;
@@ -301,16 +303,27 @@ mod tests {
         }
     }
 
+    /// Handlers that may read stores for a subscription.
+    struct Stores;
+
+    impl Hooks for Stores {
+        fn is_bound(&self, _: &Tenant, hook: Hook) -> bool {
+            hook == Hook::SessionSubscribed
+        }
+
+        fn raise(&self, _: Event) -> Raised {
+            Raised::Nothing
+        }
+    }
+
     /// Every SUBSCRIBE that had been read made its holds at once, sixteen thousand of them, and whoever published to the
     /// client looked through all for each message.
     #[tokio::test]
     async fn a_subscribe_waits_while_many_subscriptions_wait_for_stored_messages() {
-        let hooks = Arc::new(NoHooks);
+        let hooks = Arc::new(Stores);
         let broker =
             Broker::new(BrokerConfig::default(), Arc::new(Node::default()), hooks, Arc::new(VolatileStore));
         let realm = broker.unwrap().default_realm();
-        let limits = realm.broker.config.retained_limits();
-        realm.retained.set(crate::session::test_message("t", QoS::AtLeastOnce, 1), limits);
         let session = Arc::new(Session::new(1, "c".into(), 1, 0));
         let client = Arc::new(Client::default());
         let mut pipeline = Pipeline::new(Arc::clone(&realm), Arc::clone(&session), client, None);
@@ -332,5 +345,34 @@ mod tests {
         holds.for_each(|hold| session.release(&realm, hold, |_| true));
         while pipeline.poll(&mut cx, &mut replies) {}
         assert_eq!(replies.len(), 2);
+    }
+
+    /// What the broker itself has retained is looked up without a hold: publishers have nothing to look through.
+    #[tokio::test]
+    async fn subscriptions_that_bring_the_brokers_retained_messages_hold_nothing() {
+        let hooks = Arc::new(NoHooks);
+        let broker =
+            Broker::new(BrokerConfig::default(), Arc::new(Node::default()), hooks, Arc::new(VolatileStore));
+        let realm = broker.unwrap().default_realm();
+        let limits = realm.broker.config.retained_limits();
+        realm.retained.set(crate::session::test_message("t", QoS::AtLeastOnce, 1), limits);
+        let session = Arc::new(Session::new(1, "c".into(), 1, 0));
+        let client = Arc::new(Client::default());
+        let mut pipeline = Pipeline::new(Arc::clone(&realm), Arc::clone(&session), client, None);
+        pipeline.allow_joins(true, 100);
+        let wanted = (0..150).map(|filter| {
+            let text = bytestring::ByteString::from(format!("{filter}/+"));
+            let filter = SharedFilter::parse(&text).map_err(|_| reason::TOPIC_FILTER_INVALID);
+            Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] }
+        });
+        pipeline.push(Job::Subscribe(Subscribing::new(Some(1), wanted)));
+        let (mut cx, mut replies) = (Context::from_waker(Waker::noop()), VecDeque::new());
+        while pipeline.poll(&mut cx, &mut replies) {}
+        assert_eq!((session.outbox().holds(), pipeline.is_bringing()), (0, false));
+        let Some(Reply::Subscribed { reasons, granted, .. }) = replies.pop_front() else {
+            panic!("a SUBACK")
+        };
+        assert_eq!(granted.len(), 100);
+        assert_eq!(reasons.iter().filter(|code| **code == ReasonCode::QUOTA_EXCEEDED).count(), 50);
     }
 }
