@@ -55,7 +55,7 @@ pub(super) struct Database {
 impl Database {
     fn open(path: &Path) -> Result<Self, String> {
         if is_there(&path.join(MARKER))? {
-            check_trees(&path.join("keyspaces"))?;
+            check_trees(path)?;
             journal::mend(path)?;
         }
         loop {
@@ -114,8 +114,8 @@ fn is_there(path: &Path) -> Result<bool, String> {
     }
 }
 
-/// Whether anything was ever written to the file at `path`.
-fn is_blank(path: &Path) -> std::io::Result<bool> {
+/// Whether nothing was ever written to the file at `path`.
+pub(super) fn is_blank(path: &Path) -> std::io::Result<bool> {
     let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
     loop {
         let chunk = file.fill_buf()?;
@@ -198,22 +198,29 @@ fn set_unfinished_aside(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Looks whether the trees in the directory `trees` can be told from ones whose making was stopped: fjall deletes those,
-/// and what the first one does not know of.
-fn check_trees(trees: &Path) -> Result<(), String> {
+/// Looks whether the trees of the database in `path` can be told from ones whose making was stopped: fjall deletes those,
+/// and what the first one does not know of. The first one is made right after the marker: who was stopped in between has
+/// left a database without anything in it, which fjall goes on making.
+fn check_trees(path: &Path) -> Result<(), String> {
+    let trees = path.join("keyspaces");
     let failed = |error: std::io::Error| format!("{}: {error}", trees.display());
-    for entry in std::fs::read_dir(trees).map_err(failed)? {
+    let has_entries = |directory: &Path| {
+        let found = is_there(directory)? && std::fs::read_dir(directory).map_err(failed)?.next().is_some();
+        Ok::<_, String>(found)
+    };
+    let first = trees.join("0");
+    let mut is_first_alone = true;
+    for entry in std::fs::read_dir(&trees).map_err(failed)? {
         let tree = entry.map_err(failed)?.path();
+        is_first_alone &= tree == first;
         let pointer = tree.join("current");
-        if is_there(&pointer)? {
-            continue;
-        }
-        let is_first = tree.file_name().is_some_and(|name| name == "0");
-        let tables = tree.join("tables");
-        let has_tables = is_there(&tables)? && std::fs::read_dir(&tables).map_err(failed)?.next().is_some();
-        if is_first || has_tables {
+        if !is_there(&pointer)? && has_entries(&tree.join("tables"))? {
             return Err(format!("{} is missing", pointer.display()));
         }
+    }
+    let pointer = first.join("current");
+    if !is_there(&pointer)? && !(is_first_alone && journal::is_blank(path)?) {
+        return Err(format!("{} is missing", pointer.display()));
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::disk::{beside, guarded};
+use super::disk::{self, beside, guarded};
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
@@ -184,6 +184,19 @@ fn journals(directory: &Path) -> io::Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Whether nothing was ever written to any of the journals in `directory`.
+///
+/// # Errors
+/// One of them cannot be read.
+pub(super) fn is_blank(directory: &Path) -> Result<bool, String> {
+    for journal in journals(directory).map_err(failed(directory))? {
+        if !disk::is_blank(&journal).map_err(failed(&journal))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Keeps others from the files while they are changed: a batch that another process is writing looks like a broken one.
