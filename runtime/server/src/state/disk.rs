@@ -66,7 +66,9 @@ impl Database {
             });
             // Each time one journal is cut, and then its checksums are right.
             if !is_wrong || !journal::cut_wrong(path)? {
-                return opened;
+                let opened = opened?;
+                sync_names(path)?;
+                return Ok(opened);
             }
         }
     }
@@ -112,6 +114,25 @@ fn is_there(path: &Path) -> Result<bool, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(format!("{}: {error}", path.display())),
     }
+}
+
+/// Makes the name of the directory `path` durable: a new one, or one that was moved, is else gone after a power failure with
+/// all that was synced in it. Also when it is not new: its maker may have been stopped before.
+///
+/// # Errors
+/// The directory that it is in cannot be synced.
+fn sync_names(path: &Path) -> Result<(), String> {
+    // The one above that may be new as well, and another user's.
+    for directory in path.ancestors().skip(1).take(2) {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        match File::open(directory).and_then(|directory| directory.sync_all()) {
+            Err(error) if error.kind() != ErrorKind::PermissionDenied => {
+                return Err(format!("{}: {error}", directory.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether nothing was ever written to the file at `path`.
