@@ -130,18 +130,17 @@ async fn a_database_that_was_never_finished_is_moved_aside() {
 #[tokio::test]
 async fn a_database_whose_maker_was_killed_before_its_first_tree_was_whole_is_used() {
     // Each moment between the marker, which comes first, and the pointer of the first tree.
+    let (whole, mine) = (tempfile::tempdir().unwrap(), space("m", "b"));
+    let state = open(whole.path(), 1_000);
+    set(&state, &mine, "a", b"1").await.unwrap();
+    close(state).await;
     for step in 0..5 {
         let dir = tempfile::tempdir().unwrap();
-        let mine = space("m", "b");
-        let whole = tempfile::tempdir().unwrap();
-        let state = open(whole.path(), 1_000);
-        set(&state, &mine, "a", b"1").await.unwrap();
-        close(state).await;
         let path = dir.path().join("state");
         let first = path.join("keyspaces/0");
         fs::create_dir_all(path.join("keyspaces")).unwrap();
         fs::write(path.join("lock"), b"").unwrap();
-        fs::File::create(path.join("0.jnl")).unwrap().set_len(64 << 20).unwrap();
+        fs::File::create(path.join("0.jnl")).unwrap().set_len(1 << 20).unwrap();
         fs::copy(whole.path().join("state/version"), path.join("version")).unwrap();
         if step > 0 {
             fs::create_dir(&first).unwrap();

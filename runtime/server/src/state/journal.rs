@@ -512,9 +512,8 @@ mod tests {
             let (middle, end) = (at(&found_there, 3) as usize, found_there.end as usize);
             std::fs::write(journal.with_file_name("1.jnl"), &bytes[middle..end]).unwrap();
             OpenOptions::new().write(true).open(&journal).unwrap().set_len(middle as u64).unwrap();
-            assert_eq!(found(dir.path()).await, "abcde");
-            assert!(copies(dir.path()).is_empty());
             let now = batches(&journal).unwrap();
+            assert_eq!(now.whole.len(), 3, "{now:?}");
             damage(&journal, if is_value { payload(&now, 1) } else { at(&now, 1) });
             assert_eq!(found(dir.path()).await, "a", "{is_value}");
             let mut copies = copies(dir.path());
