@@ -264,6 +264,12 @@ pub(super) struct Disk {
     /// Writes that are done from now on are reported as failed.
     #[cfg(test)]
     pub(super) fails: std::sync::atomic::AtomicBool,
+    /// Writes do not come back.
+    #[cfg(test)]
+    pub(super) stalls: std::sync::atomic::AtomicBool,
+    /// The next write panics.
+    #[cfg(test)]
+    pub(super) panics: std::sync::atomic::AtomicBool,
 }
 
 impl Disk {
@@ -278,6 +284,10 @@ impl Disk {
             trouble: Mutex::default(),
             #[cfg(test)]
             fails: std::sync::atomic::AtomicBool::default(),
+            #[cfg(test)]
+            stalls: std::sync::atomic::AtomicBool::default(),
+            #[cfg(test)]
+            panics: std::sync::atomic::AtomicBool::default(),
         };
         disk.open_what_is_there()?;
         Ok(disk)
@@ -375,6 +385,13 @@ impl Disk {
         let open = self.open.read();
         let Some(database) = &*open else { return Err("it is closed".into()) };
         let seqno = database.inner.seqno();
+        #[cfg(test)]
+        {
+            while self.stalls.load(std::sync::atomic::Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert!(!self.panics.load(std::sync::atomic::Ordering::Relaxed), "a test lets it panic");
+        }
         let written = write(database);
         #[cfg(test)]
         let written = match self.fails.load(std::sync::atomic::Ordering::Relaxed) {
