@@ -174,11 +174,12 @@ impl Failures {
     /// The end of the table.
     ///
     /// # Panics
-    /// A case failed, or there was none.
+    /// A case failed, or there was none, or the server has panicked.
     #[track_caller]
     pub fn report(self) {
         assert!(self.tried > 0, "the table is empty");
         let (failed, tried) = (self.failed.len(), self.tried);
         assert!(self.failed.is_empty(), "{failed} of {tried} cases failed:\n  {}", self.failed.join("\n  "));
+        server::assert_no_panic();
     }
 }

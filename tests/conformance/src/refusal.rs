@@ -3,6 +3,7 @@
 use crate::client::{CLOSES_WITHIN, Came, Client};
 use crate::packet::Connect;
 use crate::received::{ConnAck, Packet};
+use crate::server;
 use crate::wire::Version;
 
 /// A wrong packet, or several, with what is wrong for the failure report.
@@ -19,7 +20,7 @@ pub struct Ended(Vec<(String, Vec<Packet>)>);
 /// Sends each case as the first thing on a connection; all must end.
 ///
 /// # Panics
-/// One is kept open.
+/// One is kept open, or the server has panicked.
 #[track_caller]
 pub fn first_on_a_connection(version: Version, cases: impl IntoIterator<Item = Case>) -> Ended {
     ended(cases, || Client::open(version))
@@ -28,7 +29,7 @@ pub fn first_on_a_connection(version: Version, cases: impl IntoIterator<Item = C
 /// Sends each case on a connection whose CONNECT was accepted; all must end.
 ///
 /// # Panics
-/// One is kept open.
+/// One is kept open, or the server has panicked.
 #[track_caller]
 pub fn after_connect(version: Version, cases: impl IntoIterator<Item = Case>) -> Ended {
     ended(cases, || Client::connect(&Connect::new(version)))
@@ -55,6 +56,7 @@ fn ended(cases: impl IntoIterator<Item = Case>, mut open: impl FnMut() -> Client
     }
     assert!(kept.is_empty(), "these connections were kept open:\n  {}", kept.join("\n  "));
     assert!(!ended.is_empty(), "no case was tried");
+    server::assert_no_panic();
     Ended(ended)
 }
 

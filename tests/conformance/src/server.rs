@@ -27,11 +27,32 @@ wait "$pid" 2>/dev/null
 cd / && rm -rf "$directory"
 "#;
 
+/// The server that all tests of this program share.
+static SHARED: OnceLock<Server> = OnceLock::new();
+
 /// The port of the server that all tests of this program share; the first call starts it. Its configuration is the
 /// default one.
 pub fn port() -> u16 {
-    static SHARED: OnceLock<Server> = OnceLock::new();
     SHARED.get_or_init(|| Server::start("")).port
+}
+
+/// The server that all tests share has not panicked: a connection whose task does ends without a packet, as many a refusal
+/// of MQTT 3.1.1 does.
+///
+/// # Panics
+/// It has; the message has the line of its log.
+#[track_caller]
+pub fn assert_no_panic() {
+    let log = SHARED.get().map(Server::log).unwrap_or_default();
+    let line = panic_line(&log);
+    assert!(line.is_none(), "the server panicked: {line:?}");
+}
+
+/// The line of `log` that tells of a panic: as the server logs it (runtime/server/tests/panics.rs), or as the standard library
+/// does before that.
+fn panic_line(log: &str) -> Option<&str> {
+    let tells = |line: &&str| line.contains("tidegate::logging: panic: ") || line.starts_with("thread '");
+    log.lines().find(tells)
 }
 
 /// A running server, ended when dropped.
@@ -154,4 +175,18 @@ fn directory() -> PathBuf {
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("loopback has free ports").port()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::panic_line;
+
+    #[test]
+    fn a_panic_is_found_in_the_log() {
+        let logged = "2026-01-01T00:00:00Z ERROR tidegate::logging: panic: broken thread=\"tokio-rt-worker\"";
+        for line in [logged, "thread 'main' (7) panicked at src/main.rs:1:1:"] {
+            assert_eq!(panic_line(&format!("one\n{line}\nother\n")), Some(line));
+        }
+        assert_eq!(panic_line("2026-01-01T00:00:00Z INFO tidegate: a client says panic: no\n"), None);
+    }
 }

@@ -130,6 +130,7 @@ fn try_all<T: Sync>(cases: &[(Sequence, T)], check: impl Fn(&Sequence, &T) -> Re
         cases.len(),
         failed.join("\n  ")
     );
+    tidegate_conformance::server::assert_no_panic();
 }
 
 /// The sequences of a version with what must become of them.

@@ -74,6 +74,7 @@ fn answer(client: &mut Client) -> Result<(Vec<Packet>, bool), String> {
 fn none(wrong: &[String], tried: usize) {
     assert!(tried > 100, "{tried} packets only");
     assert!(wrong.is_empty(), "{} of {tried} packets:\n  {}", wrong.len(), wrong.join("\n  "));
+    tidegate_conformance::server::assert_no_panic();
 }
 
 #[test]
