@@ -137,7 +137,7 @@ impl Shared {
     /// Done once a minute.
     fn sweep(&self) {
         for realm in self.all_realms() {
-            realm.shared_routes.forget_stale(realm.tree.generation());
+            realm.shared_routes.forget_stale(&realm.tree);
             for message in realm.retained.sweep() {
                 if self.keeps {
                     realm.record(Change::RetainCleared { topic: message.topic.clone() });

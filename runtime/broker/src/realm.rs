@@ -55,10 +55,12 @@ impl Realm {
         self.broker.store.record(&self.tenant, change);
     }
 
-    /// Ends `session`, whose `seat` is held, and publishes the will that was waiting for that.
+    /// Ends `session`, whose `seat` is held and emptied, and publishes the will that was waiting for that.
     pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>, seat: &mut Seat) {
         // Its end is recorded before another session can have its name.
         let will = session.end(self, seat);
+        // Publishers may know the session for a while yet.
+        *seat = Seat::default();
         self.registry.remove(session);
         if let Some(will) = will {
             self.publish_later(will);

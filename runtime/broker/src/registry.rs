@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::pipeline::Unfinished;
 use crate::realm::Realm;
-use crate::session::{Seat, Seated, Session};
+use crate::session::{Seated, Session};
 
 /// What a connection leaves to the next one of the same client id: events of a client are raised, and its
 /// messages routed, in order, over reconnects too.
@@ -121,6 +121,7 @@ impl Registry {
         self.0.lock().unfinished.get(client_id).map_or(0, |unfinished| unfinished.bytes())
     }
 
+    /// Follow it with [`Session::nudge`] of the one that there was: its lock is not waited for under this one.
     fn claim(
         &self,
         realm: &Realm,
@@ -167,18 +168,23 @@ impl Registry {
         loop {
             let (session, mut seat, resumed) = match self.claim(realm, client_id, connection, clean, expiry) {
                 Claim::Resumed(session) => {
+                    session.nudge();
                     let seat = Arc::clone(session.seat()).lock_owned().await;
                     if session.is_closed() {
-                        // It ended while we waited: its last connection asked for that.
+                        // It ended while we waited: its last connection asked for that. Who has come after us gets
+                        // the next one.
+                        if !session.is_claimed_by(connection) {
+                            return None;
+                        }
                         continue;
                     }
                     (session, seat, true)
                 }
                 Claim::Fresh { session, seat, replaced } => {
                     if let Some(replaced) = replaced {
+                        replaced.nudge();
                         let mut old = Arc::clone(replaced.seat()).lock_owned().await;
                         realm.end_session(&replaced, &mut old);
-                        *old = Seat::default();
                     }
                     (session, seat, false)
                 }
@@ -193,5 +199,42 @@ impl Registry {
             let handover = self.0.lock().leaving.remove(client_id);
             return Some(Attached { session, seat, resumed, handover });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::time::Duration;
+
+    use super::*;
+
+    fn realm() -> Arc<Realm> {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap().default_realm()
+    }
+
+    /// The older of two that waited asked for the client id once more, and so became the newer.
+    #[tokio::test]
+    async fn of_two_connections_that_wait_for_a_session_that_ends_the_newer_gets_the_next() {
+        let realm = realm();
+        let attach = |connection| {
+            let realm = Arc::clone(&realm);
+            async move { realm.registry.attach(&realm, &"c".into(), connection, false, 60).await }
+        };
+        let Attached { session, mut seat, .. } = attach(1).await.unwrap();
+        let mut waiting = Vec::new();
+        for connection in [2, 3] {
+            waiting.push(tokio::spawn(attach(connection)));
+            while !session.is_claimed_by(connection) {
+                tokio::task::yield_now().await;
+            }
+        }
+        realm.end_session(&session, &mut seat);
+        drop(seat);
+        let newer = tokio::time::timeout(Duration::from_secs(5), waiting.remove(1)).await.unwrap().unwrap();
+        assert!(newer.is_some_and(|attached| attached.session.is_claimed_by(3) && !attached.resumed));
+        assert!(waiting.remove(0).await.unwrap().is_none());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::task::Context;
 
-use tidegate_event::{MsgId, TopicFilter};
+use tidegate_event::{MsgId, TopicFilter, TopicName};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Connection;
@@ -92,11 +92,11 @@ where
     /// The client no longer subscribes to `filter`: nothing more is read for it.
     pub(super) fn stop_joins(&mut self, filter: &TopicFilter) {
         while let Some(index) = self.seat.joins.iter().position(|join| join.filter == *filter) {
-            let session = Arc::clone(&self.session);
-            let wants = |delivery: &Delivery| session.wants(&delivery.message.topic);
+            let (realm, number) = (Arc::clone(&self.realm), self.session.number);
+            let wants = |topic: &TopicName| realm.tree.reaches(topic, number);
             let Some(join) = self.seat.joins.get_mut(index) else { return };
             // Another subscription's join has passed over what this one was to deliver.
-            let wanted = join.take_wanted(wants);
+            let wanted = join.take_wanted(|delivery| wants(&delivery.message.topic));
             let mut others = self.seat.joins.iter_mut().enumerate();
             let other = others.find(|(other, join)| {
                 *other != index
@@ -128,8 +128,8 @@ where
         }
     }
 
-    /// Ends a join before its time; held messages that are `wanted` go on.
-    fn end_join(&mut self, index: usize, wanted: impl Fn(&Delivery) -> bool) {
+    /// Ends a join before its time; held messages of topics that are `wanted` go on.
+    fn end_join(&mut self, index: usize, wanted: impl Fn(&TopicName) -> bool) {
         let Some(join) = self.seat.joins.remove(index) else { return };
         self.session.outbox().not_given(&join.unsent());
         self.session.release(&self.realm, join.number, wanted);

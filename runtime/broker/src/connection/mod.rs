@@ -43,7 +43,7 @@ use crate::codec::{Connect, Decoder, Outgoing, Terms, Will, encode_within};
 use crate::limits::rate::Rate;
 use crate::listener::Counted;
 use crate::metrics::{Limited, Tally};
-use crate::pipeline::{Job, Pipeline, Reply};
+use crate::pipeline::{Job, Pipeline, Reply, shrink};
 use crate::realm::Realm;
 use crate::reason;
 use crate::registry::Handover;
@@ -249,6 +249,8 @@ where
             match turn {
                 // Handlers that are done at once (a circuit that is open) make a flood long: others have their turn.
                 Ok(Turn::Moved) if started.elapsed() > SLICE => break,
+                // The task woken last waits for this worker alone: no other one takes it over.
+                Ok(Turn::Moved) if self.pipeline.fanout.has_woken() => break,
                 Ok(Turn::Moved) => {}
                 Ok(Turn::Idle) => {
                     self.tally.flush(&self.shared.metrics, &self.realm.statistics);
@@ -281,6 +283,8 @@ where
         moved |= self.poll_feeds(cx);
         moved |= self.poll_deliveries(cx);
         moved |= self.poll_withheld(cx)?;
+        // Subscribers do not wait until the publisher's answers are written.
+        self.pipeline.flush();
         moved |= self.poll_write(cx)?;
         if self.unsendable {
             let what = "an answer is larger than the client's maximum packet size (clause 3.1.2.11.4)";
@@ -398,8 +402,10 @@ where
         let (mut taken, mut filters) = (0, 0);
         self.clock = None;
         self.has_more = false;
+        self.pipeline.fanout.begin_turn();
         while self.may_read() {
-            if taken == PACKETS_PER_TURN || filters >= FILTERS_PER_TURN {
+            let is_enough = self.pipeline.fanout.is_enough();
+            if taken == PACKETS_PER_TURN || filters >= FILTERS_PER_TURN || is_enough {
                 self.has_more = true;
                 break;
             }
@@ -505,8 +511,8 @@ where
         if (wants_messages && outbox.len() > 0) || outbox.has_commands(may_enqueue) {
             return Ok(Turn::Moved);
         }
-        let window_is_full = !self.seat.inflight.has_room(self.deliveries.window());
-        outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len(), window_is_full);
+        self.session.window_is_full(!self.seat.inflight.has_room(self.deliveries.window()));
+        outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len());
         drop(outbox);
         // A claim or a change of phase before the waker was there has woken nobody; that it is evicted will.
         if self.count.poll_evicted(cx).is_ready() {
@@ -523,6 +529,7 @@ where
             self.output = BytesMut::new();
         }
         self.deliveries.rest();
+        shrink(&mut self.replies);
         self.pipeline.rest();
         self.pause.idle();
         Ok(Turn::Idle)

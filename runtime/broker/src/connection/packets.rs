@@ -90,14 +90,15 @@ where
         let id = match qos {
             QoS::AtMostOnce => self.shared.ids.next_id_at(arrived),
             QoS::AtLeastOnce => {
-                self.check_quota(false)?;
+                self.check_quota()?;
                 self.shared.ids.next_id_at(arrived)
             }
             QoS::ExactlyOnce => {
-                let known = self.session.received().contains(packet_id);
-                self.check_quota(known)?;
-                let arrival =
-                    self.session.received().arrive(packet_id, || self.shared.ids.next_id_at(arrived));
+                let next_id = || {
+                    self.check_quota()?;
+                    Ok(self.shared.ids.next_id_at(arrived))
+                };
+                let arrival = self.session.received().arrive(packet_id, next_id)?;
                 match arrival {
                     Arrival::InPipeline => return Ok(()),
                     Arrival::Answered => {
@@ -168,9 +169,9 @@ where
     }
 
     /// MQTT 5 clause 3.3.4: a client must not have more QoS 1 and 2 messages in flight than our receive maximum.
-    fn check_quota(&self, known: bool) -> Result<(), End> {
+    fn check_quota(&self) -> Result<(), End> {
         let most = usize::from(self.shared.config.window());
-        if self.protocol.is_v5() && !known && self.unacked >= most {
+        if self.protocol.is_v5() && self.unacked >= most {
             let what = "more QoS 1 and 2 messages in flight than the receive maximum (clause 3.3.4)";
             return Err(self.protocol_error(reason::RECEIVE_MAXIMUM_EXCEEDED, what));
         }

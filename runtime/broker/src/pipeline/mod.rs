@@ -42,6 +42,7 @@ use crate::realm::Realm;
 use crate::registry::Handover;
 use crate::route::{Fanout, RouteCache};
 use crate::session::Session;
+use crate::session::outbox::IDLE_CAPACITY;
 
 /// SUBSCRIBE that may be in the last two stages.
 const SUBSCRIBES: usize = 16;
@@ -271,9 +272,10 @@ impl Pipeline {
     /// For a publisher that rests: lets go of sessions that it would not reach any more.
     pub(crate) fn rest(&mut self) {
         self.cache.rest(&self.realm);
-        if self.waiting.is_empty() && self.waiting.capacity() > 64 {
-            self.waiting = VecDeque::new();
-        }
+        self.fanout.rest();
+        shrink(&mut self.waiting);
+        shrink(&mut self.joining);
+        shrink(&mut self.syncing);
     }
 
     /// Moves every job as far as it can go. Gives whether any moved.
@@ -281,9 +283,10 @@ impl Pipeline {
         let mut moved = false;
         self.refresh_hooks();
         self.filters_left = FILTERS_AT_ONCE;
+        self.fanout.begin_turn();
         while self.poll_raising(cx) | self.poll_joining(cx, replies) | self.poll_syncing(cx, replies) {
             moved = true;
-            if matches!(self.raising, Some(Raising::Filters(_))) {
+            if matches!(self.raising, Some(Raising::Filters(_))) || self.fanout.is_enough() {
                 cx.waker().wake_by_ref();
                 break;
             }
@@ -462,6 +465,13 @@ impl Pipeline {
     }
 }
 
+/// Gives the memory of `queue` back if it is empty and had many places.
+pub(crate) fn shrink<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > IDLE_CAPACITY {
+        *queue = VecDeque::new();
+    }
+}
+
 /// Whether what `signal` announces has happened; a sender that is gone announces it too.
 fn arrived(signal: &mut Option<oneshot::Receiver<()>>, cx: &mut Context<'_>) -> bool {
     match signal {
@@ -473,5 +483,69 @@ fn arrived(signal: &mut Option<oneshot::Receiver<()>>, cx: &mut Context<'_>) -> 
             }
             ready
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use tidegate_event::{QoS, SharedFilter, SubscriptionOptions};
+
+    use super::*;
+    use crate::session::test_message;
+
+    fn pipeline() -> Pipeline {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        let broker = crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap();
+        Pipeline::without_client(broker.default_realm())
+    }
+
+    /// Packets were counted: 64 messages to ten thousand subscribers were one turn.
+    #[tokio::test]
+    async fn a_turn_is_bounded_by_deliveries_and_not_only_by_packets() {
+        let mut pipeline = pipeline();
+        let filter = SharedFilter::parse(&"t".into()).unwrap();
+        let subscribers: Vec<_> = (0..500)
+            .map(|number| {
+                let session = Arc::new(Session::new(number, format!("c{number}").into(), 0, 60));
+                pipeline.realm.tree.insert(&filter, &session, SubscriptionOptions::default());
+                session.connect(&pipeline.realm);
+                session
+            })
+            .collect();
+        for id in 0..10 {
+            let message = test_message("t", QoS::AtMostOnce, id);
+            pipeline.push(Job::Publish(Inbound::unanswered(message)));
+        }
+        let (mut turns, mut replies, mut reached) = (Vec::new(), VecDeque::new(), 0);
+        while !pipeline.is_empty() {
+            pipeline.poll(&mut Context::from_waker(Waker::noop()), &mut replies);
+            let before = std::mem::replace(&mut reached, subscribers[499].outbox().len());
+            turns.push(reached - before);
+        }
+        assert_eq!(turns, [5, 5]);
+    }
+
+    /// A burst left its buffers with every connection for the rest of its life.
+    #[tokio::test]
+    async fn a_pipeline_that_rests_keeps_no_large_buffers() {
+        let mut pipeline = pipeline();
+        pipeline.waiting.reserve(1_000);
+        pipeline.joining.reserve(1_000);
+        pipeline.syncing.reserve(1_000);
+        for _ in 0..10_000 {
+            pipeline.fanout.wake(Waker::noop().clone());
+        }
+        assert!(pipeline.fanout.places() <= 512, "they are woken on the way");
+        pipeline.flush();
+        pipeline.rest();
+        let places = [
+            pipeline.waiting.capacity(),
+            pipeline.joining.capacity(),
+            pipeline.syncing.capacity(),
+            pipeline.fanout.places(),
+        ];
+        assert!(places.iter().all(|&places| places <= IDLE_CAPACITY), "{places:?}");
     }
 }

@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use tidegate_event::{Client, TopicFilter};
 
 use super::delivery::{Delivery, Source};
-use super::{Seat, Session};
+use super::{Seat, Session, Topics};
 use crate::realm::Realm;
 
 impl Session {
@@ -30,9 +30,15 @@ impl Session {
         // Joins that no subscription wants any more end when the connection looks.
         self.unsubscribed();
         let left = self.subscriptions_to(|_| true);
+        // Each topic once, and not under the lock: publishers wait for that.
+        let mut topics: Topics = self.outbox().waiting_topics().cloned().collect();
+        topics.extend(seat.inflight.iter().map(|sent| sent.delivery.message.topic.clone()));
+        topics.retain(|topic| {
+            let matches = |(_, filter): &(ByteString, TopicFilter)| filter.matches(topic);
+            refused.iter().any(matches) && !left.iter().any(matches)
+        });
         let is_unwanted = |delivery: &Delivery| {
-            let matches = |(_, filter): &(ByteString, TopicFilter)| filter.matches(&delivery.message.topic);
-            delivery.source != Source::Direct && refused.iter().any(matches) && !left.iter().any(matches)
+            delivery.source != Source::Direct && topics.contains(&delivery.message.topic)
         };
         let queued = self.outbox().take_unwanted(is_unwanted);
         self.forget(realm, queued.iter());
@@ -43,5 +49,6 @@ impl Session {
             }
             unwanted
         });
+        seat.inflight.charge(&realm.broker.budget);
     }
 }

@@ -18,15 +18,17 @@ pub(crate) mod received;
 mod recent;
 mod subscriptions;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bytestring::ByteString;
+use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use tidegate_event::{
     Change, Hook, Message, MsgId, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
+    TopicName,
 };
 use tokio::sync::OwnedMutexGuard;
 
@@ -53,6 +55,9 @@ pub(crate) struct Seat {
     /// Oldest first.
     pub(crate) joins: VecDeque<Join>,
 }
+
+/// Topics, each once.
+type Topics = HashSet<TopicName, RandomState>;
 
 /// A [`Seat`], held.
 pub(crate) type Seated = OwnedMutexGuard<Seat>;
@@ -96,6 +101,9 @@ pub(crate) struct Session {
     /// Number of the newest connection that asked for this session: an older one has been taken over.
     claim: AtomicU64,
     connected: AtomicBool,
+    /// Whether the client must acknowledge something before it is sent more of QoS 1 and 2, as it was when its
+    /// connection went to sleep.
+    window_is_full: AtomicBool,
     /// An ended connection has unsubscribed: the present one looks which joins it still wants.
     unsubscribed: AtomicBool,
     /// Seconds the session outlives its connection; 0 = not at all, `u32::MAX` = for ever.
@@ -117,6 +125,7 @@ impl Session {
             client_id,
             claim: AtomicU64::new(claim),
             connected: AtomicBool::new(false),
+            window_is_full: AtomicBool::new(false),
             unsubscribed: AtomicBool::new(false),
             expiry: AtomicU32::new(expiry),
             deliveries: AtomicU64::new(0),
@@ -133,10 +142,9 @@ impl Session {
         &self.seat
     }
 
-    /// The connection `claim` wants the session: the one that has it is woken and lets go.
+    /// The connection `claim` wants the session: the one that has it lets go when it is nudged.
     pub(crate) fn claim(&self, claim: u64) {
         self.claim.store(claim, Ordering::Release);
-        self.nudge();
     }
 
     /// Whether no newer connection than `claim` has asked for the session.
@@ -165,6 +173,16 @@ impl Session {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// The connection goes to sleep, and the client must acknowledge something before it is sent more, or need not.
+    pub(crate) fn window_is_full(&self, full: bool) {
+        self.window_is_full.store(full, Ordering::Relaxed);
+    }
+
+    /// Whether a message of `qos` would have to wait for an acknowledgement of the client.
+    pub(crate) fn would_wait(&self, qos: QoS) -> bool {
+        qos != QoS::AtMostOnce && self.window_is_full.load(Ordering::Relaxed)
     }
 
     pub(crate) fn expiry(&self) -> u32 {
@@ -267,7 +285,7 @@ impl Session {
         let limits = realm.broker.queue_limits();
         let mut outbox = self.outbox.lock();
         // Under the lock: a client that goes away hands over what is in its queue then.
-        if outbox.is_connected() != round.connected || (!round.may_wait && outbox.would_wait(&delivery)) {
+        if outbox.is_connected() != round.connected || (!round.may_wait && self.would_wait(delivery.qos)) {
             return None;
         }
         if !outbox.has_room(&delivery, limits) {
@@ -276,6 +294,11 @@ impl Session {
             self.displaced(realm, &mut outbox, &older);
         }
         Some(self.enqueue(realm, outbox, delivery, fanout))
+    }
+
+    /// Whether `delivery` could be pushed without dropping anything for it.
+    pub(crate) fn has_room(&self, realm: &Realm, delivery: &Delivery) -> bool {
+        self.outbox.lock().has_room(delivery, realm.broker.queue_limits())
     }
 
     fn displaced(&self, realm: &Realm, outbox: &mut Outbox, older: &[Delivery]) {
@@ -354,10 +377,14 @@ impl Session {
         outbox.note_loss(delivery, positional);
     }
 
-    /// Ends the hold `number`: what it held, and `wanted` is true of, is delivered now, unless the client was
+    /// Ends the hold `number`: what it held, and whose topic `wanted` is true of, is delivered now, unless the client was
     /// given it meanwhile.
-    pub(crate) fn release(&self, realm: &Realm, number: u32, wanted: impl Fn(&Delivery) -> bool) {
-        let unwanted = self.outbox.lock().release(number, wanted);
+    pub(crate) fn release(&self, realm: &Realm, number: u32, wanted: impl Fn(&TopicName) -> bool) {
+        // It is asked once a topic, and publishers do not wait for it. What comes meanwhile is wanted.
+        let held: Topics = self.outbox.lock().held(number).map(|held| held.message.topic.clone()).collect();
+        let unwanted: Topics = held.into_iter().filter(|topic| !wanted(topic)).collect();
+        let is_wanted = |held: &Delivery| !unwanted.contains(&held.message.topic);
+        let unwanted = self.outbox.lock().release(number, is_wanted);
         self.forget(realm, unwanted.iter());
         // Its connection may sleep, or a later one may.
         self.nudge();
@@ -393,7 +420,7 @@ impl Session {
         }
         self.command_subscriptions(absence.subscriptions);
         for filter in self.shared_filters() {
-            realm.member_came(&filter);
+            realm.member_came(self.number, &filter);
         }
     }
 
@@ -412,7 +439,11 @@ impl Session {
 
     fn left(&self, realm: &Realm) {
         if self.connected.swap(false, Ordering::Relaxed) {
+            self.window_is_full.store(false, Ordering::Relaxed);
             realm.statistics.client_left();
+            for filter in self.shared_filters() {
+                realm.member_went(self.number, &filter);
+            }
         }
     }
 
@@ -476,4 +507,38 @@ pub(crate) fn test_message(topic: &str, qos: QoS, id: u128) -> Arc<Message> {
         origin: Origin::Client,
         hops: 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::cell::Cell;
+
+    use super::delivery::Source;
+    use super::*;
+
+    /// Ten thousand subscriptions were looked through for each of a thousand messages, while publishers waited.
+    #[tokio::test]
+    async fn a_hold_that_ends_asks_once_a_topic_and_not_under_the_queues_lock() {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        let broker = crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap();
+        let realm = broker.default_realm();
+        let session = Session::new(1, "c".into(), 0, 60);
+        let number = session.outbox().hold("+".parse().unwrap());
+        for id in 0..100 {
+            let message = test_message(if id % 2 == 0 { "a" } else { "b" }, QoS::AtLeastOnce, id);
+            let (qos, source) = (QoS::AtLeastOnce, Source::Live);
+            let delivery =
+                Delivery { message, subscription_ids: None, qos, retain: false, number: None, source };
+            session.push(&realm, delivery, &mut Fanout::default());
+        }
+        let asked = Cell::new(0);
+        session.release(&realm, number, |topic| {
+            assert!(session.outbox.try_lock().is_some(), "publishers wait");
+            asked.set(asked.get() + 1);
+            topic.as_str() == "b"
+        });
+        assert_eq!((asked.get(), session.outbox().len()), (2, 50));
+    }
 }

@@ -3,12 +3,12 @@
 //! Everything here is under one lock that publishers take for one push and the client's connection for one
 //! batch; no other client is ever waited for.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
 use foldhash::fast::RandomState;
-use tidegate_event::{MsgId, QoS, TopicFilter, now_ms};
+use tidegate_event::{Message, MsgId, QoS, TopicFilter, TopicName, now_ms};
 
 use super::delivery::{Delivery, Source};
 use super::hold::Holds;
@@ -44,13 +44,6 @@ pub(crate) enum Room {
     Closed,
 }
 
-/// A publisher that waits for room.
-struct Waiting {
-    /// Number of its connection.
-    connection: u64,
-    waker: Waker,
-}
-
 /// What waits for one client.
 #[derive(Default)]
 pub(crate) struct Outbox {
@@ -68,15 +61,13 @@ pub(crate) struct Outbox {
     losses: Option<Box<Losses>>,
     recent: Option<Box<Recent>>,
     commands: VecDeque<Command>,
-    /// Publishers that wait for room, and how few messages and bytes they wait for.
-    publishers: Vec<Waiting>,
+    /// Publishers that wait for room, by the number of their connection, and how few messages and bytes they wait for.
+    publishers: HashMap<u64, Waker, RandomState>,
     room_at: (usize, usize),
     /// The connection's task, while it sleeps.
     waker: Option<Waker>,
     /// Whether a message should wake it: not while it waits for acknowledgements or for its socket.
     wants_messages: bool,
-    /// Whether the client must acknowledge something before it is sent more of QoS 1 and 2.
-    window_is_full: bool,
     connected: bool,
     closed: bool,
 }
@@ -199,10 +190,7 @@ impl Outbox {
         if !self.connected || self.is_roomy() {
             return true;
         }
-        match self.publishers.iter_mut().find(|known| known.connection == connection) {
-            Some(known) => known.waker.clone_from(waker),
-            None => self.publishers.push(Waiting { connection, waker: waker.clone() }),
-        }
+        self.publishers.entry(connection).or_insert_with(|| waker.clone()).clone_from(waker);
         false
     }
 
@@ -213,7 +201,7 @@ impl Outbox {
 
     /// The publisher of this `connection` waits no longer.
     pub(crate) fn forget_publisher(&mut self, connection: u64) {
-        self.publishers.retain(|known| known.connection != connection);
+        self.publishers.remove(&connection);
     }
 
     /// How many messages the client's connections have taken so far: a client that is stuck takes none.
@@ -226,7 +214,7 @@ impl Outbox {
         if self.publishers.is_empty() || !self.is_roomy() {
             return Vec::new();
         }
-        std::mem::take(&mut self.publishers).into_iter().map(|known| known.waker).collect()
+        std::mem::take(&mut self.publishers).into_values().collect()
     }
 
     /// Puts back what was taken and not sent, before everything else.
@@ -245,6 +233,13 @@ impl Outbox {
             |delivery| matches!(delivery.source, Source::Shared(group) if group > 0 && wanted(group)),
         );
         taken.into_deliveries()
+    }
+
+    /// The first message that waits of the shared subscription of the group `number`.
+    pub(crate) fn first_shared(&self, number: u32) -> Option<Arc<Message>> {
+        let mut waiting = self.waiting.iter();
+        let first = waiting.find(|delivery| delivery.source == Source::Shared(number))?;
+        Some(Arc::clone(&first.message))
     }
 
     /// Takes out what waits and `is_unwanted`.
@@ -347,6 +342,11 @@ impl Outbox {
         self.waiting.iter().map(|delivery| delivery.message.id)
     }
 
+    /// Topics of everything that waits.
+    pub(crate) fn waiting_topics(&self) -> impl Iterator<Item = &TopicName> {
+        self.waiting.iter().map(|delivery| &delivery.message.topic)
+    }
+
     /// Queues a command for the connection. Gives the connection's task, if it sleeps.
     pub(crate) fn command(
         &mut self,
@@ -381,15 +381,9 @@ impl Outbox {
         self.commands.iter().any(|command| enqueue || !command.is_enqueued())
     }
 
-    /// Whether `delivery` would have to wait for an acknowledgement of the client.
-    pub(crate) fn would_wait(&self, delivery: &Delivery) -> bool {
-        self.window_is_full && delivery.qos != QoS::AtMostOnce
-    }
-
-    /// The connection goes to sleep with `taken` messages that it cannot send yet, `window_is_full` or not: `waker` wakes
-    /// it for commands, and for messages if it wants any.
-    pub(crate) fn sleep(&mut self, waker: &Waker, wants_messages: bool, taken: usize, window_is_full: bool) {
-        self.window_is_full = window_is_full;
+    /// The connection goes to sleep with `taken` messages that it cannot send yet: `waker` wakes it for commands, and for
+    /// messages if it wants any.
+    pub(crate) fn sleep(&mut self, waker: &Waker, wants_messages: bool, taken: usize) {
         self.wants_messages = wants_messages;
         self.taken = taken;
         if taken == 0 {
@@ -429,7 +423,6 @@ impl Outbox {
         self.taken = 0;
         self.taken_bytes = 0;
         self.patience = Patience::default();
-        self.window_is_full = false;
         self.wants_messages = false;
         self.waker = None;
         self.commands = VecDeque::new();
@@ -447,7 +440,7 @@ impl Outbox {
         let weight = self.weight();
         self.account.settle(budget, weight);
         self.account.rest(weight);
-        std::mem::take(&mut self.publishers).into_iter().map(|known| known.waker).collect()
+        std::mem::take(&mut self.publishers).into_values().collect()
     }
 
     /// The session ends: nothing waits any more and nothing comes. Gives what waited of shared subscriptions.
@@ -544,7 +537,7 @@ mod tests {
         assert!(budget.used() > 3_000);
         assert_eq!(drain(&mut outbox), [1, 4, 6]);
         assert!(budget.used() > 3_000, "they are not sent yet");
-        outbox.sleep(Waker::noop(), true, 0, false);
+        outbox.sleep(Waker::noop(), true, 0);
         assert_eq!(budget.used(), 0);
         let mut offer = |qos, id, bytes| offer_within(&mut outbox, sized(qos, id, bytes), limits, &budget);
         assert!(matches!(offer(QoS::AtLeastOnce, 7, 1 << 20), Room::Free), "a great one passes through");

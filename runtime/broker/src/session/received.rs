@@ -41,11 +41,16 @@ impl Received {
         }));
     }
 
-    /// A PUBLISH with `packet_id` arrived; `next_id` makes an id for a new message.
-    pub(crate) fn arrive(&mut self, packet_id: u16, next_id: impl FnOnce() -> MsgId) -> Arrival {
-        match self.0.get_mut(&packet_id) {
+    /// A PUBLISH with `packet_id` arrived; `next_id` makes an id for a message that was not known, or says why it must
+    /// not be taken.
+    pub(crate) fn arrive<E>(
+        &mut self,
+        packet_id: u16,
+        next_id: impl FnOnce() -> Result<MsgId, E>,
+    ) -> Result<Arrival, E> {
+        Ok(match self.0.get_mut(&packet_id) {
             None => {
-                let id = next_id();
+                let id = next_id()?;
                 self.0.insert(packet_id, (id, State::InPipeline));
                 Arrival::New(id, true)
             }
@@ -58,12 +63,7 @@ impl Received {
                 Arrival::InPipeline
             }
             Some((_, State::Answered)) => Arrival::Answered,
-        }
-    }
-
-    /// Whether `packet_id` is taken.
-    pub(crate) fn contains(&self, packet_id: u16) -> bool {
-        self.0.contains_key(&packet_id)
+        })
     }
 
     /// PUBREC with success is being sent. Gives whether the message came again while it was handled.
@@ -96,15 +96,16 @@ mod tests {
     #[test]
     fn a_resend_is_handled_once_until_it_is_released() {
         let mut received = Received::default();
-        assert_eq!(received.arrive(1, || ID), Arrival::New(ID, true));
-        assert_eq!(received.arrive(1, || ID), Arrival::InPipeline);
+        assert_eq!(received.arrive(1, || Ok::<_, ()>(ID)), Ok(Arrival::New(ID, true)));
+        assert_eq!(received.arrive(1, || Ok::<_, ()>(ID)), Ok(Arrival::InPipeline));
         assert!(!received.release(1), "nothing to release before PUBREC");
         assert!(received.answered(1), "it came again meanwhile");
         assert!(!received.answered(1));
-        assert_eq!(received.arrive(1, || ID), Arrival::Answered);
+        assert_eq!(received.arrive(1, || Ok::<_, ()>(ID)), Ok(Arrival::Answered));
         assert!(received.release(1));
         assert!(!received.release(1));
-        assert_eq!(received.arrive(1, || ID), Arrival::New(ID, true));
+        assert_eq!(received.arrive(1, || Err("too many")), Err("too many"));
+        assert_eq!(received.arrive(1, || Ok::<_, ()>(ID)), Ok(Arrival::New(ID, true)));
     }
 
     #[test]
@@ -112,8 +113,8 @@ mod tests {
         let mut received = Received::default();
         let receipt = |packet_id, handled| RestoredReceipt { packet_id, message: ID, handled };
         received.restore(&[receipt(1, false), receipt(2, false), receipt(3, true)]);
-        assert_eq!(received.arrive(1, || MsgId::from_bits(9)), Arrival::New(ID, false));
+        assert_eq!(received.arrive(1, || Ok::<_, ()>(MsgId::from_bits(9))), Ok(Arrival::New(ID, false)));
         assert!(received.release(2), "the answer may have been sent before the restart");
-        assert_eq!(received.arrive(3, || MsgId::from_bits(9)), Arrival::Answered);
+        assert_eq!(received.arrive(3, || Ok::<_, ()>(MsgId::from_bits(9))), Ok(Arrival::Answered));
     }
 }

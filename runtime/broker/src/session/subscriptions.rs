@@ -56,7 +56,7 @@ impl Session {
         }
         drop(subscriptions);
         if shared.group.is_some() && before.is_none() {
-            realm.member_came(shared);
+            realm.member_came(self.number, shared);
         }
         Some(Subscribed { existed: before.is_some(), recorded })
     }
@@ -103,15 +103,6 @@ impl Session {
         let subscriptions = self.subscriptions.lock();
         let own = subscriptions.filters.values().filter(|(shared, _)| shared.group.is_none());
         own.map(|(shared, _)| shared.filter.clone()).collect()
-    }
-
-    /// Whether a subscription that is not shared matches `topic`.
-    pub(crate) fn wants(&self, topic: &TopicName) -> bool {
-        let subscriptions = self.subscriptions.lock();
-        subscriptions
-            .filters
-            .values()
-            .any(|(shared, _)| shared.group.is_none() && shared.filter.matches(topic))
     }
 
     /// The shared subscriptions.
