@@ -240,10 +240,10 @@ fn check_trees(path: &Path) -> Result<(), String> {
         }
     }
     let pointer = first.join("current");
-    if !is_there(&pointer)? && !(is_first_alone && journal::is_blank(path)?) {
-        return Err(format!("{} is missing", pointer.display()));
+    if is_there(&pointer)? || is_first_alone && journal::is_blank(path)? {
+        return Ok(());
     }
-    Ok(())
+    Err(format!("{} is missing", pointer.display()))
 }
 
 /// What a failure has left behind.

@@ -359,7 +359,7 @@ mod tests {
         let (begun, long) = (Instant::now(), Duration::from_millis(400));
         let mut longest = Duration::ZERO;
         std::thread::scope(|scope| {
-            let (sender, is_begun) = std::sync::mpsc::channel();
+            let (sender, is_begun) = std::sync::mpsc::sync_channel(1);
             let record = &record;
             let intake = &intake;
             scope.spawn(move || {

@@ -148,10 +148,18 @@ fn who_came_in_before_the_end_was_known_is_not_told_that_all_is_well() {
     assert_eq!(futures_util::FutureExt::now_or_never(join), Some(Err(AckError::Abandoned)));
 }
 
-/// Short enough for a test, and longer than a commit takes here.
-const SHORT: Duration = Duration::from_millis(400);
+/// Short enough for a test, and longer than a commit takes here once there is a database.
+const SHORT: Duration = Duration::from_secs(2);
 
 impl Store {
+    /// With a session of number 1, and [`SHORT`] patience.
+    async fn impatient(dir: &Path) -> Self {
+        let (store, _) = Self::open(dir);
+        store.keep([opened(1, "c")]).await;
+        store.close().await;
+        Self::open_patient(dir, SessionDurability::Synced, SHORT).0
+    }
+
     /// From now on no write comes back, or again.
     fn stalls(&self, stalls: bool) {
         self.state.disk.stalls.store(stalls, Ordering::Relaxed);
@@ -171,8 +179,8 @@ impl Store {
 #[tokio::test]
 async fn a_disk_that_never_answers_is_one_that_fails() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open_patient(dir.path(), SessionDurability::Synced, SHORT);
-    store.keep([opened(1, "c"), queued(1, 1, &message("t", "1"))]).await;
+    let store = Store::impatient(dir.path()).await;
+    store.keep([queued(1, 1, &message("t", "1"))]).await;
     store.stalls(true);
     store.record(queued(1, 2, &message("t", "2")));
     let (one, begun) = (store.sessions.durable(), std::time::Instant::now());
@@ -227,8 +235,8 @@ async fn a_thread_that_has_ended_is_told_to_those_who_wait_for_it() {
 #[tokio::test]
 async fn what_waits_for_a_disk_that_hangs_is_bounded() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open_patient(dir.path(), SessionDurability::Synced, SHORT);
-    store.keep([opened(1, "c")]).await;
+    let store = Store::impatient(dir.path()).await;
+    store.keep([queued(1, 1, &message("t", "1"))]).await;
     store.stalls(true);
     let payload = "x".repeat(1 << 20);
     let mut sent = Vec::new();
