@@ -31,7 +31,8 @@ pub struct BrokerConfig {
     pub max_packet_bytes: u32,
     /// How many PUBLISH of one client may be between "taken" and "acknowledged". Announced to MQTT 5 clients,
     /// for which QoS 1 and 2 above it is an error (0x93, clause 3.3.4); QoS 0 counts in the same window, and
-    /// what is above it waits. At least 1. Default: 1,000.
+    /// what is above it waits. Twice as many QoS 2 messages, 1,024 at least, may be without PUBREL over all connections of an
+    /// MQTT 5 client, 16,384 of one of an earlier version; one more ends the connection. At least 1. Default: 1,000.
     pub receive_maximum: u16,
     /// Memory of packets that are parsed and wait: PUBLISH while the window is full, SUBSCRIBE and UNSUBSCRIBE
     /// until they are answered, and what earlier connections of the client have left unfinished. Behind them
@@ -77,11 +78,16 @@ pub struct BrokerConfig {
     pub rate_action: RateAction,
     /// How many subscriptions a session may have. One more is refused with 0x97 Quota exceeded. Default: 10,000.
     pub max_subscriptions: usize,
-    /// Memory of the subscriptions of one tenant, about, bytes. One that would pass it is refused with 0x97. Some 300,000
+    /// How many of them may be shared. Each of another group costs whoever publishes to it a delivery more. One more is
+    /// refused with 0x97. Default: 100.
+    pub max_shared_subscriptions: usize,
+    /// Memory of the subscriptions of one tenant, about, bytes; one session may have an eighth of it. One that would pass it
+    /// is refused with 0x97. Some 300,000
     /// subscriptions to single topics fit in 128 MiB, or half as many with wildcards. Default: 128 MiB.
     pub max_subscription_bytes: usize,
-    /// How many sessions one tenant may have, connected or not. A client without one that connects beyond it is
-    /// refused with 0x97, before MQTT 5 as "server unavailable". Default: 100,000.
+    /// How many sessions one tenant may have, connected or not. For a client without one that connects beyond it, the session
+    /// ends whose client has been away longest; when all are there, it is refused with 0x97, before MQTT 5 as "server
+    /// unavailable". Default: 100,000.
     pub max_sessions: usize,
     /// How many topic aliases a client may use (MQTT 5 clause 3.2.2.3.8). Default: 32.
     pub max_topic_alias: u16,
@@ -163,6 +169,7 @@ impl Default for BrokerConfig {
             max_byte_rate: 0,
             rate_action: RateAction::Pause,
             max_subscriptions: 10_000,
+            max_shared_subscriptions: 100,
             max_subscription_bytes: 128 * 1024 * 1024,
             max_sessions: 100_000,
             max_topic_alias: 32,

@@ -1,12 +1,13 @@
 //! Who has which session: client ids of one tenant.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
+use tidegate_event::SessionNumber;
 use tokio::sync::oneshot;
 
 use crate::pipeline::Unfinished;
@@ -30,6 +31,8 @@ pub(crate) struct Handover {
 #[derive(Default)]
 struct State {
     sessions: HashMap<ByteString, Arc<Session>, RandomState>,
+    /// Those without a connection, by when it ended and their number.
+    away: BTreeMap<(u64, SessionNumber), Arc<Session>>,
     /// Client ids whose last connection still has events to raise or messages to route.
     leaving: HashMap<ByteString, Handover, RandomState>,
     /// What ended connections hold, as long as they hold anything.
@@ -85,9 +88,28 @@ impl Registry {
         self.0.lock().sessions.insert(session.client_id.clone(), session);
     }
 
+    /// The client of `session` has gone, at `since_ms`.
+    pub(crate) fn went_away(&self, session: &Arc<Session>, since_ms: u64) {
+        let mut state = self.0.lock();
+        state.away.remove(&session.away());
+        session.set_away(since_ms);
+        state.away.insert(session.away(), Arc::clone(session));
+    }
+
+    /// The client of `session` is there.
+    pub(crate) fn came_back(&self, session: &Session) {
+        self.0.lock().away.remove(&session.away());
+    }
+
+    /// Takes out the session whose client has been away longest: it is to be ended. `None`: all are there.
+    pub(crate) fn take_longest_away(&self) -> Option<Arc<Session>> {
+        self.0.lock().away.pop_first().map(|(_, session)| session)
+    }
+
     /// Removes `session` unless another one has its place.
     pub(crate) fn remove(&self, session: &Arc<Session>) {
         let mut state = self.0.lock();
+        state.away.remove(&session.away());
         if state.sessions.get(&session.client_id).is_some_and(|known| Arc::ptr_eq(known, session)) {
             state.sessions.remove(&session.client_id);
         }

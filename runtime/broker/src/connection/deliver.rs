@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use tidegate_event::{
     Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, Origin, QoS, Raised, StoredSending, Verdict,
     now_ms,
@@ -355,7 +354,7 @@ where
         self.tally.sent(delivery.qos);
         let qos = delivery.qos;
         if qos == QoS::AtMostOnce {
-            let remembers = !self.seat.joins.is_empty() || self.pipeline.is_subscribing();
+            let remembers = self.seat.reads_stores() || self.pipeline.is_subscribing();
             if self.deliveries.acked_bound || remembers || delivery.source != Source::Live {
                 self.feed_finished(delivery.source);
                 self.acked_implicitly(original.as_ref().unwrap_or(&delivery.message), delivery.source);
@@ -376,9 +375,8 @@ where
         self.seat.inflight.push(delivery, original);
         self.seat.inflight.charge(&self.shared.budget);
         if waits {
-            let packet = Bytes::copy_from_slice(self.output.get(before..).unwrap_or_default());
+            self.withheld.push(self.output.get(before..).unwrap_or_default());
             self.output.truncate(before);
-            self.withheld.push(self.shared.store.durable(), packet);
         }
     }
 

@@ -241,9 +241,11 @@ where
     }
     if realm.registry.is_full(&client.id, shared.config.max_sessions) {
         shared.metrics.limited(Limited::Sessions);
-        let why = "there are as many sessions as may be";
-        turn_away(shared, stream, &client, ReasonCode::QUOTA_EXCEEDED, terms, why).await;
-        return None;
+        if !realm.end_longest_away() {
+            let why = "there are as many sessions as may be, and all their clients are here";
+            turn_away(shared, stream, &client, ReasonCode::QUOTA_EXCEEDED, terms, why).await;
+            return None;
+        }
     }
     if connect.will.as_ref().is_some_and(|will| will.topic.as_str().len() > shared.config.max_topic_bytes) {
         shared.metrics.limited(Limited::TopicBytes);

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use bytestring::ByteString;
 use tidegate_event::{Client, DisconnectReason, Protocol, ReasonCode, TopicName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -139,6 +139,8 @@ pub(crate) struct Connection<S> {
     terms: Terms,
     /// Whether it had to be sent something that is larger than it takes.
     unsendable: bool,
+    /// How much was looked up in vain for the client, once something was.
+    look_ups: Option<Box<Rate>>,
     /// The session expiry that CONNECT asked for, seconds, whatever was granted.
     asked_expiry: u32,
     /// Topics by alias, the first at 1 (MQTT 5 clause 3.3.2.3.4).
@@ -196,6 +198,7 @@ where
             withheld: Withheld::default(),
             terms: connack::terms(&shared, connect),
             unsendable: false,
+            look_ups: None,
             asked_expiry: connect.properties.session_expiry.unwrap_or(0),
             aliases: Vec::new(),
             aliases_out: connack::aliases(&shared, connect),
@@ -226,7 +229,7 @@ where
         self.session.connect(&self.realm);
         self.seat.inflight.reconnect();
         if !self.seat.inflight.is_resent() && self.session.is_recorded(&self.realm) {
-            self.withheld.push(self.shared.store.durable(), Bytes::new());
+            self.withheld.push(&[]);
         }
         self.pipeline.push(Job::Connected);
         if !resumed {

@@ -46,6 +46,9 @@ use crate::session::outbox::IDLE_CAPACITY;
 
 /// SUBSCRIBE that may be in the last two stages.
 const SUBSCRIBES: usize = 16;
+/// Subscriptions that wait for stored messages, from which on a SUBSCRIBE waits: whoever publishes to the client looks
+/// through them. One SUBSCRIBE may make more.
+const HOLDS: usize = 64;
 /// Filters subscribed to, or unsubscribed from, before others have their turn: a packet may have a thousand, and there may
 /// be many packets.
 const FILTERS_AT_ONCE: usize = 64;
@@ -74,10 +77,13 @@ enum Joining {
     Disconnected(Scope),
 }
 
-/// A job in the third stage.
+/// Jobs in the third stage, those of one turn: they wait together.
+#[derive(Default)]
 struct Syncing {
+    /// What they wait for, if any of them recorded anything; `None` while more may be added.
     join: Option<AckJoin>,
-    reply: Unsynced,
+    /// Whether it recorded what the answer promises, and the answer.
+    replies: Vec<(bool, Unsynced)>,
 }
 
 /// The jobs of one client (or of a tenant's modules) between "taken" and "answered".
@@ -410,8 +416,11 @@ impl Pipeline {
 
     /// Whether a SUBSCRIBE has to wait for its turn: each brings something that the client has to take.
     fn must_wait(&self, request: &Subscribing) -> bool {
-        let may_subscribe = self.may_join && self.subscribing - self.ungranted < SUBSCRIBES;
-        !may_subscribe && !self.finishing && request.packet_id.is_some()
+        if self.finishing || request.packet_id.is_none() {
+            return false;
+        }
+        let holds = self.session.as_ref().map_or(0, |session| session.outbox().holds());
+        !self.may_join || self.subscribing - self.ungranted >= SUBSCRIBES || holds >= HOLDS
     }
 
     /// Raises `event` if any handler is bound to its hook.

@@ -178,7 +178,7 @@ impl Pipeline {
             Outcome::Reject(code) | Outcome::Fail(code) if self.speaks_v5() => (SmallVec::new(), code),
             Outcome::Fail(_) if answer.qos.is_some() => {
                 let resent = self.forget(answer);
-                return self.sync(None, Unsynced::Close { resent });
+                return self.sync(false, Unsynced::Close { resent });
             }
             Outcome::Reject(_) | Outcome::Fail(_) => (SmallVec::new(), ReasonCode::SUCCESS),
         };
@@ -187,8 +187,7 @@ impl Pipeline {
         // Who waits for no answer waits for the disk when that is behind, or memory fills with what is to be written.
         let recorded = std::mem::take(&mut self.fanout.recorded)
             && (answer.qos.is_some() || self.realm.broker.store.is_behind());
-        let join = self.durable(recorded);
-        self.sync(join, Unsynced::Published { inbound: answer, code })
+        self.sync(recorded, Unsynced::Published { inbound: answer, code })
     }
 
     /// Routes `messages`, and records what is `settled` with that. Both are found after a crash, or neither: a message

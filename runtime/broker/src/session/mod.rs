@@ -54,6 +54,28 @@ pub(crate) struct Seat {
     pub(crate) positions: Option<Positions>,
     /// Oldest first.
     pub(crate) joins: VecDeque<Join>,
+    /// How many of them have stored messages besides retained ones.
+    stored_joins: usize,
+}
+
+impl Seat {
+    /// Adds `join` behind the others.
+    pub(crate) fn add_join(&mut self, join: Join) {
+        self.stored_joins += usize::from(join.has_stored());
+        self.joins.push_back(join);
+    }
+
+    /// Removes the join at `index`.
+    pub(crate) fn remove_join(&mut self, index: usize) -> Option<Join> {
+        let join = self.joins.remove(index)?;
+        self.stored_joins -= usize::from(join.has_stored());
+        Some(join)
+    }
+
+    /// Whether stored messages are being read, which the client may have been given already.
+    pub(crate) fn reads_stores(&self) -> bool {
+        self.stored_joins > 0
+    }
 }
 
 /// Topics, each once.
@@ -106,6 +128,8 @@ pub(crate) struct Session {
     window_is_full: AtomicBool,
     /// An ended connection has unsubscribed: the present one looks which joins it still wants.
     unsubscribed: AtomicBool,
+    /// Since when nobody is connected, milliseconds since the epoch, if nobody is.
+    away_since: AtomicU64,
     /// Seconds the session outlives its connection; 0 = not at all, `u32::MAX` = for ever.
     expiry: AtomicU32,
     /// How many deliveries were recorded.
@@ -127,6 +151,7 @@ impl Session {
             connected: AtomicBool::new(false),
             window_is_full: AtomicBool::new(false),
             unsubscribed: AtomicBool::new(false),
+            away_since: AtomicU64::new(0),
             expiry: AtomicU32::new(expiry),
             deliveries: AtomicU64::new(0),
             outbox: Mutex::default(),
@@ -135,6 +160,16 @@ impl Session {
             absence: Mutex::default(),
             seat: Arc::default(),
         }
+    }
+
+    /// Its place among the sessions whose clients are away.
+    pub(crate) fn away(&self) -> (u64, SessionNumber) {
+        (self.away_since.load(Ordering::Relaxed), self.number)
+    }
+
+    /// Its client is away since then.
+    pub(crate) fn set_away(&self, since_ms: u64) {
+        self.away_since.store(since_ms, Ordering::Relaxed);
     }
 
     /// The lock of what the connected client's task owns; it is given in the order of asking.
@@ -231,7 +266,7 @@ impl Session {
         let RestoredSession { queue, received, .. } = restored;
         let last = queue.iter().map(|restored| restored.delivery.number).max();
         self.deliveries.store(last.unwrap_or(0), Ordering::Relaxed);
-        self.received.lock().restore(&received);
+        self.received.lock().restore(&received, &realm.broker.budget);
         let (mut sent, mut waiting) = (Vec::new(), Vec::new());
         for RestoredDelivery { delivery, sending, released } in queue {
             let delivery = realm.restored_delivery(self, Delivery::from_stored(delivery));
@@ -409,6 +444,7 @@ impl Session {
     pub(crate) fn connect(&self, realm: &Realm) {
         self.outbox.lock().connect();
         self.connected.store(true, Ordering::Relaxed);
+        realm.registry.came_back(self);
         realm.statistics.client_connected();
         let absence = std::mem::take(&mut *self.absence.lock());
         // A will whose delay has not passed is not sent (clause 3.1.3.2.2).

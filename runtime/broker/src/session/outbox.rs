@@ -73,9 +73,14 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// Memory of the messages in it, bytes.
+    fn queued(&self) -> usize {
+        self.waiting.weight() + self.taken_bytes + self.holds.weight()
+    }
+
     /// What counts for it of the memory of all queues, bytes.
     fn weight(&self) -> usize {
-        self.waiting.weight() + self.taken_bytes + self.holds.weight()
+        self.queued() + self.recent.as_ref().map_or(0, |recent| recent.weight())
     }
 
     /// Whether `delivery`, which is of a shared subscription, may be pushed without dropping anything for it.
@@ -83,7 +88,7 @@ impl Outbox {
         let away = !self.connected && delivery.qos == QoS::AtMostOnce;
         !self.closed
             && !away
-            && limits.budget.admits(self.weight(), delivery.qos, self.connected)
+            && limits.budget.admits(self.queued(), delivery.qos, self.connected)
             && self.waiting.fits(
                 delivery.size(),
                 limits.messages.saturating_sub(self.taken),
@@ -106,11 +111,9 @@ impl Outbox {
             if recent.contains(delivery.message.id) {
                 return Room::Unwanted;
             }
-            if recent.is_stale() {
-                self.recent = None;
-            }
+            self.forget_stale();
         }
-        if !limits.budget.admits(self.weight(), delivery.qos, self.connected) {
+        if !limits.budget.admits(self.queued(), delivery.qos, self.connected) {
             return Room::OverBudget;
         }
         let size = delivery.size();
@@ -263,6 +266,11 @@ impl Outbox {
         self.holds.begin(filter, held)
     }
 
+    /// How many subscriptions wait for stored messages.
+    pub(crate) fn holds(&self) -> usize {
+        self.holds.len()
+    }
+
     /// The messages that hold `number` keeps back.
     pub(crate) fn held(&self, number: u32) -> impl Iterator<Item = &Delivery> {
         self.holds.held(number)
@@ -306,6 +314,13 @@ impl Outbox {
         unwanted
     }
 
+    /// Forgets what the client was given so long ago that nothing of it can come again.
+    fn forget_stale(&mut self) {
+        if self.recent.as_ref().is_some_and(|recent| recent.is_stale()) {
+            self.recent = None;
+        }
+    }
+
     fn recent(&mut self) -> &mut Recent {
         self.recent.get_or_insert_with(|| Box::new(Recent::new()))
     }
@@ -315,6 +330,14 @@ impl Outbox {
         let now = now_ms();
         let recent = self.recent();
         ids.for_each(|id| recent.insert(id, now));
+    }
+
+    /// The client is given `ids`, which the broker has retained just now: live copies of them are not wanted.
+    pub(crate) fn retained_just_now(&mut self, ids: &[MsgId]) {
+        if !ids.is_empty() {
+            let recent = self.recent();
+            ids.iter().for_each(|&id| recent.insert_briefly(id));
+        }
     }
 
     /// The client has got `ids`, however old they are: a store that is being read need not give them.
@@ -393,6 +416,7 @@ impl Outbox {
             }
         }
         self.waiting.shrink(IDLE_CAPACITY);
+        self.forget_stale();
         let weight = self.weight();
         self.account.rest(weight);
         match &mut self.waker {
@@ -426,6 +450,7 @@ impl Outbox {
         self.wants_messages = false;
         self.waker = None;
         self.commands = VecDeque::new();
+        self.forget_stale();
         let Self { waiting, holds, losses, .. } = self;
         let mut lost = |delivery: &Delivery| {
             if notes && delivery.message.qos != QoS::AtMostOnce {
