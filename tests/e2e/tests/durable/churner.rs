@@ -64,7 +64,7 @@ impl Churner {
     /// One connection.
     fn visit(&mut self, port: u16, stop: &AtomicBool) -> io::Result<Wire> {
         self.turn += 1;
-        let begins_anew = self.turn % 4 == 0;
+        let begins_anew = self.turn.is_multiple_of(4);
         let mut connect = Connect::new(5, ID).persistent();
         connect.clean = begins_anew;
         if begins_anew {

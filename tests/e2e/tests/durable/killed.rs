@@ -170,7 +170,7 @@ fn kill_9_under_load_loses_and_doubles_nothing() {
             server.kill();
         });
         drop(gone);
-        if round % 3 == 0 {
+        if round.is_multiple_of(3) {
             // Also while it reads back what it has, and begins to serve.
             server.launch();
             std::thread::sleep(Duration::from_millis(17 * round % 200));
