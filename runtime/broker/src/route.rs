@@ -18,7 +18,7 @@ use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::retained::Set;
 use crate::session::Session;
-use crate::session::delivery::{Delivery, Source, detached, detached_topic};
+use crate::session::delivery::{Delivery, Source, copied, detached, detached_topic};
 use crate::session::outbox::IDLE_CAPACITY;
 use crate::share::Group;
 use crate::sys;
@@ -214,9 +214,26 @@ impl RouteCache {
     }
 }
 
+/// From where a message was read: it keeps the read buffer alive that it shares with its neighbours.
+///
+/// A subscriber that takes all of them keeps nothing for long, or no more than what it waits for. One that takes a few bytes
+/// out of each buffer and is stuck would keep all the buffers: so a message for it is copied, if it lies far from the last one
+/// that it was given.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ReadAt {
+    /// Number of the connection; 0: none.
+    pub(crate) connection: u64,
+    /// How many bytes of read buffers the connection had used up before.
+    pub(crate) position: u64,
+    /// The size of its read buffer.
+    pub(crate) buffer: usize,
+}
+
 /// What routing leaves behind: tasks to wake and writes to wait for.
 #[derive(Default)]
 pub(crate) struct Fanout {
+    /// From where the message being routed was read.
+    pub(crate) read_at: ReadAt,
     wakers: Vec<Waker>,
     /// Something was recorded that must be durable before the publisher is answered.
     pub(crate) recorded: bool,
@@ -277,6 +294,20 @@ impl Fanout {
         }
     }
 
+    /// A copy of `message` that owns its memory, however large it is.
+    fn copied_once(&mut self, message: &Arc<Message>) -> Arc<Message> {
+        Arc::clone(self.detached.insert(copied(message)))
+    }
+
+    /// `message` to be charged: itself, or a copy, if it keeps alive more than twice what it is long.
+    fn to_be_charged(&self, message: &Arc<Message>) -> Arc<Message> {
+        match &self.detached {
+            Some(copy) if copy.id == message.id => Arc::clone(copy),
+            _ if self.read_at.buffer > 2 * message.payload.len() => copied(message),
+            _ => Arc::clone(message),
+        }
+    }
+
     /// Whether anybody was woken since the last call.
     pub(crate) fn has_woken(&mut self) -> bool {
         std::mem::take(&mut self.woken)
@@ -314,7 +345,8 @@ impl Realm {
             return;
         }
         fanout.begun += routes.direct.len() + routes.groups.len();
-        let charged = is_charged_once(&message.payload).then(|| self.broker.budget.charged(message));
+        let charged = is_charged_once(&message.payload)
+            .then(|| self.broker.budget.charged(&fanout.to_be_charged(message)));
         if let Some(charged) = &charged {
             // The copy that is retained, if it is, does not count as waiting.
             fanout.detached = Some(Arc::clone(charged));
@@ -337,6 +369,7 @@ impl Realm {
                 retain: grant.retain_as_published && message.retain,
                 number: None,
                 source,
+                pins_buffer: false,
             };
             if route.session.push(self, delivery, fanout) {
                 fanout.crowd(&route.session);
@@ -357,7 +390,7 @@ impl Realm {
             self.broker.metrics.retained.decrement(1.0);
             Change::RetainCleared { topic: detached_topic(&message.topic) }
         } else {
-            let copy = fanout.detached_once(message);
+            let copy = fanout.copied_once(message);
             // Topics of clients were checked; a module's were not, and the store goes down the levels.
             let levels = copy.topic.levels().count();
             if levels > self.broker.config.max_topic_levels {

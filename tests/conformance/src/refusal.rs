@@ -20,7 +20,7 @@ pub struct Ended(Vec<(String, Vec<Packet>)>);
 /// Sends each case as the first thing on a connection; all must end.
 ///
 /// # Panics
-/// One is kept open, or the server has panicked.
+/// One is kept open.
 #[track_caller]
 pub fn first_on_a_connection(version: Version, cases: impl IntoIterator<Item = Case>) -> Ended {
     ended(cases, || Client::open(version))
@@ -29,7 +29,7 @@ pub fn first_on_a_connection(version: Version, cases: impl IntoIterator<Item = C
 /// Sends each case on a connection whose CONNECT was accepted; all must end.
 ///
 /// # Panics
-/// One is kept open, or the server has panicked.
+/// One is kept open.
 #[track_caller]
 pub fn after_connect(version: Version, cases: impl IntoIterator<Item = Case>) -> Ended {
     ended(cases, || Client::connect(&Connect::new(version)))
