@@ -64,6 +64,10 @@ pub struct BrokerConfig {
     /// How long a new connection may take for its handshakes (TLS, WebSocket) and CONNECT together, and handlers to decide
     /// about it. Default: 10 s.
     pub connect_timeout: Duration,
+    /// Longest client id, bytes: it is kept with the session and with every message that its client has published. A longer
+    /// one is refused with 0x85 Client Identifier not valid, before MQTT 5 as "identifier rejected". A user name may be four
+    /// times as long; a longer one is refused with 0x86 Bad User Name or Password. Default: 1,024.
+    pub max_client_id_bytes: usize,
     /// Greatest number of levels of a topic name or filter. Default: 128.
     pub max_topic_levels: usize,
     /// Greatest topic name or filter, bytes. A longer name ends the connection with 0x90 Topic Name invalid, a
@@ -163,6 +167,7 @@ impl Default for BrokerConfig {
             queue_budget_bytes: 256 * 1024 * 1024,
             max_session_expiry: 7 * 24 * 60 * 60,
             connect_timeout: Duration::from_secs(10),
+            max_client_id_bytes: 1_024,
             max_topic_levels: 128,
             max_topic_bytes: 65_535,
             max_message_rate: 0,
