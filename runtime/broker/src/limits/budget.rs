@@ -39,6 +39,11 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Whether nothing is left.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.used() >= self.limit
+    }
+
     /// Whether a queue that holds `held` bytes may take one more message of `qos`. `connected`: what an empty queue
     /// takes goes straight out.
     pub(crate) fn admits(&self, held: usize, qos: QoS, connected: bool) -> bool {

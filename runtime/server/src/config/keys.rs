@@ -82,10 +82,11 @@ keys! {
     /// Memory of the messages that wait for all sessions, with those sent and not acknowledged. When it is nearly used up,
     /// QoS 0 messages are dropped for clients that have anything waiting; when it is used up, new QoS 1 and 2 messages, too,
     /// for those that have most waiting; both are counted. A payload of 16 KiB and more counts once, in however many
-    /// queues it waits. The defaults of all limits hold on a machine of 1 GiB: there 256 MiB of queues, 128 MiB of
-    /// retained messages, 128 MiB of subscriptions, 72 MiB of what comes in, 64 MiB of `store.memory_budget_bytes`, 100 MiB of 10,000 idle
-    /// connections, 50 MiB of 50,000 sessions without one and 100 MiB of the process itself are about 900 MiB. What modules
-    /// may take comes on top.
+    /// queues it waits. The defaults of all limits hold on a machine of 1 GiB, though all is used up at once: 240 MiB
+    /// of 12,000 connections in TLS, 144 MiB of queues, 96 MiB of subscriptions, 64 MiB of retained messages, 48 MiB of what
+    /// comes in, 50 MiB of 50,000 sessions, 32 MiB of what publishers know of their subscribers, 64 MiB of
+    /// `store.memory_budget_bytes`, 64 MiB of logins that are checked and 96 MiB of the process with its own state are about
+    /// 900 MiB. What modules may take comes on top.
     broker.queue_budget_bytes: Size => broker.queue_budget_bytes;
     /// Sessions of a tenant, connected or not. For a client that would be one more, the session ends whose client has been
     /// away longest; when all are there, it is refused with reason code 0x97, before MQTT 5 as "server unavailable".
@@ -111,7 +112,7 @@ keys! {
     /// Shared subscriptions among them; one more is refused with reason code 0x97. Each group gets every message, so many
     /// groups cost whoever publishes to them.
     broker.max_shared_subscriptions: Count<0> => broker.max_shared_subscriptions;
-    /// Memory of the subscriptions of a tenant, about: some 300,000 to single topics fit in 128 MiB, or half as many with
+    /// Memory of the subscriptions of a tenant, about: some 200,000 to single topics fit in 96 MiB, or half as many with
     /// wildcards. One session may have an eighth of it. One that would pass either is refused with reason code 0x97.
     broker.max_subscription_bytes: Size => broker.max_subscription_bytes;
     /// Messages a client may publish in a second; as many may come at once. 0 = as many as it likes.
