@@ -53,7 +53,8 @@ pub struct BrokerConfig {
     /// message that is larger passes through an empty queue. Also bounds what is sent and not acknowledged.
     /// Default: 16 MiB.
     pub max_queued_bytes: usize,
-    /// Memory of the queues of all sessions of the process, and of what is sent and not acknowledged. When nearly all
+    /// Memory of the queues of all sessions of the process, of what is sent and not acknowledged, and of what is to be written
+    /// to clients that do not read. When nearly all
     /// is used, QoS 0 messages are dropped for subscribers that have anything waiting; when it is used up, new QoS 1 and 2
     /// messages, too, for those that have more than an equal share waiting. Both are counted. A payload of 16 KiB and
     /// more counts once, in however many queues it waits. Default: 128 MiB.
@@ -144,6 +145,9 @@ pub struct BrokerConfig {
     pub connection_rate: u32,
     /// How many messages of modules and commands to clients wait, per tenant and per connection. Default: 1,000.
     pub max_commands: usize,
+    /// How long a client may take nothing of what it is sent, before its connection ends with 0x97 Quota exceeded; up to
+    /// twice as long when it has just taken something. Zero: for ever. Default: 60 s.
+    pub write_timeout: Duration,
     /// How long the last bytes to a client (an acknowledgement, DISCONNECT) may take to be written. Default: 1 s.
     pub flush_timeout: Duration,
     /// How many times a second a client id may connect for long. What comes faster, [`Self::reconnect_burst`] used up, is
@@ -195,6 +199,7 @@ impl Default for BrokerConfig {
             max_handshakes: 10_000,
             connection_rate: 5_000,
             max_commands: 1_000,
+            write_timeout: Duration::from_secs(60),
             flush_timeout: Duration::from_secs(1),
             reconnect_rate: 10,
             reconnect_burst: 5_000,

@@ -126,9 +126,11 @@ pub(crate) enum Limited {
     Receipts,
     /// Its packet had been incomplete for longest when too much was kept of such packets.
     PartialPackets,
+    /// It took nothing of what it was sent.
+    WriteStall,
 }
 
-const LIMITS: [&str; 9] = [
+const LIMITS: [&str; 10] = [
     "message_rate",
     "byte_rate",
     "subscriptions",
@@ -138,6 +140,7 @@ const LIMITS: [&str; 9] = [
     "sessions",
     "receipts",
     "partial_packets",
+    "write_stall",
 ];
 
 /// Why a client got no leave, for `tidegate_broker_refused_total`.
@@ -362,6 +365,7 @@ mod tests {
             (Limited::Sessions, "sessions"),
             (Limited::SharedSubscriptions, "shared_subscriptions"),
             (Limited::Receipts, "receipts"),
+            (Limited::WriteStall, "write_stall"),
         ] {
             assert_eq!(LIMITS.get(limit as usize), Some(&name));
         }

@@ -18,7 +18,7 @@ use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::retained::Set;
 use crate::session::Session;
-use crate::session::delivery::{Delivery, Source, detached, detached_topic};
+use crate::session::delivery::{Delivery, Source, copied, detached, detached_topic};
 use crate::session::outbox::IDLE_CAPACITY;
 use crate::share::Group;
 use crate::sys;
@@ -163,7 +163,7 @@ impl Resolved {
         let (age, found) = tree.matches(&topic);
         let routes = Arc::new(resolve(age, found));
         if routes.is_few(&topic) {
-            let most = if realm.broker.routes.is_used_up() { LEAST } else { CACHED };
+            let most = if realm.broker.routes.is_tight() { LEAST } else { CACHED };
             self.insert(tree, &topic, &routes, most);
         } else {
             self.remove(&topic);
@@ -216,7 +216,7 @@ impl RouteCache {
     /// Forgets what no longer holds, so that a publisher that rests does not keep ended sessions in memory, and what
     /// is too much for one that rests.
     pub(crate) fn rest(&mut self, realm: &Realm) {
-        let most = if realm.broker.routes.is_used_up() { LEAST } else { RESTING };
+        let most = if realm.broker.routes.is_tight() { LEAST } else { RESTING };
         if self.own.bytes > most {
             *self = Self::default();
         }
@@ -226,9 +226,26 @@ impl RouteCache {
     }
 }
 
+/// From where a message was read: it keeps the read buffer alive that it shares with its neighbours.
+///
+/// A subscriber that takes all of them keeps nothing for long, or no more than what it waits for. One that takes a few bytes
+/// out of each buffer and is stuck would keep all the buffers: so a message for it is copied, if it lies far from the last one
+/// that it was given.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ReadAt {
+    /// Number of the connection; 0: none.
+    pub(crate) connection: u64,
+    /// How many bytes of read buffers the connection had used up before.
+    pub(crate) position: u64,
+    /// The size of its read buffer.
+    pub(crate) buffer: usize,
+}
+
 /// What routing leaves behind: tasks to wake and writes to wait for.
 #[derive(Default)]
 pub(crate) struct Fanout {
+    /// From where the message being routed was read.
+    pub(crate) read_at: ReadAt,
     wakers: Vec<Waker>,
     /// Something was recorded that must be durable before the publisher is answered.
     pub(crate) recorded: bool,
@@ -289,6 +306,20 @@ impl Fanout {
         }
     }
 
+    /// A copy of `message` that owns its memory, however large it is.
+    fn copied_once(&mut self, message: &Arc<Message>) -> Arc<Message> {
+        Arc::clone(self.detached.insert(copied(message)))
+    }
+
+    /// `message` to be charged: itself, or a copy, if it keeps alive more than twice what it is long.
+    fn to_be_charged(&self, message: &Arc<Message>) -> Arc<Message> {
+        match &self.detached {
+            Some(copy) if copy.id == message.id => Arc::clone(copy),
+            _ if self.read_at.buffer > 2 * message.payload.len() => copied(message),
+            _ => Arc::clone(message),
+        }
+    }
+
     /// Whether anybody was woken since the last call.
     pub(crate) fn has_woken(&mut self) -> bool {
         std::mem::take(&mut self.woken)
@@ -326,7 +357,8 @@ impl Realm {
             return;
         }
         fanout.begun += routes.direct.len() + routes.groups.len();
-        let charged = is_charged_once(&message.payload).then(|| self.broker.budget.charged(message));
+        let charged = is_charged_once(&message.payload)
+            .then(|| self.broker.budget.charged(&fanout.to_be_charged(message)));
         if let Some(charged) = &charged {
             // The copy that is retained, if it is, does not count as waiting.
             fanout.detached = Some(Arc::clone(charged));
@@ -349,6 +381,7 @@ impl Realm {
                 retain: grant.retain_as_published && message.retain,
                 number: None,
                 source,
+                pins_buffer: false,
             };
             if route.session.push(self, delivery, fanout) {
                 fanout.crowd(&route.session);
@@ -369,7 +402,7 @@ impl Realm {
             self.broker.metrics.retained.decrement(1.0);
             Change::RetainCleared { topic: detached_topic(&message.topic) }
         } else {
-            let copy = fanout.detached_once(message);
+            let copy = fanout.copied_once(message);
             // Topics of clients were checked; a module's were not, and the store goes down the levels.
             let levels = copy.topic.levels().count();
             if levels > self.broker.config.max_topic_levels {

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::authenticate::{self, Asked, Passed};
 use super::close::hang_up;
+use super::output::Output;
 use super::{Connection, connack};
 use crate::broker::Shared;
 use crate::codec::{CodecError, Connect, Decoder, Incoming, Terms};
@@ -70,7 +71,7 @@ where
         }
         Err(Refused::TooLate) => {
             shared.too_late(peer);
-            hang_up(&shared, stream, BytesMut::new(), true).await;
+            hang_up(&shared, stream, Output::default(), true).await;
         }
         Err(Refused::Crowded) => {
             let why =
@@ -86,7 +87,7 @@ where
                     let terms = connack::terms_so_far(&shared, &decoder);
                     connack::farewell(&shared, stream, &refusal, protocol, terms).await;
                 }
-                None => hang_up(&shared, stream, BytesMut::new(), true).await,
+                None => hang_up(&shared, stream, Output::default(), true).await,
             }
         }
     }

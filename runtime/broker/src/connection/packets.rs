@@ -144,7 +144,8 @@ where
             origin: Origin::Client,
             hops: 0,
         });
-        let inbound = Inbound { message, packet_id, journal, refusal, will: None };
+        let position = self.allocated.saturating_sub(self.input.capacity() as u64);
+        let inbound = Inbound { message, packet_id, journal, refusal, will: None, position };
         self.pipeline.publish(inbound, &mut self.replies);
         Ok(())
     }

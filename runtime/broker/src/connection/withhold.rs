@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tidegate_event::{AckJoin, DisconnectReason, ReasonCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::output::Output;
 use super::{Connection, End};
 use crate::codec::{Outgoing, encode_within};
 
@@ -19,7 +20,7 @@ const FULL: usize = 1_024;
 #[derive(Default)]
 struct Together {
     durable: Option<AckJoin>,
-    packets: BytesMut,
+    packets: Output,
     count: usize,
 }
 
@@ -32,15 +33,19 @@ pub(super) struct Withheld {
 }
 
 impl Withheld {
-    /// `packet` is sent when all that was recorded before the next look is durable, behind those that are here.
-    pub(super) fn push(&mut self, packet: &[u8]) {
-        self.bytes += packet.len();
+    /// `packet` is sent when all that was recorded before the next look is durable, behind those that are here; behind it
+    /// `payload`, when that is sent from where it is.
+    pub(super) fn push(&mut self, packet: &[u8], payload: Bytes) {
+        self.bytes += packet.len() + payload.len();
         self.count += 1;
         if self.waiting.back().is_none_or(|last| last.durable.is_some()) {
             self.waiting.push_back(Together::default());
         }
         if let Some(open) = self.waiting.back_mut() {
-            open.packets.extend_from_slice(packet);
+            open.packets.encoded().extend_from_slice(packet);
+            if !payload.is_empty() {
+                open.packets.share(payload);
+            }
             open.count += 1;
         }
     }
@@ -70,7 +75,7 @@ where
         }
         let mut bytes = BytesMut::new();
         self.unsendable |= !encode_within(packet, self.protocol, self.terms, &mut bytes);
-        self.withheld.push(&bytes);
+        self.withheld.push(&bytes, Bytes::new());
     }
 
     /// Sends what waits no longer. Gives whether there was any.
@@ -85,9 +90,9 @@ where
             match Pin::new(durable).poll(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) => {
-                    self.output.extend_from_slice(packets);
                     self.withheld.bytes -= packets.len();
                     self.withheld.count -= *count;
+                    self.output.append(std::mem::take(packets));
                     self.withheld.waiting.pop_front();
                     moved = true;
                 }

@@ -142,6 +142,7 @@ impl Pipeline {
     ) -> Self {
         let mut pipeline = Self::without_client(realm);
         pipeline.session = Some(session);
+        pipeline.fanout.read_at.connection = client.connection;
         pipeline.client = Some(client);
         pipeline.answers = Answers::of_one_client();
         if let Some(Handover { quiet, done, unfinished, .. }) = handover {

@@ -170,6 +170,7 @@ impl Pipeline {
         self.window_bytes = self.window_bytes.saturating_sub(inbound.weight());
         let answer = Answer { qos: inbound.answer(), packet_id: inbound.packet_id };
         let (id, will) = (inbound.message.id, inbound.will);
+        self.fanout.read_at.position = inbound.position;
         let outcome = self.decide(inbound.message, verdict, stored);
         let outcome = self.unless_full(outcome, answer);
         let (messages, code) = match self.unless_unhealthy(outcome, answer) {

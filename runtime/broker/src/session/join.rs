@@ -268,6 +268,7 @@ impl Join {
                 subscription_ids: self.subscription_ids.clone(),
                 number: None,
                 source: Source::Backlog(self.number),
+                pins_buffer: false,
                 message,
             });
         }
@@ -317,6 +318,7 @@ impl Join {
             retain: true,
             number: None,
             source: Source::Retained,
+            pins_buffer: false,
         }
     }
 

@@ -354,8 +354,11 @@ impl Session {
             self.record_queued(realm, &mut delivery);
             fanout.recorded = true;
         }
-        if !self.is_connected() {
+        let pinned = outbox.pinned(&fanout.read_at, delivery.message.size());
+        if !self.is_connected() || outbox.is_too_much(pinned) {
             delivery.message = fanout.detached_once(&delivery.message);
+        } else {
+            delivery.pins_buffer = pinned > outbox::PINNED;
         }
         let waker = outbox.push(delivery, &realm.broker.budget);
         let crowded = outbox.is_crowded(realm.broker.queue_limits());
@@ -565,8 +568,15 @@ mod tests {
         for id in 0..100 {
             let message = test_message(if id % 2 == 0 { "a" } else { "b" }, QoS::AtLeastOnce, id);
             let (qos, source) = (QoS::AtLeastOnce, Source::Live);
-            let delivery =
-                Delivery { message, subscription_ids: None, qos, retain: false, number: None, source };
+            let delivery = Delivery {
+                message,
+                subscription_ids: None,
+                qos,
+                retain: false,
+                number: None,
+                source,
+                pins_buffer: false,
+            };
             session.push(&realm, delivery, &mut Fanout::default());
         }
         let asked = Cell::new(0);

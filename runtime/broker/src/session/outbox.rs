@@ -19,9 +19,17 @@ use super::recent::Recent;
 use crate::control::Command;
 use crate::limits::QueueLimits;
 use crate::limits::budget::{Account, Budget};
+use crate::route::ReadAt;
 
 /// Places that an empty queue may keep while its client is idle.
 pub(crate) const IDLE_CAPACITY: usize = 64;
+
+/// Bytes of a read buffer that a message may keep alive besides itself, for a client that takes what it is sent at once, and
+/// for another.
+const PINNED_MOST: u64 = 5 * 1024;
+pub(crate) const PINNED: u64 = 512;
+/// Messages that may wait for a client, or be in flight to it, before it is such another.
+pub(crate) const FEW: usize = 8;
 
 /// How a push ended.
 #[derive(Debug)]
@@ -52,6 +60,8 @@ pub(crate) struct Outbox {
     taken: usize,
     /// Memory of those that were taken last, which are perhaps not sent yet.
     taken_bytes: usize,
+    /// Memory of those that were sent and not acknowledged when the connection looked last.
+    flying: usize,
     /// How many the connection has taken in its life.
     progress: u64,
     /// How long publishers still wait for it.
@@ -70,9 +80,34 @@ pub(crate) struct Outbox {
     wants_messages: bool,
     connected: bool,
     closed: bool,
+    /// From where the last message was read: the connection and the position.
+    read_from: u64,
+    read_to: u64,
 }
 
 impl Outbox {
+    /// Bytes of a read buffer that a message of `size` from there keeps alive, besides itself and those before it.
+    #[inline]
+    pub(super) fn pinned(&mut self, from: &ReadAt, size: usize) -> u64 {
+        if from.connection == 0 {
+            return 0;
+        }
+        let pinned = if self.read_from == from.connection {
+            from.position.saturating_sub(self.read_to)
+        } else {
+            from.buffer as u64
+        };
+        (self.read_from, self.read_to) = (from.connection, from.position);
+        pinned.saturating_sub(size as u64)
+    }
+
+    /// Whether a message that keeps so many bytes alive is to be copied, because it may wait for long.
+    #[inline]
+    pub(super) fn is_too_much(&self, pinned: u64) -> bool {
+        let is_stuck = self.waker.is_some() && !self.wants_messages;
+        pinned > PINNED_MOST || (pinned > PINNED && (is_stuck || self.waiting.len() >= FEW))
+    }
+
     /// Memory of the messages in it, bytes.
     fn queued(&self) -> usize {
         self.waiting.weight() + self.taken_bytes + self.holds.weight()
@@ -83,12 +118,22 @@ impl Outbox {
         self.queued() + self.recent.as_ref().map_or(0, |recent| recent.weight())
     }
 
+    /// Whether the memory of all queues allows `delivery`.
+    fn is_admitted(&self, delivery: &Delivery, budget: &Budget) -> bool {
+        budget.admits(self.queued(), self.connected.then_some(self.flying), delivery.qos)
+    }
+
+    /// The client has not acknowledged messages of `bytes`.
+    pub(crate) fn flies(&mut self, bytes: usize) {
+        self.flying = bytes;
+    }
+
     /// Whether `delivery`, which is of a shared subscription, may be pushed without dropping anything for it.
     pub(crate) fn has_room(&self, delivery: &Delivery, limits: QueueLimits<'_>) -> bool {
         let away = !self.connected && delivery.qos == QoS::AtMostOnce;
         !self.closed
             && !away
-            && limits.budget.admits(self.queued(), delivery.qos, self.connected)
+            && self.is_admitted(delivery, limits.budget)
             && self.waiting.fits(
                 delivery.size(),
                 limits.messages.saturating_sub(self.taken),
@@ -113,7 +158,7 @@ impl Outbox {
             }
             self.forget_stale();
         }
-        if !limits.budget.admits(self.queued(), delivery.qos, self.connected) {
+        if !self.is_admitted(delivery, limits.budget) {
             return Room::OverBudget;
         }
         let size = delivery.size();
@@ -446,6 +491,7 @@ impl Outbox {
         self.connected = false;
         self.taken = 0;
         self.taken_bytes = 0;
+        self.flying = 0;
         self.patience = Patience::default();
         self.wants_messages = false;
         self.waker = None;
@@ -499,6 +545,7 @@ mod tests {
             retain: false,
             number: None,
             source: Source::Live,
+            pins_buffer: false,
         }
     }
 
@@ -568,6 +615,27 @@ mod tests {
         assert!(matches!(offer(QoS::AtLeastOnce, 7, 1 << 20), Room::Free), "a great one passes through");
         assert!(matches!(offer(QoS::AtLeastOnce, 8, 0), Room::Full));
         assert_eq!(budget.used(), 0, "its payload counts elsewhere");
+    }
+
+    /// Neighbours in a buffer that all wait keep no more than what they are; copies of them would slow every publisher down.
+    #[test]
+    fn only_what_lies_apart_from_the_last_message_keeps_more_than_itself() {
+        let mut outbox = Outbox { connected: true, ..Outbox::default() };
+        let read_at = |connection, position| ReadAt { connection, position, buffer: 4_096 };
+        assert_eq!(outbox.pinned(&ReadAt::default(), 10), 0, "it was not read from a connection");
+        assert_eq!(outbox.pinned(&read_at(1, 5_000), 1_000), 3_096, "who knows what else is in the buffer");
+        for position in [6_010, 7_020, 8_030] {
+            let pinned = outbox.pinned(&read_at(1, position), 1_000);
+            assert_eq!(pinned, 10);
+            assert!(!outbox.is_too_much(pinned));
+        }
+        let pinned = outbox.pinned(&read_at(1, 10_000), 20);
+        assert!(pinned > PINNED && !outbox.is_too_much(pinned), "it goes straight out");
+        outbox.sleep(Waker::noop(), false, 1);
+        assert!(outbox.is_too_much(pinned), "it waits");
+        let pinned = outbox.pinned(&read_at(1, 70_000), 20);
+        outbox.sleep(Waker::noop(), true, 0);
+        assert!(outbox.is_too_much(pinned), "however short");
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Received {
 
     /// Whether one more packet id may be taken when `taken` are, of at most `most`.
     pub(crate) fn has_room(taken: usize, most: usize, budget: &Budget) -> bool {
-        taken < ALWAYS || taken < most && budget.admits(taken * ID, QoS::ExactlyOnce, true)
+        taken < ALWAYS || taken < most && budget.admits(taken * ID, Some(0), QoS::ExactlyOnce)
     }
 
     /// Counts them in the memory of all queues.

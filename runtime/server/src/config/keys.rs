@@ -79,7 +79,8 @@ keys! {
     /// Memory of the messages that may wait for one session, and of those sent and not acknowledged; beyond it the same
     /// happens. One message that is larger passes through an empty queue.
     broker.max_queued_bytes: Size => broker.max_queued_bytes;
-    /// Memory of the messages that wait for all sessions, with those sent and not acknowledged. When it is nearly used up,
+    /// Memory of the messages that wait for all sessions, with those sent and not acknowledged, and of what is to be written to
+    /// clients that do not read. When it is nearly used up,
     /// QoS 0 messages are dropped for clients that have anything waiting; when it is used up, new QoS 1 and 2 messages, too,
     /// for those that have most waiting; both are counted. A payload of 16 KiB and more counts once, in however many
     /// queues it waits. The defaults of all limits hold on a machine of 1 GiB, though all is used up at once: 240 MiB
@@ -168,6 +169,9 @@ keys! {
     /// Messages of modules, and commands to clients, that may wait; beyond it a module's call answers that the
     /// broker is busy.
     broker.max_commands: Count<1> => broker.max_commands;
+    /// Time a client may take nothing of what it is sent, before its connection ends with reason code 0x97; up to twice as long
+    /// when it has just taken something. `0`: for ever.
+    broker.write_timeout: Span => broker.write_timeout;
     /// Time that the last bytes to a client (an acknowledgement, DISCONNECT) may take.
     broker.flush_timeout: Span => broker.flush_timeout;
     /// How many times a second a client id may connect for long. What comes faster, the burst used up, is kept waiting for

@@ -24,6 +24,9 @@ use self::names::Names;
 pub(super) use self::reload::follow;
 use super::config::{TlsConfig, UsernameFrom, Verify};
 
+/// What is kept encrypted for a client that does not read, bytes: one record.
+pub(crate) const BUFFER: usize = 16 * 1024;
+
 /// The TLS of a listener as its files say it now.
 pub(super) struct Tls {
     listener: Arc<str>,
@@ -160,7 +163,9 @@ impl Tls {
 
     /// The handshake, by the files as they are now.
     pub(super) async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
-        TlsAcceptor::from(self.current.load_full()).accept(stream).await
+        let mut stream = TlsAcceptor::from(self.current.load_full()).accept(stream).await?;
+        stream.get_mut().1.set_buffer_limit(Some(BUFFER));
+        Ok(stream)
     }
 
     /// Whether the certificate is the user's name.
