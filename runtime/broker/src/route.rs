@@ -649,6 +649,8 @@ mod tests {
         let bound = ALL_CACHED + CACHED + caches.len() * LEAST;
         assert!((ALL_CACHED / 2..=bound).contains(&kept), "{kept}");
         caches.iter_mut().for_each(|cache| cache.rest(&realm));
+        assert!(realm.broker.routes.used() <= caches.len() * RESTING);
+        drop(caches);
         assert_eq!(realm.broker.routes.used(), 0);
     }
 }
