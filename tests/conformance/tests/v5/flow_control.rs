@@ -176,7 +176,7 @@ fn mqtt_3_3_4_10_subscribe_does_not_wait_for_acknowledgements_of_what_is_retaine
                 granted += 1;
             }
             Packet::Publish(_) => messages += 1,
-            Packet::PubAck(ack) => break assert_eq!(ack.id, 1_000),
+            Packet::Ack(ack) => break assert_eq!((ack.kind, ack.id), (kind::PUBACK, 1_000)),
             other => panic!("{other:?}"),
         }
     }
