@@ -297,7 +297,6 @@ impl Session {
                 let Ok(filter) = TopicFilter::new(text.clone()) else { continue };
                 // What came live meanwhile goes on waiting for it.
                 let hold = outbox.hold(filter.clone());
-                self.restore_join(text, hold);
                 seat.interrupted.push(Interrupted { filter, hold });
             }
         }

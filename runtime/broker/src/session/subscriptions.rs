@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
-use tidegate_event::{Change, SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
+use tidegate_event::{Change, MsgId, SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
 
 use super::Session;
 use super::delivery::detached_text;
@@ -20,8 +20,8 @@ const REMOVED_AT_ONCE: usize = 64;
 pub(crate) struct Subscriptions {
     closed: bool,
     filters: HashMap<ByteString, (SharedFilter, SubscriptionOptions), RandomState>,
-    /// Those that still have to bring what was retained or stored before, and the numbers of their holds.
-    joining: HashMap<ByteString, u32, RandomState>,
+    /// Those that still have to bring what was retained or stored before, and which making of each it is.
+    joining: HashMap<ByteString, MsgId, RandomState>,
     /// How many of them are shared.
     shared: usize,
     /// Memory of all, about.
@@ -59,7 +59,8 @@ pub(crate) struct Subscribed {
 }
 
 impl Session {
-    /// Adds or changes the subscription to `text`, which parses to `shared`. `hold`: what it brings is still to come.
+    /// Adds or changes the subscription to `text`, which parses to `shared`. `joining` names this making of it when what it
+    /// brings is still to come.
     /// `None`: the session has ended.
     pub(crate) fn subscribe(
         self: &Arc<Self>,
@@ -67,7 +68,7 @@ impl Session {
         text: &ByteString,
         shared: &SharedFilter,
         options: SubscriptionOptions,
-        hold: Option<u32>,
+        joining: Option<MsgId>,
     ) -> Option<Subscribed> {
         let mut subscriptions = self.subscriptions.lock();
         if subscriptions.closed {
@@ -85,12 +86,12 @@ impl Session {
             realm.tree.insert(shared, self, options);
         }
         let recorded = self.is_recorded(realm);
-        let joining = hold.is_some();
-        match hold {
-            Some(hold) if recorded => drop(subscriptions.joining.insert(detached_text(text), hold)),
+        match joining {
+            Some(ticket) if recorded => drop(subscriptions.joining.insert(detached_text(text), ticket)),
             _ => drop(subscriptions.joining.remove(text)),
         }
         if recorded {
+            let joining = joining.is_some();
             realm.record(Change::Subscribed { session: self.number, filter: text.clone(), options, joining });
         }
         drop(subscriptions);
@@ -116,23 +117,24 @@ impl Session {
         realm.tree.insert(shared, self, options);
     }
 
-    /// What the subscription to `text` brings is still to come, behind `hold`: after a restart it is begun again.
-    pub(crate) fn joins(&self, realm: &Realm, text: &ByteString, hold: u32) {
+    /// What the subscription to `text`, made with `ticket`, brings is still to come: after a restart it is begun again.
+    pub(crate) fn joins(&self, realm: &Realm, text: &ByteString, ticket: MsgId) {
         let mut subscriptions = self.subscriptions.lock();
         if self.is_recorded(realm)
             && let Some((_, options)) = subscriptions.filters.get(text)
         {
             let (filter, options) = (text.clone(), *options);
-            subscriptions.joining.insert(detached_text(text), hold);
+            subscriptions.joining.insert(detached_text(text), ticket);
             realm.record(Change::Subscribed { session: self.number, filter, options, joining: true });
         }
     }
 
-    /// The subscription to `filter` has brought all that it was to bring behind `hold`, unless it was made again meanwhile.
-    pub(crate) fn joined(&self, realm: &Realm, filter: &TopicFilter, hold: u32) {
+    /// The subscription to `filter`, made with `ticket`, has brought all that it was to bring, unless it was made again
+    /// meanwhile.
+    pub(crate) fn joined(&self, realm: &Realm, filter: &TopicFilter, ticket: MsgId) {
         let mut subscriptions = self.subscriptions.lock();
         let text = filter.as_byte_string();
-        if subscriptions.joining.get(text) != Some(&hold) {
+        if subscriptions.joining.get(text) != Some(&ticket) {
             return;
         }
         subscriptions.joining.remove(text);
@@ -142,11 +144,6 @@ impl Session {
             let (filter, options) = (text.clone(), *options);
             realm.record(Change::Subscribed { session: self.number, filter, options, joining: false });
         }
-    }
-
-    /// The subscription to `text` is there since before a restart, and what it brings is begun again behind `hold`.
-    pub(super) fn restore_join(&self, text: ByteString, hold: u32) {
-        self.subscriptions.lock().joining.insert(text, hold);
     }
 
     /// The options of the subscription to `filter`, which is not a shared one.
