@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
+use tidegate_event::Client;
 use tokio::sync::oneshot;
 
 use crate::pipeline::Unfinished;
@@ -46,6 +47,17 @@ enum Claim {
     Resumed(Arc<Session>),
     /// A new one; the one it replaces, if any, must be ended first.
     Fresh { session: Arc<Session>, seat: Seated, replaced: Option<Arc<Session>> },
+    /// It is another user's.
+    Foreign,
+}
+
+/// Why a connection has no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotAttached {
+    /// A still newer connection has taken it over.
+    TakenOver,
+    /// The client id is another user's.
+    Foreign,
 }
 
 /// A session whose seat is taken.
@@ -121,28 +133,32 @@ impl Registry {
         self.0.lock().unfinished.get(client_id).map_or(0, |unfinished| unfinished.bytes())
     }
 
-    fn claim(
-        &self,
-        realm: &Realm,
-        client_id: &ByteString,
-        connection: u64,
-        clean: bool,
-        expiry: u32,
-    ) -> Claim {
+    fn claim(&self, realm: &Realm, client: &Client, clean: bool, expiry: u32) -> Claim {
+        let (client_id, connection, guard) = (&client.id, client.connection, &realm.broker.guard);
         let mut state = self.0.lock();
         let existing = state.sessions.get(client_id).cloned();
+        let mut owner = guard.owner(client);
         if let Some(session) = &existing {
+            if session.owner().is_some_and(|owner| !guard.may_take(client, owner)) {
+                return Claim::Foreign;
+            }
             session.claim(connection);
             if session.is_connected() {
                 realm.broker.metrics.takeovers.increment(1);
             }
             // A session without expiry ends with its connection (clause 3.1.2.11.2), so a take-over ends it.
             if !clean && session.is_durable() {
+                if let Some(owner) = owner.take() {
+                    session.belong_to(owner);
+                }
                 return Claim::Resumed(Arc::clone(session));
             }
         }
         let number = realm.broker.session_numbers.fetch_add(1, Ordering::Relaxed);
         let session = Arc::new(Session::new(number, client_id.clone(), connection, expiry));
+        if let Some(owner) = owner {
+            session.belong_to(owner);
+        }
         // Nobody else knows the session yet, so its seat is free; taking it here keeps the order of claims.
         let seat = loop {
             if let Ok(seat) = Arc::clone(session.seat()).try_lock_owned() {
@@ -155,17 +171,20 @@ impl Registry {
     }
 
     /// Gets the session for a new connection, taking it over from another connection if need be: that one is
-    /// told, and waited for until it has let go. `None`: a still newer connection has taken this one over.
+    /// told, and waited for until it has let go.
+    ///
+    /// # Errors
+    /// [`NotAttached`].
     pub(crate) async fn attach(
         &self,
         realm: &Arc<Realm>,
-        client_id: &ByteString,
-        connection: u64,
+        client: &Client,
         clean: bool,
         expiry: u32,
-    ) -> Option<Attached> {
+    ) -> Result<Attached, NotAttached> {
         loop {
-            let (session, mut seat, resumed) = match self.claim(realm, client_id, connection, clean, expiry) {
+            let (session, mut seat, resumed) = match self.claim(realm, client, clean, expiry) {
+                Claim::Foreign => return Err(NotAttached::Foreign),
                 Claim::Resumed(session) => {
                     let seat = Arc::clone(session.seat()).lock_owned().await;
                     if session.is_closed() {
@@ -183,15 +202,15 @@ impl Registry {
                     (session, seat, false)
                 }
             };
-            if !session.is_claimed_by(connection) {
+            if !session.is_claimed_by(client.connection) {
                 if !resumed {
                     // It was never told to anyone: the newer connection gets one of its own.
                     realm.end_session(&session, &mut seat);
                 }
-                return None;
+                return Err(NotAttached::TakenOver);
             }
-            let handover = self.0.lock().leaving.remove(client_id);
-            return Some(Attached { session, seat, resumed, handover });
+            let handover = self.0.lock().leaving.remove(&client.id);
+            return Ok(Attached { session, seat, resumed, handover });
         }
     }
 }

@@ -43,6 +43,9 @@ fn restore(shared: &Arc<Shared>, mut restored: RestoredSession) {
     let realm = shared.realm(&restored.tenant);
     let number = restored.number;
     let session = Arc::new(Session::new(number, restored.client.clone(), 0, restored.expiry));
+    if let Some(owner) = restored.owner.take() {
+        session.belong_to(owner);
+    }
     for (text, options) in &restored.subscriptions {
         match SharedFilter::parse(text) {
             Ok(filter) => session.restore_subscription(&realm, text, &filter, *options),

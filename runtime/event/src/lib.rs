@@ -45,7 +45,7 @@ pub use client::{Certificate, Client, Protocol};
 pub use control::{Control, ControlError};
 pub use dead_letter::DeadLetters;
 pub use event::{DisconnectReason, Event, Value};
-pub use gate::{Decision, Gate, OpenGate};
+pub use gate::{Decision, Gate, OpenGate, Owner};
 pub use hook::{Field, Hook};
 pub use hooks::{Admitted, Hooks, NoHooks, Raised};
 pub use id::{IdSource, MsgId, Node, ParseMsgIdError};

@@ -16,7 +16,7 @@ use crate::codec::{CodecError, Connect, Decoder, Incoming, Terms};
 use crate::listener::{Arrival, Counted};
 use crate::metrics::{Limited, Turned};
 use crate::reason;
-use crate::registry::Attached;
+use crate::registry::{Attached, NotAttached};
 use crate::session::RecordedWill;
 use crate::session::delivery::detached_text;
 use crate::will;
@@ -251,13 +251,23 @@ where
         turn_away(shared, stream, &client, reason::TOPIC_NAME_INVALID, terms, why).await;
         return None;
     }
-    shared.reconnects.note(&client.tenant, &client.id);
-    let attached =
-        realm.registry.attach(&realm, &client.id, client.connection, connect.clean_start, expiry).await;
-    let Some(Attached { session, mut seat, resumed, handover }) = attached else {
-        shared.metrics.disconnected(DisconnectReason::TakenOver);
-        tracing::debug!(client = %client.id, %peer, "taken over before CONNACK");
-        return None;
+    let attached = realm.registry.attach(&realm, &client, connect.clean_start, expiry).await;
+    if !matches!(attached, Err(NotAttached::Foreign)) {
+        shared.reconnects.note(&client.tenant, &client.id);
+    }
+    let Attached { session, mut seat, resumed, handover } = match attached {
+        Ok(attached) => attached,
+        Err(NotAttached::TakenOver) => {
+            shared.metrics.disconnected(DisconnectReason::TakenOver);
+            tracing::debug!(client = %client.id, %peer, "taken over before CONNACK");
+            return None;
+        }
+        Err(NotAttached::Foreign) => {
+            shared.guard.refused_connect();
+            let why = "the client id is another user's";
+            turn_away(shared, stream, &client, reason::CLIENT_IDENTIFIER_NOT_VALID, terms, why).await;
+            return None;
+        }
     };
     if resumed {
         session.keep_allowed(&realm, &mut seat, &client);

@@ -26,7 +26,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use metrics::{Counter, counter};
-use tidegate_event::{BoxFuture, Client, Decision, Gate, Password, ReasonCode, TopicFilter, TopicName};
+use tidegate_event::{
+    BoxFuture, Client, Decision, Gate, Owner, Password, ReasonCode, TopicFilter, TopicName,
+};
 
 pub(crate) use self::attempts::Patience;
 use self::attempts::{Attempts, Turn};
@@ -53,6 +55,8 @@ pub struct AccessConfig {
     pub(crate) anonymous: Anonymous,
     /// What holds where no line of the ACL matches.
     pub(crate) fallback: Fallback,
+    /// Whose a client id is.
+    pub(crate) client_ids: ClientIds,
     /// When wrong passwords cost time.
     pub(crate) patience: Patience,
 }
@@ -65,6 +69,7 @@ impl Default for AccessConfig {
             acl_file: None,
             anonymous: Anonymous::Loopback,
             fallback: Fallback::Allow,
+            client_ids: ClientIds::Owned,
             patience: Patience { failures: 10, window: 60 * second, longest: 5 * second },
         }
     }
@@ -101,6 +106,21 @@ pub(crate) enum Fallback {
 impl form::Words for Fallback {
     const SYNTAX: &'static str = "\"allow\" or \"deny\"";
     const WORDS: &'static [(&'static str, Self)] = &[("allow", Self::Allow), ("deny", Self::Deny)];
+}
+
+/// Whose a client id, and the session behind it, is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ClientIds {
+    /// The user's that has connected with it, as long as there is its session.
+    #[default]
+    Owned,
+    /// Nobody's.
+    Free,
+}
+
+impl form::Words for ClientIds {
+    const SYNTAX: &'static str = "\"owned\" or \"free\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("owned", Self::Owned), ("free", Self::Free)];
 }
 
 /// The gate of a node.
@@ -242,6 +262,23 @@ impl Gate for Access {
         };
         let gatekeeper = self.gatekeeper.clone();
         Box::pin(async move { gatekeeper.login(files, &name, password, address).await })
+    }
+
+    fn owner(&self, client: &Client) -> Option<Owner> {
+        let is_proved = client.certified || self.files.load().passwords.is_some();
+        let user =
+            client.username.clone().filter(|_| is_proved && self.config.client_ids == ClientIds::Owned)?;
+        Some(Owner { user, certified: client.certified })
+    }
+
+    fn may_take(&self, client: &Client, owner: &Owner) -> bool {
+        let files = self.files.load();
+        // A user that is gone does not come back for its session. Who has certificates is not known here.
+        let is_gone =
+            || !owner.certified && !files.passwords.as_ref().is_some_and(|all| all.knows(&owner.user));
+        self.config.client_ids == ClientIds::Free
+            || self.owner(client).is_some_and(|own| own.user == owner.user)
+            || is_gone()
     }
 
     fn may_publish(&self, client: &Client, topic: &TopicName) -> bool {

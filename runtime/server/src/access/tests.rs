@@ -182,6 +182,40 @@ async fn a_fleet_that_returns_does_not_wait_behind_strangers() {
 }
 
 #[test]
+fn a_session_is_for_the_user_that_has_proved_to_be_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), &["u", "v"], None);
+    let access = open(&config);
+    let by_password = |name| access.owner(&test_client("c", Some(name)));
+    let owner = by_password("u").unwrap();
+    assert_eq!(owner, Owner { user: "u".into(), certified: false });
+    let certified = Client { certified: true, ..test_client("c", Some("d")) };
+    let by_certificate = access.owner(&certified).unwrap();
+    assert!(access.owner(&test_client("c", None)).is_none());
+    for (client, owner, may) in [
+        (test_client("c", Some("u")), &owner, true),
+        (test_client("c", Some("v")), &owner, false),
+        (test_client("c", None), &owner, false),
+        (Client { certified: true, ..test_client("c", Some("u")) }, &owner, true),
+        (certified, &by_certificate, true),
+        (test_client("c", Some("v")), &by_certificate, false),
+    ] {
+        assert_eq!(access.may_take(&client, owner), may, "{client:?} {owner:?}");
+    }
+    // A user that was taken out of the file leaves its client ids to others.
+    std::fs::write(dir.path().join("users"), format!("v:{}\n", cheap_hash())).unwrap();
+    access.reload();
+    assert!(access.may_take(&test_client("c", Some("v")), &owner));
+    assert!(!access.may_take(&test_client("c", Some("v")), &by_certificate));
+
+    let free = open(&AccessConfig { client_ids: ClientIds::Free, ..config });
+    assert!(free.owner(&test_client("c", Some("v"))).is_none());
+    assert!(free.may_take(&test_client("c", Some("v")), &by_certificate));
+    // Names that nobody checks prove nothing.
+    assert!(open(&AccessConfig::default()).owner(&test_client("c", Some("u"))).is_none());
+}
+
+#[test]
 fn what_begins_with_a_dollar_is_free_but_statistics() {
     let access = open(&AccessConfig::default());
     assert_eq!(access.generation(), None, "there is nothing worth keeping");

@@ -178,6 +178,9 @@ keys! {
     /// Whether clients may publish and subscribe where no line of the ACL matches. Topics that begin with `$` always need a
     /// line, but `$SYS` may be subscribed to from this machine.
     access.default: Word => access.fallback;
+    /// Whether a client id is the user's that has connected with it, as long as its session lasts: another user is refused
+    /// with reason code 0x85. Users that were proved by password or certificate only.
+    access.client_ids: Word => access.client_ids;
     /// Wrong passwords for one user at one address, users that failed at one address, and addresses where one user failed,
     /// that cost nothing. After them passwords are looked at one at a time, with a pause of a second, then two, four and so
     /// on; 0: no limit.
