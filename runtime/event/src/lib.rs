@@ -34,6 +34,7 @@ mod reply;
 mod scope;
 mod seldom;
 mod session_store;
+mod shown;
 mod storage;
 mod tenant;
 mod topic;
@@ -59,6 +60,7 @@ pub use session_store::{
     Change, Restored, RestoredDelivery, RestoredReceipt, RestoredSession, SessionNumber, SessionStore,
     SessionStoreError, StoredDelivery, StoredSending, StoredWill, SubscriptionOptions, VolatileStore,
 };
+pub use shown::Shown;
 pub use storage::{AckLevel, ActionOptions, Rows, SqlValue, Storage, StorageError};
 pub use tenant::Tenant;
 pub use topic::{MAX_TOPIC_BYTES, SharedFilter, TopicError, TopicFilter, TopicName};

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
-use tidegate_event::{Client, DisconnectReason, Hook, ReasonCode, StoredWill, now_ms};
+use tidegate_event::{Client, DisconnectReason, Hook, ReasonCode, Shown, StoredWill, now_ms};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::authenticate::{self, Asked, Passed};
@@ -79,7 +79,9 @@ where
         }
         Err(Refused::Malformed(error)) => {
             shared.metrics.malformed(error.reason());
-            tracing::info!(%peer, %error, "CONNECT refused");
+            if let Some(left_out) = shared.lines.malformed.turn() {
+                tracing::info!(%peer, %error, left_out, "CONNECT refused");
+            }
             match connack::answer_version(&error, &decoder) {
                 Some(protocol) => {
                     let refusal = connack::refusal(error.reason(), Some(error.to_string().into()));
@@ -137,7 +139,9 @@ where
     let terms = connack::terms(shared, &connect);
     if let Some((code, why)) = connack::objection(&shared.config, &connect) {
         shared.metrics.connect_refused(code);
-        tracing::info!(%peer, client = %connect.client_id, "refused: {why}");
+        if let Some(left_out) = shared.lines.refused.turn() {
+            tracing::info!(%peer, client = %Shown(&connect.client_id), left_out, "refused: {why}");
+        }
         let refusal = connack::refusal(code, Some(ByteString::from_static(why)));
         connack::farewell(shared, stream, &refusal, protocol, terms).await;
         return None;
@@ -232,7 +236,7 @@ where
     if unfinished >= ENDED_BYTES * shared.config.read_ahead() {
         shared.metrics.connect_refused(reason::SERVER_BUSY);
         tracing::warn!(
-            client = %client.id, %peer, unfinished,
+            client = %Shown(&client.id), %peer, unfinished,
             "refused: too much of what the client has sent before waits for its handlers"
         );
         connack::farewell(shared, stream, &connack::refusal(reason::SERVER_BUSY, None), protocol, terms)
@@ -302,8 +306,11 @@ async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(
     why: &str,
 ) {
     shared.metrics.connect_refused(code);
-    let (id, peer, code_text) = (&client.id, client.peer, format!("{:#04x}", code.0));
-    tracing::info!(client = %id, %peer, code = code_text, "refused: {why}");
+    // Before its password was looked at anybody can have such a line written, so not every one is.
+    if let Some(left_out) = shared.lines.refused.turn() {
+        let (id, peer, code) = (Shown(&client.id), client.peer, format!("{:#04x}", code.0));
+        tracing::info!(client = %id, %peer, code, left_out, "refused: {why}");
+    }
     connack::farewell(shared, stream, &connack::refusal(code, None), client.protocol, terms).await;
 }
 

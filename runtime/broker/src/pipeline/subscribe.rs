@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tidegate_event::{AckError, Effects, Event, Hook, QoS, Raised, ReasonCode, Scope, SharedFilter};
+use tidegate_event::{AckError, Effects, Event, Hook, QoS, Raised, ReasonCode, Scope, SharedFilter, Shown};
 
 use super::publish::Unsynced;
 use super::{Granted, Job, Joining, Pipeline, Raising, Reply, Subscribing, Unsubscribing, Wanted};
@@ -73,7 +73,10 @@ impl Pipeline {
     /// Refuses the SUBSCRIBE whose turn it is: the client has not taken what its subscriptions brought so far.
     pub(super) fn refuse_subscribe(&mut self) {
         let Some(Job::Subscribe(mut request)) = self.waiting.pop_front() else { return };
-        tracing::info!(client = self.client_id(), "a SUBSCRIBE was refused: too many stored messages wait");
+        if let Some(left_out) = self.realm.broker.lines.subscription.turn() {
+            let client = self.client_id();
+            tracing::info!(client, left_out, "a SUBSCRIBE was refused: too many stored messages wait");
+        }
         request.reasons.extend(request.wanted.drain(..).map(|_| ReasonCode::QUOTA_EXCEEDED));
         self.ungranted -= 1;
         self.joining.push_back(Joining::Subscribe(request));
@@ -122,7 +125,10 @@ impl Pipeline {
         if let Some((code, limit)) = self.objection(&wanted, request) {
             if let Some(limit) = limit {
                 self.realm.broker.metrics.limited(limit);
-                tracing::info!(client = %client.id, filter = %wanted.text, ?limit, "a subscription was refused");
+                if let Some(left_out) = self.realm.broker.lines.subscription.turn() {
+                    let (client, filter) = (Shown(&client.id), Shown(&wanted.text));
+                    tracing::info!(%client, %filter, ?limit, left_out, "a subscription was refused");
+                }
             }
             request.reasons.push(code);
             return None;

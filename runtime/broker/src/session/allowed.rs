@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use tidegate_event::{Client, TopicFilter};
+use tidegate_event::{Client, Shown, TopicFilter};
 
 use super::delivery::{Delivery, Source};
 use super::{Seat, Session};
@@ -24,7 +24,7 @@ impl Session {
             return;
         }
         for (text, _) in &refused {
-            tracing::info!(client = %client.id, filter = %text, "a subscription is no longer allowed: taken away");
+            tracing::info!(client = %Shown(&client.id), filter = %Shown(text), "a subscription is no longer allowed: taken away");
             self.unsubscribe(realm, text);
         }
         // Joins that no subscription wants any more end when the connection looks.
