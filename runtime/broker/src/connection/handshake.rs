@@ -134,7 +134,7 @@ async fn welcome<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Arrival { peer, listener, server_name, certificate, username } = arrival;
+    let Arrival { peer, listener, server_name, certificate, username, forwarded } = arrival;
     let protocol = connect.protocol;
     let terms = connack::terms(shared, &connect);
     if let Some((code, why)) = connack::objection(&shared.config, &connect) {
@@ -179,6 +179,7 @@ where
         server_name,
         certificate,
         certified,
+        forwarded,
     });
     // Numbered anew: a connection that was asked about for longer may have become the older one.
     let renumbered = |client: &Client| Arc::new(Client { connection: next_number(), ..client.clone() });

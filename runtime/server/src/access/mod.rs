@@ -167,7 +167,7 @@ impl Access {
     fn anonymous(&self, client: &Client) -> Decision {
         let allowed = client.certificate.is_some()
             || match self.config.anonymous {
-                Anonymous::Loopback => is_local(client.peer.ip()),
+                Anonymous::Loopback => is_here(client),
                 Anonymous::Never => false,
                 Anonymous::Always => true,
             };
@@ -179,6 +179,11 @@ impl Access {
         let (Some(passwords), Some(name)) = (&files.passwords, &client.username) else { return false };
         !client.certified && !passwords.knows(name)
     }
+}
+
+/// Whether `client` is on this machine, as far as can be seen: who hands something on unseen may be.
+fn is_here(client: &Client) -> bool {
+    !client.forwarded && is_local(client.peer.ip())
 }
 
 impl Gatekeeper {
@@ -292,7 +297,7 @@ impl Gate for Access {
         !Self::is_expelled(&files, client)
             && files.acl.subscribe(client, filter).unwrap_or_else(|| {
                 let is_own = filter.levels().next() == Some("$SYS");
-                self.config.fallback == Fallback::Allow && (!is_own || is_local(client.peer.ip()))
+                self.config.fallback == Fallback::Allow && (!is_own || is_here(client))
             })
     }
 }

@@ -68,6 +68,9 @@ async fn clients_without_a_name_connect_from_where_the_configuration_says() {
         let access = open(&AccessConfig { anonymous, ..AccessConfig::default() });
         assert_eq!(knock(&access, test_client("c", None), None).await, near, "{anonymous:?}");
         assert_eq!(knock(&access, remote(test_client("c", None)), None).await, far, "{anonymous:?}");
+        let behind_proxy = Client { forwarded: true, ..test_client("c", None) };
+        assert!(!subscribes(&access, &behind_proxy, "$SYS/#"));
+        assert_eq!(knock(&access, behind_proxy, None).await, far, "{anonymous:?}");
         // Without a file nobody checks the name.
         assert_eq!(knock(&access, test_client("c", Some("u")), Some("x")).await, near, "{anonymous:?}");
         assert_eq!(
