@@ -96,7 +96,7 @@ impl form::Words for Anonymous {
 /// What holds where no line of the ACL matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Fallback {
-    /// It is allowed, topics that begin with `$` excepted.
+    /// It is allowed; but only clients on this machine may subscribe to `$SYS`.
     #[default]
     Allow,
     /// It is not.

@@ -175,8 +175,8 @@ keys! {
     /// From where clients without a checked user name may connect: this machine alone, nowhere, or everywhere. Where a module
     /// decides (`client.authenticate`), it is asked about the clients that this lets in.
     access.anonymous: Word => access.anonymous;
-    /// Whether clients may publish and subscribe where no line of the ACL matches. Topics that begin with `$` always need a
-    /// line, but `$SYS` may be subscribed to from this machine.
+    /// Whether clients may publish and subscribe where no line of the ACL matches. `$SYS` always needs a line, but from
+    /// this machine.
     access.default: Word => access.fallback;
     /// Whether a client id is the user's that has connected with it, as long as its session lasts: another user is refused
     /// with reason code 0x85. Users that were proved by password or certificate only.
