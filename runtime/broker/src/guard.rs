@@ -60,6 +60,11 @@ impl Guard {
         self.is_open || self.gate.may_take(client, owner)
     }
 
+    /// Names the rules that the gate answers by, if answers are worth keeping ([`Gate::generation`]).
+    pub(crate) fn generation(&self) -> Option<u64> {
+        self.gate.generation()
+    }
+
     /// A client was refused its connection.
     pub(crate) fn refused_connect(&self) {
         self.connects.increment(1);

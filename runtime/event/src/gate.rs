@@ -34,8 +34,8 @@ pub trait Gate: Send + Sync + 'static {
         false
     }
 
-    /// Names the rules that [`Self::may_publish`] answers by: as long as it is the same number, an answer about a topic may
-    /// be kept. `None`: asking is as quick as looking an answer up, so none are kept.
+    /// Names the rules that [`Self::may_publish`] and [`Self::may_subscribe`] answer by: as long as it is the same number, an
+    /// answer about a client may be kept. `None`: asking is as quick as looking an answer up, so none are kept.
     fn generation(&self) -> Option<u64> {
         None
     }

@@ -275,7 +275,7 @@ where
         }
     };
     if resumed {
-        session.keep_allowed(&realm, &mut seat, &client);
+        session.keep_allowed(&realm, &mut seat, &client).await;
         session.change_expiry(&realm, expiry);
     }
     let will = connect.will.as_ref().filter(|_| session.is_recorded(&realm));

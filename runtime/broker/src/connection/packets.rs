@@ -308,10 +308,6 @@ where
                 let what = "no local on a shared subscription (clause 3.8.3.1)";
                 return Err(self.protocol_error(reason::PROTOCOL_ERROR, what));
             }
-            let filter = filter.and_then(|filter| {
-                let allowed = self.shared.guard.may_subscribe(&self.client, &filter.filter);
-                allowed.then_some(filter).ok_or(ReasonCode::NOT_AUTHORIZED)
-            });
             wanted.push_back(Wanted { text, filter, options, leave: ASKED_OF_CLIENTS });
         }
         self.enqueue_subscribe(Subscribing::new(Some(subscribe.packet_id), wanted));

@@ -238,23 +238,47 @@ fn granted_code(qos: QoS) -> ReasonCode {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Waker;
 
-    use tidegate_event::{Client, NoHooks, Node, SharedFilter, SubscriptionOptions, VolatileStore};
+    use tidegate_event::{
+        BoxFuture, Client, Decision, Gate, IdSource, NoHooks, Node, Password, SubscriptionOptions,
+        TopicFilter, TopicName, VolatileStore,
+    };
 
     use super::*;
     use crate::broker::Broker;
     use crate::config::BrokerConfig;
-    use crate::pipeline::FILTERS_AT_ONCE;
+    use crate::pipeline::{ASKED_OF_CLIENTS, FILTERS_AT_ONCE};
     use crate::session::{Seat, Session};
+
+    /// Allows everything and counts how often it was asked about a filter.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Gate for Counting {
+        fn connect(&self, _: &Arc<Client>, _: Option<Password>) -> BoxFuture<'static, Decision> {
+            Box::pin(std::future::ready(Decision::Allow))
+        }
+
+        fn may_publish(&self, _: &Client, _: &TopicName) -> bool {
+            true
+        }
+
+        fn may_subscribe(&self, _: &Client, _: &TopicFilter) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            true
+        }
+    }
 
     /// All filters of all packets that had been read were subscribed to before anybody else had a turn, and when their
     /// client had gone all of them were removed in one go.
     #[tokio::test]
     async fn others_have_their_turn_while_thousands_of_filters_come_and_go() {
-        let hooks = Arc::new(NoHooks);
-        let broker =
-            Broker::new(BrokerConfig::default(), Arc::new(Node::default()), hooks, Arc::new(VolatileStore));
+        let (gate, asked) = (Arc::new(Counting::default()), |gate: &Counting| gate.0.load(Ordering::Relaxed));
+        let ids = Arc::new(IdSource::new(&Node::default()));
+        let (hooks, store) = (Arc::new(NoHooks), Arc::new(VolatileStore));
+        let broker = Broker::with_gate(BrokerConfig::default(), ids, gate.clone(), hooks, store);
         let realm = broker.unwrap().default_realm();
         let session = Arc::new(Session::new(1, "c".into(), 1, 0));
         let client = Arc::new(Client::default());
@@ -263,7 +287,7 @@ mod tests {
             let wanted = (0..250).map(|filter| {
                 let text = bytestring::ByteString::from(format!("{packet}/{filter}/+"));
                 let filter = SharedFilter::parse(&text).map_err(|_| reason::TOPIC_FILTER_INVALID);
-                Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] }
+                Wanted { text, filter, options: SubscriptionOptions::default(), leave: ASKED_OF_CLIENTS }
             });
             pipeline.push(Job::Subscribe(Subscribing::new(Some(packet + 1), wanted)));
         }
@@ -272,6 +296,7 @@ mod tests {
             assert!(pipeline.poll(&mut cx, &mut replies));
             let before = std::mem::replace(&mut made, realm.tree.count().all);
             assert!(made - before <= FILTERS_AT_ONCE, "{before}, then {made}");
+            assert_eq!(asked(&gate), made, "the gate is asked about those alone");
         }
         assert_eq!(made, 1_000);
         session.end(&realm, &mut Seat::default());

@@ -95,6 +95,7 @@ pub(crate) struct Session {
     pub(crate) client_id: ByteString,
     /// The user it is for, as soon as one has proved to be that.
     owner: OnceLock<Owner>,
+    checked: Mutex<Option<allowed::Checked>>,
     /// Number of the newest connection that asked for this session: an older one has been taken over.
     claim: AtomicU64,
     connected: AtomicBool,
@@ -118,6 +119,7 @@ impl Session {
             number,
             client_id,
             owner: OnceLock::new(),
+            checked: Mutex::default(),
             claim: AtomicU64::new(claim),
             connected: AtomicBool::new(false),
             unsubscribed: AtomicBool::new(false),

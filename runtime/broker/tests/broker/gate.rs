@@ -354,3 +354,33 @@ async fn a_session_is_not_for_another_user_who_gives_its_client_id() {
     let second = Connect::v5("d").persistent().login("proved v", "");
     assert_eq!(Client::try_connect(server.address, &second).await.code, 0x85);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscriptions_are_looked_at_again_only_for_other_rules_or_another_client() {
+    let gate = ScriptedGate::new("no/");
+    let server = guarded(&gate).await;
+    let asked = || gate.asked().iter().filter(|line| line.starts_with("subscribe")).count();
+    let connect = Connect::v5("c").persistent().login("u", "");
+    let mut client = Client::connect(server.address, &connect).await;
+    for number in 0..100 {
+        client.subscribe(&format!("t/{number}"), 1).await;
+    }
+    client.disconnect().await;
+    for (count, connect) in [
+        (200, connect.clone()),
+        (200, connect.clone()),
+        (300, Connect::v5("c").persistent().login("v", "")),
+        (400, connect.clone()),
+        (400, connect.clone()),
+    ] {
+        let client = Client::connect(server.address, &connect).await;
+        assert!(client.present);
+        assert_eq!(asked(), count);
+        client.disconnect().await;
+    }
+    gate.forbid("t/1");
+    let mut client = Client::connect(server.address, &connect).await;
+    assert_eq!(asked(), 500);
+    client.publish_done("t/10", "x", 1, 1).await;
+    client.ping().await;
+}
