@@ -33,6 +33,9 @@ use crate::share;
 use crate::sys;
 use crate::timers::Timers;
 
+/// Expired retained messages of a tenant that are deleted before others have their turn.
+const SWEPT_AT_ONCE: usize = 500;
+
 /// How far the broker is in stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -150,17 +153,21 @@ impl Shared {
         }
     }
 
-    /// Done once a minute.
-    fn sweep(&self) {
+    /// Done once a minute. Gives whether all is done.
+    fn sweep(&self) -> bool {
+        let mut all = true;
         for realm in self.all_realms() {
-            realm.shared_routes.forget_stale(realm.tree.generation());
-            for message in realm.retained.sweep() {
+            realm.shared_routes.forget_stale(&realm.tree);
+            let expired = realm.retained.sweep(SWEPT_AT_ONCE);
+            all &= expired.len() < SWEPT_AT_ONCE;
+            for message in expired {
                 if self.keeps {
                     realm.record(Change::RetainCleared { topic: message.topic.clone() });
                 }
                 self.metrics.retained.decrement(1.0);
             }
         }
+        all
     }
 }
 

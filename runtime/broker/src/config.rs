@@ -31,7 +31,8 @@ pub struct BrokerConfig {
     pub max_packet_bytes: u32,
     /// How many PUBLISH of one client may be between "taken" and "acknowledged". Announced to MQTT 5 clients,
     /// for which QoS 1 and 2 above it is an error (0x93, clause 3.3.4); QoS 0 counts in the same window, and
-    /// what is above it waits. At least 1. Default: 1,000.
+    /// what is above it waits. Twice as many QoS 2 messages, 1,024 at least, may be without PUBREL over all connections of an
+    /// MQTT 5 client, 16,384 of one of an earlier version; one more ends the connection. At least 1. Default: 1,000.
     pub receive_maximum: u16,
     /// Memory of packets that are parsed and wait: PUBLISH while the window is full, SUBSCRIBE and UNSUBSCRIBE
     /// until they are answered, and what earlier connections of the client have left unfinished. Behind them
@@ -52,7 +53,8 @@ pub struct BrokerConfig {
     /// message that is larger passes through an empty queue. Also bounds what is sent and not acknowledged.
     /// Default: 16 MiB.
     pub max_queued_bytes: usize,
-    /// Memory of the queues of all sessions of the process, and of what is sent and not acknowledged. When nearly all
+    /// Memory of the queues of all sessions of the process, of what is sent and not acknowledged, and of what is to be written
+    /// to clients that do not read. When nearly all
     /// is used, QoS 0 messages are dropped for subscribers that have anything waiting; when it is used up, new QoS 1 and 2
     /// messages, too, for those that have more than an equal share waiting. Both are counted. A payload of 16 KiB and
     /// more counts once, in however many queues it waits. Default: 256 MiB.
@@ -77,11 +79,16 @@ pub struct BrokerConfig {
     pub rate_action: RateAction,
     /// How many subscriptions a session may have. One more is refused with 0x97 Quota exceeded. Default: 10,000.
     pub max_subscriptions: usize,
-    /// Memory of the subscriptions of one tenant, about, bytes. One that would pass it is refused with 0x97. Some 300,000
+    /// How many of them may be shared. Each of another group costs whoever publishes to it a delivery more. One more is
+    /// refused with 0x97. Default: 100.
+    pub max_shared_subscriptions: usize,
+    /// Memory of the subscriptions of one tenant, about, bytes; one session may have an eighth of it. One that would pass it
+    /// is refused with 0x97. Some 300,000
     /// subscriptions to single topics fit in 128 MiB, or half as many with wildcards. Default: 128 MiB.
     pub max_subscription_bytes: usize,
-    /// How many sessions one tenant may have, connected or not. A client without one that connects beyond it is
-    /// refused with 0x97, before MQTT 5 as "server unavailable". Default: 100,000.
+    /// How many sessions one tenant may have, connected or not. For a client without one that connects beyond it, the session
+    /// ends whose client has been away longest; when all are there, it is refused with 0x97, before MQTT 5 as "server
+    /// unavailable". Default: 100,000.
     pub max_sessions: usize,
     /// How many topic aliases a client may use (MQTT 5 clause 3.2.2.3.8). Default: 32.
     pub max_topic_alias: u16,
@@ -134,6 +141,9 @@ pub struct BrokerConfig {
     pub connection_rate: u32,
     /// How many messages of modules and commands to clients wait, per tenant and per connection. Default: 1,000.
     pub max_commands: usize,
+    /// How long a client may take nothing of what it is sent, before its connection ends with 0x97 Quota exceeded; up to
+    /// twice as long when it has just taken something. Zero: for ever. Default: 60 s.
+    pub write_timeout: Duration,
     /// How long the last bytes to a client (an acknowledgement, DISCONNECT) may take to be written. Default: 1 s.
     pub flush_timeout: Duration,
     /// How many times a second a client id may connect for long. What comes faster, [`Self::reconnect_burst`] used up, is
@@ -163,6 +173,7 @@ impl Default for BrokerConfig {
             max_byte_rate: 0,
             rate_action: RateAction::Pause,
             max_subscriptions: 10_000,
+            max_shared_subscriptions: 100,
             max_subscription_bytes: 128 * 1024 * 1024,
             max_sessions: 100_000,
             max_topic_alias: 32,
@@ -183,6 +194,7 @@ impl Default for BrokerConfig {
             max_handshakes: 10_000,
             connection_rate: 5_000,
             max_commands: 1_000,
+            write_timeout: Duration::from_secs(60),
             flush_timeout: Duration::from_secs(1),
             reconnect_rate: 10,
             reconnect_burst: 5_000,

@@ -114,24 +114,33 @@ pub(crate) enum Limited {
     ByteRate,
     /// Its session has as many subscriptions as it may have.
     Subscriptions,
+    /// Its session has as many shared subscriptions as it may have.
+    SharedSubscriptions,
     /// The tenant's subscriptions take as much memory as they may.
     SubscriptionBytes,
     /// A topic or filter is too long.
     TopicBytes,
     /// The tenant has as many sessions as it may have.
     Sessions,
+    /// It has sent as many QoS 2 messages without PUBREL as it may have.
+    Receipts,
     /// Its packet had been incomplete for longest when too much was kept of such packets.
     PartialPackets,
+    /// It took nothing of what it was sent.
+    WriteStall,
 }
 
-const LIMITS: [&str; 7] = [
+const LIMITS: [&str; 10] = [
     "message_rate",
     "byte_rate",
     "subscriptions",
+    "shared_subscriptions",
     "subscription_bytes",
     "topic_bytes",
     "sessions",
+    "receipts",
     "partial_packets",
+    "write_stall",
 ];
 
 /// Why a client got no leave, for `tidegate_broker_refused_total`.
@@ -354,6 +363,9 @@ mod tests {
             (Limited::SubscriptionBytes, "subscription_bytes"),
             (Limited::TopicBytes, "topic_bytes"),
             (Limited::Sessions, "sessions"),
+            (Limited::SharedSubscriptions, "shared_subscriptions"),
+            (Limited::Receipts, "receipts"),
+            (Limited::WriteStall, "write_stall"),
         ] {
             assert_eq!(LIMITS.get(limit as usize), Some(&name));
         }

@@ -1,18 +1,18 @@
 //! Who has which session: client ids of one tenant.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use tidegate_event::Client;
+use tidegate_event::{Client, SessionNumber};
 use tokio::sync::oneshot;
 
 use crate::pipeline::Unfinished;
 use crate::realm::Realm;
-use crate::session::{Seat, Seated, Session};
+use crate::session::{Seated, Session};
 
 /// What a connection leaves to the next one of the same client id: events of a client are raised, and its
 /// messages routed, in order, over reconnects too.
@@ -31,6 +31,8 @@ pub(crate) struct Handover {
 #[derive(Default)]
 struct State {
     sessions: HashMap<ByteString, Arc<Session>, RandomState>,
+    /// Those without a connection, by when it ended and their number.
+    away: BTreeMap<(u64, SessionNumber), Arc<Session>>,
     /// Client ids whose last connection still has events to raise or messages to route.
     leaving: HashMap<ByteString, Handover, RandomState>,
     /// What ended connections hold, as long as they hold anything.
@@ -97,9 +99,28 @@ impl Registry {
         self.0.lock().sessions.insert(session.client_id.clone(), session);
     }
 
+    /// The client of `session` has gone, at `since_ms`.
+    pub(crate) fn went_away(&self, session: &Arc<Session>, since_ms: u64) {
+        let mut state = self.0.lock();
+        state.away.remove(&session.away());
+        session.set_away(since_ms);
+        state.away.insert(session.away(), Arc::clone(session));
+    }
+
+    /// The client of `session` is there.
+    pub(crate) fn came_back(&self, session: &Session) {
+        self.0.lock().away.remove(&session.away());
+    }
+
+    /// Takes out the session whose client has been away longest: it is to be ended. `None`: all are there.
+    pub(crate) fn take_longest_away(&self) -> Option<Arc<Session>> {
+        self.0.lock().away.pop_first().map(|(_, session)| session)
+    }
+
     /// Removes `session` unless another one has its place.
     pub(crate) fn remove(&self, session: &Arc<Session>) {
         let mut state = self.0.lock();
+        state.away.remove(&session.away());
         if state.sessions.get(&session.client_id).is_some_and(|known| Arc::ptr_eq(known, session)) {
             state.sessions.remove(&session.client_id);
         }
@@ -133,6 +154,7 @@ impl Registry {
         self.0.lock().unfinished.get(client_id).map_or(0, |unfinished| unfinished.bytes())
     }
 
+    /// Follow it with [`Session::nudge`] of the one that there was: its lock is not waited for under this one.
     fn claim(&self, realm: &Realm, client: &Client, clean: bool, expiry: u32) -> Claim {
         let (client_id, connection, guard) = (&client.id, client.connection, &realm.broker.guard);
         let mut state = self.0.lock();
@@ -186,18 +208,23 @@ impl Registry {
             let (session, mut seat, resumed) = match self.claim(realm, client, clean, expiry) {
                 Claim::Foreign => return Err(NotAttached::Foreign),
                 Claim::Resumed(session) => {
+                    session.nudge();
                     let seat = Arc::clone(session.seat()).lock_owned().await;
                     if session.is_closed() {
-                        // It ended while we waited: its last connection asked for that.
+                        // It ended while we waited: its last connection asked for that. Who has come after us gets
+                        // the next one.
+                        if !session.is_claimed_by(client.connection) {
+                            return Err(NotAttached::TakenOver);
+                        }
                         continue;
                     }
                     (session, seat, true)
                 }
                 Claim::Fresh { session, seat, replaced } => {
                     if let Some(replaced) = replaced {
+                        replaced.nudge();
                         let mut old = Arc::clone(replaced.seat()).lock_owned().await;
                         realm.end_session(&replaced, &mut old);
-                        *old = Seat::default();
                     }
                     (session, seat, false)
                 }
@@ -212,5 +239,43 @@ impl Registry {
             let handover = self.0.lock().leaving.remove(&client.id);
             return Ok(Attached { session, seat, resumed, handover });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::time::Duration;
+
+    use super::*;
+
+    fn realm() -> Arc<Realm> {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap().default_realm()
+    }
+
+    /// The older of two that waited asked for the client id once more, and so became the newer.
+    #[tokio::test]
+    async fn of_two_connections_that_wait_for_a_session_that_ends_the_newer_gets_the_next() {
+        let realm = realm();
+        let attach = |connection| {
+            let realm = Arc::clone(&realm);
+            let client = Client { id: "c".into(), connection, ..Client::default() };
+            async move { realm.registry.attach(&realm, &client, false, 60).await }
+        };
+        let Attached { session, mut seat, .. } = attach(1).await.unwrap();
+        let mut waiting = Vec::new();
+        for connection in [2, 3] {
+            waiting.push(tokio::spawn(attach(connection)));
+            while !session.is_claimed_by(connection) {
+                tokio::task::yield_now().await;
+            }
+        }
+        realm.end_session(&session, &mut seat);
+        drop(seat);
+        let newer = tokio::time::timeout(Duration::from_secs(5), waiting.remove(1)).await.unwrap().unwrap();
+        assert!(newer.is_ok_and(|attached| attached.session.is_claimed_by(3) && !attached.resumed));
+        assert!(waiting.remove(0).await.unwrap().is_err());
     }
 }

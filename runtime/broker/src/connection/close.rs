@@ -7,18 +7,19 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use tidegate_event::{Change, Client, DisconnectReason, Raised, Shown, now_ms};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use super::deliver::{Acked, Deliveries, Running};
+use super::output::Output;
 use super::{Connection, End};
 use crate::broker::Shared;
 use crate::codec::{Disconnect, Outgoing};
 use crate::pipeline::{Inbound, Job};
 use crate::registry::Handover;
-use crate::session::{LateWill, Seat};
+use crate::session::LateWill;
 use crate::will;
 
 impl<S> Connection<S>
@@ -135,8 +136,6 @@ where
             // What is of shared subscriptions goes to other members.
             self.session.outbox().put_back(batch.into_iter());
             self.realm.end_session(&self.session, &mut self.seat);
-            // Publishers may know the session for a while yet.
-            *self.seat = Seat::default();
         } else {
             self.session.disconnect(&self.realm, batch.into_iter());
             if reason != DisconnectReason::TakenOver {
@@ -181,7 +180,7 @@ const LINGER_BYTES: usize = 1024 * 1024;
 pub(super) async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     mut stream: S,
-    mut output: BytesMut,
+    mut output: Output,
     lingers: bool,
 ) {
     let (mut shut, mut heard, mut silent) = (false, 0, !lingers);
@@ -200,10 +199,10 @@ pub(super) async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
         while !output.is_empty() {
-            match Pin::new(&mut stream).poll_write(cx, &output) {
+            match output.poll_write(Pin::new(&mut stream), cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(bytes)) => output.advance(bytes),
+                Poll::Ready(Ok(_)) => {}
             }
         }
         while !shut {

@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::aliases::Aliases;
 use super::close::hang_up;
+use super::output::Output;
 use super::packets::has_stated_format;
 use crate::broker::Shared;
 use crate::codec::{
@@ -155,8 +156,8 @@ pub(super) async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(
     protocol: Protocol,
     terms: Terms,
 ) {
-    let mut output = BytesMut::new();
-    if !encode_within(packet, protocol, terms, &mut output) {
+    let mut output = Output::default();
+    if !encode_within(packet, protocol, terms, output.encoded()) {
         tracing::debug!("the client takes no packet that could tell it why it is refused");
     }
     hang_up(shared, stream, output, true).await;

@@ -14,6 +14,7 @@ use tidegate_event::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::output::is_shared;
 use super::{Connection, OUTPUT_ENOUGH};
 use crate::codec::{self, Ack, Connect, Outgoing};
 use crate::config::BrokerConfig;
@@ -91,11 +92,6 @@ impl Deliveries {
         self.batch.is_empty() && self.running.is_none() && self.acked.is_empty()
     }
 
-    /// Greatest number of unacknowledged deliveries.
-    pub(super) fn window(&self) -> usize {
-        self.window
-    }
-
     /// Ids of what the client has acknowledged and no handler of message.acked knows yet.
     pub(super) fn acked_ids(&self) -> impl Iterator<Item = MsgId> {
         let running = match &self.running {
@@ -157,6 +153,12 @@ where
         !self.deliveries.deliver_bound || self.pipeline.is_open()
     }
 
+    /// Whether one more delivery may be encoded: what is there is taken by the client, or not much.
+    pub(super) fn may_encode(&self) -> bool {
+        let withheld = self.withheld.bytes();
+        withheld < OUTPUT_ENOUGH && self.takes_output(OUTPUT_ENOUGH - withheld)
+    }
+
     /// Encodes deliveries until something is to be waited for. Gives whether anything was done.
     pub(super) fn poll_deliveries(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
@@ -190,7 +192,7 @@ where
                 moved = true;
                 continue;
             }
-            if self.output.len() + self.withheld.bytes() >= OUTPUT_ENOUGH || !self.may_deliver() {
+            if !self.may_encode() || !self.may_deliver() {
                 return moved;
             }
             if !self.resend_next() {
@@ -222,12 +224,17 @@ where
                 };
                 let qos = delivery.qos;
                 let most = self.deliveries.max_packet;
-                if self.aliases_out.encode(packet, true, self.protocol, most, &mut self.output) == 0 {
+                let shared = Some(&delivery.message.payload).filter(|payload| is_shared(payload)).cloned();
+                let output = self.output.encoded();
+                if self.aliases_out.encode(packet, true, self.protocol, most, output) == 0 {
                     // The client takes smaller packets than on its last connection (clause 3.1.2.11.4).
                     if let Some(Sent { delivery, original, .. }) = self.seat.inflight.withdraw(packet_id) {
                         self.discard(delivery, original, Drop::TooLarge);
                     }
                     return true;
+                }
+                if let Some(payload) = shared {
+                    self.output.share(payload);
                 }
                 self.tally.sent(qos);
             }
@@ -240,6 +247,12 @@ where
         true
     }
 
+    /// Whether one more QoS 1 or 2 message may be in flight.
+    pub(super) fn has_window(&self) -> bool {
+        let inflight = &self.seat.inflight;
+        inflight.has_room(self.deliveries.window) && inflight.bytes() < self.shared.config.max_queued_bytes
+    }
+
     /// The next delivery that may be sent now: stored and live ones take turns.
     fn next_delivery(&mut self) -> Option<Delivery> {
         if !self.seat.inflight.is_resent() {
@@ -248,6 +261,7 @@ where
         if self.deliveries.batch.is_empty() {
             let mut outbox = self.session.outbox();
             outbox.take(&mut self.deliveries.batch, BATCH);
+            outbox.flies(self.seat.inflight.weight());
             let (relieved, losses) = (outbox.relieved(), outbox.take_losses());
             drop(outbox);
             // Before anything that was queued after the loss can be acknowledged.
@@ -258,8 +272,7 @@ where
                 self.pipeline.fanout.wake(publisher);
             }
         }
-        let room = self.seat.inflight.has_room(self.deliveries.window)
-            && self.seat.inflight.bytes() < self.shared.config.max_queued_bytes;
+        let room = self.has_window();
         let qos_fits = |qos: QoS| room || qos == QoS::AtMostOnce;
         let sendable = |delivery: &Delivery| qos_fits(delivery.qos);
         if !self.seat.joins.is_empty() {
@@ -336,7 +349,7 @@ where
 
     /// Encodes `delivery`. `original`: the message in whose place it is sent.
     fn write(&mut self, mut delivery: Delivery, original: Option<Arc<Message>>) {
-        let before = self.output.len();
+        let before = self.output.encoded().len();
         let message = &delivery.message;
         let packet = codec::Delivery {
             retain: delivery.retain,
@@ -348,14 +361,22 @@ where
         let is_recorded = self.session.is_recorded(&self.realm);
         // It would be sent under another packet id after a crash, as another message: it waits until it is recorded.
         let waits = is_recorded && delivery.qos == QoS::ExactlyOnce;
-        if self.aliases_out.encode(packet, !waits, self.protocol, most, &mut self.output) == 0 {
+        if self.aliases_out.encode(packet, !waits, self.protocol, most, self.output.encoded()) == 0 {
             self.discard(delivery, original, Drop::TooLarge);
             return;
+        }
+        let payload = if is_shared(&message.payload) { message.payload.clone() } else { Bytes::new() };
+        if waits {
+            let encoded = self.output.encoded();
+            self.withheld.push(encoded.get(before..).unwrap_or_default(), payload);
+            encoded.truncate(before);
+        } else if !payload.is_empty() {
+            self.output.share(payload);
         }
         self.tally.sent(delivery.qos);
         let qos = delivery.qos;
         if qos == QoS::AtMostOnce {
-            let remembers = !self.seat.joins.is_empty() || self.pipeline.is_subscribing();
+            let remembers = self.seat.reads_stores() || self.pipeline.is_subscribing();
             if self.deliveries.acked_bound || remembers || delivery.source != Source::Live {
                 self.feed_finished(delivery.source);
                 self.acked_implicitly(original.as_ref().unwrap_or(&delivery.message), delivery.source);
@@ -375,11 +396,6 @@ where
         }
         self.seat.inflight.push(delivery, original);
         self.seat.inflight.charge(&self.shared.budget);
-        if waits {
-            let packet = Bytes::copy_from_slice(self.output.get(before..).unwrap_or_default());
-            self.output.truncate(before);
-            self.withheld.push(self.shared.store.durable(), packet);
-        }
     }
 
     /// Records that `delivery` is sent next, and `original`, if that is the message in whose place it is sent.

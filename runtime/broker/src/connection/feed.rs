@@ -1,13 +1,15 @@
 //! Stored messages on their way to the client: drives the joins of its subscriptions.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::task::Context;
 
-use tidegate_event::{MsgId, Shown, TopicFilter};
+use tidegate_event::{Message, MsgId, Shown, TopicFilter, TopicName};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Connection;
+use crate::limits::rate::Rate;
+use crate::retained::Page;
 use crate::session::Seat;
 use crate::session::delivery::{Delivery, Source};
 use crate::session::join::{Advance, Arrived, Ids, Join, RetainedFrom};
@@ -18,6 +20,11 @@ const ACTIVE: usize = 16;
 const JOINS: usize = 64;
 /// What the joins may do before other parts of the connection have their turn.
 const STEPS: usize = 4 * ACTIVE;
+/// How many steps a look-up of retained messages is.
+const LOOK_UP: usize = ACTIVE;
+/// Levels of retained topics that may be visited in vain in a second, for one client: because no message is there, or
+/// because the client does not want it any more when it is found. A look-up waits when there were more.
+const IN_VAIN: u64 = 200_000;
 
 impl<S> Connection<S>
 where
@@ -35,6 +42,7 @@ where
     /// Moves every join as far as it can go. Gives whether any moved.
     pub(super) fn poll_feeds(&mut self, cx: &mut Context<'_>) -> bool {
         let (mut index, mut steps) = (0, 0);
+        let may_look_up = self.may_look_up(cx);
         while index < ACTIVE && steps < STEPS {
             let Some(join) = self.seat.joins.get_mut(index) else { break };
             match join.advance(cx) {
@@ -43,12 +51,13 @@ where
                     continue;
                 }
                 Advance::LookUp => {
-                    // All retained messages of one wildcard at a time: there may be millions.
-                    if index > 0 && self.undelivered() > self.shared.config.queue_limit() {
+                    // Those of a few wildcards at a time.
+                    if !may_look_up || index > 0 && self.undelivered() > self.shared.config.queue_limit() {
                         index += 1;
                         continue;
                     }
                     self.look_up_retained(index);
+                    steps += LOOK_UP - 1;
                 }
                 Advance::Again => {}
                 Advance::Page(page) => self.page(index, page),
@@ -79,24 +88,24 @@ where
             // Every SUBSCRIBE brings the retained messages, also one of the same filter at once (clause 3.8.4).
             if join.has_stored() {
                 if !brings_retained {
-                    join.give_retained(known.take_retained());
+                    join.inherit_retained(known);
                 }
                 self.end_join(index, |_| true);
             }
         }
         // A live copy of what was retained just now is on its way too.
         self.session.outbox().deliver_once(join.unsent().into_iter());
-        self.seat.joins.push_back(join);
+        self.seat.add_join(join);
     }
 
     /// The client no longer subscribes to `filter`: nothing more is read for it.
     pub(super) fn stop_joins(&mut self, filter: &TopicFilter) {
         while let Some(index) = self.seat.joins.iter().position(|join| join.filter == *filter) {
-            let session = Arc::clone(&self.session);
-            let wants = |delivery: &Delivery| session.wants(&delivery.message.topic);
+            let (realm, number) = (Arc::clone(&self.realm), self.session.number);
+            let wants = |topic: &TopicName| realm.tree.reaches(topic, number);
             let Some(join) = self.seat.joins.get_mut(index) else { return };
             // Another subscription's join has passed over what this one was to deliver.
-            let wanted = join.take_wanted(wants);
+            let wanted = join.take_wanted(|delivery| wants(&delivery.message.topic));
             let mut others = self.seat.joins.iter_mut().enumerate();
             let other = others.find(|(other, join)| {
                 *other != index
@@ -128,37 +137,59 @@ where
         }
     }
 
-    /// Ends a join before its time; held messages that are `wanted` go on.
-    fn end_join(&mut self, index: usize, wanted: impl Fn(&Delivery) -> bool) {
-        let Some(join) = self.seat.joins.remove(index) else { return };
+    /// Ends a join before its time; held messages of topics that are `wanted` go on.
+    fn end_join(&mut self, index: usize, wanted: impl Fn(&TopicName) -> bool) {
+        let Some(join) = self.seat.remove_join(index) else { return };
+        self.looked_up_in_vain(join.unsent_retained());
         self.session.outbox().not_given(&join.unsent());
         self.session.release(&self.realm, join.number, wanted);
     }
 
+    /// Whether retained messages may be looked up now; registers the task for when they may.
+    fn may_look_up(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(look_ups) = &mut self.look_ups else { return true };
+        look_ups.poll(cx);
+        !look_ups.is_stopped()
+    }
+
+    fn looked_up_in_vain(&mut self, levels: usize) {
+        if levels > 0 {
+            self.look_ups.get_or_insert_with(|| Box::new(Rate::of_look_ups(IN_VAIN))).looked_up(levels);
+        }
+    }
+
+    /// Gives the join at `index` the next page of the broker's retained messages.
     fn look_up_retained(&mut self, index: usize) {
         let Some(join) = self.seat.joins.get_mut(index) else { return };
-        let mut retained = self.realm.retained_for(&join.filter);
+        let Page { messages: mut retained, mut young, visited, next } =
+            self.realm.retained_page(&join.filter, join.looked_up_to());
+        let found = retained.len();
         retained.retain(|message| !join.is_own(message, &self.client.id));
         let mut outbox = self.session.outbox();
-        let (mut live, mut topics) = (Ids::default(), HashSet::new());
-        for delivery in outbox.held(join.number) {
-            live.insert(delivery.message.id);
-            topics.insert(delivery.message.topic.clone());
+        let (mut live, mut first) = (Ids::default(), HashMap::new());
+        if !retained.is_empty() {
+            for delivery in outbox.held(join.number) {
+                live.insert(delivery.message.id);
+                first.entry(delivery.message.topic.clone()).or_insert(delivery.message.id);
+            }
         }
         if !live.is_empty() {
             // What has come live since the subscription was made is not sent as retained before older messages of its
             // topic.
             retained.retain(|message| !live.contains(&message.id));
-            let late = retained.extract_if(.., |message| topics.contains(&message.topic));
+            young.retain(|id| !live.contains(id));
+            let is_late = |message: &Message| first.get(&message.topic).is_some_and(|id| *id < message.id);
+            let late = retained.extract_if(.., |message| is_late(message));
             for message in late {
                 outbox.deliver_once(std::iter::once(message.id));
                 outbox.follow(join.number, join.copy_of(message));
             }
         }
         // A live copy of what was retained just now is on its way too.
-        outbox.deliver_once(retained.iter().map(|message| message.id));
+        outbox.retained_just_now(&young);
         drop(outbox);
-        join.give_retained(retained);
+        join.give_page(retained, next);
+        self.looked_up_in_vain(visited.saturating_sub(found));
     }
 
     fn page(&mut self, index: usize, page: Arrived) {
@@ -205,7 +236,7 @@ where
                 positions.read_to_the_end(&join.filter, || self.session.own_filters());
             }
         }
-        if let Some(join) = self.seat.joins.remove(index) {
+        if let Some(join) = self.seat.remove_join(index) {
             self.session.release(&self.realm, join.number, |_| true);
         }
     }
@@ -222,7 +253,7 @@ where
     /// The client has got message `id`, which a store may give it again: while one is read, and when it will be
     /// read from before this message on.
     pub(super) fn remember_given(&mut self, id: MsgId, held_back: bool) {
-        if held_back || !self.seat.joins.is_empty() || self.pipeline.is_subscribing() {
+        if held_back || self.seat.reads_stores() || self.pipeline.is_subscribing() {
             self.session.outbox().already_given(std::iter::once(id));
         }
     }

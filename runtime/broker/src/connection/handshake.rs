@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::authenticate::{self, Asked, Passed};
 use super::close::hang_up;
+use super::output::Output;
 use super::{Connection, connack};
 use crate::broker::Shared;
 use crate::codec::{CodecError, Connect, Decoder, Incoming, Terms};
@@ -70,7 +71,7 @@ where
         }
         Err(Refused::TooLate) => {
             shared.too_late(peer);
-            hang_up(&shared, stream, BytesMut::new(), true).await;
+            hang_up(&shared, stream, Output::default(), true).await;
         }
         Err(Refused::Crowded) => {
             let why =
@@ -88,7 +89,7 @@ where
                     let terms = connack::terms_so_far(&shared, &decoder);
                     connack::farewell(&shared, stream, &refusal, protocol, terms).await;
                 }
-                None => hang_up(&shared, stream, BytesMut::new(), true).await,
+                None => hang_up(&shared, stream, Output::default(), true).await,
             }
         }
     }
@@ -246,9 +247,11 @@ where
     }
     if realm.registry.is_full(&client.id, shared.config.max_sessions) {
         shared.metrics.limited(Limited::Sessions);
-        let why = "there are as many sessions as may be";
-        turn_away(shared, stream, &client, ReasonCode::QUOTA_EXCEEDED, terms, why).await;
-        return None;
+        if !realm.end_longest_away() {
+            let why = "there are as many sessions as may be, and all their clients are here";
+            turn_away(shared, stream, &client, ReasonCode::QUOTA_EXCEEDED, terms, why).await;
+            return None;
+        }
     }
     if connect.will.as_ref().is_some_and(|will| will.topic.as_str().len() > shared.config.max_topic_bytes) {
         shared.metrics.limited(Limited::TopicBytes);

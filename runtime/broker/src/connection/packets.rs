@@ -18,7 +18,12 @@ use crate::pipeline::{ASKED_OF_CLIENTS, Inbound, Job, Subscribing, Unsubscribing
 use crate::reason;
 use crate::session::delivery::{detached_text, detached_topic};
 use crate::session::inflight::{Receipt, Settled};
-use crate::session::received::Arrival;
+use crate::session::received::{Arrival, Received};
+
+/// QoS 2 messages without PUBREL that an MQTT 5 client may have over all its connections, however small the receive maximum.
+const LEAST_RECEIPTS: usize = 1_024;
+/// The same, of a client that cannot be told how many: 1.5 MB.
+const UNTOLD_RECEIPTS: usize = 16_384;
 
 impl<S> Connection<S>
 where
@@ -97,14 +102,19 @@ where
         let id = match qos {
             QoS::AtMostOnce => self.shared.ids.next_id_at(arrived),
             QoS::AtLeastOnce => {
-                self.check_quota(false)?;
+                self.check_quota()?;
                 self.shared.ids.next_id_at(arrived)
             }
             QoS::ExactlyOnce => {
-                let known = self.session.received().contains(packet_id);
-                self.check_quota(known)?;
-                let arrival =
-                    self.session.received().arrive(packet_id, || self.shared.ids.next_id_at(arrived));
+                let next_id = |taken| {
+                    self.check_quota()?;
+                    self.check_receipts(taken)?;
+                    Ok(self.shared.ids.next_id_at(arrived))
+                };
+                let mut received = self.session.received();
+                let arrival = received.arrive(packet_id, next_id)?;
+                received.settle(&self.shared.budget);
+                drop(received);
                 match arrival {
                     Arrival::InPipeline => return Ok(()),
                     Arrival::Answered => {
@@ -141,7 +151,8 @@ where
             origin: Origin::Client,
             hops: 0,
         });
-        let inbound = Inbound { message, packet_id, journal, refusal, will: None };
+        let position = self.allocated.saturating_sub(self.input.capacity() as u64);
+        let inbound = Inbound { message, packet_id, journal, refusal, will: None, position };
         self.pipeline.publish(inbound, &mut self.replies);
         Ok(())
     }
@@ -175,13 +186,31 @@ where
     }
 
     /// MQTT 5 clause 3.3.4: a client must not have more QoS 1 and 2 messages in flight than our receive maximum.
-    fn check_quota(&self, known: bool) -> Result<(), End> {
+    fn check_quota(&self) -> Result<(), End> {
         let most = usize::from(self.shared.config.window());
-        if self.protocol.is_v5() && !known && self.unacked >= most {
+        if self.protocol.is_v5() && self.unacked >= most {
             let what = "more QoS 1 and 2 messages in flight than the receive maximum (clause 3.3.4)";
             return Err(self.protocol_error(reason::RECEIVE_MAXIMUM_EXCEEDED, what));
         }
         Ok(())
+    }
+
+    /// The same of a QoS 2 message, and over all its connections: it must release what it has sent before it sends ever
+    /// more than the `taken` messages. Earlier versions know no receive maximum, so they get a great one.
+    fn check_receipts(&self, taken: usize) -> Result<(), End> {
+        let window = usize::from(self.shared.config.window());
+        let most = if self.protocol.is_v5() { (2 * window).max(LEAST_RECEIPTS) } else { UNTOLD_RECEIPTS };
+        if Received::has_room(taken, most, &self.shared.budget) {
+            return Ok(());
+        }
+        if self.protocol.is_v5() && taken >= most {
+            let what = "more QoS 2 messages without PUBREL than twice the receive maximum (clause 3.3.4)";
+            return Err(self.protocol_error(reason::RECEIVE_MAXIMUM_EXCEEDED, what));
+        }
+        self.shared.metrics.limited(Limited::Receipts);
+        let (client, peer) = (&self.client.id, self.client.peer);
+        tracing::info!(%client, %peer, "closed: too many QoS 2 messages without PUBREL");
+        Err(End::new(DisconnectReason::Kicked, Some(ReasonCode::QUOTA_EXCEEDED)))
     }
 
     /// The client sends faster than it may.
@@ -239,7 +268,10 @@ where
     }
 
     fn pubrel(&mut self, packet_id: u16) {
-        let known = self.session.received().release(packet_id);
+        let mut received = self.session.received();
+        let known = received.release(packet_id);
+        received.settle(&self.shared.budget);
+        drop(received);
         let reason = if known {
             self.exchange_ended();
             ReasonCode::SUCCESS

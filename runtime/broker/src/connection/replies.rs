@@ -133,6 +133,7 @@ where
             retain: false,
             number: None,
             source: Source::Direct,
+            pins_buffer: false,
         };
         self.session.push(&self.realm, delivery, &mut self.pipeline.fanout);
         // Nobody awaits an answer, so nothing waits until it is durable.

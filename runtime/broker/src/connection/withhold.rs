@@ -9,24 +9,45 @@ use bytes::{Bytes, BytesMut};
 use tidegate_event::{AckJoin, DisconnectReason, ReasonCode, Shown};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::output::Output;
 use super::{Connection, End};
 use crate::codec::{Outgoing, encode_within};
 
 /// Packets that wait from which on nothing is read: a client could have more of them made than it sends bytes.
 const FULL: usize = 1_024;
 
-/// Encoded packets and what they wait for, in order.
+/// Encoded packets of one turn, and what they wait for: `None` while more may be added.
+#[derive(Default)]
+struct Together {
+    durable: Option<AckJoin>,
+    packets: Output,
+    count: usize,
+}
+
+/// Encoded packets that wait, in order.
 #[derive(Default)]
 pub(super) struct Withheld {
-    packets: VecDeque<(AckJoin, Bytes)>,
+    waiting: VecDeque<Together>,
     bytes: usize,
+    count: usize,
 }
 
 impl Withheld {
-    /// `packet` is sent when `durable` is ready, behind those that are here.
-    pub(super) fn push(&mut self, durable: AckJoin, packet: Bytes) {
-        self.bytes += packet.len();
-        self.packets.push_back((durable, packet));
+    /// `packet` is sent when all that was recorded before the next look is durable, behind those that are here; behind it
+    /// `payload`, when that is sent from where it is.
+    pub(super) fn push(&mut self, packet: &[u8], payload: Bytes) {
+        self.bytes += packet.len() + payload.len();
+        self.count += 1;
+        if self.waiting.back().is_none_or(|last| last.durable.is_some()) {
+            self.waiting.push_back(Together::default());
+        }
+        if let Some(open) = self.waiting.back_mut() {
+            open.packets.encoded().extend_from_slice(packet);
+            if !payload.is_empty() {
+                open.packets.share(payload);
+            }
+            open.count += 1;
+        }
     }
 
     /// How many bytes wait.
@@ -35,11 +56,11 @@ impl Withheld {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.packets.is_empty()
+        self.waiting.is_empty()
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.packets.len() >= FULL
+        self.count >= FULL
     }
 }
 
@@ -54,19 +75,25 @@ where
         }
         let mut bytes = BytesMut::new();
         self.unsendable |= !encode_within(packet, self.protocol, self.terms, &mut bytes);
-        self.withheld.push(self.shared.store.durable(), bytes.freeze());
+        self.withheld.push(&bytes, Bytes::new());
     }
 
     /// Sends what waits no longer. Gives whether there was any.
     pub(super) fn poll_withheld(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
-        while let Some((durable, packet)) = self.withheld.packets.front_mut() {
+        if let Some(open) = self.withheld.waiting.back_mut() {
+            open.durable.get_or_insert_with(|| self.shared.store.durable());
+        }
+        while let Some(Together { durable: Some(durable), packets, count }) =
+            self.withheld.waiting.front_mut()
+        {
             match Pin::new(durable).poll(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) => {
-                    self.output.extend_from_slice(packet);
-                    self.withheld.bytes -= packet.len();
-                    self.withheld.packets.pop_front();
+                    self.withheld.bytes -= packets.len();
+                    self.withheld.count -= *count;
+                    self.output.append(std::mem::take(packets));
+                    self.withheld.waiting.pop_front();
                     moved = true;
                 }
                 Poll::Ready(Err(error)) => {

@@ -30,6 +30,7 @@ pub use self::arrival::Arrival;
 pub use self::config::{CertificateFiles, ListenerConfig, TlsConfig, UsernameFrom, Verify, WebSocketConfig};
 use self::open::Gate;
 use self::socket::Socket;
+pub(crate) use self::tls::BUFFER as TLS_BUFFER;
 use self::tls::Tls;
 pub use self::tls::TlsError;
 use crate::broker::Shared;

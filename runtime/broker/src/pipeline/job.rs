@@ -55,12 +55,14 @@ pub(crate) struct Inbound {
     pub(crate) will: Option<RecordedWill>,
     /// It is refused with this code, when its turn to be answered comes: no handler is asked.
     pub(crate) refusal: Option<ReasonCode>,
+    /// The position of its connection in what it reads, behind it: see [`ReadAt`](crate::route::ReadAt).
+    pub(crate) position: u64,
 }
 
 impl Inbound {
     /// A message that nobody awaits an answer for.
     pub(crate) fn unanswered(message: Arc<Message>) -> Self {
-        Self { message, packet_id: 0, journal: None, will: None, refusal: None }
+        Self { message, packet_id: 0, journal: None, will: None, refusal: None, position: 0 }
     }
 
     /// Whether it must be answered by PUBACK or PUBREC, and which.

@@ -170,6 +170,7 @@ impl Pipeline {
         self.window_bytes = self.window_bytes.saturating_sub(inbound.weight());
         let answer = Answer { qos: inbound.answer(), packet_id: inbound.packet_id };
         let (id, will) = (inbound.message.id, inbound.will);
+        self.fanout.read_at.position = inbound.position;
         let outcome = self.decide(inbound.message, verdict, stored);
         let outcome = self.unless_full(outcome, answer);
         let (messages, code) = match self.unless_unhealthy(outcome, answer) {
@@ -178,15 +179,14 @@ impl Pipeline {
             Outcome::Reject(code) | Outcome::Fail(code) if self.speaks_v5() => (SmallVec::new(), code),
             Outcome::Fail(_) if answer.qos.is_some() => {
                 let resent = self.forget(answer);
-                return self.sync(None, Unsynced::Close { resent });
+                return self.sync(false, Unsynced::Close { resent });
             }
             Outcome::Reject(_) | Outcome::Fail(_) => (SmallVec::new(), ReasonCode::SUCCESS),
         };
         let settled = [self.settles(answer, code, id), will.map(RecordedWill::gone)];
         self.route(&messages, settled);
         let recorded = std::mem::take(&mut self.fanout.recorded) && answer.qos.is_some();
-        let join = self.durable(recorded);
-        self.sync(join, Unsynced::Published { inbound: answer, code })
+        self.sync(recorded, Unsynced::Published { inbound: answer, code })
     }
 
     /// Routes `messages`, and records what is `settled` with that. Both are found after a crash, or neither: a message

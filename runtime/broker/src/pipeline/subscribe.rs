@@ -43,6 +43,8 @@ fn poll_scopes<'a>(
     Poll::Ready(Ok(()))
 }
 
+/// Which part of the memory of all subscriptions one session may have.
+const OWN_PART: usize = 8;
 /// Bytes of retained messages out of stores from which on one SUBSCRIBE gets no more subscriptions.
 const MAX_BROUGHT: usize = 64 * 1024 * 1024;
 
@@ -108,10 +110,17 @@ impl Pipeline {
         }
         // A subscription that is there may be changed.
         let others = self.session.as_ref()?.subscriptions_without(text)?;
-        let bytes = self.realm.tree.count().bytes.saturating_add(tree::weight(filter));
-        let limit = if others >= config.max_subscriptions {
+        let weight = tree::weight(filter);
+        let bytes = self.realm.tree.count().bytes.saturating_add(weight);
+        // No client takes the room of all others.
+        let own_bytes = others.bytes.saturating_add(weight);
+        let limit = if others.subscriptions >= config.max_subscriptions {
             Limited::Subscriptions
-        } else if bytes > config.max_subscription_bytes {
+        } else if filter.group.is_some() && others.shared >= config.max_shared_subscriptions {
+            Limited::SharedSubscriptions
+        } else if bytes > config.max_subscription_bytes
+            || own_bytes > config.max_subscription_bytes / OWN_PART
+        {
             Limited::SubscriptionBytes
         } else {
             return None;
@@ -174,8 +183,7 @@ impl Pipeline {
             }
         }
         let Subscribing { packet_id, reasons, granted, recorded, .. } = request;
-        let join = self.durable(recorded);
-        self.sync(join, Unsynced::Subscribed { packet_id, reasons, granted })
+        self.sync(recorded, Unsynced::Subscribed { packet_id, reasons, granted })
     }
 
     /// Takes subscriptions back that could not be recorded: the client is told that it has none.
@@ -305,5 +313,38 @@ mod tests {
         while realm.tree.count().all > 0 {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Every SUBSCRIBE that had been read made its holds at once, sixteen thousand of them, and whoever published to the
+    /// client looked through all for each message.
+    #[tokio::test]
+    async fn a_subscribe_waits_while_many_subscriptions_wait_for_stored_messages() {
+        let hooks = Arc::new(NoHooks);
+        let broker =
+            Broker::new(BrokerConfig::default(), Arc::new(Node::default()), hooks, Arc::new(VolatileStore));
+        let realm = broker.unwrap().default_realm();
+        let limits = realm.broker.config.retained_limits();
+        realm.retained.set(crate::session::test_message("t", QoS::AtLeastOnce, 1), limits);
+        let session = Arc::new(Session::new(1, "c".into(), 1, 0));
+        let client = Arc::new(Client::default());
+        let mut pipeline = Pipeline::new(Arc::clone(&realm), Arc::clone(&session), client, None);
+        for packet in 0..4 {
+            let wanted = (0..40).map(|filter| {
+                let text = bytestring::ByteString::from(format!("{packet}/{filter}/+"));
+                let filter = SharedFilter::parse(&text).map_err(|_| reason::TOPIC_FILTER_INVALID);
+                Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] }
+            });
+            pipeline.push(Job::Subscribe(Subscribing::new(Some(packet + 1), wanted)));
+        }
+        let (mut cx, mut replies) = (Context::from_waker(Waker::noop()), VecDeque::new());
+        while pipeline.poll(&mut cx, &mut replies) {}
+        assert_eq!((session.outbox().holds(), replies.len()), (80, 2));
+        let holds = replies.drain(..).flat_map(|reply| match reply {
+            Reply::Subscribed { granted, .. } => granted.into_iter().filter_map(|granted| granted.hold),
+            _ => panic!("a SUBACK"),
+        });
+        holds.for_each(|hold| session.release(&realm, hold, |_| true));
+        while pipeline.poll(&mut cx, &mut replies) {}
+        assert_eq!(replies.len(), 2);
     }
 }

@@ -8,7 +8,7 @@ use bytestring::ByteString;
 use tidegate_event::{Client, Shown, TopicFilter};
 
 use super::delivery::{Delivery, Source};
-use super::{Seat, Session};
+use super::{Seat, Session, Topics};
 use crate::realm::Realm;
 
 /// Subscriptions that are looked at before others have their turn: the gate may have many lines.
@@ -60,16 +60,24 @@ impl Session {
         if refused.is_empty() {
             return;
         }
+        let (client_id, count) = (Shown(&client.id), refused.len());
+        tracing::info!(client = %client_id, count, "subscriptions that are no longer allowed are taken away");
         for (text, _) in &refused {
-            tracing::info!(client = %Shown(&client.id), filter = %Shown(text), "a subscription is no longer allowed: taken away");
+            tracing::debug!(client = %client.id, filter = %text, "a subscription is no longer allowed");
             self.unsubscribe(realm, text);
         }
         // Joins that no subscription wants any more end when the connection looks.
         self.unsubscribed();
         let left = self.subscriptions_to(|_| true);
+        // Each topic once, and not under the lock: publishers wait for that.
+        let mut topics: Topics = self.outbox().waiting_topics().cloned().collect();
+        topics.extend(seat.inflight.iter().map(|sent| sent.delivery.message.topic.clone()));
+        topics.retain(|topic| {
+            let matches = |(_, filter): &(ByteString, TopicFilter)| filter.matches(topic);
+            refused.iter().any(matches) && !left.iter().any(matches)
+        });
         let is_unwanted = |delivery: &Delivery| {
-            let matches = |(_, filter): &(ByteString, TopicFilter)| filter.matches(&delivery.message.topic);
-            delivery.source != Source::Direct && refused.iter().any(matches) && !left.iter().any(matches)
+            delivery.source != Source::Direct && topics.contains(&delivery.message.topic)
         };
         let queued = self.outbox().take_unwanted(is_unwanted);
         self.forget(realm, queued.iter());
@@ -80,5 +88,6 @@ impl Session {
             }
             unwanted
         });
+        seat.inflight.charge(&realm.broker.budget);
     }
 }

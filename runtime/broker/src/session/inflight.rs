@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tidegate_event::{Message, MsgId, QoS, StoredSending};
 
-use super::delivery::{Delivery, Source};
+use super::delivery::{Delivery, Source, detached};
+use super::outbox::FEW;
 use crate::limits::budget::{Account, Budget};
 
 /// Packet ids run from 1 to 65,535.
@@ -124,9 +125,15 @@ impl Inflight {
         self.bytes
     }
 
+    /// What of that counts for this client alone, bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.bytes - self.charged_once
+    }
+
     /// Counts what the messages take now against `budget`.
     pub(crate) fn charge(&mut self, budget: &Arc<Budget>) {
-        self.account.settle(budget, self.bytes - self.charged_once);
+        let weight = self.weight();
+        self.account.settle(budget, weight);
     }
 
     /// The packet id that [`Inflight::push`] will give.
@@ -140,8 +147,11 @@ impl Inflight {
     }
 
     /// `delivery` is sent now. Gives its packet id.
-    pub(crate) fn push(&mut self, delivery: Delivery, original: Option<Arc<Message>>) -> u16 {
+    pub(crate) fn push(&mut self, mut delivery: Delivery, original: Option<Arc<Message>>) -> u16 {
         let id = self.next_packet_id();
+        if delivery.pins_buffer && self.sent.len() >= FEW {
+            delivery.message = detached(&delivery.message);
+        }
         self.count_in(&delivery);
         self.sent.push_back(Some(Sent { delivery, original, stage: Stage::Published, on_wire: true }));
         self.on_wire += 1;
@@ -323,6 +333,7 @@ mod tests {
             retain: false,
             number: None,
             source: Source::Live,
+            pins_buffer: false,
         }
     }
 

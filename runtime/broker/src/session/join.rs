@@ -15,6 +15,7 @@ use tidegate_event::{Backlog, Message, MsgId, QoS, StorageError, TopicFilter};
 use tokio::sync::oneshot;
 
 use super::delivery::{Delivery, Source};
+use crate::retained::Cursor;
 
 /// A backlog and the page it gave.
 type Page = (Reading, Result<Vec<Arc<Message>>, StorageError>);
@@ -39,6 +40,13 @@ struct Reading {
     retained: bool,
 }
 
+/// How far the broker's retained messages were looked up, when that is not to the end.
+#[derive(Debug)]
+enum LookUp {
+    NotYet,
+    UpTo(Cursor),
+}
+
 /// What is joined to the live messages of one subscription.
 pub(crate) struct Join {
     /// Number of the hold in the outbox.
@@ -47,11 +55,11 @@ pub(crate) struct Join {
     pub(crate) filter: TopicFilter,
     qos: QoS,
     subscription_ids: Option<Arc<[u32]>>,
-    /// The broker's retained messages are still to be looked up.
-    looks_up: bool,
+    /// The broker's retained messages are still to be looked up, or some of them.
+    look_up: Option<LookUp>,
     /// The client's own messages from this id on are not sent (no local, MQTT 5 clause 3.8.3.1).
     own_until: Option<MsgId>,
-    /// Retained messages to be sent before the list. Of a great store there are millions: no deliveries yet.
+    /// Retained messages to be sent before the list. A store may have brought very many: no deliveries yet.
     retained: VecDeque<Arc<Message>>,
     /// Ids of those, when stored copies of them may follow.
     copies: Ids,
@@ -86,7 +94,7 @@ pub(crate) struct Arrived {
 pub(crate) enum Advance {
     /// Nothing, until something is acknowledged or a page arrives.
     Wait,
-    /// The broker's retained messages are wanted: [`Join::give_retained`].
+    /// More of the broker's retained messages are wanted: [`Join::give_page`].
     LookUp,
     /// A page arrived: [`Join::accept`] it.
     Page(Arrived),
@@ -124,7 +132,7 @@ impl Join {
             filter,
             qos,
             subscription_ids,
-            looks_up: false,
+            look_up: None,
             own_until: None,
             retained: VecDeque::new(),
             copies: HashSet::default(),
@@ -141,7 +149,7 @@ impl Join {
         };
         match retained {
             RetainedFrom::Nowhere => {}
-            RetainedFrom::Broker => join.looks_up = true,
+            RetainedFrom::Broker => join.look_up = Some(LookUp::NotYet),
             RetainedFrom::Store(first, rest) => {
                 join.backlogs.extend(rest.into_iter().map(|backlog| Reading { backlog, retained: true }));
                 join.give_retained(first);
@@ -171,7 +179,8 @@ impl Join {
             self.fetch = None;
             return self.answered(answer);
         }
-        if self.looks_up {
+        // The next ones when all so far are sent: there may be millions.
+        if self.look_up.is_some() && self.undelivered() == 0 {
             return Advance::LookUp;
         }
         if self.undelivered() > 0 || self.outstanding > 0 {
@@ -217,9 +226,22 @@ impl Join {
         }
     }
 
+    /// Where the look-up of the broker's retained messages goes on.
+    pub(crate) fn looked_up_to(&self) -> Option<&Cursor> {
+        match &self.look_up {
+            Some(LookUp::UpTo(cursor)) => Some(cursor),
+            _ => None,
+        }
+    }
+
+    /// Takes over what was looked up; the rest of it begins at `next`.
+    pub(crate) fn give_page(&mut self, messages: Vec<Arc<Message>>, next: Option<Cursor>) {
+        self.look_up = next.map(LookUp::UpTo);
+        self.give_retained(messages);
+    }
+
     /// Takes retained messages over.
-    pub(crate) fn give_retained(&mut self, messages: Vec<Arc<Message>>) {
-        self.looks_up = false;
+    fn give_retained(&mut self, messages: Vec<Arc<Message>>) {
         if self.stored {
             self.copies.extend(messages.iter().map(|message| message.id));
         }
@@ -246,6 +268,7 @@ impl Join {
                 subscription_ids: self.subscription_ids.clone(),
                 number: None,
                 source: Source::Backlog(self.number),
+                pins_buffer: false,
                 message,
             });
         }
@@ -295,6 +318,7 @@ impl Join {
             retain: true,
             number: None,
             source: Source::Retained,
+            pins_buffer: false,
         }
     }
 
@@ -359,9 +383,15 @@ impl Join {
         retained.chain(self.list.iter().map(|delivery| delivery.message.id)).collect()
     }
 
-    /// Takes out the retained messages that were not sent.
-    pub(crate) fn take_retained(&mut self) -> Vec<Arc<Message>> {
-        std::mem::take(&mut self.retained).into()
+    /// How many retained messages were found and not sent.
+    pub(crate) fn unsent_retained(&self) -> usize {
+        self.retained.len()
+    }
+
+    /// Takes over the retained messages that `other` has not sent, and the look-up of the rest.
+    pub(crate) fn inherit_retained(&mut self, other: &mut Self) {
+        self.give_retained(std::mem::take(&mut other.retained).into());
+        self.look_up = other.look_up.take();
     }
 }
 

@@ -18,15 +18,17 @@ pub(crate) mod received;
 mod recent;
 mod subscriptions;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytestring::ByteString;
+use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use tidegate_event::{
     Change, Hook, Message, MsgId, Owner, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
+    TopicName,
 };
 use tokio::sync::OwnedMutexGuard;
 
@@ -52,7 +54,32 @@ pub(crate) struct Seat {
     pub(crate) positions: Option<Positions>,
     /// Oldest first.
     pub(crate) joins: VecDeque<Join>,
+    /// How many of them have stored messages besides retained ones.
+    stored_joins: usize,
 }
+
+impl Seat {
+    /// Adds `join` behind the others.
+    pub(crate) fn add_join(&mut self, join: Join) {
+        self.stored_joins += usize::from(join.has_stored());
+        self.joins.push_back(join);
+    }
+
+    /// Removes the join at `index`.
+    pub(crate) fn remove_join(&mut self, index: usize) -> Option<Join> {
+        let join = self.joins.remove(index)?;
+        self.stored_joins -= usize::from(join.has_stored());
+        Some(join)
+    }
+
+    /// Whether stored messages are being read, which the client may have been given already.
+    pub(crate) fn reads_stores(&self) -> bool {
+        self.stored_joins > 0
+    }
+}
+
+/// Topics, each once.
+type Topics = HashSet<TopicName, RandomState>;
 
 /// A [`Seat`], held.
 pub(crate) type Seated = OwnedMutexGuard<Seat>;
@@ -99,8 +126,13 @@ pub(crate) struct Session {
     /// Number of the newest connection that asked for this session: an older one has been taken over.
     claim: AtomicU64,
     connected: AtomicBool,
+    /// Whether the client must acknowledge something before it is sent more of QoS 1 and 2, as it was when its
+    /// connection went to sleep.
+    window_is_full: AtomicBool,
     /// An ended connection has unsubscribed: the present one looks which joins it still wants.
     unsubscribed: AtomicBool,
+    /// Since when nobody is connected, milliseconds since the epoch, if nobody is.
+    away_since: AtomicU64,
     /// Seconds the session outlives its connection; 0 = not at all, `u32::MAX` = for ever.
     expiry: AtomicU32,
     /// How many deliveries were recorded.
@@ -122,7 +154,9 @@ impl Session {
             checked: Mutex::default(),
             claim: AtomicU64::new(claim),
             connected: AtomicBool::new(false),
+            window_is_full: AtomicBool::new(false),
             unsubscribed: AtomicBool::new(false),
+            away_since: AtomicU64::new(0),
             expiry: AtomicU32::new(expiry),
             deliveries: AtomicU64::new(0),
             outbox: Mutex::default(),
@@ -133,15 +167,24 @@ impl Session {
         }
     }
 
+    /// Its place among the sessions whose clients are away.
+    pub(crate) fn away(&self) -> (u64, SessionNumber) {
+        (self.away_since.load(Ordering::Relaxed), self.number)
+    }
+
+    /// Its client is away since then.
+    pub(crate) fn set_away(&self, since_ms: u64) {
+        self.away_since.store(since_ms, Ordering::Relaxed);
+    }
+
     /// The lock of what the connected client's task owns; it is given in the order of asking.
     pub(crate) fn seat(&self) -> &Arc<tokio::sync::Mutex<Seat>> {
         &self.seat
     }
 
-    /// The connection `claim` wants the session: the one that has it is woken and lets go.
+    /// The connection `claim` wants the session: the one that has it lets go when it is nudged.
     pub(crate) fn claim(&self, claim: u64) {
         self.claim.store(claim, Ordering::Release);
-        self.nudge();
     }
 
     /// Whether no newer connection than `claim` has asked for the session.
@@ -170,6 +213,16 @@ impl Session {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// The connection goes to sleep, and the client must acknowledge something before it is sent more, or need not.
+    pub(crate) fn window_is_full(&self, full: bool) {
+        self.window_is_full.store(full, Ordering::Relaxed);
+    }
+
+    /// Whether a message of `qos` would have to wait for an acknowledgement of the client.
+    pub(crate) fn would_wait(&self, qos: QoS) -> bool {
+        qos != QoS::AtMostOnce && self.window_is_full.load(Ordering::Relaxed)
     }
 
     pub(crate) fn expiry(&self) -> u32 {
@@ -228,7 +281,7 @@ impl Session {
         let RestoredSession { queue, received, .. } = restored;
         let last = queue.iter().map(|restored| restored.delivery.number).max();
         self.deliveries.store(last.unwrap_or(0), Ordering::Relaxed);
-        self.received.lock().restore(&received);
+        self.received.lock().restore(&received, &realm.broker.budget);
         let (mut sent, mut waiting) = (Vec::new(), Vec::new());
         for RestoredDelivery { delivery, sending, released } in queue {
             let delivery = realm.restored_delivery(self, Delivery::from_stored(delivery));
@@ -282,7 +335,7 @@ impl Session {
         let limits = realm.broker.queue_limits();
         let mut outbox = self.outbox.lock();
         // Under the lock: a client that goes away hands over what is in its queue then.
-        if outbox.is_connected() != round.connected || (!round.may_wait && outbox.would_wait(&delivery)) {
+        if outbox.is_connected() != round.connected || (!round.may_wait && self.would_wait(delivery.qos)) {
             return None;
         }
         if !outbox.has_room(&delivery, limits) {
@@ -291,6 +344,11 @@ impl Session {
             self.displaced(realm, &mut outbox, &older);
         }
         Some(self.enqueue(realm, outbox, delivery, fanout))
+    }
+
+    /// Whether `delivery` could be pushed without dropping anything for it.
+    pub(crate) fn has_room(&self, realm: &Realm, delivery: &Delivery) -> bool {
+        self.outbox.lock().has_room(delivery, realm.broker.queue_limits())
     }
 
     fn displaced(&self, realm: &Realm, outbox: &mut Outbox, older: &[Delivery]) {
@@ -311,8 +369,11 @@ impl Session {
             self.record_queued(realm, &mut delivery);
             fanout.recorded = true;
         }
-        if !self.is_connected() {
+        let pinned = outbox.pinned(&fanout.read_at, delivery.message.size());
+        if !self.is_connected() || outbox.is_too_much(pinned) {
             delivery.message = fanout.detached_once(&delivery.message);
+        } else {
+            delivery.pins_buffer = pinned > outbox::PINNED;
         }
         let waker = outbox.push(delivery, &realm.broker.budget);
         let crowded = outbox.is_crowded(realm.broker.queue_limits());
@@ -369,10 +430,14 @@ impl Session {
         outbox.note_loss(delivery, positional);
     }
 
-    /// Ends the hold `number`: what it held, and `wanted` is true of, is delivered now, unless the client was
+    /// Ends the hold `number`: what it held, and whose topic `wanted` is true of, is delivered now, unless the client was
     /// given it meanwhile.
-    pub(crate) fn release(&self, realm: &Realm, number: u32, wanted: impl Fn(&Delivery) -> bool) {
-        let unwanted = self.outbox.lock().release(number, wanted);
+    pub(crate) fn release(&self, realm: &Realm, number: u32, wanted: impl Fn(&TopicName) -> bool) {
+        // It is asked once a topic, and publishers do not wait for it. What comes meanwhile is wanted.
+        let held: Topics = self.outbox.lock().held(number).map(|held| held.message.topic.clone()).collect();
+        let unwanted: Topics = held.into_iter().filter(|topic| !wanted(topic)).collect();
+        let is_wanted = |held: &Delivery| !unwanted.contains(&held.message.topic);
+        let unwanted = self.outbox.lock().release(number, is_wanted);
         self.forget(realm, unwanted.iter());
         // Its connection may sleep, or a later one may.
         self.nudge();
@@ -397,6 +462,7 @@ impl Session {
     pub(crate) fn connect(&self, realm: &Realm) {
         self.outbox.lock().connect();
         self.connected.store(true, Ordering::Relaxed);
+        realm.registry.came_back(self);
         realm.statistics.client_connected();
         let absence = std::mem::take(&mut *self.absence.lock());
         // A will whose delay has not passed is not sent (clause 3.1.3.2.2).
@@ -408,7 +474,7 @@ impl Session {
         }
         self.command_subscriptions(absence.subscriptions);
         for filter in self.shared_filters() {
-            realm.member_came(&filter);
+            realm.member_came(self.number, &filter);
         }
     }
 
@@ -427,7 +493,11 @@ impl Session {
 
     fn left(&self, realm: &Realm) {
         if self.connected.swap(false, Ordering::Relaxed) {
+            self.window_is_full.store(false, Ordering::Relaxed);
             realm.statistics.client_left();
+            for filter in self.shared_filters() {
+                realm.member_went(self.number, &filter);
+            }
         }
     }
 
@@ -491,4 +561,45 @@ pub(crate) fn test_message(topic: &str, qos: QoS, id: u128) -> Arc<Message> {
         origin: Origin::Client,
         hops: 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::cell::Cell;
+
+    use super::delivery::Source;
+    use super::*;
+
+    /// Ten thousand subscriptions were looked through for each of a thousand messages, while publishers waited.
+    #[tokio::test]
+    async fn a_hold_that_ends_asks_once_a_topic_and_not_under_the_queues_lock() {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        let broker = crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap();
+        let realm = broker.default_realm();
+        let session = Session::new(1, "c".into(), 0, 60);
+        let number = session.outbox().hold("+".parse().unwrap());
+        for id in 0..100 {
+            let message = test_message(if id % 2 == 0 { "a" } else { "b" }, QoS::AtLeastOnce, id);
+            let (qos, source) = (QoS::AtLeastOnce, Source::Live);
+            let delivery = Delivery {
+                message,
+                subscription_ids: None,
+                qos,
+                retain: false,
+                number: None,
+                source,
+                pins_buffer: false,
+            };
+            session.push(&realm, delivery, &mut Fanout::default());
+        }
+        let asked = Cell::new(0);
+        session.release(&realm, number, |topic| {
+            assert!(session.outbox.try_lock().is_some(), "publishers wait");
+            asked.set(asked.get() + 1);
+            topic.as_str() == "b"
+        });
+        assert_eq!((asked.get(), session.outbox().len()), (2, 50));
+    }
 }

@@ -9,20 +9,25 @@ use tidegate_event::MsgId;
 /// A message reaches the stores before it is routed; the gap is that of the publisher's pipeline, which waits as long
 /// as a store is down.
 const KEPT: Duration = Duration::from_secs(3_600);
+/// What the broker retains it delivers at once.
+const BRIEFLY: Duration = Duration::from_secs(10);
 /// An id takes about 40 bytes: at most 2.6 MB, while a backlog of new messages is read.
 const GREATEST: usize = 65_536;
+/// Memory of one id.
+const ID: usize = 40;
 
 /// Ids given to a client lately.
 #[derive(Debug)]
 pub(crate) struct Recent {
     ids: HashSet<MsgId, RandomState>,
     order: VecDeque<MsgId>,
-    used: Instant,
+    /// From then on no live copy of anything in it can come.
+    until: Instant,
 }
 
 impl Recent {
     pub(crate) fn new() -> Self {
-        Self { ids: HashSet::default(), order: VecDeque::new(), used: Instant::now() }
+        Self { ids: HashSet::default(), order: VecDeque::new(), until: Instant::now() }
     }
 
     /// Remembers `id`, unless it is so old that no live copy can follow.
@@ -35,7 +40,16 @@ impl Recent {
 
     /// Remembers `id` however old it is: a store that is being read may give it.
     pub(crate) fn insert_of_any_age(&mut self, id: MsgId) {
-        self.used = Instant::now();
+        self.insert_for(KEPT, id);
+    }
+
+    /// Remembers `id`, of which the broker may be about to deliver a live copy.
+    pub(crate) fn insert_briefly(&mut self, id: MsgId) {
+        self.insert_for(BRIEFLY, id);
+    }
+
+    fn insert_for(&mut self, time: Duration, id: MsgId) {
+        self.until = self.until.max(Instant::now() + time);
         if !self.ids.insert(id) {
             return;
         }
@@ -59,7 +73,12 @@ impl Recent {
 
     /// Whether no live copy of anything in it can still come.
     pub(crate) fn is_stale(&self) -> bool {
-        self.used.elapsed() > KEPT
+        self.until < Instant::now()
+    }
+
+    /// Memory that it takes, bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.order.len() * ID
     }
 }
 
@@ -84,6 +103,18 @@ mod tests {
         assert!(!recent.is_stale());
         recent.remove(&HashSet::from_iter([made_at(5)]));
         assert!(!recent.contains(made_at(5)));
+    }
+
+    /// A subscriber of very many retained messages kept the ids of all for an hour, in no budget.
+    #[test]
+    fn what_the_broker_has_retained_is_remembered_briefly_and_counts() {
+        let mut recent = Recent::new();
+        recent.insert_briefly(made_at(1));
+        assert_eq!(recent.weight(), ID);
+        assert!(recent.until <= Instant::now() + BRIEFLY);
+        recent.insert_of_any_age(made_at(2));
+        recent.insert_briefly(made_at(3));
+        assert!(recent.until > Instant::now() + BRIEFLY, "a store may still give the other one");
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod shutdown;
 mod slow_senders;
 mod statistics;
 mod stored;
+mod stuck_readers;
 mod subscribing;
 mod tls;
 mod websocket;

@@ -1,7 +1,7 @@
 //! Retained messages (MQTT 5 clauses 3.3.1.3, 3.8.3.1).
 
-use crate::support::client::Client;
-use crate::support::packet::{Connect, Publish};
+use crate::support::client::{Client, PUBACK};
+use crate::support::packet::{self, Connect, Publish};
 use crate::support::plain;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,6 +104,85 @@ async fn more_retained_messages_than_the_queue_holds_all_arrive() {
         assert_eq!(topics.len(), 300);
         client.ping().await;
     }
+}
+
+/// They are looked up a page at a time, as the client takes them: what follows a page must not be forgotten when the
+/// client subscribes again meanwhile without wanting them, nor overtaken by a live message of its topic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retained_messages_of_many_pages_arrive_once_and_before_live_ones() {
+    let config = tidegate_broker::BrokerConfig { max_queued: 10_000, max_inflight: 10, ..Default::default() };
+    let server = crate::support::with_config(config).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    for number in 0..1_500 {
+        publisher.retain(&format!("{}/{number}", number % 7), "old").await;
+    }
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    client.subscribe("#", 1).await;
+    client.send(&packet::subscribe(true, 79, &[("#", 1 | 1 << 4)], &[])).await;
+    for number in 0..1_500 {
+        let topic = format!("{}/{number}", number % 7);
+        let draft = publisher.draft(&topic, "new");
+        publisher.publish_as(Publish { retain: number % 2 == 0, ..draft }).await;
+    }
+    publisher.ping().await;
+    let (mut old, mut new) = (std::collections::HashSet::new(), std::collections::HashSet::new());
+    while new.len() < 1_500 {
+        let packet = client.recv().await;
+        if packet.kind() == 9 {
+            continue;
+        }
+        let message = packet.published(true);
+        if message.qos == 1 {
+            client.send(&packet::ack(PUBACK, message.id)).await;
+        }
+        if message.payload == "old" {
+            assert!(!new.contains(&message.topic), "{} came too late", message.topic);
+            assert!(old.insert(message.topic.clone()), "{} came twice", message.topic);
+        } else {
+            assert!(new.insert(message.topic.clone()), "{} came twice", message.topic);
+        }
+    }
+    assert!((750..1_500).contains(&old.len()), "{}: all but those that were replaced", old.len());
+    client.ping().await;
+}
+
+/// A client could have all retained messages walked over as often as it liked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_are_served_while_one_client_looks_in_vain_again_and_again() {
+    let server = plain().await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    for number in 0..20_000 {
+        let topic = format!("{number}/a");
+        let draft = publisher.draft(&topic, "x");
+        publisher.publish_as(Publish { retain: true, ..draft }).await;
+        if number % 1_000 == 0 {
+            publisher.ping().await;
+        }
+    }
+    publisher.ping().await;
+    let mut attackers = Vec::new();
+    for number in 0..4 {
+        let mut attacker = Client::connect(server.address, &Connect::v4(&format!("attacker {number}"))).await;
+        attackers.push(tokio::spawn(async move {
+            loop {
+                attacker.subscribe("+/b", 0).await;
+                attacker.unsubscribe(&["+/b"]).await;
+            }
+        }));
+    }
+    let mut slowest = std::time::Duration::ZERO;
+    for _ in 0..100 {
+        let begun = std::time::Instant::now();
+        publisher.ping().await;
+        slowest = slowest.max(begun.elapsed());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    attackers.iter().for_each(tokio::task::JoinHandle::abort);
+    assert!(slowest < std::time::Duration::from_secs(1), "{slowest:?}");
+    // The look-ups have their limit, but a client that needs one still gets it.
+    let mut client = Client::connect(server.address, &Connect::v4("c")).await;
+    client.subscribe("19999/+", 0).await;
+    assert_eq!(client.take().await.topic, "19999/a");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

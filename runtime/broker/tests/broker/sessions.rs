@@ -202,11 +202,12 @@ async fn a_message_is_acknowledged_when_it_is_durable_for_its_subscribers() {
     client.subscribe("t", 1).await;
     let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
     journal.slow();
+    // Routed at once, acknowledged later and in order.
     publisher.publish("t", "1", 1, 1).await;
+    assert_eq!(client.take().await.payload, "1");
     publisher.publish("t", "2", 1, 2).await;
     publisher.publish("other", "3", 1, 3).await;
-    // Routed at once, acknowledged later and in order.
-    assert_eq!(client.payloads(2).await, ["1", "2"]);
+    assert_eq!(client.take().await.payload, "2");
     publisher.ping().await;
     assert!(journal.sync_one());
     assert_eq!(publisher.expect(PUBACK).await.id(), 1);

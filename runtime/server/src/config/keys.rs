@@ -60,7 +60,9 @@ keys! {
     broker.listen: Addresses => listen;
     /// Largest packet a client may send; a larger one ends its connection with reason code 0x95.
     broker.max_packet_bytes: Size => broker.max_packet_bytes;
-    /// QoS 1 and 2 messages of one client that may wait for their acknowledgement (MQTT 5 receive maximum).
+    /// QoS 1 and 2 messages of one client that may wait for their acknowledgement (MQTT 5 receive maximum). Twice as many
+    /// QoS 2 messages, 1,024 at least, may be without PUBREL over all connections of an MQTT 5 client, 16,384 of an
+    /// earlier one; one more ends the connection, with reason code 0x93.
     broker.receive_maximum: Count<1> => broker.receive_maximum;
     /// Memory of packets that are read ahead: PUBLISH while that window is full, SUBSCRIBE until it is answered, and what
     /// the client's earlier connections have left to be done. Pings, acknowledgements and DISCONNECT are still served.
@@ -77,7 +79,8 @@ keys! {
     /// Memory of the messages that may wait for one session, and of those sent and not acknowledged; beyond it the same
     /// happens. One message that is larger passes through an empty queue.
     broker.max_queued_bytes: Size => broker.max_queued_bytes;
-    /// Memory of the messages that wait for all sessions, with those sent and not acknowledged. When it is nearly used up,
+    /// Memory of the messages that wait for all sessions, with those sent and not acknowledged, and of what is to be written to
+    /// clients that do not read. When it is nearly used up,
     /// QoS 0 messages are dropped for clients that have anything waiting; when it is used up, new QoS 1 and 2 messages, too,
     /// for those that have most waiting; both are counted. A payload of 16 KiB and more counts once, in however many
     /// queues it waits. The defaults of all limits hold on a machine of 1 GiB: there 256 MiB of queues, 128 MiB of
@@ -85,8 +88,8 @@ keys! {
     /// connections, 50 MiB of 50,000 sessions without one and 100 MiB of the process itself are about 900 MiB. What modules
     /// may take comes on top.
     broker.queue_budget_bytes: Size => broker.queue_budget_bytes;
-    /// Sessions of a tenant, connected or not. A client that would be one more is refused with reason code 0x97, before
-    /// MQTT 5 as "server unavailable".
+    /// Sessions of a tenant, connected or not. For a client that would be one more, the session ends whose client has been
+    /// away longest; when all are there, it is refused with reason code 0x97, before MQTT 5 as "server unavailable".
     broker.max_sessions: Count<1> => broker.max_sessions;
     /// Longest time a session may outlive its connection; a client that asks for more gets this.
     broker.max_session_expiry: Seconds => broker.max_session_expiry;
@@ -103,8 +106,11 @@ keys! {
     broker.max_topic_bytes: Count<1> => broker.max_topic_bytes;
     /// Subscriptions of one session; one more is refused with reason code 0x97.
     broker.max_subscriptions: Count<0> => broker.max_subscriptions;
+    /// Shared subscriptions among them; one more is refused with reason code 0x97. Each group gets every message, so many
+    /// groups cost whoever publishes to them.
+    broker.max_shared_subscriptions: Count<0> => broker.max_shared_subscriptions;
     /// Memory of the subscriptions of a tenant, about: some 300,000 to single topics fit in 128 MiB, or half as many with
-    /// wildcards. One that would pass it is refused with reason code 0x97.
+    /// wildcards. One session may have an eighth of it. One that would pass either is refused with reason code 0x97.
     broker.max_subscription_bytes: Size => broker.max_subscription_bytes;
     /// Messages a client may publish in a second; as many may come at once. 0 = as many as it likes.
     broker.max_message_rate: Count<0> => broker.max_message_rate;
@@ -159,6 +165,9 @@ keys! {
     /// Messages of modules, and commands to clients, that may wait; beyond it a module's call answers that the
     /// broker is busy.
     broker.max_commands: Count<1> => broker.max_commands;
+    /// Time a client may take nothing of what it is sent, before its connection ends with reason code 0x97; up to twice as long
+    /// when it has just taken something. `0`: for ever.
+    broker.write_timeout: Span => broker.write_timeout;
     /// Time that the last bytes to a client (an acknowledgement, DISCONNECT) may take.
     broker.flush_timeout: Span => broker.flush_timeout;
     /// How many times a second a client id may connect for long. What comes faster, the burst used up, is kept waiting for

@@ -24,6 +24,9 @@ use self::names::Names;
 pub(super) use self::reload::follow;
 use super::config::{TlsConfig, UsernameFrom, Verify};
 
+/// What is kept encrypted for a client that does not read, bytes: one record.
+pub(crate) const BUFFER: usize = 16 * 1024;
+
 /// The TLS of a listener as its files say it now.
 pub(super) struct Tls {
     listener: Arc<str>,
@@ -160,12 +163,13 @@ impl Tls {
 
     /// The handshake, by the files as they are now.
     pub(super) async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
-        let stream = TlsAcceptor::from(self.current.load_full()).accept(stream).await?;
+        let mut stream = TlsAcceptor::from(self.current.load_full()).accept(stream).await?;
         // A session that is resumed is not looked at again by the library.
         let shown = stream.get_ref().1.peer_certificates().and_then(|shown| shown.first());
         if shown.is_some_and(|shown| der::has_ended(shown, now())) {
             return Err(std::io::Error::other("the client's certificate has expired"));
         }
+        stream.get_mut().1.set_buffer_limit(Some(BUFFER));
         Ok(stream)
     }
 
