@@ -1,6 +1,6 @@
 //! What is recorded is found again, whatever kind of change it was.
 
-use tidegate_event::{RestoredDelivery, RestoredReceipt};
+use tidegate_event::{Owner, RestoredDelivery, RestoredReceipt};
 
 use super::*;
 
