@@ -60,6 +60,7 @@ fn field(
     field: &Field,
     value: &dyn std::fmt::Debug,
 ) -> std::fmt::Result {
+    use std::fmt::Write as _;
     match field.name() {
         "message" => {}
         name => write!(writer, "{}=", name.strip_prefix("r#").unwrap_or(name))?,

@@ -273,7 +273,7 @@ where
         Err(NotAttached::Foreign) => {
             shared.guard.refused_connect();
             let why = "the client id is another user's";
-            turn_away(shared, stream, &client, reason::CLIENT_IDENTIFIER_NOT_VALID, terms, why).await;
+            turn_away(shared, stream, &client, reason::CLIENT_ID_NOT_VALID, terms, why).await;
             return None;
         }
     };

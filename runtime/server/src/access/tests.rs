@@ -125,7 +125,7 @@ async fn who_guesses_has_to_wait_and_a_right_password_gets_in_all_the_same() {
     let longest = Duration::from_millis(200);
     let patience = Patience { failures: 3, window: Duration::from_secs(60), longest };
     let access = open(&AccessConfig { patience, ..config(dir.path(), &["u", "v"], None) });
-    let from = |address: &str, name| Client {
+    let from = |address: &str, name: &str| Client {
         peer: format!("{address}:1").parse().unwrap(),
         ..test_client("c", Some(name))
     };

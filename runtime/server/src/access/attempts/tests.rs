@@ -32,7 +32,7 @@ fn after_some_failures_the_next_attempts_wait_for_longer_and_longer() {
         fail(&attempts, now, "10.0.0.1", "u");
         let pause = waits(&attempts, now, "10.0.0.1", "u");
         pauses.push(pause);
-        now += pause * SECOND;
+        now += Duration::from_secs(pause);
     }
     assert_eq!(pauses, [0, 0, 0, 1, 2, 4, 8, 8]);
     now += 60 * SECOND;
