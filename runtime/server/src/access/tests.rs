@@ -163,7 +163,8 @@ async fn many_guesses_at_once_are_no_more_than_one_after_the_other() {
     let others = std::thread::available_parallelism().unwrap().get() - 1;
     // Six at once, and the four that may wait.
     assert!((10..=10 + others).contains(&looked_at), "{looked_at}");
-    assert!(codes.iter().all(|code| [0x86, 0x9f].contains(code)));
+    // The line for checks is bounded, too.
+    assert!(codes.iter().all(|code| [0x86, 0x89, 0x9f].contains(code)));
 }
 
 #[tokio::test]
