@@ -87,7 +87,9 @@ const EXPIRY: usize = 96;
 
 fn size(message: &Message) -> usize {
     let expiry = if message.expires_at_ms().is_some() { EXPIRY } else { 0 };
-    size_of::<Message>() + message.size() + expiry
+    // It keeps what is known of its publisher, which may have left nothing else behind.
+    let name = message.publisher.as_ref().and_then(|publisher| publisher.username.as_ref());
+    size_of::<Message>() + message.size() + expiry + name.map_or(0, |name| name.len())
 }
 
 fn level_size(name: &str) -> usize {

@@ -247,6 +247,12 @@ impl Pipeline {
         self.is_raised() && self.joining.is_empty() && self.quiet.is_none() && self.done.is_none()
     }
 
+    /// Whether a PUBLISH has to wait until another is done: too many are on their way, or the disk is behind with what
+    /// others have had recorded.
+    fn is_held_back(&self) -> bool {
+        self.publishes >= self.window || (!self.syncing.is_empty() && self.realm.broker.store.is_behind())
+    }
+
     /// Appends `job`.
     pub(crate) fn push(&mut self, job: Job) {
         if matches!(job, Job::Connected | Job::Created) {
@@ -369,7 +375,7 @@ impl Pipeline {
             return false;
         }
         match self.waiting.front() {
-            Some(Job::Publish(_)) if self.publishes >= self.window => return false,
+            Some(Job::Publish(_)) if self.is_held_back() => return false,
             Some(Job::Subscribe(request)) if self.must_wait(request) => {
                 let broker = &self.realm.broker;
                 if self.waiting_bytes < broker.config.read_ahead() && broker.phase() == Phase::Running {

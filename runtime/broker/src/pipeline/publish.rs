@@ -69,7 +69,7 @@ impl Pipeline {
     /// A message arrived. Without handlers, and with nothing before it, it is routed here and now; the answer
     /// is put into `replies`.
     pub(crate) fn publish(&mut self, inbound: Inbound, replies: &mut VecDeque<Reply>) {
-        if !self.is_clear() || inbound.journal.is_some() || self.publishes >= self.window {
+        if !self.is_clear() || inbound.journal.is_some() || self.is_held_back() {
             self.push(Job::Publish(inbound));
             return;
         }
@@ -185,7 +185,9 @@ impl Pipeline {
         };
         let settled = [self.settles(answer, code, id), will.map(RecordedWill::gone)];
         self.route(&messages, settled);
-        let recorded = std::mem::take(&mut self.fanout.recorded) && answer.qos.is_some();
+        // Who waits for no answer waits for the disk when that is behind, or memory fills with what is to be written.
+        let recorded = std::mem::take(&mut self.fanout.recorded)
+            && (answer.qos.is_some() || self.realm.broker.store.is_behind());
         self.sync(recorded, Unsynced::Published { inbound: answer, code })
     }
 
@@ -298,6 +300,8 @@ impl Pipeline {
         match reply {
             Unsynced::Published { inbound, code } => {
                 self.publishes -= 1;
+                // Nobody was promised anything of a QoS 0 message.
+                let failed = failed.filter(|_| inbound.qos.is_some());
                 let Some(error) = failed else { return self.answer(inbound, code) };
                 self.realm.broker.metrics.refused(Refusal::StateFailed);
                 tracing::warn!(client = self.client_id(), %error, "what became of a message was not recorded");

@@ -372,3 +372,64 @@ async fn messages_that_come_together_wait_for_the_disk_together() {
         assert_eq!(client.expect(PUBCOMP).await.id(), id);
     }
 }
+
+/// How often `name` was recorded since the last call.
+fn recorded(journal: &Journal, name: &str) -> usize {
+    journal.log().into_iter().filter(|recorded| *recorded == name).count()
+}
+
+/// A message that is retained and not acknowledged costs its publisher nothing, and the disk a write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_retains_without_an_answer_waits_for_a_disk_that_is_behind() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut live = Client::connect(server.address, &Connect::v5("s")).await;
+    live.subscribe("#", 0).await;
+    for connect in [Connect::v5("five"), Connect::v4("four")] {
+        let mut client = Client::connect(server.address, &connect).await;
+        journal.slow();
+        journal.fall_behind(true);
+        journal.log();
+        for number in 0..10 {
+            let retained = Publish { retain: true, ..client.draft("t", "x") };
+            client.publish_as(Publish { topic: &format!("t/{number}"), ..retained }).await;
+        }
+        live.take().await;
+        client.ping().await;
+        assert_eq!((recorded(&journal, "retained"), journal.waiting()), (1, 1));
+        // Who has nothing recorded is not held up.
+        let mut other = Client::connect(server.address, &Connect::v5("o")).await;
+        other.publish("other", "x", 0, 0).await;
+        assert_eq!(live.take().await.topic, "other");
+        journal.sync();
+        live.take().await;
+        client.ping().await;
+        assert_eq!((recorded(&journal, "retained"), journal.waiting()), (1, 1));
+        journal.fall_behind(false);
+        journal.sync();
+        for _ in 2..10 {
+            live.take().await;
+        }
+        assert_eq!((recorded(&journal, "retained"), journal.waiting()), (8, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_publishes_faster_than_a_disk_that_is_behind_has_one_message_on_its_way() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    journal.slow();
+    journal.fall_behind(true);
+    for id in 1..=10 {
+        let retained = Publish { retain: true, qos: 1, id, ..client.draft("t", "x") };
+        client.publish_as(retained).await;
+    }
+    client.ping().await;
+    assert_eq!(journal.waiting(), 1);
+    for id in 1..=10 {
+        until_waiting(&journal).await;
+        assert_eq!(journal.sync(), 1);
+        assert_eq!(client.expect(PUBACK).await.id(), id);
+    }
+}
