@@ -468,13 +468,13 @@ fn resolve(age: Age, found: Matches) -> Routes {
     Routes { age, direct, groups }
 }
 
-/// One delivery for several subscriptions: the greatest QoS and all identifiers (MQTT 5 clause 3.3.4).
+/// One delivery for several subscriptions: the greatest QoS and all identifiers (MQTT 5 clause 3.3.4), one that several
+/// have as often as they have it: "the PUBLISH packet will carry multiple identical Subscription Identifiers".
 fn merge(options: &[SubscriptionOptions]) -> Option<Grant> {
     let qos = options.iter().map(|options| options.qos).max()?;
     let mut ids: SmallVec<[u32; 4]> =
         options.iter().map(|options| options.id).filter(|&id| id != 0).collect();
     ids.sort_unstable();
-    ids.dedup();
     Some(Grant {
         qos,
         retain_as_published: options.iter().any(|options| options.retain_as_published),
@@ -510,7 +510,7 @@ mod tests {
         let routes = resolve(age, found);
         let [first, second] = routes.direct.as_slice() else { panic!("two subscribers") };
         assert_eq!(first.grant.qos, QoS::ExactlyOnce);
-        assert_eq!(first.grant.ids.as_deref(), Some([3, 9].as_slice()));
+        assert_eq!(first.grant.ids.as_deref(), Some([3, 3, 9].as_slice()));
         let own = first.own.as_ref().unwrap().as_ref().unwrap();
         assert_eq!(own.qos, QoS::AtLeastOnce, "its own messages come by the subscriptions that want them");
         assert!(second.grant.ids.is_none());

@@ -153,6 +153,7 @@ pub(super) fn refusal(code: ReasonCode, text: Option<ByteString>) -> Outgoing {
 pub(super) fn answer_version(error: &CodecError, decoder: &Decoder) -> Option<Protocol> {
     match error {
         CodecError::UnsupportedVersion { .. } => Some(Protocol::V311),
+        CodecError::UnknownProtocol { level: 5 } => Some(Protocol::V5),
         CodecError::ClientId { .. } => decoder.protocol(),
         _ => decoder.protocol().filter(|protocol| protocol.is_v5()),
     }

@@ -104,6 +104,99 @@ async fn a_qos_2_message_is_sent_when_its_packet_id_is_on_disk() {
     client.expect(PUBREL).await;
 }
 
+/// Copies that came while the first was on its way to the disk were never acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_copy_of_a_qos_2_message_is_acknowledged_and_one_is_delivered() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut subscriber = Client::connect(server.address, &Connect::v5("s")).await;
+    subscriber.subscribe("t", 0).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    journal.slow();
+    let copy = |dup| Publish { qos: 2, id: 1, dup, ..client.draft("t", "once") }.bytes();
+    let copies = [copy(false), copy(true), copy(true)].concat();
+    client.send(&copies).await;
+    until_waiting(&journal).await;
+    client.ping().await;
+    journal.sync();
+    for _ in 0..3 {
+        let answer = client.expect(PUBREC).await;
+        assert_eq!((answer.id(), answer.reason()), (1, 0));
+    }
+    client.ping().await;
+    assert_eq!(subscriber.payloads(1).await, ["once"]);
+    subscriber.ping().await;
+}
+
+/// PUBCOMP was sent past the PUBREC that was still to come, and the packet id of a message on its way to the disk stayed
+/// taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pubcomp_follows_pubrec_when_pubrel_comes_early() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    for (name, persistent) in [("volatile", false), ("persistent", true)] {
+        let connect = Connect::v5(name);
+        let connect = if persistent { connect.persistent() } else { connect };
+        let mut client = Client::connect(server.address, &connect).await;
+        for _ in 0..2 {
+            let publish = Publish { qos: 2, id: 1, ..client.draft("t", "x") }.bytes();
+            client.send(&[publish, ack(PUBREL, 1)].concat()).await;
+            assert_eq!(client.expect(PUBREC).await.reason(), 0, "{name}");
+            assert_eq!(client.expect(PUBCOMP).await.reason(), 0, "{name}");
+        }
+    }
+    let mut client = Client::connect(server.address, &Connect::v5("slow").persistent()).await;
+    journal.slow();
+    let publish = Publish { qos: 2, id: 1, ..client.draft("t", "x") }.bytes();
+    client.send(&[publish, ack(PUBREL, 1)].concat()).await;
+    until_waiting(&journal).await;
+    client.ping().await;
+    journal.sync();
+    assert_eq!(client.expect(PUBREC).await.reason(), 0);
+    until_waiting(&journal).await;
+    journal.sync();
+    assert_eq!(client.expect(PUBCOMP).await.reason(), 0);
+    client.send(&ack(PUBREL, 1)).await;
+    until_waiting(&journal).await;
+    journal.sync();
+    assert_eq!(client.expect(PUBCOMP).await.reason(), 0x92, "it was free");
+}
+
+/// A QoS 2 message waits for the disk before it is sent: every later message of QoS 0 and 1 overtook it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_overtakes_a_qos_2_message_that_waits_for_the_disk() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let connect = Connect::v5("c").persistent();
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe("t", 2).await;
+    client.disconnect().await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    let all = [("1", 1), ("2", 2), ("3", 1), ("4", 2), ("5", 1)];
+    for (payload, qos) in all {
+        publisher.publish_done("t", payload, qos, 1).await;
+    }
+    journal.slow();
+    let mut client = Client::connect(server.address, &connect).await;
+    assert_eq!(client.message().await.payload, "1");
+    publisher.publish_done("t", "6", 0, 0).await;
+    client.ping().await;
+    assert!(journal.sync() > 0);
+    for (payload, qos) in all.into_iter().skip(1).chain([("6", 0)]) {
+        let message = client.message().await;
+        assert_eq!((message.payload.as_str(), message.qos, message.dup), (payload, qos, false));
+    }
+    drop(client);
+    let mut client = Client::connect(server.address, &connect).await;
+    while journal.sync() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    for (payload, qos) in all {
+        let again = client.message().await;
+        assert_eq!((again.payload.as_str(), again.qos, again.dup), (payload, qos, true));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pubrel_comes_when_pubrec_is_on_disk_and_the_message_is_never_sent_again() {
     let journal = Journal::default();
