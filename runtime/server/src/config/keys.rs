@@ -69,8 +69,8 @@ keys! {
     /// Twice as much left by earlier connections, and CONNECT is refused as busy.
     broker.read_ahead_bytes: Size => broker.read_ahead_bytes;
     /// Memory of what all clients have sent and handlers are not done with. While it is used up, a client that has more than
-    /// 64 KiB of it is not read from, so that it waits and nothing is lost. Packets that are not whole have half as much
-    /// for themselves; for more, the one that has been incomplete for longest ends its connection with reason code 0x97.
+    /// 64 KiB of it is not read from, so that it waits and nothing is lost. Nor is the rest of a packet above 64 KiB read, and a
+    /// CONNECT above 4 KiB is refused as busy. Packets that are not whole have half as much for themselves; for more, the one that has been incomplete for longest ends its connection with reason code 0x97.
     broker.inbound_budget_bytes: Size => broker.inbound_budget_bytes;
     /// Deliveries in flight to one client; the client's own receive maximum also bounds it.
     broker.max_inflight: Count<1> => broker.max_inflight;
@@ -188,15 +188,19 @@ keys! {
     /// From where clients without a checked user name may connect: this machine alone, nowhere, or everywhere. Where a module
     /// decides (`client.authenticate`), it is asked about the clients that this lets in.
     access.anonymous: Word => access.anonymous;
-    /// Whether clients may publish and subscribe where no line of the ACL matches. Topics that begin with `$` always need a
-    /// line, but `$SYS` may be subscribed to from this machine.
+    /// Whether clients may publish and subscribe where no line of the ACL matches. `$SYS` always needs a line, but from
+    /// this machine.
     access.default: Word => access.fallback;
-    /// Wrong passwords from one address, or for one user, that cost nothing. After them attempts are refused unseen (reason
-    /// code 0x9F) for a second, then two, four and so on; 0: no limit.
+    /// Whether a client id is the user's that has connected with it, as long as its session lasts: another user is refused
+    /// with reason code 0x85. Users that were proved by password or certificate only.
+    access.client_ids: Word => access.client_ids;
+    /// Wrong passwords for one user at one address, users that failed at one address, and addresses where one user failed,
+    /// that cost nothing. After them passwords are looked at one at a time, with a pause of a second, then two, four and so
+    /// on; 0: no limit.
     access.login_failures: Count<0> => access.patience.failures;
     /// Time without a wrong password after which all are forgotten.
     access.login_window: Span => access.patience.window;
-    /// The longest that attempts are refused for after a wrong password.
+    /// The longest such pause. Within half of `broker.connect_timeout`, a right password gets in whoever else guesses.
     access.login_penalty: Span => access.patience.longest;
 
     /// Directory of WebAssembly modules. Files put there are loaded, replaced and unloaded while the runtime

@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tidegate_event::{
-    Certificate, Client, Message, MsgId, Origin, Protocol, PublishProperties, QoS, StoredDelivery,
+    Certificate, Client, Message, MsgId, Origin, Owner, Protocol, PublishProperties, QoS, StoredDelivery,
     StoredSource, StoredWill, SubscriptionOptions, Tenant, TopicName,
 };
 
@@ -32,7 +32,7 @@ macro_rules! unchanged {
         })*
     };
 }
-unchanged!(u64, SessionForm, RetainedForm, SendingForm, ReceiptForm, MessageForm);
+unchanged!(u64, RetainedForm, SendingForm, ReceiptForm, MessageForm);
 
 /// A session.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,24 @@ pub(super) struct SessionForm {
     pub(super) client: ByteString,
     pub(super) expiry: u32,
     pub(super) disconnected_at_ms: Option<u64>,
+    pub(super) owner: Option<OwnerForm>,
+}
+
+/// A session in the first form.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+pub(super) struct FirstSessionForm {
+    tenant: String,
+    client: ByteString,
+    expiry: u32,
+    disconnected_at_ms: Option<u64>,
+}
+
+/// The user that a session is for.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct OwnerForm {
+    user: ByteString,
+    certified: bool,
 }
 
 /// A subscription.
@@ -237,6 +255,28 @@ fn whole<T: DeserializeOwned>(form: &[u8]) -> Result<T, String> {
 
 fn qos(level: u8) -> Result<QoS, String> {
     QoS::try_from(level).map_err(|level| format!("has the QoS {level}"))
+}
+
+impl Form for SessionForm {
+    type First = FirstSessionForm;
+}
+
+impl From<FirstSessionForm> for SessionForm {
+    fn from(first: FirstSessionForm) -> Self {
+        let FirstSessionForm { tenant, client, expiry, disconnected_at_ms } = first;
+        Self { tenant, client, expiry, disconnected_at_ms, owner: None }
+    }
+}
+
+impl OwnerForm {
+    pub(super) fn new(owner: &Owner) -> Self {
+        let Owner { user, certified } = owner;
+        Self { user: user.clone(), certified: *certified }
+    }
+
+    pub(super) fn into_owner(self) -> Owner {
+        Owner { user: self.user, certified: self.certified }
+    }
 }
 
 impl Form for SubscriptionForm {
@@ -492,7 +532,13 @@ mod tests {
     use super::*;
 
     fn form() -> SessionForm {
-        SessionForm { tenant: "t".into(), client: "c".into(), expiry: 7, disconnected_at_ms: Some(9) }
+        SessionForm {
+            tenant: "t".into(),
+            client: "c".into(),
+            expiry: 7,
+            disconnected_at_ms: Some(9),
+            owner: Some(OwnerForm { user: "u".into(), certified: true }),
+        }
     }
 
     #[test]
@@ -538,7 +584,9 @@ mod tests {
 
     #[test]
     fn what_the_first_release_wrote_is_read() {
-        assert_eq!(decode(&first(&form())), Ok(form()));
+        let SessionForm { tenant, client, expiry, disconnected_at_ms, .. } = form();
+        let session = FirstSessionForm { tenant, client, expiry, disconnected_at_ms };
+        assert_eq!(decode(&first(&session)), Ok(SessionForm { owner: None, ..form() }));
         let subscription = FirstSubscriptionForm {
             filter: "a/#".into(),
             qos: 2,
