@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use tidegate_event::{
-    Change, Control, Gate, Hooks, IdSource, Node, OpenGate, SessionStore, SessionStoreError, Tenant,
+    Change, Control, Gate, Hooks, IdSource, Node, OpenGate, Seldom, SessionStore, SessionStoreError, Tenant,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -29,9 +29,13 @@ use crate::pipeline::inject;
 use crate::realm::Realm;
 use crate::reconnects::Reconnects;
 use crate::restore;
+use crate::route::ALL_CACHED;
 use crate::share;
 use crate::sys;
 use crate::timers::Timers;
+
+/// Expired retained messages of a tenant that are deleted before others have their turn.
+const SWEPT_AT_ONCE: usize = 500;
 
 /// How far the broker is in stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +47,21 @@ pub(crate) enum Phase {
     Draining,
     /// The deadline has passed: connections are closed.
     Closing,
+}
+
+/// Log lines that clients can cause as often as they like.
+#[derive(Default)]
+pub(crate) struct Lines {
+    /// A CONNECT was refused.
+    pub(crate) refused: Seldom,
+    /// A CONNECT could not be read.
+    pub(crate) malformed: Seldom,
+    /// A connection was closed because its client broke the protocol.
+    pub(crate) protocol: Seldom,
+    /// A subscription was refused.
+    pub(crate) subscription: Seldom,
+    /// A message was not retained.
+    pub(crate) retained: Seldom,
 }
 
 /// What everything in the broker shares.
@@ -57,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) keeps: bool,
     pub(crate) metrics: Metrics,
     pub(crate) budget: Arc<Budget>,
+    /// Memory of what publishers know of who subscribes to their topics.
+    pub(crate) routes: Arc<Budget>,
     pub(crate) started: Instant,
     pub(crate) timers: Timers,
     /// Listeners and connections, with what these leave behind.
@@ -74,6 +95,7 @@ pub(crate) struct Shared {
     pub(crate) session_numbers: AtomicU64,
     pub(crate) connections: AtomicUsize,
     pub(crate) admission: Admission,
+    pub(crate) lines: Lines,
     realms: RwLock<HashMap<Tenant, Arc<Realm>, RandomState>>,
     default_tenant: Tenant,
 }
@@ -134,17 +156,21 @@ impl Shared {
         }
     }
 
-    /// Done once a minute.
-    fn sweep(&self) {
+    /// Done once a minute. Gives whether all is done.
+    fn sweep(&self) -> bool {
+        let mut all = true;
         for realm in self.all_realms() {
             realm.shared_routes.forget_stale(&realm.tree);
-            for message in realm.retained.sweep() {
+            let expired = realm.retained.sweep(SWEPT_AT_ONCE);
+            all &= expired.len() < SWEPT_AT_ONCE;
+            for message in expired {
                 if self.keeps {
                     realm.record(Change::RetainCleared { topic: message.topic.clone() });
                 }
                 self.metrics.retained.decrement(1.0);
             }
         }
+        all
     }
 }
 
@@ -197,6 +223,7 @@ impl Broker {
         let restored = store.restore()?;
         let shared = Arc::new(Shared {
             admission: Admission::new(&config),
+            lines: Lines::default(),
             reconnects: Reconnects::new(&config),
             guard: Guard::new(gate),
             ids,
@@ -205,6 +232,7 @@ impl Broker {
             store,
             metrics: Metrics::new(),
             budget: Arc::new(Budget::new(config.queue_budget_bytes)),
+            routes: Arc::new(Budget::new(ALL_CACHED)),
             started: Instant::now(),
             config,
             timers: Timers::default(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_event::{Change, Message, Tenant};
+use tidegate_event::{Change, Message, Tenant, now_ms};
 use tokio::sync::mpsc;
 
 use crate::broker::Shared;
@@ -67,8 +67,27 @@ impl Realm {
         }
     }
 
+    /// Ends the session whose client has been away longest, to make room for another. `false`: every client is there.
+    pub(crate) fn end_longest_away(self: &Arc<Self>) -> bool {
+        while let Some(session) = self.registry.take_longest_away() {
+            // Who holds the seat is about to be connected.
+            let Ok(mut seat) = Arc::clone(session.seat()).try_lock_owned() else { continue };
+            if session.is_connected() || session.is_closed() {
+                continue;
+            }
+            let client = &session.client_id;
+            tracing::info!(%client, "its session was ended: there are as many as may be, and it was away longest");
+            self.end_session(&session, &mut seat);
+            *seat = Seat::default();
+            return true;
+        }
+        false
+    }
+
     /// The session lives on without a connection, which ended so long ago: starts the timer of its end.
     pub(crate) fn start_expiry(self: &Arc<Self>, session: &Arc<Session>, gone: Duration) {
+        let gone_ms = u64::try_from(gone.as_millis()).unwrap_or(u64::MAX);
+        self.registry.went_away(session, now_ms().saturating_sub(gone_ms));
         let expiry = session.expiry();
         if expiry != u32::MAX {
             let delay = Duration::from_secs(expiry.into()).saturating_sub(gone);
@@ -109,13 +128,14 @@ impl Realm {
     /// Publishes a will that has no connection any more, when the tenant's queue has room.
     pub(crate) fn publish_later(self: &Arc<Self>, will: LateWill) {
         self.broker.metrics.wills.increment(1);
-        let LateWill { message, recorded } = will;
+        let LateWill { message, recorded, account } = will;
         let will = Injected { message: will::renewed(&self.broker, message), will: recorded };
         if let Err(mpsc::error::TrySendError::Full(will)) = self.injected.try_send(will) {
             let injected = self.injected.clone();
             self.broker.tasks.spawn(async move {
                 // It fails only when the broker has stopped.
                 injected.send(will).await.ok();
+                drop(account);
             });
         }
     }

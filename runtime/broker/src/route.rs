@@ -11,14 +11,14 @@ use std::task::Waker;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tidegate_event::{Change, Message, Origin, QoS, SubscriptionOptions, TopicName};
+use tidegate_event::{Change, Message, Origin, QoS, Shown, SubscriptionOptions, TopicName};
 
-use crate::limits::budget::is_charged_once;
+use crate::limits::budget::{Account, is_charged_once};
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::retained::Set;
 use crate::session::Session;
-use crate::session::delivery::{Delivery, Source, detached, detached_topic};
+use crate::session::delivery::{Delivery, Source, copied, detached, detached_topic};
 use crate::session::outbox::IDLE_CAPACITY;
 use crate::share::Group;
 use crate::sys;
@@ -30,6 +30,10 @@ use crate::tree::{Age, Matches, TopicTree};
 const CACHED: usize = 256 * 1024;
 /// The same, of a publisher that rests: there may be very many of those.
 const RESTING: usize = 16 * 1024;
+/// The same, of all publishers together.
+pub(crate) const ALL_CACHED: usize = 16 * 1024 * 1024;
+/// What each may keep when that is used up.
+const LEAST: usize = 2 * 1024;
 /// Topics with more subscribers are looked up once for all publishers.
 const MANY: usize = 32;
 /// Changes of subscriptions after which a publisher that does not rest looks what of that does not hold any more.
@@ -159,7 +163,8 @@ impl Resolved {
         let (age, found) = tree.matches(&topic);
         let routes = Arc::new(resolve(age, found));
         if routes.is_few(&topic) {
-            self.insert(tree, &topic, &routes, CACHED);
+            let most = if realm.broker.routes.is_tight() { LEAST } else { CACHED };
+            self.insert(tree, &topic, &routes, most);
         } else {
             self.remove(&topic);
             realm.shared_routes.insert(tree, &topic, &routes);
@@ -193,30 +198,54 @@ pub(crate) struct RouteCache {
     own: Resolved,
     /// The topic that it used last, whether or not that is kept besides.
     last: Option<(TopicName, Arc<Routes>)>,
+    account: Account,
 }
 
 impl RouteCache {
     fn routes(&mut self, realm: &Realm, topic: &TopicName) -> &Routes {
-        let Self { own, last } = self;
+        let Self { own, last, account } = self;
         last.take_if(|(last, routes)| last != topic || !realm.tree.holds(routes.age));
-        let (_, routes) = last.get_or_insert_with(|| own.find(realm, topic));
+        let (_, routes) = last.get_or_insert_with(|| {
+            let found = own.find(realm, topic);
+            account.settle(&realm.broker.routes, own.bytes);
+            found
+        });
         routes
     }
 
     /// Forgets what no longer holds, so that a publisher that rests does not keep ended sessions in memory, and what
     /// is too much for one that rests.
     pub(crate) fn rest(&mut self, realm: &Realm) {
-        if self.own.bytes > RESTING {
+        let most = if realm.broker.routes.is_tight() { LEAST } else { RESTING };
+        if self.own.bytes > most {
             *self = Self::default();
         }
         self.own.forget_stale(&realm.tree);
+        self.account.rest(self.own.bytes);
         self.last.take_if(|(topic, routes)| !routes.is_few(topic) || !realm.tree.holds(routes.age));
     }
+}
+
+/// From where a message was read: it keeps the read buffer alive that it shares with its neighbours.
+///
+/// A subscriber that takes all of them keeps nothing for long, or no more than what it waits for. One that takes a few bytes
+/// out of each buffer and is stuck would keep all the buffers: so a message for it is copied, if it lies far from the last one
+/// that it was given.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ReadAt {
+    /// Number of the connection; 0: none.
+    pub(crate) connection: u64,
+    /// How many bytes of read buffers the connection had used up before.
+    pub(crate) position: u64,
+    /// The size of its read buffer.
+    pub(crate) buffer: usize,
 }
 
 /// What routing leaves behind: tasks to wake and writes to wait for.
 #[derive(Default)]
 pub(crate) struct Fanout {
+    /// From where the message being routed was read.
+    pub(crate) read_at: ReadAt,
     wakers: Vec<Waker>,
     /// Something was recorded that must be durable before the publisher is answered.
     pub(crate) recorded: bool,
@@ -277,6 +306,20 @@ impl Fanout {
         }
     }
 
+    /// A copy of `message` that owns its memory, however large it is.
+    fn copied_once(&mut self, message: &Arc<Message>) -> Arc<Message> {
+        Arc::clone(self.detached.insert(copied(message)))
+    }
+
+    /// `message` to be charged: itself, or a copy, if it keeps alive more than twice what it is long.
+    fn to_be_charged(&self, message: &Arc<Message>) -> Arc<Message> {
+        match &self.detached {
+            Some(copy) if copy.id == message.id => Arc::clone(copy),
+            _ if self.read_at.buffer > 2 * message.payload.len() => copied(message),
+            _ => Arc::clone(message),
+        }
+    }
+
     /// Whether anybody was woken since the last call.
     pub(crate) fn has_woken(&mut self) -> bool {
         std::mem::take(&mut self.woken)
@@ -314,7 +357,8 @@ impl Realm {
             return;
         }
         fanout.begun += routes.direct.len() + routes.groups.len();
-        let charged = is_charged_once(&message.payload).then(|| self.broker.budget.charged(message));
+        let charged = is_charged_once(&message.payload)
+            .then(|| self.broker.budget.charged(&fanout.to_be_charged(message)));
         if let Some(charged) = &charged {
             // The copy that is retained, if it is, does not count as waiting.
             fanout.detached = Some(Arc::clone(charged));
@@ -337,6 +381,7 @@ impl Realm {
                 retain: grant.retain_as_published && message.retain,
                 number: None,
                 source,
+                pins_buffer: false,
             };
             if route.session.push(self, delivery, fanout) {
                 fanout.crowd(&route.session);
@@ -357,7 +402,7 @@ impl Realm {
             self.broker.metrics.retained.decrement(1.0);
             Change::RetainCleared { topic: detached_topic(&message.topic) }
         } else {
-            let copy = fanout.detached_once(message);
+            let copy = fanout.copied_once(message);
             // Topics of clients were checked; a module's were not, and the store goes down the levels.
             let levels = copy.topic.levels().count();
             if levels > self.broker.config.max_topic_levels {
@@ -369,7 +414,10 @@ impl Realm {
                 Set::Replaced => {}
                 Set::Full => {
                     self.dropped(Drop::RetainedFull);
-                    tracing::warn!(tenant = %self.tenant, topic = %message.topic, "not retained: the store is full");
+                    if let Some(left_out) = self.broker.lines.retained.turn() {
+                        let topic = Shown(message.topic.as_str());
+                        tracing::warn!(tenant = %self.tenant, %topic, left_out, "not retained: the store is full");
+                    }
                     return;
                 }
             }
@@ -423,13 +471,13 @@ fn resolve(age: Age, found: Matches) -> Routes {
     Routes { age, direct, groups }
 }
 
-/// One delivery for several subscriptions: the greatest QoS and all identifiers (MQTT 5 clause 3.3.4).
+/// One delivery for several subscriptions: the greatest QoS and all identifiers (MQTT 5 clause 3.3.4), one that several
+/// have as often as they have it: "the PUBLISH packet will carry multiple identical Subscription Identifiers".
 fn merge(options: &[SubscriptionOptions]) -> Option<Grant> {
     let qos = options.iter().map(|options| options.qos).max()?;
     let mut ids: SmallVec<[u32; 4]> =
         options.iter().map(|options| options.id).filter(|&id| id != 0).collect();
     ids.sort_unstable();
-    ids.dedup();
     Some(Grant {
         qos,
         retain_as_published: options.iter().any(|options| options.retain_as_published),
@@ -465,7 +513,7 @@ mod tests {
         let routes = resolve(age, found);
         let [first, second] = routes.direct.as_slice() else { panic!("two subscribers") };
         assert_eq!(first.grant.qos, QoS::ExactlyOnce);
-        assert_eq!(first.grant.ids.as_deref(), Some([3, 9].as_slice()));
+        assert_eq!(first.grant.ids.as_deref(), Some([3, 3, 9].as_slice()));
         let own = first.own.as_ref().unwrap().as_ref().unwrap();
         assert_eq!(own.qos, QoS::AtLeastOnce, "its own messages come by the subscriptions that want them");
         assert!(second.grant.ids.is_none());
@@ -585,5 +633,27 @@ mod tests {
         }
         cache.rest(&realm);
         assert!(cache.own.topics.is_empty());
+    }
+
+    /// Five thousand publishers of many topics each could keep more than a gigabyte.
+    #[tokio::test]
+    async fn what_all_publishers_keep_is_bounded_in_bytes() {
+        let realm = realm();
+        let mut caches: Vec<RouteCache> = Vec::new();
+        for publisher in 0..100 {
+            let mut cache = RouteCache::default();
+            for number in 0..40 {
+                let topic = format!("{publisher}/{number}/{}", "x".repeat(10_000)).parse().unwrap();
+                cache.routes(&realm, &topic);
+            }
+            caches.push(cache);
+        }
+        let kept: usize = caches.iter().map(|cache| cache.own.bytes).sum();
+        let bound = ALL_CACHED + CACHED + caches.len() * LEAST;
+        assert!((ALL_CACHED / 2..=bound).contains(&kept), "{kept}");
+        caches.iter_mut().for_each(|cache| cache.rest(&realm));
+        assert!(realm.broker.routes.used() <= caches.len() * RESTING);
+        drop(caches);
+        assert_eq!(realm.broker.routes.used(), 0);
     }
 }

@@ -561,8 +561,15 @@ mod tests {
             let message = test_message("t", qos, 1);
             let message = Arc::new(Message { payload: vec![0; 12_000].into(), ..Message::clone(&message) });
             let source = Source::Shared(group(&realm).number);
-            let delivery =
-                Delivery { message, subscription_ids: None, qos, retain: false, number: None, source };
+            let delivery = Delivery {
+                message,
+                subscription_ids: None,
+                qos,
+                retain: false,
+                number: None,
+                source,
+                pins_buffer: false,
+            };
             let mut seat = away.seat().try_lock().unwrap();
             seat.inflight.push(delivery, None);
             seat.inflight.charge(budget);

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 pub(crate) use self::statistics::{Statistics, Traffic};
 use crate::broker::Shared;
 use crate::realm::Realm;
+use crate::retained::{Cursor, Page};
 use crate::route::{Fanout, RouteCache};
 
 /// The first level of the broker's own topics.
@@ -80,13 +81,14 @@ impl Realm {
         })
     }
 
-    /// The retained messages that a new subscription to `filter` brings, the broker's own among them.
-    pub(crate) fn retained_for(&self, filter: &TopicFilter) -> Vec<Arc<Message>> {
-        let mut found = self.retained.matches(filter);
-        if self.has_statistics(filter) {
-            found.extend(self.system_messages().filter(|message| filter.matches(&message.topic)));
+    /// A page of the retained messages that a new subscription to `filter` brings, the broker's own behind the others.
+    pub(crate) fn retained_page(&self, filter: &TopicFilter, after: Option<&Cursor>) -> Page {
+        let mut page = self.retained.page(filter, after);
+        if page.next.is_none() && self.has_statistics(filter) {
+            let statistics = self.system_messages().filter(|message| filter.matches(&message.topic));
+            page.messages.extend(statistics);
         }
-        found
+        page
     }
 
     /// Whether statistics are published under `filter`.

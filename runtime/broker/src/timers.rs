@@ -80,8 +80,9 @@ impl Timers {
         self.state.lock().entries.remove(&timer);
     }
 
-    /// Runs the timers until the task is dropped. `sweep` is called once a minute.
-    pub(crate) async fn run(&self, sweep: impl Fn()) {
+    /// Runs the timers until the task is dropped. `sweep` is called once a minute, and until it gives that all is done;
+    /// others have their turn before it is called again.
+    pub(crate) async fn run(&self, sweep: impl Fn() -> bool) {
         let mut swept = Instant::now();
         loop {
             let next = self.state.lock().entries.first_key_value().map(|(timer, _)| timer.0);
@@ -101,8 +102,11 @@ impl Timers {
                 }
             }
             if now >= swept + SWEEP {
-                swept = now;
-                sweep();
+                if sweep() {
+                    swept = now;
+                } else {
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }

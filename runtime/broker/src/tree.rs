@@ -100,9 +100,11 @@ impl Index {
                 if group.is_empty() {
                     groups.remove(&group.number);
                     if let Some(named) = &mut leaf.groups {
-                        named.0.retain(|(_, known)| !Arc::ptr_eq(known, &group));
+                        named.0.remove(name);
                         if named.0.is_empty() {
                             leaf.groups = None;
+                        } else {
+                            shrink(&mut named.0);
                         }
                     }
                 }
@@ -147,12 +149,15 @@ pub(crate) struct TopicTree {
 const SUBSCRIPTION: usize = 400;
 /// The same, for every level of a filter with wildcards.
 const LEVEL: usize = 120;
+/// The same, for a `$share` group.
+const GROUP: usize = 400;
 
 /// About how many bytes of memory a subscription to `filter` takes.
 pub(crate) fn weight(filter: &SharedFilter) -> usize {
-    let filter = &filter.filter;
+    let SharedFilter { group, filter } = filter;
     let levels = if filter.is_wildcard() { filter.levels().count() } else { 0 };
-    SUBSCRIPTION + 2 * filter.as_str().len() + LEVEL * levels
+    let group = group.as_ref().map_or(0, |name| GROUP + 2 * name.len());
+    SUBSCRIPTION + 2 * filter.as_str().len() + LEVEL * levels + group
 }
 
 /// The count, read without the tree's lock and changed under it.
@@ -239,7 +244,7 @@ impl TopicTree {
                     *last_group = last_group.wrapping_add(1).max(1);
                     let group = Arc::new(Group::new(*last_group, subscriber));
                     groups.insert(*last_group, Arc::clone(&group));
-                    leaf.groups.get_or_insert_default().0.push((name.clone(), group));
+                    leaf.groups.get_or_insert_default().0.insert(name.clone(), group);
                     (true, true)
                 }
             },
@@ -416,6 +421,14 @@ mod tests {
             tree.remove(&filter(text), number);
         }
         assert!(tree.is_empty());
+    }
+
+    /// The name of a group was free: 65 KB of it.
+    #[test]
+    fn the_name_of_a_group_counts() {
+        let named = |name: &str| weight(&filter(&format!("$share/{name}/a")));
+        assert!(named("g") > weight(&filter("a")));
+        assert_eq!(named(&"g".repeat(60_001)) - named("g"), 120_000);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
-use crate::{AckJoin, Message, MsgId, QoS, Tenant, TopicName};
+use crate::{AckJoin, Message, MsgId, Owner, QoS, Tenant, TopicName};
 
 /// Options of a subscription (MQTT 5 clause 3.8.3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub enum Change {
         client: ByteString,
         /// Seconds.
         expiry: u32,
+        /// Whose it is.
+        owner: Option<Owner>,
         /// What is published when this connection is gone; wills of earlier ones are not touched.
         will: Option<StoredWill>,
     },
@@ -223,6 +225,8 @@ pub struct RestoredSession {
     pub tenant: Tenant,
     /// Client id.
     pub client: ByteString,
+    /// Whose it is.
+    pub owner: Option<Owner>,
     /// Seconds it outlives a connection.
     pub expiry: u32,
     /// When its client went, milliseconds since the epoch; `None`: it was connected to the end.
@@ -277,6 +281,10 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Ready when all that was recorded before the call is on disk; fails when it could not be written in time.
     fn durable(&self) -> AckJoin;
 
+    /// Whether so much waits to be written that who sends more, and would not wait for it, is to wait for
+    /// [`durable`](Self::durable) all the same: memory would fill. Costs next to nothing.
+    fn is_behind(&self) -> bool;
+
     /// Whether changes can be written now. Costs next to nothing.
     ///
     /// # Errors
@@ -305,6 +313,10 @@ impl SessionStore for VolatileStore {
 
     fn durable(&self) -> AckJoin {
         AckJoin::new()
+    }
+
+    fn is_behind(&self) -> bool {
+        false
     }
 
     fn health(&self) -> Result<(), SessionStoreError> {

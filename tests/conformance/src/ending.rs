@@ -23,6 +23,8 @@ pub const UNSUPPORTED_VERSION: u8 = 0x84;
 pub const CLIENT_ID_INVALID: u8 = 0x85;
 /// Not authorized.
 pub const NOT_AUTHORIZED: u8 = 0x87;
+/// Bad user name or password.
+pub const BAD_LOGIN: u8 = 0x86;
 /// Bad authentication method.
 pub const BAD_METHOD: u8 = 0x8C;
 /// Session taken over.
@@ -37,6 +39,14 @@ pub const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
 pub const ALIAS_INVALID: u8 = 0x94;
 /// Packet too large.
 pub const TOO_LARGE: u8 = 0x95;
+/// Payload format invalid.
+pub const FORMAT_INVALID: u8 = 0x99;
+/// Retain not supported.
+pub const RETAIN_NOT_SUPPORTED: u8 = 0x9A;
+/// QoS not supported.
+pub const QOS_NOT_SUPPORTED: u8 = 0x9B;
+/// Connection rate exceeded.
+pub const RATE_EXCEEDED: u8 = 0x9F;
 
 /// Everything that comes until the server closes the connection, which it must do soon.
 ///
@@ -91,16 +101,26 @@ pub fn connect_refused(version: Version, bytes: &[u8], reasons: &[u8]) -> Result
     client.try_send(bytes).ok();
     let packets = ending(&mut client)?;
     match (&packets[..], version) {
-        ([Packet::ConnAck(said)], Version::V5) if reasons.contains(&said.code) => {
-            if said.session_present {
-                Err("a refusal says that there is a session".into())
-            } else {
-                Ok(())
-            }
-        }
-        ([], Version::V31 | Version::V311) => Ok(()),
-        (_, Version::V5) => Err(format!("CONNACK with one of {reasons:02X?} was expected: {packets:02X?}")),
+        (_, Version::V5) => match only_connack(&packets)? {
+            code if reasons.contains(&code) => Ok(()),
+            _ => Err(format!("CONNACK with one of {reasons:02X?} was expected: {packets:02X?}")),
+        },
+        ([], _) => Ok(()),
         _ => Err(format!("the end alone was expected: {packets:02X?}")),
+    }
+}
+
+/// The code of CONNACK, which is all that came and says of no session.
+///
+/// # Errors
+/// Something else came.
+pub fn only_connack(packets: &[Packet]) -> Result<u8, String> {
+    match packets {
+        [Packet::ConnAck(said)] if said.session_present => {
+            Err("a refusal says that there is a session".into())
+        }
+        [Packet::ConnAck(said)] => Ok(said.code),
+        _ => Err(format!("CONNACK alone was expected: {packets:02X?}")),
     }
 }
 
@@ -174,9 +194,10 @@ impl Failures {
     /// The end of the table.
     ///
     /// # Panics
-    /// A case failed, or there was none.
+    /// A case failed, or there was none, or the shared server has panicked.
     #[track_caller]
     pub fn report(self) {
+        server::assert_no_panic();
         assert!(self.tried > 0, "the table is empty");
         let (failed, tried) = (self.failed.len(), self.tried);
         assert!(self.failed.is_empty(), "{failed} of {tried} cases failed:\n  {}", self.failed.join("\n  "));

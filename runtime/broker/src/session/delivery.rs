@@ -37,6 +37,8 @@ pub(crate) struct Delivery {
     /// Under which number the session store has it, if it has: then its end must be recorded too.
     pub(crate) number: Option<NonZeroU64>,
     pub(crate) source: Source,
+    /// Whether it keeps more of its publisher's read buffer alive than it is long: see [`ReadAt`](crate::route::ReadAt).
+    pub(crate) pins_buffer: bool,
 }
 
 impl Delivery {
@@ -56,7 +58,8 @@ impl Delivery {
     pub(crate) fn from_stored(stored: StoredDelivery) -> Self {
         let StoredDelivery { number, message, qos, retain, shared, subscription_ids } = stored;
         let source = if shared { Source::Shared(0) } else { Source::Live };
-        Self { message, subscription_ids, qos, retain, number: NonZeroU64::new(number), source }
+        let number = NonZeroU64::new(number);
+        Self { message, subscription_ids, qos, retain, number, source, pins_buffer: false }
     }
 
     /// About how many bytes of memory it takes.
@@ -88,11 +91,14 @@ impl Source {
 pub(crate) const LARGE_PAYLOAD: usize = 16 * 1024;
 
 /// A copy of `message` that owns its memory. A message read from a socket shares a read buffer with its
-/// neighbours and keeps all of it alive: fine for the moment it takes to route it, not for what waits long.
+/// neighbours and keeps all of it alive: fine for the moment it takes to route it, not for what waits long. A large payload
+/// is not copied.
 pub(crate) fn detached(message: &Arc<Message>) -> Arc<Message> {
-    if message.payload.len() >= LARGE_PAYLOAD {
-        return Arc::clone(message);
-    }
+    if message.payload.len() >= LARGE_PAYLOAD { Arc::clone(message) } else { copied(message) }
+}
+
+/// The same, however large it is.
+pub(crate) fn copied(message: &Arc<Message>) -> Arc<Message> {
     Arc::new(Message {
         topic: detached_topic(&message.topic),
         payload: Bytes::copy_from_slice(&message.payload),
@@ -114,7 +120,7 @@ pub(crate) fn detached_text(text: &ByteString) -> ByteString {
     ByteString::from(&**text)
 }
 
-fn detached_properties(properties: &PublishProperties) -> PublishProperties {
+pub(crate) fn detached_properties(properties: &PublishProperties) -> PublishProperties {
     let text = |text: &Option<ByteString>| text.as_ref().map(detached_text);
     PublishProperties {
         payload_format: properties.payload_format,

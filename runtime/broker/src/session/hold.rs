@@ -28,7 +28,8 @@ impl Hold {
     }
 }
 
-/// The holds of one session, oldest first. Few at a time: a SUBSCRIBE waits while there are many.
+/// The holds of one session, oldest first. A SUBSCRIBE waits while there are many: whoever publishes to the session looks
+/// through them.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     holds: VecDeque<Hold>,
@@ -42,6 +43,11 @@ impl Holds {
         self.next = self.next.wrapping_add(1);
         self.holds.push_back(Hold { number, filter, held, overflowed: false });
         number
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.holds.len()
     }
 
     /// Memory that counts for what they hold, bytes.

@@ -20,14 +20,14 @@ mod subscriptions;
 
 use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use tidegate_event::{
-    Change, Hook, Message, MsgId, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
+    Change, Hook, Message, MsgId, Owner, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
     TopicName,
 };
 use tokio::sync::OwnedMutexGuard;
@@ -40,6 +40,7 @@ use self::positions::Positions;
 use self::received::Received;
 use self::subscriptions::Subscriptions;
 use crate::control::Command;
+use crate::limits::budget::Account;
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::route::Fanout;
@@ -54,6 +55,28 @@ pub(crate) struct Seat {
     pub(crate) positions: Option<Positions>,
     /// Oldest first.
     pub(crate) joins: VecDeque<Join>,
+    /// How many of them have stored messages besides retained ones.
+    stored_joins: usize,
+}
+
+impl Seat {
+    /// Adds `join` behind the others.
+    pub(crate) fn add_join(&mut self, join: Join) {
+        self.stored_joins += usize::from(join.has_stored());
+        self.joins.push_back(join);
+    }
+
+    /// Removes the join at `index`.
+    pub(crate) fn remove_join(&mut self, index: usize) -> Option<Join> {
+        let join = self.joins.remove(index)?;
+        self.stored_joins -= usize::from(join.has_stored());
+        Some(join)
+    }
+
+    /// Whether stored messages are being read, which the client may have been given already.
+    pub(crate) fn reads_stores(&self) -> bool {
+        self.stored_joins > 0
+    }
 }
 
 /// Topics, each once.
@@ -77,6 +100,8 @@ pub(crate) struct LateWill {
     pub(crate) message: Message,
     /// What the session store knows it by, if it knows it.
     pub(crate) recorded: Option<RecordedWill>,
+    /// Its part of the memory of all queues.
+    pub(crate) account: Account,
 }
 
 /// A will that the session store is told about when it is published.
@@ -98,6 +123,9 @@ pub(crate) struct Session {
     /// Unique in the process, and among the sessions that outlive it.
     pub(crate) number: SessionNumber,
     pub(crate) client_id: ByteString,
+    /// The user it is for, as soon as one has proved to be that.
+    owner: OnceLock<Owner>,
+    checked: Mutex<Option<allowed::Checked>>,
     /// Number of the newest connection that asked for this session: an older one has been taken over.
     claim: AtomicU64,
     connected: AtomicBool,
@@ -106,6 +134,8 @@ pub(crate) struct Session {
     window_is_full: AtomicBool,
     /// An ended connection has unsubscribed: the present one looks which joins it still wants.
     unsubscribed: AtomicBool,
+    /// Since when nobody is connected, milliseconds since the epoch, if nobody is.
+    away_since: AtomicU64,
     /// Seconds the session outlives its connection; 0 = not at all, `u32::MAX` = for ever.
     expiry: AtomicU32,
     /// How many deliveries were recorded.
@@ -123,10 +153,13 @@ impl Session {
         Self {
             number,
             client_id,
+            owner: OnceLock::new(),
+            checked: Mutex::default(),
             claim: AtomicU64::new(claim),
             connected: AtomicBool::new(false),
             window_is_full: AtomicBool::new(false),
             unsubscribed: AtomicBool::new(false),
+            away_since: AtomicU64::new(0),
             expiry: AtomicU32::new(expiry),
             deliveries: AtomicU64::new(0),
             outbox: Mutex::default(),
@@ -135,6 +168,16 @@ impl Session {
             absence: Mutex::default(),
             seat: Arc::default(),
         }
+    }
+
+    /// Its place among the sessions whose clients are away.
+    pub(crate) fn away(&self) -> (u64, SessionNumber) {
+        (self.away_since.load(Ordering::Relaxed), self.number)
+    }
+
+    /// Its client is away since then.
+    pub(crate) fn set_away(&self, since_ms: u64) {
+        self.away_since.store(since_ms, Ordering::Relaxed);
     }
 
     /// The lock of what the connected client's task owns; it is given in the order of asking.
@@ -205,8 +248,18 @@ impl Session {
     pub(crate) fn opened(&self, realm: &Realm, will: Option<StoredWill>) {
         if self.is_recorded(realm) {
             let (session, client, expiry) = (self.number, self.client_id.clone(), self.expiry());
-            realm.record(Change::Opened { session, client, expiry, will });
+            realm.record(Change::Opened { session, client, expiry, owner: self.owner().cloned(), will });
         }
+    }
+
+    /// Whose it is; `None`: whoever has the client id may have it.
+    pub(crate) fn owner(&self) -> Option<&Owner> {
+        self.owner.get()
+    }
+
+    /// It is for `owner` from now on, if it was nobody's.
+    pub(crate) fn belong_to(&self, owner: Owner) {
+        self.owner.get_or_init(|| owner);
     }
 
     /// Whether the session outlives its connection.
@@ -231,7 +284,7 @@ impl Session {
         let RestoredSession { queue, received, .. } = restored;
         let last = queue.iter().map(|restored| restored.delivery.number).max();
         self.deliveries.store(last.unwrap_or(0), Ordering::Relaxed);
-        self.received.lock().restore(&received);
+        self.received.lock().restore(&received, &realm.broker.budget);
         let (mut sent, mut waiting) = (Vec::new(), Vec::new());
         for RestoredDelivery { delivery, sending, released } in queue {
             let delivery = realm.restored_delivery(self, Delivery::from_stored(delivery));
@@ -319,8 +372,11 @@ impl Session {
             self.record_queued(realm, &mut delivery);
             fanout.recorded = true;
         }
-        if !self.is_connected() {
+        let pinned = outbox.pinned(&fanout.read_at, delivery.message.size());
+        if !self.is_connected() || outbox.is_too_much(pinned) {
             delivery.message = fanout.detached_once(&delivery.message);
+        } else {
+            delivery.pins_buffer = pinned > outbox::PINNED;
         }
         let waker = outbox.push(delivery, &realm.broker.budget);
         let crowded = outbox.is_crowded(realm.broker.queue_limits());
@@ -409,6 +465,7 @@ impl Session {
     pub(crate) fn connect(&self, realm: &Realm) {
         self.outbox.lock().connect();
         self.connected.store(true, Ordering::Relaxed);
+        realm.registry.came_back(self);
         realm.statistics.client_connected();
         let absence = std::mem::take(&mut *self.absence.lock());
         // A will whose delay has not passed is not sent (clause 3.1.3.2.2).
@@ -529,8 +586,15 @@ mod tests {
         for id in 0..100 {
             let message = test_message(if id % 2 == 0 { "a" } else { "b" }, QoS::AtLeastOnce, id);
             let (qos, source) = (QoS::AtLeastOnce, Source::Live);
-            let delivery =
-                Delivery { message, subscription_ids: None, qos, retain: false, number: None, source };
+            let delivery = Delivery {
+                message,
+                subscription_ids: None,
+                qos,
+                retain: false,
+                number: None,
+                source,
+                pins_buffer: false,
+            };
             session.push(&realm, delivery, &mut Fanout::default());
         }
         let asked = Cell::new(0);

@@ -19,9 +19,17 @@ use super::recent::Recent;
 use crate::control::Command;
 use crate::limits::QueueLimits;
 use crate::limits::budget::{Account, Budget};
+use crate::route::ReadAt;
 
 /// Places that an empty queue may keep while its client is idle.
 pub(crate) const IDLE_CAPACITY: usize = 64;
+
+/// Bytes of a read buffer that a message may keep alive besides itself, for a client that takes what it is sent at once, and
+/// for another.
+const PINNED_MOST: u64 = 5 * 1024;
+pub(crate) const PINNED: u64 = 512;
+/// Messages that may wait for a client, or be in flight to it, before it is such another.
+pub(crate) const FEW: usize = 8;
 
 /// How a push ended.
 #[derive(Debug)]
@@ -52,6 +60,8 @@ pub(crate) struct Outbox {
     taken: usize,
     /// Memory of those that were taken last, which are perhaps not sent yet.
     taken_bytes: usize,
+    /// Memory of those that were sent and not acknowledged when the connection looked last.
+    flying: usize,
     /// How many the connection has taken in its life.
     progress: u64,
     /// How long publishers still wait for it.
@@ -70,12 +80,52 @@ pub(crate) struct Outbox {
     wants_messages: bool,
     connected: bool,
     closed: bool,
+    /// From where the last message was read: the connection and the position.
+    read_from: u64,
+    read_to: u64,
 }
 
 impl Outbox {
+    /// Bytes of a read buffer that a message of `size` from there keeps alive, besides itself and those before it.
+    #[inline]
+    pub(super) fn pinned(&mut self, from: &ReadAt, size: usize) -> u64 {
+        if from.connection == 0 {
+            return 0;
+        }
+        let pinned = if self.read_from == from.connection {
+            from.position.saturating_sub(self.read_to)
+        } else {
+            from.buffer as u64
+        };
+        (self.read_from, self.read_to) = (from.connection, from.position);
+        pinned.saturating_sub(size as u64)
+    }
+
+    /// Whether a message that keeps so many bytes alive is to be copied, because it may wait for long.
+    #[inline]
+    pub(super) fn is_too_much(&self, pinned: u64) -> bool {
+        let is_stuck = self.waker.is_some() && !self.wants_messages;
+        pinned > PINNED_MOST || (pinned > PINNED && (is_stuck || self.waiting.len() >= FEW))
+    }
+
+    /// Memory of the messages in it, bytes.
+    fn queued(&self) -> usize {
+        self.waiting.weight() + self.taken_bytes + self.holds.weight()
+    }
+
     /// What counts for it of the memory of all queues, bytes.
     fn weight(&self) -> usize {
-        self.waiting.weight() + self.taken_bytes + self.holds.weight()
+        self.queued() + self.recent.as_ref().map_or(0, |recent| recent.weight())
+    }
+
+    /// Whether the memory of all queues allows `delivery`.
+    fn is_admitted(&self, delivery: &Delivery, budget: &Budget) -> bool {
+        budget.admits(self.queued(), self.connected.then_some(self.flying), delivery.qos)
+    }
+
+    /// The client has not acknowledged messages of `bytes`.
+    pub(crate) fn flies(&mut self, bytes: usize) {
+        self.flying = bytes;
     }
 
     /// Whether `delivery`, which is of a shared subscription, may be pushed without dropping anything for it.
@@ -83,7 +133,7 @@ impl Outbox {
         let away = !self.connected && delivery.qos == QoS::AtMostOnce;
         !self.closed
             && !away
-            && limits.budget.admits(self.weight(), delivery.qos, self.connected)
+            && self.is_admitted(delivery, limits.budget)
             && self.waiting.fits(
                 delivery.size(),
                 limits.messages.saturating_sub(self.taken),
@@ -103,14 +153,12 @@ impl Outbox {
         if let Some(recent) = &self.recent
             && delivery.source == Source::Live
         {
-            if recent.contains(delivery.message.id) {
+            if recent.covers(delivery.message.id, delivery.qos) {
                 return Room::Unwanted;
             }
-            if recent.is_stale() {
-                self.recent = None;
-            }
+            self.forget_stale();
         }
-        if !limits.budget.admits(self.weight(), delivery.qos, self.connected) {
+        if !self.is_admitted(delivery, limits.budget) {
             return Room::OverBudget;
         }
         let size = delivery.size();
@@ -263,6 +311,11 @@ impl Outbox {
         self.holds.begin(filter, held)
     }
 
+    /// How many subscriptions wait for stored messages.
+    pub(crate) fn holds(&self) -> usize {
+        self.holds.len()
+    }
+
     /// The messages that hold `number` keeps back.
     pub(crate) fn held(&self, number: u32) -> impl Iterator<Item = &Delivery> {
         self.holds.held(number)
@@ -306,6 +359,13 @@ impl Outbox {
         unwanted
     }
 
+    /// Forgets what the client was given so long ago that nothing of it can come again.
+    fn forget_stale(&mut self) {
+        if self.recent.as_ref().is_some_and(|recent| recent.is_stale()) {
+            self.recent = None;
+        }
+    }
+
     fn recent(&mut self) -> &mut Recent {
         self.recent.get_or_insert_with(|| Box::new(Recent::new()))
     }
@@ -315,6 +375,15 @@ impl Outbox {
         let now = now_ms();
         let recent = self.recent();
         ids.for_each(|id| recent.insert(id, now));
+    }
+
+    /// The client is given what has these ids, at these QoS, which the broker has retained just now: live copies of it are
+    /// not wanted, unless they are of a greater QoS.
+    pub(crate) fn retained_just_now(&mut self, given: &[(MsgId, QoS)]) {
+        if !given.is_empty() {
+            let recent = self.recent();
+            given.iter().for_each(|&(id, qos)| recent.insert_briefly(id, qos));
+        }
     }
 
     /// The client has got `ids`, however old they are: a store that is being read need not give them.
@@ -335,6 +404,12 @@ impl Outbox {
     /// Whether the client was given message `id` out of a store, or while one was read, lately.
     pub(crate) fn was_given(&self, id: MsgId) -> bool {
         self.recent.as_ref().is_some_and(|recent| recent.contains(id))
+    }
+
+    /// The live messages that wait, oldest first.
+    pub(crate) fn waiting_live(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let is_live = |delivery: &&Delivery| delivery.source == Source::Live;
+        self.waiting.iter().filter(is_live).map(|delivery| &delivery.message)
     }
 
     /// Ids of everything that waits.
@@ -393,6 +468,7 @@ impl Outbox {
             }
         }
         self.waiting.shrink(IDLE_CAPACITY);
+        self.forget_stale();
         let weight = self.weight();
         self.account.rest(weight);
         match &mut self.waker {
@@ -422,10 +498,12 @@ impl Outbox {
         self.connected = false;
         self.taken = 0;
         self.taken_bytes = 0;
+        self.flying = 0;
         self.patience = Patience::default();
         self.wants_messages = false;
         self.waker = None;
         self.commands = VecDeque::new();
+        self.forget_stale();
         let Self { waiting, holds, losses, .. } = self;
         let mut lost = |delivery: &Delivery| {
             if notes && delivery.message.qos != QoS::AtMostOnce {
@@ -474,6 +552,7 @@ mod tests {
             retain: false,
             number: None,
             source: Source::Live,
+            pins_buffer: false,
         }
     }
 
@@ -545,6 +624,27 @@ mod tests {
         assert_eq!(budget.used(), 0, "its payload counts elsewhere");
     }
 
+    /// Neighbours in a buffer that all wait keep no more than what they are; copies of them would slow every publisher down.
+    #[test]
+    fn only_what_lies_apart_from_the_last_message_keeps_more_than_itself() {
+        let mut outbox = Outbox { connected: true, ..Outbox::default() };
+        let read_at = |connection, position| ReadAt { connection, position, buffer: 4_096 };
+        assert_eq!(outbox.pinned(&ReadAt::default(), 10), 0, "it was not read from a connection");
+        assert_eq!(outbox.pinned(&read_at(1, 5_000), 1_000), 3_096, "who knows what else is in the buffer");
+        for position in [6_010, 7_020, 8_030] {
+            let pinned = outbox.pinned(&read_at(1, position), 1_000);
+            assert_eq!(pinned, 10);
+            assert!(!outbox.is_too_much(pinned));
+        }
+        let pinned = outbox.pinned(&read_at(1, 10_000), 20);
+        assert!(pinned > PINNED && !outbox.is_too_much(pinned), "it goes straight out");
+        outbox.sleep(Waker::noop(), false, 1);
+        assert!(outbox.is_too_much(pinned), "it waits");
+        let pinned = outbox.pinned(&read_at(1, 70_000), 20);
+        outbox.sleep(Waker::noop(), true, 0);
+        assert!(outbox.is_too_much(pinned), "however short");
+    }
+
     #[test]
     fn a_batch_is_bounded_in_bytes() {
         let mut outbox = Outbox { connected: true, ..Outbox::default() };
@@ -589,6 +689,17 @@ mod tests {
         outbox.release(second, |_| true);
         assert_eq!(drain(&mut outbox), [id(1)]);
         assert!(matches!(offer(&mut outbox, delivery("q", QoS::AtLeastOnce, id(3)), 10), Room::Unwanted));
+    }
+
+    /// A live message of QoS 2, due to another subscription, was dropped because its retained copy was sent at QoS 0.
+    #[test]
+    fn a_retained_copy_stands_for_a_live_message_of_no_greater_qos() {
+        let mut outbox = Outbox { connected: true, ..Outbox::default() };
+        outbox.retained_just_now(&[(MsgId::from_bits(1), QoS::AtLeastOnce)]);
+        for (qos, wanted) in [(QoS::AtMostOnce, false), (QoS::AtLeastOnce, false), (QoS::ExactlyOnce, true)] {
+            let room = offer(&mut outbox, delivery("t", qos, 1), 10);
+            assert_eq!(matches!(room, Room::Free), wanted, "{room:?}");
+        }
     }
 
     #[test]

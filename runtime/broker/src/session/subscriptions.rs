@@ -10,6 +10,7 @@ use tidegate_event::{Change, SharedFilter, SubscriptionOptions, TopicFilter, Top
 use super::Session;
 use super::delivery::detached_text;
 use crate::realm::Realm;
+use crate::tree;
 
 /// Subscriptions of an ended session that are removed before others have their turn.
 const REMOVED_AT_ONCE: usize = 64;
@@ -19,6 +20,32 @@ const REMOVED_AT_ONCE: usize = 64;
 pub(crate) struct Subscriptions {
     closed: bool,
     filters: HashMap<ByteString, (SharedFilter, SubscriptionOptions), RandomState>,
+    /// How many of them are shared.
+    shared: usize,
+    /// Memory of all, about.
+    bytes: usize,
+}
+
+/// How much a session has subscribed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) subscriptions: usize,
+    /// Shared ones among them.
+    pub(crate) shared: usize,
+    /// Memory of all, about.
+    pub(crate) bytes: usize,
+}
+
+impl Subscriptions {
+    fn count_in(&mut self, filter: &SharedFilter) {
+        self.shared += usize::from(filter.group.is_some());
+        self.bytes += tree::weight(filter);
+    }
+
+    fn count_out(&mut self, filter: &SharedFilter) {
+        self.shared -= usize::from(filter.group.is_some());
+        self.bytes -= tree::weight(filter);
+    }
 }
 
 /// What a SUBSCRIBE for one filter did.
@@ -45,7 +72,10 @@ impl Session {
         let entry = (shared.clone(), options);
         let before = match subscriptions.filters.get_mut(text) {
             Some(known) => Some(std::mem::replace(known, entry)),
-            None => subscriptions.filters.insert(detached_text(text), entry),
+            None => {
+                subscriptions.count_in(shared);
+                subscriptions.filters.insert(detached_text(text), entry)
+            }
         };
         if before.as_ref().is_none_or(|(_, known)| *known != options) {
             realm.tree.insert(shared, self, options);
@@ -69,7 +99,11 @@ impl Session {
         shared: &SharedFilter,
         options: SubscriptionOptions,
     ) {
-        self.subscriptions.lock().filters.insert(text.clone(), (shared.clone(), options));
+        let mut subscriptions = self.subscriptions.lock();
+        if subscriptions.filters.insert(text.clone(), (shared.clone(), options)).is_none() {
+            subscriptions.count_in(shared);
+        }
+        drop(subscriptions);
         realm.tree.insert(shared, self, options);
     }
 
@@ -77,6 +111,7 @@ impl Session {
     pub(crate) fn unsubscribe(&self, realm: &Realm, text: &str) -> Option<SharedFilter> {
         let mut subscriptions = self.subscriptions.lock();
         let (written, (shared, _)) = subscriptions.filters.remove_entry(text)?;
+        subscriptions.count_out(&shared);
         let group = realm.tree.remove(&shared, self.number);
         if self.is_recorded(realm) {
             realm.record(Change::Unsubscribed { session: self.number, filter: written });
@@ -119,10 +154,11 @@ impl Session {
         shared.find(|(shared, _)| shared.filter.matches(topic)).map(|(shared, _)| shared.clone())
     }
 
-    /// How many subscriptions there are, when there is none to `text`.
-    pub(crate) fn subscriptions_without(&self, text: &str) -> Option<usize> {
-        let subscriptions = self.subscriptions.lock();
-        (!subscriptions.filters.contains_key(text)).then(|| subscriptions.filters.len())
+    /// What there is, when there is no subscription to `text`.
+    pub(crate) fn subscriptions_without(&self, text: &str) -> Option<Held> {
+        let Subscriptions { filters, shared, bytes, .. } = &*self.subscriptions.lock();
+        let held = Held { subscriptions: filters.len(), shared: *shared, bytes: *bytes };
+        (!filters.contains_key(text)).then_some(held)
     }
 
     /// Removes every subscription and lets no more come. `false`: that had happened before. Of very many the last go a

@@ -38,6 +38,7 @@ impl Member {
             // A shared subscription is joined to nothing, so its messages are held back by nothing. What the broker
             // says itself moves no position and need not reach another.
             source: if message.origin == Origin::Broker { Source::Direct } else { Source::Shared(group) },
+            pins_buffer: false,
         }
     }
 }

@@ -109,9 +109,9 @@ impl Subscribers {
     }
 }
 
-/// The `$share` groups of a filter by name: few.
+/// The `$share` groups of a filter by name.
 #[derive(Default)]
-pub(super) struct Groups(pub(super) Vec<(ByteString, Arc<Group>)>);
+pub(super) struct Groups(pub(super) HashMap<ByteString, Arc<Group>, RandomState>);
 
 /// What is subscribed to one filter.
 #[derive(Default)]
@@ -126,14 +126,13 @@ impl Leaf {
     }
 
     pub(super) fn group(&self, name: &str) -> Option<&Arc<Group>> {
-        let groups = &self.groups.as_ref()?.0;
-        groups.iter().find(|(known, _)| known == name).map(|(_, group)| group)
+        self.groups.as_ref()?.0.get(name)
     }
 
     pub(super) fn add_to(&self, found: &mut Matches) {
         self.subscribers.add_to(found);
         if let Some(groups) = &self.groups {
-            found.groups.extend(groups.0.iter().map(|(_, group)| Arc::clone(group)));
+            found.groups.extend(groups.0.values().map(Arc::clone));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tidegate_event::{
-    AckError, AckJoin, AckPart, Change, Message, MsgId, Restored, RestoredDelivery, RestoredReceipt,
+    AckError, AckJoin, AckPart, Change, Message, MsgId, Owner, Restored, RestoredDelivery, RestoredReceipt,
     RestoredSession, SessionStore, SessionStoreError, StoredWill, SubscriptionOptions, Tenant,
 };
 
@@ -13,6 +13,7 @@ use tidegate_event::{
 struct Kept {
     client: String,
     expiry: u32,
+    owner: Option<Owner>,
     disconnected_at_ms: Option<u64>,
     subscriptions: BTreeMap<String, SubscriptionOptions>,
     queue: BTreeMap<u64, RestoredDelivery>,
@@ -37,6 +38,7 @@ struct State {
     parts: Vec<AckPart>,
     slow: bool,
     failing: bool,
+    behind: bool,
     /// Names of the changes recorded since they were last asked for.
     log: Vec<&'static str>,
 }
@@ -85,6 +87,11 @@ impl Journal {
         self.0.lock().failing = failing;
     }
 
+    /// From now on too much waits to be written, or no longer.
+    pub(crate) fn fall_behind(&self, behind: bool) {
+        self.0.lock().behind = behind;
+    }
+
     /// What the disk has after a crash now, as a store of its own.
     pub(crate) fn after_a_crash(&self) -> Self {
         let durable = self.0.lock().durable.clone();
@@ -118,10 +125,11 @@ impl Disk {
     fn apply(&mut self, change: Change) -> &'static str {
         let known = |sessions: &BTreeMap<u64, Kept>, session: u64| sessions.contains_key(&session);
         match change {
-            Change::Opened { session, client, expiry, will } => {
+            Change::Opened { session, client, expiry, owner, will } => {
                 self.last_session = self.last_session.max(session);
                 let kept = self.sessions.entry(session).or_default();
                 (kept.client, kept.expiry, kept.disconnected_at_ms) = (client.to_string(), expiry, None);
+                kept.owner = owner;
                 self.wills.extend(will.map(|will| ((session, will.message.id), will)));
                 "opened"
             }
@@ -241,6 +249,7 @@ impl SessionStore for Journal {
                 number,
                 tenant: Tenant::default(),
                 client: kept.client.as_str().into(),
+                owner: kept.owner.clone(),
                 expiry: kept.expiry,
                 disconnected_at_ms: kept.disconnected_at_ms,
                 wills: wills(number).map(|(_, will)| will.clone()).collect(),
@@ -282,6 +291,10 @@ impl SessionStore for Journal {
             part.done();
         }
         join
+    }
+
+    fn is_behind(&self) -> bool {
+        self.0.lock().behind
     }
 
     fn health(&self) -> Result<(), SessionStoreError> {

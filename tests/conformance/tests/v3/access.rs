@@ -1,9 +1,10 @@
-//! What an access list refuses (clause 3.3.5).
+//! What an access list refuses (clause 3.3.5), and clients that are not let in (clause 3.2.2.3).
 
 use tidegate_conformance::Version::{V31, V311};
 use tidegate_conformance::client::{Came, PATIENCE};
-use tidegate_conformance::server::Server;
-use tidegate_conformance::{Client, Connect, Packet, Publish, Subscribe, kind};
+use tidegate_conformance::ending::{Failures, ending, only_connack};
+use tidegate_conformance::server::{Server, password_file};
+use tidegate_conformance::{Client, Connect, Packet, Publish, Subscribe, Will, kind};
 
 #[test]
 fn mqtt_3_3_5_2_a_publish_that_is_not_allowed_is_acknowledged_or_ends_the_connection() {
@@ -57,4 +58,63 @@ fn mqisdp_3_9_1_a_subscription_that_is_not_allowed_has_no_code_of_failure() {
     let mut client = Client::connect_at(server.port, &Connect::new(V311)).0;
     client.send(Subscribe::new(1).filter("denied/x", 1).filter("allowed", 1).encode(V311));
     client.expect_bytes(&[0x90, 4, 0, 1, 0x80, 1]);
+}
+
+/// Return codes of CONNACK (table 3.1).
+const UNAVAILABLE: u8 = 3;
+const BAD_LOGIN: u8 = 4;
+const NOT_AUTHORIZED: u8 = 5;
+
+/// A server that lets in one user, who may not publish to `denied`; `more` are further keys of its access.
+fn guarded(more: &str) -> Server {
+    let configuration =
+        format!("[access]\npassword_file = \"users\"\nanonymous = \"never\"\nacl_file = \"acl\"\n{more}");
+    let users = password_file(&[("known", "right")]);
+    Server::start_with(&configuration, &[("users", &users), ("acl", "deny all publish denied/#\n")])
+}
+
+/// The code of CONNACK, without a session, after which the connection must end. What came behind CONNECT is not answered.
+fn refusal(server: &Server, connect: &Connect) -> Result<u8, String> {
+    let mut client = Client::open_at(server.port, connect.version);
+    let publish = Publish::new("access/behind", "x").qos(1, 1).retain();
+    client.send([connect.encode(), publish.encode(connect.version)].concat());
+    only_connack(&ending(&mut client)?)
+}
+
+#[test]
+fn mqtt_3_2_2_5_a_client_that_may_not_connect_is_told_why_and_the_connection_ends() {
+    let server = guarded("login_failures = 0\n");
+    let mut failures = Failures::new();
+    for version in [V31, V311] {
+        let known = |password| Connect::new(version).login("known", password);
+        for (what, connect, expected) in [
+            ("a wrong password", known("wrong"), BAD_LOGIN),
+            ("no password", Connect { password: None, ..known("") }, BAD_LOGIN),
+            ("a stranger", Connect::new(version).login("stranger", "right"), BAD_LOGIN),
+            ("nobody", Connect::new(version), NOT_AUTHORIZED),
+            ("a will that is not allowed", known("right").will(Will::new("denied/x", "x")), NOT_AUTHORIZED),
+        ] {
+            let result = refusal(&server, &connect).and_then(|code| match code {
+                code if code == expected => Ok(()),
+                code => Err(format!("{code} instead of {expected}")),
+            });
+            failures.add(format!("{what}, {version:?}"), result);
+        }
+        let mut client = Client::connect_at(server.port, &known("right")).0;
+        client.subscribe("access/behind", 1);
+        client.ping();
+    }
+    failures.report();
+}
+
+#[test]
+fn mqtt_3_2_2_5_logins_that_fail_again_and_again_are_refused_for_a_while() {
+    let server = guarded("login_failures = 2\nlogin_penalty = \"1m\"\n");
+    let login = |password: &str| Connect::new(V311).login("known", password);
+    let code = || refusal(&server, &login("wrong")).unwrap();
+    assert_eq!([code(), code()], [BAD_LOGIN; 2]);
+    let later: Vec<u8> = (0..4).map(|_| code()).collect();
+    assert_eq!(later[3], UNAVAILABLE, "{later:?}");
+    // Unseen: the right password does not help.
+    assert_eq!(refusal(&server, &login("right")), Ok(UNAVAILABLE));
 }

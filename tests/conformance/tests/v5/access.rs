@@ -1,0 +1,79 @@
+//! Clients that are not let in (MQTT 5 clause 3.1.4, and 4.13 for the codes).
+
+use tidegate_conformance::ending::{
+    BAD_LOGIN, Failures, NOT_AUTHORIZED, RATE_EXCEEDED, ending, only_connack,
+};
+use tidegate_conformance::server::{Server, password_file};
+use tidegate_conformance::{Client, Connect, Publish, Version::V5, Will, name};
+
+/// A server that lets in one user, who may not publish to `denied`; `more` are further keys of its access.
+fn guarded(more: &str) -> Server {
+    let configuration =
+        format!("[access]\npassword_file = \"users\"\nanonymous = \"never\"\nacl_file = \"acl\"\n{more}");
+    let users = password_file(&[("known", "right")]);
+    Server::start_with(&configuration, &[("users", &users), ("acl", "deny all publish denied/#\n")])
+}
+
+fn known(password: &str) -> Connect {
+    Connect::new(V5).login("known", password)
+}
+
+/// The code of CONNACK, without a session, after which the connection must end.
+fn refusal(server: &Server, connect: &Connect) -> Result<u8, String> {
+    let mut client = Client::open_at(server.port, V5);
+    // What follows is not done (3.1.4-6): it is sent before the server can have answered.
+    let publish = Publish::new("access/behind", "x").qos(1, 1).retain();
+    client.send([connect.encode(), publish.encode(V5)].concat());
+    only_connack(&ending(&mut client)?)
+}
+
+#[test]
+fn mqtt_3_1_4_2_a_client_that_may_not_connect_is_told_why() {
+    let server = guarded("login_failures = 0\n");
+    let mut failures = Failures::new();
+    let password = |password: &[u8]| Connect { password: Some(password.into()), ..Connect::new(V5) };
+    let user = |user: &[u8]| Connect { username: Some(user.into()), ..Connect::new(V5) };
+    for (what, connect, reason) in [
+        ("a wrong password", known("wrong"), BAD_LOGIN),
+        ("an empty password", known(""), BAD_LOGIN),
+        ("no password", user(b"known"), BAD_LOGIN),
+        ("a stranger", Connect::new(V5).login("stranger", "right"), BAD_LOGIN),
+        ("a name that only begins so", Connect::new(V5).login("known ", "right"), BAD_LOGIN),
+        ("nobody", Connect::new(V5), NOT_AUTHORIZED),
+        ("a password alone", password(b"right"), NOT_AUTHORIZED),
+        ("a will that is not allowed", known("right").will(Will::new("denied/x", "x")), NOT_AUTHORIZED),
+    ] {
+        let result = refusal(&server, &connect).and_then(|code| match code {
+            code if code == reason => Ok(()),
+            code => Err(format!("{code:#04x} instead of {reason:#04x}")),
+        });
+        failures.add(what, result);
+    }
+    failures.report();
+    let (mut client, _) = Client::connect_at(server.port, &known("right"));
+    client.subscribe("access/behind", 1);
+    client.ping();
+}
+
+#[test]
+fn mqtt_3_1_4_2_a_refused_login_takes_nobody_over() {
+    let server = guarded("");
+    let id = name("taken");
+    let kept = known("right").client_id(&id).persistent();
+    let (mut client, _) = Client::connect_at(server.port, &kept);
+    assert_eq!(refusal(&server, &known("wrong").client_id(&id).clean(true)), Ok(BAD_LOGIN));
+    client.ping();
+    client.cut();
+    assert!(Client::connect_at(server.port, &kept).1.session_present, "nor does it end a session");
+}
+
+#[test]
+fn mqtt_3_1_4_2_logins_that_fail_again_and_again_are_refused_for_a_while() {
+    let server = guarded("login_failures = 2\nlogin_penalty = \"1m\"\n");
+    let code = || refusal(&server, &known("wrong")).unwrap();
+    assert_eq!([code(), code()], [BAD_LOGIN; 2]);
+    let later: Vec<u8> = (0..4).map(|_| code()).collect();
+    assert_eq!(later[3], RATE_EXCEEDED, "{later:02X?}");
+    // Unseen: the right password does not help.
+    assert_eq!(refusal(&server, &known("right")), Ok(RATE_EXCEEDED));
+}
