@@ -118,6 +118,7 @@ struct PublisherForm {
     server_name: Option<String>,
     certificate: Option<CertificateForm>,
     certified: bool,
+    forwarded: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -354,6 +355,7 @@ impl PublisherForm {
                 subject: certificate.subject.clone(),
             }),
             certified: client.certified,
+            forwarded: client.forwarded,
         }
     }
 
@@ -379,6 +381,7 @@ impl PublisherForm {
             server_name: self.server_name.map(Into::into),
             certificate: self.certificate.map(|form| Arc::new(certificate(form))),
             certified: self.certified,
+            forwarded: self.forwarded,
         })
     }
 }
@@ -626,6 +629,7 @@ mod tests {
             server_name: Some("broker".into()),
             certificate: Some(Arc::new(certificate)),
             certified: true,
+            forwarded: true,
             ..Client::default()
         };
         let publisher = Some(Arc::new(client));
