@@ -29,6 +29,7 @@ use crate::pipeline::inject;
 use crate::realm::Realm;
 use crate::reconnects::Reconnects;
 use crate::restore;
+use crate::route::ALL_CACHED;
 use crate::share;
 use crate::sys;
 use crate::timers::Timers;
@@ -60,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) keeps: bool,
     pub(crate) metrics: Metrics,
     pub(crate) budget: Arc<Budget>,
+    /// Memory of what publishers know of who subscribes to their topics.
+    pub(crate) routes: Arc<Budget>,
     pub(crate) started: Instant,
     pub(crate) timers: Timers,
     /// Listeners and connections, with what these leave behind.
@@ -212,6 +215,7 @@ impl Broker {
             store,
             metrics: Metrics::new(),
             budget: Arc::new(Budget::new(config.queue_budget_bytes)),
+            routes: Arc::new(Budget::new(ALL_CACHED)),
             started: Instant::now(),
             config,
             timers: Timers::default(),

@@ -64,6 +64,13 @@ pub(crate) struct RetainedLimits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor(Vec<Box<str>>);
 
+impl Cursor {
+    /// Whether a look-up that has come so far has visited `topic`, or would have.
+    pub(crate) fn is_past(&self, topic: &TopicName) -> bool {
+        topic.levels().le(self.0.iter().map(|level| &**level))
+    }
+}
+
 /// A part of the messages that match a filter.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
@@ -87,7 +94,9 @@ const EXPIRY: usize = 96;
 
 fn size(message: &Message) -> usize {
     let expiry = if message.expires_at_ms().is_some() { EXPIRY } else { 0 };
-    size_of::<Message>() + message.size() + expiry
+    // It keeps what is known of its publisher, which may have left nothing else behind.
+    let name = message.publisher.as_ref().and_then(|publisher| publisher.username.as_ref());
+    size_of::<Message>() + message.size() + expiry + name.map_or(0, |name| name.len())
 }
 
 fn level_size(name: &str) -> usize {
@@ -169,6 +178,12 @@ impl Retained {
             return false;
         }
         self.0.write().remove(topic).is_some()
+    }
+
+    /// The message of `topic`, if it has one that has not expired.
+    pub(crate) fn get(&self, topic: &TopicName) -> Option<Arc<Message>> {
+        let store = self.0.read();
+        find(&store.root, topic).filter(|message| !is_expired(message, now_ms())).cloned()
     }
 
     /// How many there are, expired ones included until they are swept.
@@ -507,5 +522,21 @@ mod tests {
         }
         let page = retained.page(&TopicFilter::all(), None);
         assert_eq!((page.messages.len(), page.young.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_cursor_knows_what_is_before_it() {
+        let cursor = Cursor(["a", "b"].map(Box::from).to_vec());
+        for (topic, past) in [
+            ("a", true),
+            ("a/b", true),
+            ("a/a/z", true),
+            ("a/b/c", false),
+            ("a/ba", false),
+            ("b", false),
+            ("0/z", true),
+        ] {
+            assert_eq!(cursor.is_past(&topic.parse().unwrap()), past, "{topic}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tidegate_event::{Change, Message, Origin, QoS, SubscriptionOptions, TopicName};
 
-use crate::limits::budget::is_charged_once;
+use crate::limits::budget::{Account, is_charged_once};
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::retained::Set;
@@ -30,6 +30,10 @@ use crate::tree::{Age, Matches, TopicTree};
 const CACHED: usize = 256 * 1024;
 /// The same, of a publisher that rests: there may be very many of those.
 const RESTING: usize = 16 * 1024;
+/// The same, of all publishers together.
+pub(crate) const ALL_CACHED: usize = 16 * 1024 * 1024;
+/// What each may keep when that is used up.
+const LEAST: usize = 2 * 1024;
 /// Topics with more subscribers are looked up once for all publishers.
 const MANY: usize = 32;
 /// Changes of subscriptions after which a publisher that does not rest looks what of that does not hold any more.
@@ -159,7 +163,8 @@ impl Resolved {
         let (age, found) = tree.matches(&topic);
         let routes = Arc::new(resolve(age, found));
         if routes.is_few(&topic) {
-            self.insert(tree, &topic, &routes, CACHED);
+            let most = if realm.broker.routes.is_tight() { LEAST } else { CACHED };
+            self.insert(tree, &topic, &routes, most);
         } else {
             self.remove(&topic);
             realm.shared_routes.insert(tree, &topic, &routes);
@@ -193,23 +198,30 @@ pub(crate) struct RouteCache {
     own: Resolved,
     /// The topic that it used last, whether or not that is kept besides.
     last: Option<(TopicName, Arc<Routes>)>,
+    account: Account,
 }
 
 impl RouteCache {
     fn routes(&mut self, realm: &Realm, topic: &TopicName) -> &Routes {
-        let Self { own, last } = self;
+        let Self { own, last, account } = self;
         last.take_if(|(last, routes)| last != topic || !realm.tree.holds(routes.age));
-        let (_, routes) = last.get_or_insert_with(|| own.find(realm, topic));
+        let (_, routes) = last.get_or_insert_with(|| {
+            let found = own.find(realm, topic);
+            account.settle(&realm.broker.routes, own.bytes);
+            found
+        });
         routes
     }
 
     /// Forgets what no longer holds, so that a publisher that rests does not keep ended sessions in memory, and what
     /// is too much for one that rests.
     pub(crate) fn rest(&mut self, realm: &Realm) {
-        if self.own.bytes > RESTING {
+        let most = if realm.broker.routes.is_tight() { LEAST } else { RESTING };
+        if self.own.bytes > most {
             *self = Self::default();
         }
         self.own.forget_stale(&realm.tree);
+        self.account.rest(self.own.bytes);
         self.last.take_if(|(topic, routes)| !routes.is_few(topic) || !realm.tree.holds(routes.age));
     }
 }
@@ -456,13 +468,13 @@ fn resolve(age: Age, found: Matches) -> Routes {
     Routes { age, direct, groups }
 }
 
-/// One delivery for several subscriptions: the greatest QoS and all identifiers (MQTT 5 clause 3.3.4).
+/// One delivery for several subscriptions: the greatest QoS and all identifiers (MQTT 5 clause 3.3.4), one that several
+/// have as often as they have it: "the PUBLISH packet will carry multiple identical Subscription Identifiers".
 fn merge(options: &[SubscriptionOptions]) -> Option<Grant> {
     let qos = options.iter().map(|options| options.qos).max()?;
     let mut ids: SmallVec<[u32; 4]> =
         options.iter().map(|options| options.id).filter(|&id| id != 0).collect();
     ids.sort_unstable();
-    ids.dedup();
     Some(Grant {
         qos,
         retain_as_published: options.iter().any(|options| options.retain_as_published),
@@ -498,7 +510,7 @@ mod tests {
         let routes = resolve(age, found);
         let [first, second] = routes.direct.as_slice() else { panic!("two subscribers") };
         assert_eq!(first.grant.qos, QoS::ExactlyOnce);
-        assert_eq!(first.grant.ids.as_deref(), Some([3, 9].as_slice()));
+        assert_eq!(first.grant.ids.as_deref(), Some([3, 3, 9].as_slice()));
         let own = first.own.as_ref().unwrap().as_ref().unwrap();
         assert_eq!(own.qos, QoS::AtLeastOnce, "its own messages come by the subscriptions that want them");
         assert!(second.grant.ids.is_none());
@@ -618,5 +630,27 @@ mod tests {
         }
         cache.rest(&realm);
         assert!(cache.own.topics.is_empty());
+    }
+
+    /// Five thousand publishers of many topics each could keep more than a gigabyte.
+    #[tokio::test]
+    async fn what_all_publishers_keep_is_bounded_in_bytes() {
+        let realm = realm();
+        let mut caches: Vec<RouteCache> = Vec::new();
+        for publisher in 0..100 {
+            let mut cache = RouteCache::default();
+            for number in 0..40 {
+                let topic = format!("{publisher}/{number}/{}", "x".repeat(10_000)).parse().unwrap();
+                cache.routes(&realm, &topic);
+            }
+            caches.push(cache);
+        }
+        let kept: usize = caches.iter().map(|cache| cache.own.bytes).sum();
+        let bound = ALL_CACHED + CACHED + caches.len() * LEAST;
+        assert!((ALL_CACHED / 2..=bound).contains(&kept), "{kept}");
+        caches.iter_mut().for_each(|cache| cache.rest(&realm));
+        assert!(realm.broker.routes.used() <= caches.len() * RESTING);
+        drop(caches);
+        assert_eq!(realm.broker.routes.used(), 0);
     }
 }

@@ -277,6 +277,10 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Ready when all that was recorded before the call is on disk; fails when it could not be written in time.
     fn durable(&self) -> AckJoin;
 
+    /// Whether so much waits to be written that who sends more, and would not wait for it, is to wait for
+    /// [`durable`](Self::durable) all the same: memory would fill. Costs next to nothing.
+    fn is_behind(&self) -> bool;
+
     /// Whether changes can be written now. Costs next to nothing.
     ///
     /// # Errors
@@ -305,6 +309,10 @@ impl SessionStore for VolatileStore {
 
     fn durable(&self) -> AckJoin {
         AckJoin::new()
+    }
+
+    fn is_behind(&self) -> bool {
+        false
     }
 
     fn health(&self) -> Result<(), SessionStoreError> {

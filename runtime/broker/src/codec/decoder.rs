@@ -47,6 +47,9 @@ pub struct Decoder {
     client_takes: Option<usize>,
 }
 
+/// Bytes of a remaining length, which has four at most, that are looked past.
+const LENGTH_LOOKED_AT: usize = 5;
+
 #[derive(Clone, Copy, Debug)]
 enum State {
     ExpectConnect,
@@ -112,13 +115,21 @@ impl Decoder {
         };
         match connected {
             Some(protocol) => header::check_next(first, protocol)?,
-            None => header::check_first(first)?,
+            None => {
+                if let Err(error) = header::check_first(first) {
+                    self.glimpse(first, buffer);
+                    return Err(error);
+                }
+            }
         }
         let packet = PacketType::of(first);
         let (remaining, length_len) = match varint(buffer.get(1..).unwrap_or_default()) {
             Varint::Whole(value, len) => (value, len),
             Varint::Partial => return self.wait(buffer.len() + 1),
             Varint::Overlong => {
+                if connected.is_none() {
+                    self.glimpse(first, buffer);
+                }
                 return Err(CodecError::Malformed {
                     packet,
                     rule: "its remaining length has over four bytes",
@@ -171,6 +182,18 @@ impl Decoder {
                 .map(|publish| Some(Incoming::Publish(publish)));
         }
         self.whole(packet, buffer, header, total, protocol).map(Some)
+    }
+
+    /// Looks which version a client speaks whose CONNECT is refused for its fixed header, so that it is answered in that: as
+    /// far as it is there already, nothing is waited for.
+    fn glimpse(&mut self, first: u8, buffer: &[u8]) {
+        let rest = buffer.get(1..).unwrap_or_default();
+        let end = rest.iter().take(LENGTH_LOOKED_AT).position(|byte| byte & 0x80 == 0);
+        if PacketType::of(first) == PacketType::Connect
+            && let Some(body) = end.and_then(|end| rest.get(end + 1..))
+        {
+            self.protocol = version::peek(body, usize::MAX).ok().flatten();
+        }
     }
 
     /// Reads the packet of `total` bytes at the start of `buffer`, `header` of them fixed header.

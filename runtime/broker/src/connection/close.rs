@@ -118,7 +118,8 @@ where
     /// Gives the seat back. Gives the events of deliveries that are still to be raised.
     fn let_go(&mut self, reason: DisconnectReason, handover: Handover) -> Rest {
         let deliveries = std::mem::replace(&mut self.deliveries, Deliveries::none());
-        let Deliveries { mut batch, running, acked, .. } = deliveries;
+        let Deliveries { mut batch, parked, running, acked, .. } = deliveries;
+        parked.into_iter().rev().for_each(|delivery| batch.push_front(delivery));
         let handlers = match running {
             Some(Running::Deliver(delivery, handlers)) => {
                 // A stored message goes back to where it was read to, so that it keeps its place.

@@ -75,8 +75,18 @@ fn base32(number: u128) -> String {
     (0..26).rev().map(digit).collect()
 }
 
+/// How many times as long as a client id a user name may be: some are tokens.
+const USER_NAME: usize = 4;
+
 /// Why a CONNECT that can be read is refused, whoever the client is: code and words.
 pub(super) fn objection(config: &BrokerConfig, connect: &Connect) -> Option<(ReasonCode, &'static str)> {
+    if connect.client_id.len() > config.max_client_id_bytes {
+        return Some((reason::CLIENT_ID_NOT_VALID, "the client id is too long"));
+    }
+    let longest = config.max_client_id_bytes.saturating_mul(USER_NAME);
+    if connect.username.as_ref().is_some_and(|name| name.len() > longest) {
+        return Some((ReasonCode::BAD_USER_NAME_OR_PASSWORD, "the user name is too long"));
+    }
     if connect.properties.authentication_method.is_some() {
         // Clause 4.12: there is no method this server knows.
         return Some((reason::BAD_AUTHENTICATION_METHOD, "enhanced authentication is not supported"));
@@ -143,6 +153,7 @@ pub(super) fn refusal(code: ReasonCode, text: Option<ByteString>) -> Outgoing {
 pub(super) fn answer_version(error: &CodecError, decoder: &Decoder) -> Option<Protocol> {
     match error {
         CodecError::UnsupportedVersion { .. } => Some(Protocol::V311),
+        CodecError::UnknownProtocol { level: 5 } => Some(Protocol::V5),
         CodecError::ClientId { .. } => decoder.protocol(),
         _ => decoder.protocol().filter(|protocol| protocol.is_v5()),
     }

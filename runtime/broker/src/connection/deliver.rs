@@ -14,6 +14,7 @@ use tidegate_event::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::feed::Next;
 use super::output::is_shared;
 use super::{Connection, OUTPUT_ENOUGH};
 use crate::codec::{self, Ack, Connect, Outgoing};
@@ -26,6 +27,8 @@ use crate::session::positions::Positions;
 
 /// Deliveries taken out of the outbox at once.
 const BATCH: usize = 256;
+/// Deliveries encoded before others have their turn, and joins looked at for them.
+const STEPS: usize = 65_536;
 
 /// An event of the outbound direction whose handlers run.
 pub(super) enum Running {
@@ -44,6 +47,9 @@ pub(super) struct Acked {
 /// What is on its way from the outbox to the output.
 pub(super) struct Deliveries {
     pub(super) batch: VecDeque<Delivery>,
+    /// Live messages of QoS 0 that wait for the retained one of their topic, which waits for an acknowledgement: others go
+    /// past them.
+    pub(super) parked: VecDeque<Delivery>,
     pub(super) running: Option<Running>,
     pub(super) acked: VecDeque<Acked>,
     /// Greatest number of unacknowledged deliveries.
@@ -63,6 +69,7 @@ impl Deliveries {
         let most = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         Self {
             batch: VecDeque::new(),
+            parked: VecDeque::new(),
             running: None,
             acked: VecDeque::new(),
             window: usize::from(config.max_inflight.max(1).min(asked)),
@@ -77,6 +84,7 @@ impl Deliveries {
     pub(super) fn none() -> Self {
         Self {
             batch: VecDeque::new(),
+            parked: VecDeque::new(),
             running: None,
             acked: VecDeque::new(),
             window: 0,
@@ -107,7 +115,22 @@ impl Deliveries {
             Some(Running::Deliver(delivery, _)) => Some(delivery.message.id),
             _ => None,
         };
-        self.batch.iter().map(|delivery| delivery.message.id).chain(running)
+        self.batch.iter().chain(&self.parked).map(|delivery| delivery.message.id).chain(running)
+    }
+
+    /// Live messages that were taken out of the outbox and are not sent, oldest first.
+    pub(super) fn live(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let running = match &self.running {
+            Some(Running::Deliver(delivery, _)) => Some(delivery),
+            _ => None,
+        };
+        let all = running.into_iter().chain(&self.parked).chain(&self.batch);
+        all.filter(|delivery| delivery.source == Source::Live).map(|delivery| &delivery.message)
+    }
+
+    /// How many deliveries were taken out of the outbox and cannot be sent yet.
+    pub(super) fn taken(&self) -> usize {
+        self.batch.len() + self.parked.len()
     }
 
     /// Gives memory back while the client is idle.
@@ -156,13 +179,14 @@ where
     /// Whether one more delivery may be encoded: what is there is taken by the client, or not much.
     pub(super) fn may_encode(&self) -> bool {
         let withheld = self.withheld.bytes();
-        withheld < OUTPUT_ENOUGH && self.takes_output(OUTPUT_ENOUGH - withheld)
+        withheld < OUTPUT_ENOUGH && !self.withheld.is_full() && self.takes_output(OUTPUT_ENOUGH - withheld)
     }
 
     /// Encodes deliveries until something is to be waited for. Gives whether anything was done.
     pub(super) fn poll_deliveries(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        loop {
+        let (mut moved, mut steps) = (false, 0);
+        while steps < STEPS {
+            steps += 1 + self.seat.joins.len();
             match self.deliveries.running.take() {
                 None => {}
                 Some(Running::Acked(id, mut handlers)) => {
@@ -203,6 +227,7 @@ where
             }
             moved = true;
         }
+        moved
     }
 
     /// Sends the next message that was in flight when the last connection ended, if there is one and the window
@@ -258,8 +283,13 @@ where
         if !self.seat.inflight.is_resent() {
             return None;
         }
-        if self.deliveries.batch.is_empty() {
+        if self.deliveries.batch.is_empty() && !self.pipeline.is_bringing() {
             let mut outbox = self.session.outbox();
+            if !self.seat.joins.is_empty() {
+                // All that was taken so far is sent.
+                let (taken, all) = (outbox.progress(), outbox.len() == 0);
+                self.seat.joins.iter_mut().for_each(|join| join.caught_up(taken, all));
+            }
             outbox.take(&mut self.deliveries.batch, BATCH);
             outbox.flies(self.seat.inflight.weight());
             let (relieved, losses) = (outbox.relieved(), outbox.take_losses());
@@ -274,7 +304,12 @@ where
         }
         let room = self.has_window();
         let qos_fits = |qos: QoS| room || qos == QoS::AtMostOnce;
-        let sendable = |delivery: &Delivery| qos_fits(delivery.qos);
+        let is_free = match self.earlier(qos_fits) {
+            Next::Earlier(copy) => return Some(copy),
+            Next::Batch => true,
+            Next::Waits => false,
+        };
+        let sendable = |delivery: &Delivery| is_free && qos_fits(delivery.qos);
         if !self.seat.joins.is_empty() {
             self.deliveries.feeds_turn = !self.deliveries.feeds_turn;
             if self.deliveries.feeds_turn || !self.deliveries.batch.front().is_some_and(sendable) {
@@ -283,7 +318,10 @@ where
                 {
                     match join.pop() {
                         Some((delivery, true)) => self.skip_copy(&delivery),
-                        Some((delivery, false)) => return Some(delivery),
+                        Some((delivery, false)) => {
+                            self.unpark(&delivery);
+                            return Some(delivery);
+                        }
                         None => break,
                     }
                 }
@@ -360,7 +398,9 @@ where
         let most = self.deliveries.max_packet;
         let is_recorded = self.session.is_recorded(&self.realm);
         // It would be sent under another packet id after a crash, as another message: it waits until it is recorded.
-        let waits = is_recorded && delivery.qos == QoS::ExactlyOnce;
+        let promises = is_recorded && delivery.qos == QoS::ExactlyOnce;
+        // Other messages do not overtake it (clause 4.6).
+        let waits = promises || self.withheld.has_messages();
         if self.aliases_out.encode(packet, !waits, self.protocol, most, self.output.encoded()) == 0 {
             self.discard(delivery, original, Drop::TooLarge);
             return;
@@ -368,7 +408,7 @@ where
         let payload = if is_shared(&message.payload) { message.payload.clone() } else { Bytes::new() };
         if waits {
             let encoded = self.output.encoded();
-            self.withheld.push(encoded.get(before..).unwrap_or_default(), payload);
+            self.withheld.push(encoded.get(before..).unwrap_or_default(), payload, promises);
             encoded.truncate(before);
         } else if !payload.is_empty() {
             self.output.share(payload);

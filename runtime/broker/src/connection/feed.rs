@@ -1,13 +1,14 @@
 //! Stored messages on their way to the client: drives the joins of its subscriptions.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::Context;
 
-use tidegate_event::{Message, MsgId, TopicFilter, TopicName};
+use tidegate_event::{Message, MsgId, QoS, TopicFilter, TopicName};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Connection;
+use super::deliver::Deliveries;
 use crate::limits::rate::Rate;
 use crate::retained::Page;
 use crate::session::Seat;
@@ -18,6 +19,16 @@ use crate::session::join::{Advance, Arrived, Ids, Join, RetainedFrom};
 const ACTIVE: usize = 16;
 /// Joins of one client from which on a SUBSCRIBE waits.
 const JOINS: usize = 64;
+/// What is sent next, as far as retained messages are concerned.
+pub(super) enum Next {
+    /// This one, because it is older than the live one that waits.
+    Earlier(Delivery),
+    /// Whatever waits.
+    Batch,
+    /// Nothing that waits live: a retained one goes first, and cannot be sent yet.
+    Waits,
+}
+
 /// What the joins may do before other parts of the connection have their turn.
 const STEPS: usize = 4 * ACTIVE;
 /// How many steps a look-up of retained messages is.
@@ -30,21 +41,94 @@ impl<S> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    /// Whether more subscriptions may be made: what the last ones brought has mostly been taken by the client.
+    /// Whether more subscriptions may be made: what the last ones brought out of stores has mostly been taken by the client.
     pub(super) fn may_join(&self) -> bool {
-        self.seat.joins.len() < JOINS && self.undelivered() <= self.shared.config.queue_limit()
+        let reading = || self.seat.joins.iter().filter(|join| !join.is_beside());
+        let undelivered: usize = reading().map(Join::undelivered).sum();
+        reading().count() < JOINS && undelivered <= self.shared.config.queue_limit()
+    }
+
+    /// How many more subscriptions may bring retained messages of the broker's: their look-up waits, not their answer, and
+    /// no acknowledgement of the client is needed for that (clauses 3.3.4 and 4.9).
+    pub(super) fn may_bring(&self) -> usize {
+        self.shared.config.max_subscriptions.saturating_sub(self.seat.joins.len())
     }
 
     fn undelivered(&self) -> usize {
         self.seat.joins.iter().map(Join::undelivered).sum()
     }
 
+    /// Whether a retained message goes before the live one that is next: one of its topic that is older and that a
+    /// subscription made before still has to bring. `fits`: of which QoS a message can be sent now.
+    pub(super) fn earlier(&mut self, fits: impl Fn(QoS) -> bool) -> Next {
+        if self.seat.joins.is_empty() && self.deliveries.parked.is_empty() {
+            return Next::Batch;
+        }
+        while let Some(live) = self.deliveries.batch.front() {
+            if live.source != Source::Live {
+                return Next::Batch;
+            }
+            let realm = &self.realm;
+            let mut joins = self.seat.joins.iter_mut();
+            let found = joins.find_map(|join| {
+                let earlier = join.earlier(&live.message, || realm.retained.get(&live.message.topic))?;
+                Some((join, earlier))
+            });
+            let Some((join, earlier)) = found else {
+                // Those of its topic that were parked before it go before it.
+                let topic = live.message.topic.clone();
+                let left = self.deliveries.parked.len();
+                self.unpark_if(|parked| parked.message.topic == topic);
+                if self.deliveries.parked.len() < left {
+                    continue;
+                }
+                return Next::Batch;
+            };
+            if fits(join.earlier_qos(&earlier)) {
+                return match join.take_earlier(earlier) {
+                    Some(copy) => {
+                        self.unpark(&copy);
+                        Next::Earlier(copy)
+                    }
+                    None => Next::Batch,
+                };
+            }
+            if live.qos != QoS::AtMostOnce || self.deliveries.parked.len() >= self.shared.config.queue_limit()
+            {
+                return Next::Waits;
+            }
+            let live = self.deliveries.batch.pop_front();
+            self.deliveries.parked.extend(live);
+        }
+        Next::Batch
+    }
+
+    /// The retained message `copy` is being sent: live ones of its topic wait for it no longer.
+    pub(super) fn unpark(&mut self, copy: &Delivery) {
+        self.unpark_if(|parked| parked.message.topic == copy.message.topic);
+    }
+
+    fn unpark_if(&mut self, is_free: impl Fn(&Delivery) -> bool) {
+        let Deliveries { parked, batch, .. } = &mut self.deliveries;
+        if !parked.is_empty() {
+            let (free, left): (VecDeque<_>, VecDeque<_>) =
+                std::mem::take(parked).into_iter().partition(is_free);
+            *parked = left;
+            free.into_iter().rev().for_each(|delivery| batch.push_front(delivery));
+        }
+    }
+
     /// Moves every join as far as it can go. Gives whether any moved.
     pub(super) fn poll_feeds(&mut self, cx: &mut Context<'_>) -> bool {
         let (mut index, mut steps) = (0, 0);
         let may_look_up = self.may_look_up(cx);
-        while index < ACTIVE && steps < STEPS {
+        let mut undelivered = self.undelivered();
+        while steps < STEPS {
             let Some(join) = self.seat.joins.get_mut(index) else { break };
+            if index >= ACTIVE && !join.is_beside() {
+                index += 1;
+                continue;
+            }
             match join.advance(cx) {
                 Advance::Wait => {
                     index += 1;
@@ -52,11 +136,12 @@ where
                 }
                 Advance::LookUp => {
                     // Those of a few wildcards at a time.
-                    if !may_look_up || index > 0 && self.undelivered() > self.shared.config.queue_limit() {
+                    if !may_look_up || index > 0 && undelivered > self.shared.config.queue_limit() {
                         index += 1;
                         continue;
                     }
                     self.look_up_retained(index);
+                    undelivered += self.seat.joins.get(index).map_or(0, Join::undelivered);
                     steps += LOOK_UP - 1;
                 }
                 Advance::Again => {}
@@ -94,7 +179,9 @@ where
             }
         }
         // A live copy of what was retained just now is on its way too.
-        self.session.outbox().deliver_once(join.unsent().into_iter());
+        if !join.is_beside() {
+            self.session.outbox().deliver_once(join.unsent().into_iter());
+        }
         self.seat.add_join(join);
     }
 
@@ -109,6 +196,7 @@ where
             let mut others = self.seat.joins.iter_mut().enumerate();
             let other = others.find(|(other, join)| {
                 *other != index
+                    && !join.is_beside()
                     && wanted.front().is_some_and(|delivery| join.filter.matches(&delivery.message.topic))
             });
             match other {
@@ -142,7 +230,10 @@ where
         let Some(join) = self.seat.remove_join(index) else { return };
         self.looked_up_in_vain(join.unsent_retained());
         self.session.outbox().not_given(&join.unsent());
-        self.session.release(&self.realm, join.number, wanted);
+        match join.hold {
+            Some(number) => self.session.release(&self.realm, number, wanted),
+            None => self.unpark_if(|_| true),
+        }
     }
 
     /// Whether retained messages may be looked up now; registers the task for when they may.
@@ -161,33 +252,62 @@ where
     /// Gives the join at `index` the next page of the broker's retained messages.
     fn look_up_retained(&mut self, index: usize) {
         let Some(join) = self.seat.joins.get_mut(index) else { return };
-        let Page { messages: mut retained, mut young, visited, next } =
+        let Page { messages: mut retained, young, visited, next } =
             self.realm.retained_page(&join.filter, join.looked_up_to());
         let found = retained.len();
-        retained.retain(|message| !join.is_own(message, &self.client.id));
+        retained.retain(|message| join.brings(message) && !join.is_own(message, &self.client.id));
         let mut outbox = self.session.outbox();
-        let (mut live, mut first) = (Ids::default(), HashMap::new());
-        if !retained.is_empty() {
-            for delivery in outbox.held(join.number) {
-                live.insert(delivery.message.id);
-                first.entry(delivery.message.topic.clone()).or_insert(delivery.message.id);
-            }
-        }
-        if !live.is_empty() {
+        let mut late = Vec::new();
+        if let Some(number) = join.hold {
             // What has come live since the subscription was made is not sent as retained before older messages of its
             // topic.
-            retained.retain(|message| !live.contains(&message.id));
-            young.retain(|id| !live.contains(id));
-            let is_late = |message: &Message| first.get(&message.topic).is_some_and(|id| *id < message.id);
-            let late = retained.extract_if(.., |message| is_late(message));
-            for message in late {
-                outbox.deliver_once(std::iter::once(message.id));
-                outbox.follow(join.number, join.copy_of(message));
+            let (mut live, mut first) = (Ids::default(), HashMap::new());
+            if !retained.is_empty() {
+                for delivery in outbox.held(number) {
+                    live.insert(delivery.message.id);
+                    first.entry(delivery.message.topic.clone()).or_insert(delivery.message.id);
+                }
             }
+            retained.retain(|message| !live.contains(&message.id));
+            let is_late =
+                |message: &mut Arc<Message>| first.get(&message.topic).is_some_and(|id| *id < message.id);
+            for message in retained.extract_if(.., is_late) {
+                outbox.deliver_once(std::iter::once(message.id));
+                outbox.follow(number, join.copy_of(message));
+            }
+        } else {
+            // What waits, and was routed since the subscription was made, came live: once is enough. What is older than the
+            // retained message of its topic goes first.
+            let (mut live, mut oldest) = (Ids::default(), HashMap::new());
+            let waiting = self.deliveries.live().chain(outbox.waiting_live());
+            for message in waiting.filter(|message| join.filter.matches(&message.topic)) {
+                if join.may_come_live(message.id) {
+                    live.insert(message.id);
+                }
+                oldest.entry(message.topic.clone()).or_insert(message.id);
+            }
+            retained.retain(|message| !live.contains(&message.id));
+            let is_late =
+                |message: &mut Arc<Message>| oldest.get(&message.topic).is_some_and(|id| *id < message.id);
+            late.extend(retained.extract_if(.., is_late));
         }
-        // A live copy of what was retained just now is on its way too.
-        outbox.retained_just_now(&young);
+        // A live copy of what was retained just now is on its way too: it is not wanted, unless it is recorded for the client,
+        // which the retained one is not.
+        let is_recorded = self.session.is_recorded(&self.realm);
+        let young: HashSet<MsgId> = young.into_iter().collect();
+        let may_come = |message: &&Arc<Message>| {
+            young.contains(&message.id) && !(is_recorded && message.qos > QoS::AtMostOnce)
+        };
+        let given: Vec<(MsgId, QoS)> = retained
+            .iter()
+            .chain(&late)
+            .filter(may_come)
+            .map(|message| (message.id, join.qos_of(message)))
+            .collect();
+        outbox.retained_just_now(&given);
+        let until = outbox.progress().wrapping_add(outbox.len() as u64);
         drop(outbox);
+        join.give_late(late.into_iter(), until);
         join.give_page(retained, next);
         self.looked_up_in_vain(visited.saturating_sub(found));
     }
@@ -221,7 +341,7 @@ where
     /// may have; else live ones follow.
     fn exhausted(&mut self, index: usize) {
         let Some(join) = self.seat.joins.get_mut(index) else { return };
-        let lost = self.session.outbox().take_overflow(join.number);
+        let lost = join.hold.and_then(|number| self.session.outbox().take_overflow(number));
         if let Some(delivered) = &lost {
             self.session.forget(&self.realm, delivered.iter());
             if join.again() {
@@ -236,8 +356,10 @@ where
                 positions.read_to_the_end(&join.filter, || self.session.own_filters());
             }
         }
-        if let Some(join) = self.seat.remove_join(index) {
-            self.session.release(&self.realm, join.number, |_| true);
+        if let Some(join) = self.seat.remove_join(index)
+            && let Some(number) = join.hold
+        {
+            self.session.release(&self.realm, number, |_| true);
         }
     }
 
@@ -261,7 +383,7 @@ where
     /// A delivery is acknowledged, written at QoS 0 or dropped: its join may go on.
     pub(super) fn feed_finished(&mut self, source: Source) {
         if let Source::Backlog(number) = source
-            && let Some(join) = self.seat.joins.iter_mut().find(|join| join.number == number)
+            && let Some(join) = self.seat.joins.iter_mut().find(|join| join.hold == Some(number))
         {
             join.finished_one();
         }
@@ -270,7 +392,7 @@ where
     /// Puts back a message of a join that was taken and not sent. Gives it back when there is no such join.
     pub(super) fn feed_put_back(&mut self, delivery: Delivery) -> Option<Delivery> {
         if let Source::Backlog(number) = delivery.source
-            && let Some(join) = self.seat.joins.iter_mut().find(|join| join.number == number)
+            && let Some(join) = self.seat.joins.iter_mut().find(|join| join.hold == Some(number))
         {
             join.put_back(delivery);
             return None;
@@ -284,13 +406,13 @@ pub(super) fn retained_from(
     wanted: bool,
     stored: Option<Vec<Arc<tidegate_event::Message>>>,
     rest: Vec<Box<dyn tidegate_event::Backlog>>,
-    held: bool,
+    expected: bool,
 ) -> RetainedFrom {
     match stored {
         _ if !wanted => RetainedFrom::Nowhere,
         Some(first) => RetainedFrom::Store(first, rest),
-        // Without a hold there was nothing retained when the subscription was made, and all since came live.
-        None if held => RetainedFrom::Broker,
+        // Else there was nothing retained when the subscription was made, and all since came live.
+        None if expected => RetainedFrom::Broker,
         None => RetainedFrom::Nowhere,
     }
 }

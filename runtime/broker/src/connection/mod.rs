@@ -241,9 +241,10 @@ where
     /// The client is connected: CONNACK is in the output.
     fn open(&mut self, resumed: bool) {
         self.session.connect(&self.realm);
+        self.session.received().reconnect();
         self.seat.inflight.reconnect();
         if !self.seat.inflight.is_resent() && self.session.is_recorded(&self.realm) {
-            self.withheld.push(&[], Bytes::new());
+            self.withheld.push(&[], Bytes::new(), true);
         }
         self.pipeline.push(Job::Connected);
         if !resumed {
@@ -482,16 +483,23 @@ where
         if self.pipeline.is_about_to_subscribe() {
             // What is not sent yet may have to wait behind stored messages.
             self.session.outbox().put_back(self.deliveries.batch.drain(..));
-            let allowed = self.may_join();
-            self.pipeline.allow_joins(allowed);
+            let (allowed, bringing) = (self.may_join(), self.may_bring());
+            self.pipeline.allow_joins(allowed, bringing);
         }
         self.polled_in = self.shared.phase();
         let mut moved = self.pipeline.poll(cx, &mut self.replies);
+        moved |= self.send_replies()?;
+        self.count.has_accepted(self.pipeline.accepted_bytes());
+        Ok(moved)
+    }
+
+    /// Does what the pipeline has said so far. Gives whether there was anything.
+    fn send_replies(&mut self) -> Result<bool, End> {
+        let mut moved = false;
         while let Some(reply) = self.replies.pop_front() {
             moved = true;
             self.reply(reply)?;
         }
-        self.count.has_accepted(self.pipeline.accepted_bytes());
         Ok(moved)
     }
 
@@ -532,7 +540,8 @@ where
     /// Everything waits. Registers for what other tasks do, and gives back memory that an idle client needs not.
     fn rest(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
         // Only what can be done now may keep the task awake.
-        let can_deliver = self.seat.inflight.is_resent() && self.may_deliver();
+        let can_deliver =
+            self.seat.inflight.is_resent() && self.may_deliver() && !self.pipeline.is_bringing();
         let wants_messages = can_deliver && self.deliveries.wants_messages() && self.may_encode();
         // Earlier connections may have had less to do since the socket was looked at: register, then look again.
         self.pipeline.await_earlier(cx.waker());
@@ -545,7 +554,7 @@ where
             return Ok(Turn::Moved);
         }
         self.session.window_is_full(!self.has_window());
-        outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len());
+        outbox.sleep(cx.waker(), wants_messages, self.deliveries.taken());
         outbox.flies(self.seat.inflight.weight());
         drop(outbox);
         // A claim or a change of phase before the waker was there has woken nobody; that it is evicted will.

@@ -18,7 +18,7 @@ use crate::pipeline::{ASKED_OF_CLIENTS, Inbound, Job, Subscribing, Unsubscribing
 use crate::reason;
 use crate::session::delivery::{detached_text, detached_topic};
 use crate::session::inflight::{Receipt, Settled};
-use crate::session::received::{Arrival, Received};
+use crate::session::received::{Arrival, Received, Release};
 
 /// QoS 2 messages without PUBREL that an MQTT 5 client may have over all its connections, however small the receive maximum.
 const LEAST_RECEIPTS: usize = 1_024;
@@ -38,10 +38,7 @@ where
                 self.settled(settled, "PUBACK", ack.packet_id)
             }
             Incoming::PubRec(ack) => self.pubrec(ack),
-            Incoming::PubRel(ack) => {
-                self.pubrel(ack.packet_id);
-                Ok(())
-            }
+            Incoming::PubRel(ack) => self.pubrel(ack.packet_id),
             Incoming::PubComp(ack) => {
                 let settled = self.seat.inflight.pubcomp(ack.packet_id);
                 self.settled(settled, "PUBCOMP", ack.packet_id)
@@ -111,6 +108,7 @@ where
                 match arrival {
                     Arrival::InPipeline => return Ok(()),
                     Arrival::Answered => {
+                        self.send_replies()?;
                         self.send(&Outgoing::PubRec(Ack { packet_id, reason: ReasonCode::SUCCESS }));
                         return Ok(());
                     }
@@ -260,16 +258,27 @@ where
         self.unacked = self.unacked.saturating_sub(1);
     }
 
-    fn pubrel(&mut self, packet_id: u16) {
+    /// PUBREL arrived. Its PUBCOMP comes after the PUBREC that is still to be sent, of this message or of others (clause
+    /// 4.3.3).
+    fn pubrel(&mut self, packet_id: u16) -> Result<(), End> {
+        self.send_replies()?;
+        self.release(packet_id);
+        Ok(())
+    }
+
+    /// Ends the exchange of `packet_id`, now or when its message is handled.
+    pub(super) fn release(&mut self, packet_id: u16) {
         let mut received = self.session.received();
-        let known = received.release(packet_id);
+        let release = received.release(packet_id);
         received.settle(&self.shared.budget);
         drop(received);
-        let reason = if known {
-            self.exchange_ended();
-            ReasonCode::SUCCESS
-        } else {
-            reason::PACKET_ID_NOT_FOUND
+        let reason = match release {
+            Release::Early => return,
+            Release::Done => {
+                self.exchange_ended();
+                ReasonCode::SUCCESS
+            }
+            Release::Unknown => reason::PACKET_ID_NOT_FOUND,
         };
         // A client that has PUBCOMP uses the id for another message, which must not be taken for this one. What is not
         // known may have been released by an earlier connection and not be recorded yet.

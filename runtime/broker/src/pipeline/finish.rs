@@ -60,7 +60,9 @@ impl Pipeline {
                     }
                 }
                 // The client's next connection was told nothing when the message came again.
-                Reply::PubRec { ack, resent: true } => self.answer_later(session, Command::Answer(ack)),
+                Reply::PubRec { ack, meanwhile } if meanwhile.is_any() => {
+                    self.answer_later(session, Command::Answer(ack, meanwhile));
+                }
                 Reply::Close { resent: true } => self.answer_later(session, Command::Close),
                 Reply::Unsubscribed { removed, .. } if !removed.is_empty() => session.unsubscribed(),
                 Reply::PubAck(_)

@@ -11,6 +11,8 @@ use tidegate_event::{
 
 use crate::codec::Ack;
 use crate::session::RecordedWill;
+use crate::session::join::Ids;
+use crate::session::received::Meanwhile;
 
 /// A step of a client's life that raises an event, in the order in which it happened.
 pub(crate) enum Job {
@@ -134,9 +136,11 @@ pub(crate) struct Granted {
     pub(crate) options: SubscriptionOptions,
     /// Whether the subscription had existed.
     pub(crate) existed: bool,
-    /// With no local: ids from this one on are of messages published since.
-    pub(crate) since: Option<MsgId>,
-    /// Number of the hold that keeps live messages back until stored ones are sent.
+    /// Ids from this one on are of messages published since.
+    pub(crate) since: MsgId,
+    /// If the broker may have retained messages for it: which live ones waited for the client when it was made.
+    pub(crate) before: Option<Ids>,
+    /// Number of the hold that keeps live messages back until it is known whether stores have older ones.
     pub(crate) hold: Option<u32>,
     pub(crate) effects: Effects,
 }
@@ -171,12 +175,19 @@ impl Unsubscribing {
     }
 }
 
+impl Granted {
+    /// Whether no live message may be sent until what the subscription brings is known.
+    pub(super) fn pauses(&self) -> bool {
+        self.before.is_some() && self.hold.is_none()
+    }
+}
+
 /// What a pipeline tells the connection, in the order of the jobs.
 pub(crate) enum Reply {
     /// Send PUBACK.
     PubAck(Ack),
-    /// Send PUBREC. `resent`: the client has sent the message again meanwhile, maybe on a later connection.
-    PubRec { ack: Ack, resent: bool },
+    /// Send PUBREC, and what answers that which came `meanwhile`, maybe on a later connection.
+    PubRec { ack: Ack, meanwhile: Meanwhile },
     /// Send SUBACK, then what the new subscriptions bring.
     Subscribed { packet_id: Option<u16>, reasons: Vec<ReasonCode>, granted: Vec<Granted> },
     /// Send UNSUBACK.

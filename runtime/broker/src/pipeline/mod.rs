@@ -111,6 +111,10 @@ pub(crate) struct Pipeline {
     filters_left: usize,
     /// Whether more subscriptions may be made now.
     may_join: bool,
+    /// How many more that bring retained messages.
+    may_bring: usize,
+    /// Subscriptions that bring retained messages and are not answered.
+    bringing: usize,
     /// How many of client.connected and session.created are still to be raised.
     opening: usize,
     /// The client's last connection has not raised all its events.
@@ -173,6 +177,8 @@ impl Pipeline {
             openings: 0,
             filters_left: FILTERS_AT_ONCE,
             may_join: true,
+            may_bring: usize::MAX,
+            bringing: 0,
             opening: 0,
             quiet: None,
             done: None,
@@ -221,9 +227,16 @@ impl Pipeline {
         self.ungranted > 0 || self.openings > 0
     }
 
-    /// Whether more subscriptions may be made. While they may not, a SUBSCRIBE waits, and all after it.
-    pub(crate) fn allow_joins(&mut self, allowed: bool) {
+    /// Whether more subscriptions may be made: while they may not, a SUBSCRIBE waits, and all after it. And how many that
+    /// bring retained messages: one more is refused.
+    pub(crate) fn allow_joins(&mut self, allowed: bool, bringing: usize) {
         self.may_join = allowed;
+        self.may_bring = bringing.saturating_sub(self.bringing);
+    }
+
+    /// Whether live messages wait, for as long as it takes to answer a SUBSCRIBE: what is retained goes before them.
+    pub(crate) fn is_bringing(&self) -> bool {
+        self.bringing > 0
     }
 
     /// Whether client.connected and session.created have been raised, and all events of the client's earlier
@@ -245,6 +258,12 @@ impl Pipeline {
     /// Whether a new message would overtake nothing.
     fn is_clear(&self) -> bool {
         self.is_raised() && self.joining.is_empty() && self.quiet.is_none() && self.done.is_none()
+    }
+
+    /// Whether a PUBLISH has to wait until another is done: too many are on their way, or the disk is behind with what
+    /// others have had recorded.
+    fn is_held_back(&self) -> bool {
+        self.publishes >= self.window || (!self.syncing.is_empty() && self.realm.broker.store.is_behind())
     }
 
     /// Appends `job`.
@@ -368,7 +387,7 @@ impl Pipeline {
             return false;
         }
         match self.waiting.front() {
-            Some(Job::Publish(_)) if self.publishes >= self.window => return false,
+            Some(Job::Publish(_)) if self.is_held_back() => return false,
             Some(Job::Subscribe(request)) if self.must_wait(request) => {
                 let broker = &self.realm.broker;
                 if self.waiting_bytes < broker.config.read_ahead() && broker.phase() == Phase::Running {

@@ -12,6 +12,7 @@ use super::{Granted, Inbound, Job, Joining, Pipeline, Raising, Reply};
 use crate::codec::Ack;
 use crate::metrics::{Drop, Refusal};
 use crate::session::RecordedWill;
+use crate::session::received::Meanwhile;
 use crate::{reason, sys};
 
 /// An answer that waits until what it promises is durable.
@@ -69,7 +70,7 @@ impl Pipeline {
     /// A message arrived. Without handlers, and with nothing before it, it is routed here and now; the answer
     /// is put into `replies`.
     pub(crate) fn publish(&mut self, inbound: Inbound, replies: &mut VecDeque<Reply>) {
-        if !self.is_clear() || inbound.journal.is_some() || self.publishes >= self.window {
+        if !self.is_clear() || inbound.journal.is_some() || self.is_held_back() {
             self.push(Job::Publish(inbound));
             return;
         }
@@ -178,14 +179,16 @@ impl Pipeline {
             Outcome::Drop => (SmallVec::new(), ReasonCode::SUCCESS),
             Outcome::Reject(code) | Outcome::Fail(code) if self.speaks_v5() => (SmallVec::new(), code),
             Outcome::Fail(_) if answer.qos.is_some() => {
-                let resent = self.forget(answer);
+                let resent = self.forget(answer).is_any();
                 return self.sync(false, Unsynced::Close { resent });
             }
             Outcome::Reject(_) | Outcome::Fail(_) => (SmallVec::new(), ReasonCode::SUCCESS),
         };
         let settled = [self.settles(answer, code, id), will.map(RecordedWill::gone)];
         self.route(&messages, settled);
-        let recorded = std::mem::take(&mut self.fanout.recorded) && answer.qos.is_some();
+        // Who waits for no answer waits for the disk when that is behind, or memory fills with what is to be written.
+        let recorded = std::mem::take(&mut self.fanout.recorded)
+            && (answer.qos.is_some() || self.realm.broker.store.is_behind());
         self.sync(recorded, Unsynced::Published { inbound: answer, code })
     }
 
@@ -298,17 +301,20 @@ impl Pipeline {
         match reply {
             Unsynced::Published { inbound, code } => {
                 self.publishes -= 1;
+                // Nobody was promised anything of a QoS 0 message.
+                let failed = failed.filter(|_| inbound.qos.is_some());
                 let Some(error) = failed else { return self.answer(inbound, code) };
                 self.realm.broker.metrics.refused(Refusal::StateFailed);
                 tracing::warn!(client = self.client_id(), %error, "what became of a message was not recorded");
                 if self.speaks_v5() {
                     return self.answer(inbound, ReasonCode::UNSPECIFIED);
                 }
-                let resent = self.forget(inbound);
+                let resent = self.forget(inbound).is_any();
                 inbound.qos.map(|_| Reply::Close { resent })
             }
             Unsynced::Subscribed { packet_id, mut reasons, mut granted } => {
                 self.subscribing -= 1;
+                self.bringing -= granted.iter().filter(|granted| granted.pauses()).count();
                 if let Some(error) = failed {
                     self.withdraw(&mut reasons, &mut granted, &error);
                 }
@@ -339,30 +345,29 @@ impl Pipeline {
             QoS::AtMostOnce => None,
             QoS::AtLeastOnce => Some(Reply::PubAck(ack)),
             QoS::ExactlyOnce => {
-                let resent = if reason::is_error(code) {
+                let meanwhile = if reason::is_error(code) {
                     // PUBREC with an error ends the exchange: the packet id is free (MQTT 5 clause 4.3.3).
                     self.forget(answer)
                 } else {
                     let session = self.session.as_ref();
-                    session.is_some_and(|session| session.received().answered(answer.packet_id))
+                    session.map(|session| session.received().answered(answer.packet_id)).unwrap_or_default()
                 };
-                Some(Reply::PubRec { ack, resent })
+                Some(Reply::PubRec { ack, meanwhile })
             }
         }
     }
 
-    /// The packet id of a QoS 2 message that is not acknowledged is free again. Gives whether the client has sent
-    /// it again meanwhile.
-    fn forget(&self, answer: Answer) -> bool {
-        let mut resent = false;
+    /// The packet id of a QoS 2 message that is not acknowledged is free again. Gives what has come under it meanwhile.
+    fn forget(&self, answer: Answer) -> Meanwhile {
+        let mut meanwhile = Meanwhile::default();
         if let (Some(QoS::ExactlyOnce), Some(session)) = (answer.qos, &self.session) {
-            resent = session.received().forget(answer.packet_id);
+            meanwhile = session.received().forget(answer.packet_id);
             if session.is_recorded(&self.realm) {
                 let (session, packet_id) = (session.number, answer.packet_id);
                 self.realm.record(Change::Freed { session, packet_id });
             }
         }
-        resent
+        meanwhile
     }
 
     fn speaks_v5(&self) -> bool {

@@ -48,6 +48,9 @@ const OWN_PART: usize = 8;
 /// Bytes of retained messages out of stores from which on one SUBSCRIBE gets no more subscriptions.
 const MAX_BROUGHT: usize = 64 * 1024 * 1024;
 
+/// Retain handling: no retained messages are wanted (clause 3.8.3.1).
+const NEVER: u8 = 2;
+
 impl Pipeline {
     /// Subscribes filter after filter, until the handlers of one run or all are done.
     pub(super) fn raise_subscribe(&mut self, mut request: Subscribing) {
@@ -137,23 +140,33 @@ impl Pipeline {
             return None;
         }
         let Wanted { text, filter: Ok(filter), options, .. } = wanted else { return None };
-        // Live messages wait from the first moment on, until it is known whether stored ones come before them.
         let shared = filter.group.is_some();
-        let expects_stored = || {
-            self.is_bound(Hook::SessionSubscribed)
-                || self.realm.retained.len() > 0
-                || self.realm.has_statistics(&filter.filter)
+        let expects_retained = || {
+            let has_any = self.realm.retained.len() > 0 || self.realm.has_statistics(&filter.filter);
+            has_any && !shared && options.retain_handling != NEVER
         };
-        let begin = || session.outbox().hold(filter.filter.clone());
-        let mut hold = (!shared && expects_stored()).then(begin);
+        if expects_retained() && self.may_bring == 0 && request.packet_id.is_some() {
+            tracing::info!(client = %client.id, filter = %text, "refused: too many subscriptions bring retained messages");
+            request.reasons.push(ReasonCode::QUOTA_EXCEEDED);
+            return None;
+        }
+        let waiting = || {
+            let outbox = session.outbox();
+            let matching = outbox.waiting_live().filter(|message| filter.filter.matches(&message.topic));
+            matching.map(|message| message.id).collect()
+        };
+        let mut before = expects_retained().then(waiting);
+        // Live messages wait from the first moment on, until it is known whether stored ones come before them.
+        let may_read = !shared && self.is_bound(Hook::SessionSubscribed);
+        let hold = may_read.then(|| session.outbox().hold(filter.filter.clone()));
         let Some(subscribed) = session.subscribe(&self.realm, &text, &filter, options) else {
             request.reasons.push(ReasonCode::UNSPECIFIED);
             return None;
         };
-        // What was retained before the subscription was there did not reach it, so it must be looked up; what came
-        // since waits behind it.
-        if hold.is_none() && !shared && expects_stored() {
-            hold = Some(begin());
+        let since = self.realm.broker.ids.next_id();
+        // What was retained before the subscription was there did not reach it, so it must be looked up.
+        if before.is_none() && expects_retained() {
+            before = Some(waiting());
         }
         request.reasons.push(granted_code(options.qos));
         request.recorded |= subscribed.recorded;
@@ -164,8 +177,12 @@ impl Pipeline {
             shared,
         };
         let (existed, effects) = (subscribed.existed, Effects::default());
-        let since = options.no_local.then(|| self.realm.broker.ids.next_id());
-        request.granted.push(Granted { text, filter, options, existed, since, hold, effects });
+        let granted = Granted { text, filter, options, existed, since, before, hold, effects };
+        if granted.pauses() {
+            self.bringing += 1;
+            self.may_bring = self.may_bring.saturating_sub(1);
+        }
+        request.granted.push(granted);
         Some(event)
     }
 
@@ -242,7 +259,9 @@ mod tests {
     use std::collections::VecDeque;
     use std::task::Waker;
 
-    use tidegate_event::{Client, NoHooks, Node, SharedFilter, SubscriptionOptions, VolatileStore};
+    use tidegate_event::{
+        Client, Hooks, NoHooks, Node, SharedFilter, SubscriptionOptions, Tenant, VolatileStore,
+    };
 
     use super::*;
     use crate::broker::Broker;
@@ -284,16 +303,27 @@ mod tests {
         }
     }
 
+    /// Handlers that may read stores for a subscription.
+    struct Stores;
+
+    impl Hooks for Stores {
+        fn is_bound(&self, _: &Tenant, hook: Hook) -> bool {
+            hook == Hook::SessionSubscribed
+        }
+
+        fn raise(&self, _: Event) -> Raised {
+            Raised::Nothing
+        }
+    }
+
     /// Every SUBSCRIBE that had been read made its holds at once, sixteen thousand of them, and whoever published to the
     /// client looked through all for each message.
     #[tokio::test]
     async fn a_subscribe_waits_while_many_subscriptions_wait_for_stored_messages() {
-        let hooks = Arc::new(NoHooks);
+        let hooks = Arc::new(Stores);
         let broker =
             Broker::new(BrokerConfig::default(), Arc::new(Node::default()), hooks, Arc::new(VolatileStore));
         let realm = broker.unwrap().default_realm();
-        let limits = realm.broker.config.retained_limits();
-        realm.retained.set(crate::session::test_message("t", QoS::AtLeastOnce, 1), limits);
         let session = Arc::new(Session::new(1, "c".into(), 1, 0));
         let client = Arc::new(Client::default());
         let mut pipeline = Pipeline::new(Arc::clone(&realm), Arc::clone(&session), client, None);
@@ -315,5 +345,34 @@ mod tests {
         holds.for_each(|hold| session.release(&realm, hold, |_| true));
         while pipeline.poll(&mut cx, &mut replies) {}
         assert_eq!(replies.len(), 2);
+    }
+
+    /// What the broker itself has retained is looked up without a hold: publishers have nothing to look through.
+    #[tokio::test]
+    async fn subscriptions_that_bring_the_brokers_retained_messages_hold_nothing() {
+        let hooks = Arc::new(NoHooks);
+        let broker =
+            Broker::new(BrokerConfig::default(), Arc::new(Node::default()), hooks, Arc::new(VolatileStore));
+        let realm = broker.unwrap().default_realm();
+        let limits = realm.broker.config.retained_limits();
+        realm.retained.set(crate::session::test_message("t", QoS::AtLeastOnce, 1), limits);
+        let session = Arc::new(Session::new(1, "c".into(), 1, 0));
+        let client = Arc::new(Client::default());
+        let mut pipeline = Pipeline::new(Arc::clone(&realm), Arc::clone(&session), client, None);
+        pipeline.allow_joins(true, 100);
+        let wanted = (0..150).map(|filter| {
+            let text = bytestring::ByteString::from(format!("{filter}/+"));
+            let filter = SharedFilter::parse(&text).map_err(|_| reason::TOPIC_FILTER_INVALID);
+            Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] }
+        });
+        pipeline.push(Job::Subscribe(Subscribing::new(Some(1), wanted)));
+        let (mut cx, mut replies) = (Context::from_waker(Waker::noop()), VecDeque::new());
+        while pipeline.poll(&mut cx, &mut replies) {}
+        assert_eq!((session.outbox().holds(), pipeline.is_bringing()), (0, false));
+        let Some(Reply::Subscribed { reasons, granted, .. }) = replies.pop_front() else {
+            panic!("a SUBACK")
+        };
+        assert_eq!(granted.len(), 100);
+        assert_eq!(reasons.iter().filter(|code| **code == ReasonCode::QUOTA_EXCEEDED).count(), 50);
     }
 }

@@ -153,7 +153,7 @@ impl Outbox {
         if let Some(recent) = &self.recent
             && delivery.source == Source::Live
         {
-            if recent.contains(delivery.message.id) {
+            if recent.covers(delivery.message.id, delivery.qos) {
                 return Room::Unwanted;
             }
             self.forget_stale();
@@ -377,11 +377,12 @@ impl Outbox {
         ids.for_each(|id| recent.insert(id, now));
     }
 
-    /// The client is given `ids`, which the broker has retained just now: live copies of them are not wanted.
-    pub(crate) fn retained_just_now(&mut self, ids: &[MsgId]) {
-        if !ids.is_empty() {
+    /// The client is given what has these ids, at these QoS, which the broker has retained just now: live copies of it are
+    /// not wanted, unless they are of a greater QoS.
+    pub(crate) fn retained_just_now(&mut self, given: &[(MsgId, QoS)]) {
+        if !given.is_empty() {
             let recent = self.recent();
-            ids.iter().for_each(|&id| recent.insert_briefly(id));
+            given.iter().for_each(|&(id, qos)| recent.insert_briefly(id, qos));
         }
     }
 
@@ -403,6 +404,12 @@ impl Outbox {
     /// Whether the client was given message `id` out of a store, or while one was read, lately.
     pub(crate) fn was_given(&self, id: MsgId) -> bool {
         self.recent.as_ref().is_some_and(|recent| recent.contains(id))
+    }
+
+    /// The live messages that wait, oldest first.
+    pub(crate) fn waiting_live(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let is_live = |delivery: &&Delivery| delivery.source == Source::Live;
+        self.waiting.iter().filter(is_live).map(|delivery| &delivery.message)
     }
 
     /// Ids of everything that waits.
@@ -682,6 +689,17 @@ mod tests {
         outbox.release(second, |_| true);
         assert_eq!(drain(&mut outbox), [id(1)]);
         assert!(matches!(offer(&mut outbox, delivery("q", QoS::AtLeastOnce, id(3)), 10), Room::Unwanted));
+    }
+
+    /// A live message of QoS 2, due to another subscription, was dropped because its retained copy was sent at QoS 0.
+    #[test]
+    fn a_retained_copy_stands_for_a_live_message_of_no_greater_qos() {
+        let mut outbox = Outbox { connected: true, ..Outbox::default() };
+        outbox.retained_just_now(&[(MsgId::from_bits(1), QoS::AtLeastOnce)]);
+        for (qos, wanted) in [(QoS::AtMostOnce, false), (QoS::AtLeastOnce, false), (QoS::ExactlyOnce, true)] {
+            let room = offer(&mut outbox, delivery("t", qos, 1), 10);
+            assert_eq!(matches!(room, Room::Free), wanted, "{room:?}");
+        }
     }
 
     #[test]

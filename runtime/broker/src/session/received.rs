@@ -18,13 +18,38 @@ const ALWAYS: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// The message is in the pipeline: PUBREC follows.
-    InPipeline,
-    /// The same, and the client has sent it again: on a later connection, if the first has ended.
-    Resent,
+    InPipeline(Meanwhile),
     /// PUBREC was sent.
     Answered,
     /// Read back after a restart that came before it was routed: a resend is handled, again perhaps, under the same id.
     Restored,
+}
+
+/// What has come under a packet id while its message was handled: on a later connection, if the first has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Meanwhile {
+    /// How often the message came again: each copy is acknowledged (MQTT 5 clause 4.3.3, "MQTT-4.3.3-10").
+    pub(crate) resent: u16,
+    /// PUBREL came, before PUBREC was sent: PUBCOMP follows that.
+    pub(crate) released: bool,
+}
+
+impl Meanwhile {
+    /// Whether the client waits for an answer on account of it.
+    pub(crate) fn is_any(self) -> bool {
+        self != Self::default()
+    }
+}
+
+/// What a PUBREL meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// The packet id is free now: send PUBCOMP.
+    Done,
+    /// Its message is being handled: PUBCOMP follows PUBREC.
+    Early,
+    /// No message has this packet id.
+    Unknown,
 }
 
 /// What a QoS 2 PUBLISH is.
@@ -82,38 +107,63 @@ impl Received {
         Ok(match self.ids.get_mut(&packet_id) {
             None => {
                 let id = next_id(self.ids.len())?;
-                self.ids.insert(packet_id, (id, State::InPipeline));
+                self.ids.insert(packet_id, (id, State::InPipeline(Meanwhile::default())));
                 Arrival::New(id, true)
             }
             Some((id, state @ State::Restored)) => {
-                *state = State::InPipeline;
+                *state = State::InPipeline(Meanwhile::default());
                 Arrival::New(*id, false)
             }
-            Some((_, state @ (State::InPipeline | State::Resent))) => {
-                *state = State::Resent;
+            Some((_, State::InPipeline(meanwhile))) => {
+                meanwhile.resent = meanwhile.resent.saturating_add(1);
                 Arrival::InPipeline
             }
             Some((_, State::Answered)) => Arrival::Answered,
         })
     }
 
-    /// PUBREC with success is being sent. Gives whether the message came again while it was handled.
-    pub(crate) fn answered(&mut self, packet_id: u16) -> bool {
-        let Some((_, state)) = self.ids.get_mut(&packet_id) else { return false };
-        std::mem::replace(state, State::Answered) == State::Resent
+    /// A new connection: what an earlier one has sent again is not answered on this one, unless it comes once more.
+    pub(crate) fn reconnect(&mut self) {
+        for (_, state) in self.ids.values_mut() {
+            if let State::InPipeline(meanwhile) = state {
+                *meanwhile = Meanwhile::default();
+            }
+        }
     }
 
-    /// The message was refused: the packet id is free and a resend is a new message. Gives whether it came again
-    /// while it was handled.
-    pub(crate) fn forget(&mut self, packet_id: u16) -> bool {
-        self.ids.remove(&packet_id).is_some_and(|(_, state)| state == State::Resent)
+    /// PUBREC with success is being sent. Gives what came while the message was handled.
+    pub(crate) fn answered(&mut self, packet_id: u16) -> Meanwhile {
+        let Some((_, state)) = self.ids.get_mut(&packet_id) else { return Meanwhile::default() };
+        std::mem::replace(state, State::Answered).meanwhile()
     }
 
-    /// PUBREL arrived. `false`: no answered message has this packet id.
-    pub(crate) fn release(&mut self, packet_id: u16) -> bool {
-        match self.ids.get(&packet_id) {
-            Some((_, State::InPipeline | State::Resent)) | None => false,
-            Some(_) => self.ids.remove(&packet_id).is_some(),
+    /// The message was refused: the packet id is free and a resend is a new message. Gives what came while it was
+    /// handled.
+    pub(crate) fn forget(&mut self, packet_id: u16) -> Meanwhile {
+        self.ids.remove(&packet_id).map(|(_, state)| state.meanwhile()).unwrap_or_default()
+    }
+
+    /// PUBREL arrived.
+    pub(crate) fn release(&mut self, packet_id: u16) -> Release {
+        match self.ids.get_mut(&packet_id) {
+            Some((_, State::InPipeline(meanwhile))) => {
+                meanwhile.released = true;
+                Release::Early
+            }
+            Some(_) => {
+                self.ids.remove(&packet_id);
+                Release::Done
+            }
+            None => Release::Unknown,
+        }
+    }
+}
+
+impl State {
+    fn meanwhile(self) -> Meanwhile {
+        match self {
+            Self::InPipeline(meanwhile) => meanwhile,
+            Self::Answered | Self::Restored => Meanwhile::default(),
         }
     }
 }
@@ -130,12 +180,13 @@ mod tests {
         let mut received = Received::default();
         assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::New(ID_OF, true)));
         assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::InPipeline));
-        assert!(!received.release(1), "nothing to release before PUBREC");
-        assert!(received.answered(1), "it came again meanwhile");
-        assert!(!received.answered(1));
+        assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::InPipeline));
+        assert_eq!(received.release(1), Release::Early, "nothing to release before PUBREC");
+        assert_eq!(received.answered(1), Meanwhile { resent: 2, released: true }, "it came again meanwhile");
+        assert_eq!(received.answered(1), Meanwhile::default());
         assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::Answered));
-        assert!(received.release(1));
-        assert!(!received.release(1));
+        assert_eq!(received.release(1), Release::Done);
+        assert_eq!(received.release(1), Release::Unknown);
         assert_eq!(received.arrive(1, |_| Err("too many")), Err("too many"));
         assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::New(ID_OF, true)));
     }
@@ -147,7 +198,7 @@ mod tests {
         let budget = Arc::new(Budget::new(1 << 20));
         received.restore(&[receipt(1, false), receipt(2, false), receipt(3, true)], &budget);
         assert_eq!(received.arrive(1, |_| Ok::<_, ()>(MsgId::from_bits(9))), Ok(Arrival::New(ID_OF, false)));
-        assert!(received.release(2), "the answer may have been sent before the restart");
+        assert_eq!(received.release(2), Release::Done, "the answer may have been sent before the restart");
         assert_eq!(received.arrive(3, |_| Ok::<_, ()>(MsgId::from_bits(9))), Ok(Arrival::Answered));
     }
 

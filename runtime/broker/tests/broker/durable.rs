@@ -104,6 +104,99 @@ async fn a_qos_2_message_is_sent_when_its_packet_id_is_on_disk() {
     client.expect(PUBREL).await;
 }
 
+/// Copies that came while the first was on its way to the disk were never acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_copy_of_a_qos_2_message_is_acknowledged_and_one_is_delivered() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut subscriber = Client::connect(server.address, &Connect::v5("s")).await;
+    subscriber.subscribe("t", 0).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    journal.slow();
+    let copy = |dup| Publish { qos: 2, id: 1, dup, ..client.draft("t", "once") }.bytes();
+    let copies = [copy(false), copy(true), copy(true)].concat();
+    client.send(&copies).await;
+    until_waiting(&journal).await;
+    client.ping().await;
+    journal.sync();
+    for _ in 0..3 {
+        let answer = client.expect(PUBREC).await;
+        assert_eq!((answer.id(), answer.reason()), (1, 0));
+    }
+    client.ping().await;
+    assert_eq!(subscriber.payloads(1).await, ["once"]);
+    subscriber.ping().await;
+}
+
+/// PUBCOMP was sent past the PUBREC that was still to come, and the packet id of a message on its way to the disk stayed
+/// taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pubcomp_follows_pubrec_when_pubrel_comes_early() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    for (name, persistent) in [("volatile", false), ("persistent", true)] {
+        let connect = Connect::v5(name);
+        let connect = if persistent { connect.persistent() } else { connect };
+        let mut client = Client::connect(server.address, &connect).await;
+        for _ in 0..2 {
+            let publish = Publish { qos: 2, id: 1, ..client.draft("t", "x") }.bytes();
+            client.send(&[publish, ack(PUBREL, 1)].concat()).await;
+            assert_eq!(client.expect(PUBREC).await.reason(), 0, "{name}");
+            assert_eq!(client.expect(PUBCOMP).await.reason(), 0, "{name}");
+        }
+    }
+    let mut client = Client::connect(server.address, &Connect::v5("slow").persistent()).await;
+    journal.slow();
+    let publish = Publish { qos: 2, id: 1, ..client.draft("t", "x") }.bytes();
+    client.send(&[publish, ack(PUBREL, 1)].concat()).await;
+    until_waiting(&journal).await;
+    client.ping().await;
+    journal.sync();
+    assert_eq!(client.expect(PUBREC).await.reason(), 0);
+    until_waiting(&journal).await;
+    journal.sync();
+    assert_eq!(client.expect(PUBCOMP).await.reason(), 0);
+    client.send(&ack(PUBREL, 1)).await;
+    until_waiting(&journal).await;
+    journal.sync();
+    assert_eq!(client.expect(PUBCOMP).await.reason(), 0x92, "it was free");
+}
+
+/// A QoS 2 message waits for the disk before it is sent: every later message of QoS 0 and 1 overtook it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_overtakes_a_qos_2_message_that_waits_for_the_disk() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let connect = Connect::v5("c").persistent();
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe("t", 2).await;
+    client.disconnect().await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    let all = [("1", 1), ("2", 2), ("3", 1), ("4", 2), ("5", 1)];
+    for (payload, qos) in all {
+        publisher.publish_done("t", payload, qos, 1).await;
+    }
+    journal.slow();
+    let mut client = Client::connect(server.address, &connect).await;
+    assert_eq!(client.message().await.payload, "1");
+    publisher.publish_done("t", "6", 0, 0).await;
+    client.ping().await;
+    assert!(journal.sync() > 0);
+    for (payload, qos) in all.into_iter().skip(1).chain([("6", 0)]) {
+        let message = client.message().await;
+        assert_eq!((message.payload.as_str(), message.qos, message.dup), (payload, qos, false));
+    }
+    drop(client);
+    let mut client = Client::connect(server.address, &connect).await;
+    while journal.sync() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    for (payload, qos) in all {
+        let again = client.message().await;
+        assert_eq!((again.payload.as_str(), again.qos, again.dup), (payload, qos, true));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pubrel_comes_when_pubrec_is_on_disk_and_the_message_is_never_sent_again() {
     let journal = Journal::default();
@@ -370,5 +463,66 @@ async fn messages_that_come_together_wait_for_the_disk_together() {
     journal.sync();
     for id in (1..=40).step_by(2) {
         assert_eq!(client.expect(PUBCOMP).await.id(), id);
+    }
+}
+
+/// How often `name` was recorded since the last call.
+fn recorded(journal: &Journal, name: &str) -> usize {
+    journal.log().into_iter().filter(|recorded| *recorded == name).count()
+}
+
+/// A message that is retained and not acknowledged costs its publisher nothing, and the disk a write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_retains_without_an_answer_waits_for_a_disk_that_is_behind() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut live = Client::connect(server.address, &Connect::v5("s")).await;
+    live.subscribe("#", 0).await;
+    for connect in [Connect::v5("five"), Connect::v4("four")] {
+        let mut client = Client::connect(server.address, &connect).await;
+        journal.slow();
+        journal.fall_behind(true);
+        journal.log();
+        for number in 0..10 {
+            let retained = Publish { retain: true, ..client.draft("t", "x") };
+            client.publish_as(Publish { topic: &format!("t/{number}"), ..retained }).await;
+        }
+        live.take().await;
+        client.ping().await;
+        assert_eq!((recorded(&journal, "retained"), journal.waiting()), (1, 1));
+        // Who has nothing recorded is not held up.
+        let mut other = Client::connect(server.address, &Connect::v5("o")).await;
+        other.publish("other", "x", 0, 0).await;
+        assert_eq!(live.take().await.topic, "other");
+        journal.sync();
+        live.take().await;
+        client.ping().await;
+        assert_eq!((recorded(&journal, "retained"), journal.waiting()), (1, 1));
+        journal.fall_behind(false);
+        journal.sync();
+        for _ in 2..10 {
+            live.take().await;
+        }
+        assert_eq!((recorded(&journal, "retained"), journal.waiting()), (8, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_publishes_faster_than_a_disk_that_is_behind_has_one_message_on_its_way() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    journal.slow();
+    journal.fall_behind(true);
+    for id in 1..=10 {
+        let retained = Publish { retain: true, qos: 1, id, ..client.draft("t", "x") };
+        client.publish_as(retained).await;
+    }
+    client.ping().await;
+    assert_eq!(journal.waiting(), 1);
+    for id in 1..=10 {
+        until_waiting(&journal).await;
+        assert_eq!(journal.sync(), 1);
+        assert_eq!(client.expect(PUBACK).await.id(), id);
     }
 }

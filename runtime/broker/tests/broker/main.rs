@@ -30,6 +30,7 @@ mod publishing;
 mod quotas;
 mod reconnects;
 mod retained;
+mod retained_live;
 mod sessions;
 mod shared_subscriptions;
 mod shutdown;

@@ -166,6 +166,22 @@ async fn one_client_takes_only_a_part_of_the_memory_of_subscriptions() {
     assert_eq!(other.subscribe("some/#", 1).await, 1);
 }
 
+/// Ids and names of 65,535 bytes were kept with every session and message, and counted nowhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_id_or_user_name_that_is_too_long_is_refused_with_its_code() {
+    let server = crate::support::plain().await;
+    let id = |length: usize| "i".repeat(length);
+    for (v5, v4) in [(Connect::v5 as fn(&str) -> Connect, false), (Connect::v4, true)] {
+        let code = |five, four| if v4 { four } else { five };
+        assert_eq!(Client::try_connect(server.address, &v5(&id(1_024))).await.code, 0);
+        assert_eq!(Client::try_connect(server.address, &v5(&id(1_025))).await.code, code(0x85, 2));
+        for (length, five, four) in [(4_096, 0, 0), (4_097, 0x86, 4)] {
+            let named = v5("named").login(&id(length), "");
+            assert_eq!(Client::try_connect(server.address, &named).await.code, code(five, four), "{length}");
+        }
+    }
+}
+
 /// Each connection could have as many as the receive maximum, and the session kept all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_holds_only_so_many_messages_without_pubrel_over_all_connections() {

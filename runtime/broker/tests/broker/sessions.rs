@@ -61,9 +61,9 @@ async fn what_was_in_flight_is_sent_again_with_dup_and_the_same_ids() {
     drop(client);
     let mut client = Client::connect(server.address, &connect).await;
     assert!(client.present);
+    assert_eq!(client.expect(PUBREL).await.id(), first[1].id);
     let one = client.message().await;
     assert_eq!((one.id, one.dup, one.payload.as_str()), (first[0].id, true, "1"));
-    assert_eq!(client.expect(PUBREL).await.id(), first[1].id);
     client.send(&ack(PUBCOMP, first[1].id)).await;
     for index in [3, 4] {
         let again = client.message().await;

@@ -37,6 +37,7 @@ struct State {
     parts: Vec<AckPart>,
     slow: bool,
     failing: bool,
+    behind: bool,
     /// Names of the changes recorded since they were last asked for.
     log: Vec<&'static str>,
 }
@@ -83,6 +84,11 @@ impl Journal {
     /// From now on nothing can be written.
     pub(crate) fn fail(&self, failing: bool) {
         self.0.lock().failing = failing;
+    }
+
+    /// From now on too much waits to be written, or no longer.
+    pub(crate) fn fall_behind(&self, behind: bool) {
+        self.0.lock().behind = behind;
     }
 
     /// What the disk has after a crash now, as a store of its own.
@@ -282,6 +288,10 @@ impl SessionStore for Journal {
             part.done();
         }
         join
+    }
+
+    fn is_behind(&self) -> bool {
+        self.0.lock().behind
     }
 
     fn health(&self) -> Result<(), SessionStoreError> {

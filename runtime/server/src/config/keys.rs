@@ -83,10 +83,11 @@ keys! {
     /// clients that do not read. When it is nearly used up,
     /// QoS 0 messages are dropped for clients that have anything waiting; when it is used up, new QoS 1 and 2 messages, too,
     /// for those that have most waiting; both are counted. A payload of 16 KiB and more counts once, in however many
-    /// queues it waits. The defaults of all limits hold on a machine of 1 GiB: there 256 MiB of queues, 128 MiB of
-    /// retained messages, 128 MiB of subscriptions, 72 MiB of what comes in, 64 MiB of `store.memory_budget_bytes`, 100 MiB of 10,000 idle
-    /// connections, 50 MiB of 50,000 sessions without one and 100 MiB of the process itself are about 900 MiB. What modules
-    /// may take comes on top.
+    /// queues it waits. The defaults of all limits hold on a machine of 1 GiB, though all is used up at once: 240 MiB
+    /// of 12,000 connections in TLS, 144 MiB of queues, 96 MiB of subscriptions, 64 MiB of retained messages, 48 MiB of what
+    /// comes in, 50 MiB of 50,000 sessions, 32 MiB of what publishers know of their subscribers, 64 MiB of
+    /// `store.memory_budget_bytes`, 64 MiB of logins that are checked and 96 MiB of the process with its own state are about
+    /// 900 MiB. What modules may take comes on top.
     broker.queue_budget_bytes: Size => broker.queue_budget_bytes;
     /// Sessions of a tenant, connected or not. For a client that would be one more, the session ends whose client has been
     /// away longest; when all are there, it is refused with reason code 0x97, before MQTT 5 as "server unavailable".
@@ -99,6 +100,9 @@ keys! {
     broker.session_durability: Word => session_durability;
     /// Time a new connection has for its handshakes (TLS, WebSocket) and CONNECT together, and modules to decide about it.
     broker.connect_timeout: Span => broker.connect_timeout;
+    /// Longest client id in bytes; a longer one is refused with reason code 0x85. A user name may be four times as long; a
+    /// longer one is refused with 0x86.
+    broker.max_client_id_bytes: Count<23> => broker.max_client_id_bytes;
     /// Most levels of a topic name or filter.
     broker.max_topic_levels: Count<1> => broker.max_topic_levels;
     /// Longest topic name or filter in bytes. A longer name ends the connection with reason code 0x90, a longer filter is
@@ -109,7 +113,7 @@ keys! {
     /// Shared subscriptions among them; one more is refused with reason code 0x97. Each group gets every message, so many
     /// groups cost whoever publishes to them.
     broker.max_shared_subscriptions: Count<0> => broker.max_shared_subscriptions;
-    /// Memory of the subscriptions of a tenant, about: some 300,000 to single topics fit in 128 MiB, or half as many with
+    /// Memory of the subscriptions of a tenant, about: some 200,000 to single topics fit in 96 MiB, or half as many with
     /// wildcards. One session may have an eighth of it. One that would pass either is refused with reason code 0x97.
     broker.max_subscription_bytes: Size => broker.max_subscription_bytes;
     /// Messages a client may publish in a second; as many may come at once. 0 = as many as it likes.

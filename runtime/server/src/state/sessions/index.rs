@@ -13,7 +13,7 @@ use tidegate_event::{
 
 use super::format::{ReceiptForm, SendingForm, SentForm};
 use super::key::{Key, Name, filter_name, topic_name};
-use super::unwritten::{Inlined, Unwritten, Value};
+use super::unwritten::{Inlined, KEPT_CAPACITY, Unwritten, Value};
 
 /// A session that is kept.
 #[derive(Debug)]
@@ -88,6 +88,7 @@ impl Index {
             self.apply_one(tenant, change, unwritten);
         }
         self.seen.clear();
+        self.seen.shrink_to(KEPT_CAPACITY);
     }
 
     fn apply_one(&mut self, tenant: Option<Tenant>, change: Change, unwritten: &mut Unwritten) {

@@ -21,7 +21,7 @@ use crate::state::disk::Database;
 /// What a record takes besides its content: an estimate.
 const RECORD_BYTES: usize = 128;
 /// Room for so many records is kept for the next commit.
-const KEPT_CAPACITY: usize = 4_096;
+pub(super) const KEPT_CAPACITY: usize = 4_096;
 
 /// A record's content.
 #[derive(Debug)]

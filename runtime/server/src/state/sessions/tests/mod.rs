@@ -10,6 +10,7 @@ mod records;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -19,6 +20,7 @@ use tidegate_event::{
 };
 
 use super::SessionDurability;
+use super::watch::PATIENCE;
 use crate::state::State;
 
 /// An open state and its sessions.
@@ -34,7 +36,12 @@ impl Store {
     }
 
     fn open_with(dir: &Path, durability: SessionDurability) -> (Self, Restored) {
-        let state = State::open(&dir.join("state"), 1 << 20).unwrap();
+        Self::open_patient(dir, durability, PATIENCE)
+    }
+
+    /// A commit may take as long as `patience`.
+    fn open_patient(dir: &Path, durability: SessionDurability, patience: Duration) -> (Self, Restored) {
+        let state = State::open_with(&dir.join("state"), 1 << 20, patience).unwrap();
         let sessions = state.sessions(durability);
         let restored = sessions.restore().unwrap();
         (Self { state, sessions }, restored)
