@@ -2,7 +2,7 @@
 
 use tidegate_conformance::Version::{V31, V311};
 use tidegate_conformance::client::{Came, PATIENCE};
-use tidegate_conformance::ending::{Failures, ending, only_connack};
+use tidegate_conformance::ending::{Failures, not_let_in};
 use tidegate_conformance::server::{Server, password_file};
 use tidegate_conformance::{Client, Connect, Packet, Publish, Subscribe, Will, kind};
 
@@ -73,14 +73,6 @@ fn guarded(more: &str) -> Server {
     Server::start_with(&configuration, &[("users", &users), ("acl", "deny all publish denied/#\n")])
 }
 
-/// The code of CONNACK, without a session, after which the connection must end. What came behind CONNECT is not answered.
-fn refusal(server: &Server, connect: &Connect) -> Result<u8, String> {
-    let mut client = Client::open_at(server.port, connect.version);
-    let publish = Publish::new("access/behind", "x").qos(1, 1).retain();
-    client.send([connect.encode(), publish.encode(connect.version)].concat());
-    only_connack(&ending(&mut client)?)
-}
-
 #[test]
 fn mqtt_3_2_2_5_a_client_that_may_not_connect_is_told_why_and_the_connection_ends() {
     let server = guarded("login_failures = 0\n");
@@ -94,7 +86,7 @@ fn mqtt_3_2_2_5_a_client_that_may_not_connect_is_told_why_and_the_connection_end
             ("nobody", Connect::new(version), NOT_AUTHORIZED),
             ("a will that is not allowed", known("right").will(Will::new("denied/x", "x")), NOT_AUTHORIZED),
         ] {
-            let result = refusal(&server, &connect).and_then(|code| match code {
+            let result = not_let_in(server.port, &connect).and_then(|code| match code {
                 code if code == expected => Ok(()),
                 code => Err(format!("{code} instead of {expected}")),
             });
@@ -111,10 +103,10 @@ fn mqtt_3_2_2_5_a_client_that_may_not_connect_is_told_why_and_the_connection_end
 fn mqtt_3_2_2_5_logins_that_fail_again_and_again_are_refused_for_a_while() {
     let server = guarded("login_failures = 2\nlogin_penalty = \"1m\"\n");
     let login = |password: &str| Connect::new(V311).login("known", password);
-    let code = || refusal(&server, &login("wrong")).unwrap();
+    let code = || not_let_in(server.port, &login("wrong")).unwrap();
     assert_eq!([code(), code()], [BAD_LOGIN; 2]);
     let later: Vec<u8> = (0..4).map(|_| code()).collect();
     assert_eq!(later[3], UNAVAILABLE, "{later:?}");
     // Unseen: the right password does not help.
-    assert_eq!(refusal(&server, &login("right")), Ok(UNAVAILABLE));
+    assert_eq!(not_let_in(server.port, &login("right")), Ok(UNAVAILABLE));
 }
