@@ -11,6 +11,10 @@ use crate::session::delivery::detached_topic;
 
 /// Topics of which one publisher keeps the answers.
 const KEPT_TOPICS: usize = 256;
+/// The longest of them, bytes.
+const KEPT_BYTES: usize = 256;
+/// How many it keeps while it rests: there may be very many publishers that do.
+const RESTING_TOPICS: usize = 8;
 
 /// The gate, and what it has refused.
 pub(crate) struct Guard {
@@ -119,6 +123,13 @@ impl Answers {
         Self { is_for_one_client: true, ..Self::default() }
     }
 
+    /// Forgets what is too much for a publisher that rests.
+    pub(crate) fn rest(&mut self) {
+        if self.topics.len() > RESTING_TOPICS {
+            self.topics = HashMap::default();
+        }
+    }
+
     fn renew(&mut self, generation: Option<u64>) {
         if self.generation != generation {
             self.generation = generation;
@@ -134,6 +145,9 @@ impl Answers {
             return *answer;
         }
         let answer = ask(topic);
+        if topic.as_str().len() > KEPT_BYTES {
+            return answer;
+        }
         if self.topics.len() >= KEPT_TOPICS {
             self.topics.clear();
         }
@@ -188,5 +202,21 @@ mod tests {
             kept.answer(&format!("t/{number}").parse().unwrap(), ask);
         }
         assert!(kept.topics.len() <= KEPT_TOPICS);
+        for number in 0..=RESTING_TOPICS {
+            kept.answer(&format!("r/{number}").parse().unwrap(), ask);
+        }
+        kept.rest();
+        assert!(kept.topics.is_empty());
+    }
+
+    /// Topics were counted, not what they take: 256 of 64 KiB for each publisher, whatever the gate said.
+    #[test]
+    fn answers_about_long_topics_are_not_kept() {
+        let mut kept = Answers::of_one_client();
+        kept.renew(Some(1));
+        for bytes in [KEPT_BYTES, KEPT_BYTES + 1, 60_000] {
+            kept.answer(&"x".repeat(bytes).parse().unwrap(), |_| true);
+        }
+        assert_eq!(kept.topics.len(), 1);
     }
 }

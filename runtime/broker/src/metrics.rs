@@ -128,9 +128,13 @@ pub(crate) enum Limited {
     PartialPackets,
     /// It took nothing of what it was sent.
     WriteStall,
+    /// Its will is large, and the memory of all queues is used up.
+    Wills,
+    /// The names that its topic aliases stand for are too long together.
+    AliasBytes,
 }
 
-const LIMITS: [&str; 10] = [
+const LIMITS: [&str; 12] = [
     "message_rate",
     "byte_rate",
     "subscriptions",
@@ -141,6 +145,8 @@ const LIMITS: [&str; 10] = [
     "receipts",
     "partial_packets",
     "write_stall",
+    "wills",
+    "alias_bytes",
 ];
 
 /// Why a client got no leave, for `tidegate_broker_refused_total`.
@@ -366,6 +372,8 @@ mod tests {
             (Limited::SharedSubscriptions, "shared_subscriptions"),
             (Limited::Receipts, "receipts"),
             (Limited::WriteStall, "write_stall"),
+            (Limited::Wills, "wills"),
+            (Limited::AliasBytes, "alias_bytes"),
         ] {
             assert_eq!(LIMITS.get(limit as usize), Some(&name));
         }

@@ -128,13 +128,14 @@ impl Realm {
     /// Publishes a will that has no connection any more, when the tenant's queue has room.
     pub(crate) fn publish_later(self: &Arc<Self>, will: LateWill) {
         self.broker.metrics.wills.increment(1);
-        let LateWill { message, recorded } = will;
+        let LateWill { message, recorded, account } = will;
         let will = Injected { message: will::renewed(&self.broker, message), will: recorded };
         if let Err(mpsc::error::TrySendError::Full(will)) = self.injected.try_send(will) {
             let injected = self.injected.clone();
             self.broker.tasks.spawn(async move {
                 // It fails only when the broker has stopped.
                 injected.send(will).await.ok();
+                drop(account);
             });
         }
     }

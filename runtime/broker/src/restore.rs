@@ -8,6 +8,7 @@ use tidegate_event::{
 };
 
 use crate::broker::Shared;
+use crate::limits::budget::Account;
 use crate::realm::Realm;
 use crate::retained::Set;
 use crate::session::{LateWill, RecordedWill, Session};
@@ -85,5 +86,6 @@ fn start_wills(realm: &Arc<Realm>, session: &Arc<Session>, wills: &[StoredWill],
 
 fn late(session: SessionNumber, will: &StoredWill) -> LateWill {
     let recorded = RecordedWill { session, will: will.message.id };
-    LateWill { message: Message::clone(&will.message), recorded: Some(recorded) }
+    let (message, account) = (Message::clone(&will.message), Account::default());
+    LateWill { message, recorded: Some(recorded), account }
 }

@@ -6,14 +6,17 @@
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use support::client::{Client, PUBACK};
-use support::packet::Connect;
-use support::with_config;
+use support::packet::{Connect, Publish};
+use support::script::{Gate, Script};
+use support::{start, with_config};
 use tidegate_broker::BrokerConfig;
+use tidegate_event::{Hook, Verdict, VolatileStore};
 
 /// Bytes that the process has allocated and not freed.
 static HELD: AtomicIsize = AtomicIsize::new(0);
@@ -167,5 +170,61 @@ fn a_large_retained_message_keeps_no_read_buffer() {
         let kept = kept_since(before).await;
         println!("kept: {kept}");
         assert!((MIB / 2..3 * MIB).contains(&kept), "{kept}");
+    });
+}
+
+/// It kept all of the CONNECT of which it is a part, the password with it.
+#[test]
+fn a_will_keeps_nothing_of_what_came_beside_it() {
+    alone(async {
+        let server = with_config(BrokerConfig::default()).await;
+        let before = HELD.load(Ordering::Relaxed);
+        let mut clients = Vec::new();
+        for number in 0..50 {
+            let connect = Connect::v5(&format!("c{number}")).will("t", "gone", 1, false);
+            let connect = connect.login("user", "x".repeat(60_000));
+            clients.push(Client::connect(server.address, &connect).await);
+        }
+        let kept = kept_since(before).await;
+        println!("kept: {kept}");
+        assert!(kept < 2 * MIB, "{kept}");
+    });
+}
+
+/// Each connection could bring one packet of any size, however many there were.
+#[test]
+fn large_packets_are_not_read_while_too_much_waits_for_handlers() {
+    alone(async {
+        let gate = Gate::default();
+        let waiting = gate.clone();
+        let hooks = Script::new(&[Hook::MessagePublish], move |_| {
+            let gate = waiting.clone();
+            Some(Box::pin(async move {
+                gate.pass().await;
+                Verdict::Pass
+            }))
+        });
+        let config = BrokerConfig { inbound_budget_bytes: 8 * 1024 * 1024, ..BrokerConfig::default() };
+        let server = start(config, hooks, Arc::new(VolatileStore)).await;
+        let before = HELD.load(Ordering::Relaxed);
+        let mut senders = Vec::new();
+        for number in 0..40 {
+            let mut client = Client::connect(server.address, &Connect::v5(&format!("c{number}"))).await;
+            senders.push(tokio::spawn(async move {
+                let packet = Publish { qos: 1, id: 1, ..client.draft("t", &"x".repeat(1_000_000)) }.bytes();
+                client.send(&packet).await;
+                drop(packet);
+                client.expect(PUBACK).await
+            }));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let kept = kept_since(before).await;
+        println!("kept: {kept}");
+        // With what of their packets the senders have not sent.
+        assert!(kept < 36 * MIB, "{kept}");
+        (0..40).for_each(|_| gate.open());
+        for sender in senders {
+            assert_eq!(sender.await.unwrap().id(), 1, "nothing is lost");
+        }
     });
 }

@@ -32,6 +32,9 @@ impl Default for Limits {
     }
 }
 
+/// Greatest CONNECT, bytes: four fields of 64 KiB, the most that one may have, fit. Nobody knows yet who sends it.
+const MAX_CONNECT_BYTES: u32 = 256 * 1024 + 4 * 1024;
+
 /// Cuts the bytes of one connection into packets. The first must be CONNECT, which sets the version.
 ///
 /// After an error the connection must be closed (MQTT 5 clause 4.13): the decoder gives the same error for ever.
@@ -151,8 +154,12 @@ impl Decoder {
                 rule: "its remaining length is longer than need be",
             });
         }
-        if total > usize::try_from(self.limits.max_packet_bytes).unwrap_or(usize::MAX) {
-            return Err(CodecError::TooLarge { packet, size: total, limit: self.limits.max_packet_bytes });
+        let limit = match connected {
+            Some(_) => self.limits.max_packet_bytes,
+            None => self.limits.max_packet_bytes.min(MAX_CONNECT_BYTES),
+        };
+        if total > usize::try_from(limit).unwrap_or(usize::MAX) {
+            return Err(CodecError::TooLarge { packet, size: total, limit });
         }
         if buffer.len() < total {
             return self.wait(total);

@@ -60,7 +60,8 @@ where
         let rest = self.let_go(end.reason, handover);
         let lingers = end.reason != DisconnectReason::SocketClosed;
 
-        let Self { stream, shared, realm, client, mut pipeline, output, count, seat, .. } = *self;
+        let Self { stream, shared, realm, client, mut pipeline, output, mut count, seat, .. } = *self;
+        let left = count.take_accepted();
         // The client's next connection may go on.
         drop(seat);
         let hang_up = async {
@@ -81,6 +82,7 @@ where
             // The client may not have come back.
             done_sender.send(()).ok();
             realm.registry.left(&client.id, client.connection);
+            drop(left);
         };
         let complete_in_time = async {
             tokio::select! {
@@ -106,7 +108,8 @@ where
             self.pipeline.push(Job::Publish(inbound));
             return;
         }
-        let will = LateWill { message, recorded };
+        let account = std::mem::take(&mut self.will_account);
+        let will = LateWill { message, recorded, account };
         if reason == DisconnectReason::TakenOver {
             // The next connection is there: it cancels the will, or ends the session and has it sent.
             self.session.keep_will(will);

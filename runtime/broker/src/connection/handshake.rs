@@ -13,7 +13,7 @@ use super::close::hang_up;
 use super::output::Output;
 use super::{Connection, connack};
 use crate::broker::Shared;
-use crate::codec::{CodecError, Connect, Decoder, Incoming, Terms};
+use crate::codec::{CodecError, Connect, Decoder, Incoming, Terms, Will};
 use crate::listener::{Arrival, Counted};
 use crate::metrics::{Limited, Turned};
 use crate::reason;
@@ -127,8 +127,8 @@ async fn welcome<S>(
     arrival: Arrival,
     decoder: Decoder,
     mut input: BytesMut,
-    connect: Connect,
-    count: Counted,
+    mut connect: Connect,
+    mut count: Counted,
 ) -> Option<Box<Connection<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -179,6 +179,11 @@ where
     });
     // Numbered anew: a connection that was asked about for longer may have become the older one.
     let renumbered = |client: &Client| Arc::new(Client { connection: next_number(), ..client.clone() });
+    if !count.takes_connect(connect.size()) {
+        let why = "too much waits for handlers, and its CONNECT is large";
+        turn_away(shared, stream, &client, reason::SERVER_BUSY, terms, why).await;
+        return None;
+    }
     match authenticate::pass(shared, &client, &connect, &mut stream, &mut input, count.deadline()).await {
         Passed::Through { after_waiting: true } => client = renumbered(&client),
         Passed::Through { .. } => {}
@@ -248,6 +253,14 @@ where
             return None;
         }
     }
+    let will_bytes = connect.will.as_ref().map_or(0, Will::size);
+    if !shared.budget.admits_will(will_bytes) {
+        shared.metrics.limited(Limited::Wills);
+        let why = "the memory of all queues is used up, and its will is large";
+        turn_away(shared, stream, &client, ReasonCode::QUOTA_EXCEEDED, terms, why).await;
+        return None;
+    }
+    connect.will = connect.will.as_ref().map(will::detached);
     if connect.will.as_ref().is_some_and(|will| will.topic.as_str().len() > shared.config.max_topic_bytes) {
         shared.metrics.limited(Limited::TopicBytes);
         let why = "the topic of its will is too long";
@@ -281,6 +294,7 @@ where
     let client_id = connection.client_id();
     connection.send(&connack::accepted(&shared.config, &connect, &client_id, expiry, resumed));
     connection.recorded_will = recorded_will;
+    connection.will_account.settle(&shared.budget, will_bytes);
     connection.open(resumed);
     Some(connection)
 }

@@ -34,6 +34,7 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tidegate_event::{Client, DisconnectReason, Protocol, ReasonCode, TopicName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::time::Sleep;
 
 use self::aliases::Aliases;
 use self::deliver::Deliveries;
@@ -44,6 +45,8 @@ use self::stall::Stall;
 use self::withhold::Withheld;
 use crate::broker::{Phase, Shared};
 use crate::codec::{Connect, Decoder, Outgoing, Terms, Will, encode_within};
+use crate::limits::accepted::FREE;
+use crate::limits::budget::Account;
 use crate::limits::rate::Rate;
 use crate::listener::Counted;
 use crate::metrics::{Limited, Tally};
@@ -75,6 +78,8 @@ const SLICE: Duration = Duration::from_millis(1);
 const PACKETS_PER_TURN: usize = 64;
 /// The same, of topic filters: one packet may have a thousand.
 const FILTERS_PER_TURN: usize = 250;
+/// How long the rest of a large packet waits, at least, while others have too much waiting.
+const HELD_UP: Duration = Duration::from_millis(50);
 /// Buffers larger than this are given back while the connection is idle.
 const IDLE_BUFFER: usize = 4 * 1024;
 
@@ -132,6 +137,10 @@ pub(crate) struct Connection<S> {
     read_size: usize,
     /// Whether the socket was not looked at because no more packets may be taken.
     read_blocked: bool,
+    /// Whether the rest of a large packet is not read because others have too much waiting.
+    held_up: Option<Pin<Box<Sleep>>>,
+    /// Bytes of input that came and may not be taken.
+    unread: usize,
     /// Whether more packets may be whole in the input than the last turn took.
     has_more: bool,
     /// In which phase the pipeline was polled last.
@@ -144,6 +153,8 @@ pub(crate) struct Connection<S> {
     /// How fast the client may send, when there is a limit.
     rate: Option<Box<Rate>>,
     will: Option<Will>,
+    /// Its part of the memory of all queues.
+    will_account: Account,
     /// What the session store knows the will by.
     recorded_will: Option<RecordedWill>,
     withheld: Withheld,
@@ -157,6 +168,8 @@ pub(crate) struct Connection<S> {
     asked_expiry: u32,
     /// Topics by alias, the first at 1 (MQTT 5 clause 3.3.2.3.4).
     aliases: Vec<Option<TopicName>>,
+    /// Bytes of these.
+    alias_bytes: usize,
     /// Those of what is sent.
     aliases_out: Aliases,
     /// QoS 1 and 2 PUBLISH of this connection without PUBACK or PUBCOMP (clause 4.9).
@@ -199,6 +212,8 @@ where
             unflushed: false,
             read_size: READ_LEAST,
             read_blocked: false,
+            held_up: None,
+            unread: 0,
             has_more: false,
             polled_in: Phase::Running,
             pipeline,
@@ -208,6 +223,7 @@ where
             pause: Pause::new(client.connection),
             rate: Rate::new(&shared.config),
             will: connect.will.clone(),
+            will_account: Account::default(),
             recorded_will: None,
             withheld: Withheld::default(),
             terms: connack::terms(&shared, connect),
@@ -215,6 +231,7 @@ where
             look_ups: None,
             asked_expiry: connect.properties.session_expiry.unwrap_or(0),
             aliases: Vec::new(),
+            alias_bytes: 0,
             aliases_out: connack::aliases(&shared, connect),
             unacked: 0,
             clock: None,
@@ -388,8 +405,10 @@ where
     /// Reads and decodes what can be now, and tells what is kept of it.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let moved = self.read(cx)?;
-        let waits = !self.read_blocked && !self.has_more;
+        // A client that takes no answers is not read from for a reason of its own.
+        let waits = !self.has_more && (!self.read_blocked || !self.takes_output(OUTPUT_FULL));
         self.count.waits_for_the_rest(if waits { self.input.len() } else { 0 });
+        self.unread = if waits { 0 } else { self.input.len() };
         Ok(moved)
     }
 
@@ -400,6 +419,11 @@ where
         if self.read_blocked || self.has_more || self.pipeline.fanout.crowded.is_some() {
             return Ok(moved);
         }
+        if self.decoder.packet_bytes() > FREE && !self.count.has_room() {
+            self.poll_held_up(cx);
+            return Ok(moved);
+        }
+        self.held_up = None;
         let room = self.decoder.missing(self.input.len()).clamp(self.read_size, READ_MOST);
         if self.input.capacity() - self.input.len() < room.min(READ_LEAST) {
             self.input.reserve(room);
@@ -430,6 +454,15 @@ where
             }
         }
         Ok(moved)
+    }
+
+    /// Looks again a little later, not all of those that wait at once.
+    fn poll_held_up(&mut self, cx: &mut Context<'_>) {
+        let later = HELD_UP + Duration::from_millis(self.client.connection * 37 % 400);
+        let timer = self.held_up.get_or_insert_with(|| Box::pin(tokio::time::sleep(later)));
+        while timer.as_mut().poll(cx).is_ready() {
+            timer.as_mut().reset(tokio::time::Instant::now() + later);
+        }
     }
 
     /// Takes the packets that are whole, as many as may be taken now.
@@ -489,7 +522,7 @@ where
         self.polled_in = self.shared.phase();
         let mut moved = self.pipeline.poll(cx, &mut self.replies);
         moved |= self.send_replies()?;
-        self.count.has_accepted(self.pipeline.accepted_bytes());
+        self.count.has_accepted(self.pipeline.accepted_bytes() + self.unread);
         Ok(moved)
     }
 
@@ -583,7 +616,7 @@ where
     }
 
     fn poll_keep_alive(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let listening = self.may_read() || !self.takes_output(OUTPUT_FULL);
+        let listening = (self.may_read() && self.held_up.is_none()) || !self.takes_output(OUTPUT_FULL);
         let Some(keep_alive) = &mut self.keep_alive else { return Ok(()) };
         if !listening {
             // Nothing is read because our handlers are slow: the client is not to blame.

@@ -25,6 +25,9 @@ const LEAST_RECEIPTS: usize = 1_024;
 /// The same, of a client that cannot be told how many: 1.5 MB.
 const UNTOLD_RECEIPTS: usize = 16_384;
 
+/// Bytes of topic names that a client may set up aliases for: room for one of the longest names.
+const ALIAS_BYTES: usize = 64 * 1024;
+
 impl<S> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -240,8 +243,17 @@ where
                 if self.aliases.len() <= index {
                     self.aliases.resize(index + 1, None);
                 }
-                if let Some(slot) = self.aliases.get_mut(index) {
+                if let Some(slot) = self.aliases.get_mut(index)
+                    && slot.as_ref() != Some(&topic)
+                {
+                    let before = slot.as_ref().map_or(0, |topic| topic.as_str().len());
+                    self.alias_bytes = self.alias_bytes + topic.as_str().len() - before;
                     *slot = Some(detached_topic(&topic));
+                }
+                if self.alias_bytes > ALIAS_BYTES {
+                    self.shared.metrics.limited(Limited::AliasBytes);
+                    let what = "topic aliases for names that are too long together";
+                    return Err(self.protocol_error(ReasonCode::QUOTA_EXCEEDED, what));
                 }
                 Ok(topic)
             }

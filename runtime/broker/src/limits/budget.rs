@@ -7,7 +7,7 @@
 //! A subscriber that keeps up loses nothing because of others that do not. The same holds for what is sent and not
 //! acknowledged: a subscriber that reads and never acknowledges has an empty queue for as long as it is sent more.
 //!
-//! What is encoded for a client that does not read it counts like its queue.
+//! What is encoded for a client that does not read it counts like its queue, and so do wills.
 //!
 //! A payload of at least [`LARGE_PAYLOAD`] counts once, in however many queues it waits, until the last subscriber has
 //! acknowledged it; a smaller one counts in every queue.
@@ -70,6 +70,11 @@ impl Budget {
         let share = self.limit / self.holders.load(Ordering::Relaxed).max(1);
         let reserve = if has < share / 8 { self.limit / 8 } else { self.limit / 16 };
         has < share && used < self.limit + reserve
+    }
+
+    /// Whether there is room for a will of `bytes`. A small one always has: it belongs to what a session takes anyway.
+    pub(crate) fn admits_will(&self, bytes: usize) -> bool {
+        bytes < STEP || self.used() + bytes <= self.limit
     }
 
     /// `message` as it goes into queues: a large payload counts until nobody holds it any more.

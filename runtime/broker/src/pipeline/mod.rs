@@ -292,6 +292,7 @@ impl Pipeline {
     /// For a publisher that rests: lets go of sessions that it would not reach any more.
     pub(crate) fn rest(&mut self) {
         self.cache.rest(&self.realm);
+        self.answers.rest();
         self.fanout.rest();
         shrink(&mut self.waiting);
         shrink(&mut self.joining);

@@ -120,7 +120,7 @@ pub(crate) fn detached_text(text: &ByteString) -> ByteString {
     ByteString::from(&**text)
 }
 
-fn detached_properties(properties: &PublishProperties) -> PublishProperties {
+pub(crate) fn detached_properties(properties: &PublishProperties) -> PublishProperties {
     let text = |text: &Option<ByteString>| text.as_ref().map(detached_text);
     PublishProperties {
         payload_format: properties.payload_format,

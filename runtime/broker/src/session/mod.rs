@@ -40,6 +40,7 @@ use self::positions::Positions;
 use self::received::Received;
 use self::subscriptions::Subscriptions;
 use crate::control::Command;
+use crate::limits::budget::Account;
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::route::Fanout;
@@ -99,6 +100,8 @@ pub(crate) struct LateWill {
     pub(crate) message: Message,
     /// What the session store knows it by, if it knows it.
     pub(crate) recorded: Option<RecordedWill>,
+    /// Its part of the memory of all queues.
+    pub(crate) account: Account,
 }
 
 /// A will that the session store is told about when it is published.

@@ -6,7 +6,7 @@ use tidegate_broker::{BrokerConfig, RateAction};
 
 use crate::support::client::{Client, PATIENCE, PUBACK, PUBCOMP, PUBREL};
 use crate::support::packet::{self, Connect, Publish};
-use crate::support::with_config;
+use crate::support::{plain, with_config};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_subscription_too_many_is_refused_and_those_that_are_there_can_be_changed() {
@@ -345,4 +345,50 @@ async fn a_large_message_for_many_does_not_use_the_budget_up() {
             client.disconnect().await;
         }
     }
+}
+
+/// Aliases were counted, not the names that they stand for: 32 of 64 KiB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_aliases_stand_for_are_bounded_in_bytes() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    let name = |letter: &str| letter.repeat(20_000);
+    for (alias, letter) in [(1, "a"), (2, "b"), (3, "c"), (3, "d"), (3, "d")] {
+        let topic = name(letter);
+        let properties = [0x23, 0, alias];
+        client.publish_as(Publish { properties: &properties, ..client.draft(&topic, "x") }).await;
+        client.ping().await;
+    }
+    let topic = name("e");
+    client.publish_as(Publish { properties: &[0x23, 0, 4], ..client.draft(&topic, "x") }).await;
+    assert_eq!(client.closed().await, Some(0x97));
+}
+
+/// Wills were bounded by nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_wills_count_in_the_memory_of_all_queues() {
+    let config = BrokerConfig { queue_budget_bytes: 1 << 20, ..BrokerConfig::default() };
+    let server = with_config(config).await;
+    let payload = "x".repeat(60_000);
+    let connect = |number: u16| Connect::v5(&format!("c{number}")).will("t", &payload, 0, false);
+    let (mut clients, mut refused) = (Vec::new(), 0);
+    for number in 0..30 {
+        let client = Client::try_connect(server.address, &connect(number)).await;
+        match client.code {
+            0 => clients.push(client),
+            code => {
+                assert_eq!(code, 0x97);
+                refused += 1;
+            }
+        }
+    }
+    assert!((10..18).contains(&clients.len()), "{} and {refused}", clients.len());
+    Client::connect(server.address, &Connect::v5("small").will("t", "gone", 0, false)).await.ping().await;
+    for client in clients {
+        client.disconnect().await;
+    }
+    while server.broker.connections() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Client::connect(server.address, &connect(99)).await.ping().await;
 }

@@ -69,8 +69,8 @@ keys! {
     /// Twice as much left by earlier connections, and CONNECT is refused as busy.
     broker.read_ahead_bytes: Size => broker.read_ahead_bytes;
     /// Memory of what all clients have sent and handlers are not done with. While it is used up, a client that has more than
-    /// 64 KiB of it is not read from, so that it waits and nothing is lost. Packets that are not whole have half as much
-    /// for themselves; for more, the one that has been incomplete for longest ends its connection with reason code 0x97.
+    /// 64 KiB of it is not read from, so that it waits and nothing is lost. Nor is the rest of a packet above 64 KiB read, and a
+    /// CONNECT above 4 KiB is refused as busy. Packets that are not whole have half as much for themselves; for more, the one that has been incomplete for longest ends its connection with reason code 0x97.
     broker.inbound_budget_bytes: Size => broker.inbound_budget_bytes;
     /// Deliveries in flight to one client; the client's own receive maximum also bounds it.
     broker.max_inflight: Count<1> => broker.max_inflight;
