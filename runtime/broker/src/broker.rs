@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use tidegate_event::{
-    Change, Control, Gate, Hooks, IdSource, Node, OpenGate, SessionStore, SessionStoreError, Tenant,
+    Change, Control, Gate, Hooks, IdSource, Node, OpenGate, Seldom, SessionStore, SessionStoreError, Tenant,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -49,6 +49,21 @@ pub(crate) enum Phase {
     Closing,
 }
 
+/// Log lines that clients can cause as often as they like.
+#[derive(Default)]
+pub(crate) struct Lines {
+    /// A CONNECT was refused.
+    pub(crate) refused: Seldom,
+    /// A CONNECT could not be read.
+    pub(crate) malformed: Seldom,
+    /// A connection was closed because its client broke the protocol.
+    pub(crate) protocol: Seldom,
+    /// A subscription was refused.
+    pub(crate) subscription: Seldom,
+    /// A message was not retained.
+    pub(crate) retained: Seldom,
+}
+
 /// What everything in the broker shares.
 pub(crate) struct Shared {
     pub(crate) config: BrokerConfig,
@@ -80,6 +95,7 @@ pub(crate) struct Shared {
     pub(crate) session_numbers: AtomicU64,
     pub(crate) connections: AtomicUsize,
     pub(crate) admission: Admission,
+    pub(crate) lines: Lines,
     realms: RwLock<HashMap<Tenant, Arc<Realm>, RandomState>>,
     default_tenant: Tenant,
 }
@@ -207,6 +223,7 @@ impl Broker {
         let restored = store.restore()?;
         let shared = Arc::new(Shared {
             admission: Admission::new(&config),
+            lines: Lines::default(),
             reconnects: Reconnects::new(&config),
             guard: Guard::new(gate),
             ids,

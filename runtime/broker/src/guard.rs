@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use metrics::{Counter, counter};
-use tidegate_event::{BoxFuture, Client, Decision, Gate, Message, Origin, Password, TopicFilter, TopicName};
+use tidegate_event::{
+    BoxFuture, Client, Decision, Gate, Message, Origin, Owner, Password, TopicFilter, TopicName,
+};
 
 use crate::session::delivery::detached_topic;
 
@@ -50,6 +52,21 @@ impl Guard {
         password: Option<&bytes::Bytes>,
     ) -> Option<BoxFuture<'static, Decision>> {
         (!self.is_open).then(|| self.gate.connect(client, password.cloned().map(Password::new)))
+    }
+
+    /// The user that `client`, which is let in, has proved to be.
+    pub(crate) fn owner(&self, client: &Client) -> Option<Owner> {
+        if self.is_open { None } else { self.gate.owner(client) }
+    }
+
+    /// Whether `client`, which is let in, may have a session of `owner`.
+    pub(crate) fn may_take(&self, client: &Client, owner: &Owner) -> bool {
+        self.is_open || self.gate.may_take(client, owner)
+    }
+
+    /// Names the rules that the gate answers by, if answers are worth keeping ([`Gate::generation`]).
+    pub(crate) fn generation(&self) -> Option<u64> {
+        self.gate.generation()
     }
 
     /// A client was refused its connection.

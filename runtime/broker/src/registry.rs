@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use tidegate_event::SessionNumber;
+use tidegate_event::{Client, SessionNumber};
 use tokio::sync::oneshot;
 
 use crate::pipeline::Unfinished;
@@ -49,6 +49,17 @@ enum Claim {
     Resumed(Arc<Session>),
     /// A new one; the one it replaces, if any, must be ended first.
     Fresh { session: Arc<Session>, seat: Seated, replaced: Option<Arc<Session>> },
+    /// It is another user's.
+    Foreign,
+}
+
+/// Why a connection has no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotAttached {
+    /// A still newer connection has taken it over.
+    TakenOver,
+    /// The client id is another user's.
+    Foreign,
 }
 
 /// A session whose seat is taken.
@@ -144,28 +155,32 @@ impl Registry {
     }
 
     /// Follow it with [`Session::nudge`] of the one that there was: its lock is not waited for under this one.
-    fn claim(
-        &self,
-        realm: &Realm,
-        client_id: &ByteString,
-        connection: u64,
-        clean: bool,
-        expiry: u32,
-    ) -> Claim {
+    fn claim(&self, realm: &Realm, client: &Client, clean: bool, expiry: u32) -> Claim {
+        let (client_id, connection, guard) = (&client.id, client.connection, &realm.broker.guard);
         let mut state = self.0.lock();
         let existing = state.sessions.get(client_id).cloned();
+        let mut owner = guard.owner(client);
         if let Some(session) = &existing {
+            if session.owner().is_some_and(|owner| !guard.may_take(client, owner)) {
+                return Claim::Foreign;
+            }
             session.claim(connection);
             if session.is_connected() {
                 realm.broker.metrics.takeovers.increment(1);
             }
             // A session without expiry ends with its connection (clause 3.1.2.11.2), so a take-over ends it.
             if !clean && session.is_durable() {
+                if let Some(owner) = owner.take() {
+                    session.belong_to(owner);
+                }
                 return Claim::Resumed(Arc::clone(session));
             }
         }
         let number = realm.broker.session_numbers.fetch_add(1, Ordering::Relaxed);
         let session = Arc::new(Session::new(number, client_id.clone(), connection, expiry));
+        if let Some(owner) = owner {
+            session.belong_to(owner);
+        }
         // Nobody else knows the session yet, so its seat is free; taking it here keeps the order of claims.
         let seat = loop {
             if let Ok(seat) = Arc::clone(session.seat()).try_lock_owned() {
@@ -178,25 +193,28 @@ impl Registry {
     }
 
     /// Gets the session for a new connection, taking it over from another connection if need be: that one is
-    /// told, and waited for until it has let go. `None`: a still newer connection has taken this one over.
+    /// told, and waited for until it has let go.
+    ///
+    /// # Errors
+    /// [`NotAttached`].
     pub(crate) async fn attach(
         &self,
         realm: &Arc<Realm>,
-        client_id: &ByteString,
-        connection: u64,
+        client: &Client,
         clean: bool,
         expiry: u32,
-    ) -> Option<Attached> {
+    ) -> Result<Attached, NotAttached> {
         loop {
-            let (session, mut seat, resumed) = match self.claim(realm, client_id, connection, clean, expiry) {
+            let (session, mut seat, resumed) = match self.claim(realm, client, clean, expiry) {
+                Claim::Foreign => return Err(NotAttached::Foreign),
                 Claim::Resumed(session) => {
                     session.nudge();
                     let seat = Arc::clone(session.seat()).lock_owned().await;
                     if session.is_closed() {
                         // It ended while we waited: its last connection asked for that. Who has come after us gets
                         // the next one.
-                        if !session.is_claimed_by(connection) {
-                            return None;
+                        if !session.is_claimed_by(client.connection) {
+                            return Err(NotAttached::TakenOver);
                         }
                         continue;
                     }
@@ -211,15 +229,15 @@ impl Registry {
                     (session, seat, false)
                 }
             };
-            if !session.is_claimed_by(connection) {
+            if !session.is_claimed_by(client.connection) {
                 if !resumed {
                     // It was never told to anyone: the newer connection gets one of its own.
                     realm.end_session(&session, &mut seat);
                 }
-                return None;
+                return Err(NotAttached::TakenOver);
             }
-            let handover = self.0.lock().leaving.remove(client_id);
-            return Some(Attached { session, seat, resumed, handover });
+            let handover = self.0.lock().leaving.remove(&client.id);
+            return Ok(Attached { session, seat, resumed, handover });
         }
     }
 }
@@ -243,7 +261,8 @@ mod tests {
         let realm = realm();
         let attach = |connection| {
             let realm = Arc::clone(&realm);
-            async move { realm.registry.attach(&realm, &"c".into(), connection, false, 60).await }
+            let client = Client { id: "c".into(), connection, ..Client::default() };
+            async move { realm.registry.attach(&realm, &client, false, 60).await }
         };
         let Attached { session, mut seat, .. } = attach(1).await.unwrap();
         let mut waiting = Vec::new();
@@ -256,7 +275,7 @@ mod tests {
         realm.end_session(&session, &mut seat);
         drop(seat);
         let newer = tokio::time::timeout(Duration::from_secs(5), waiting.remove(1)).await.unwrap().unwrap();
-        assert!(newer.is_some_and(|attached| attached.session.is_claimed_by(3) && !attached.resumed));
-        assert!(waiting.remove(0).await.unwrap().is_none());
+        assert!(newer.is_ok_and(|attached| attached.session.is_claimed_by(3) && !attached.resumed));
+        assert!(waiting.remove(0).await.unwrap().is_err());
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_event::{
-    Change, Message, Restored, RestoredSession, SessionNumber, SharedFilter, StoredWill, Tenant, now_ms,
+    Change, Message, Restored, RestoredSession, SessionNumber, SharedFilter, Shown, StoredWill, Tenant,
+    now_ms,
 };
 
 use crate::broker::Shared;
@@ -44,10 +45,15 @@ fn restore(shared: &Arc<Shared>, mut restored: RestoredSession) {
     let realm = shared.realm(&restored.tenant);
     let number = restored.number;
     let session = Arc::new(Session::new(number, restored.client.clone(), 0, restored.expiry));
+    if let Some(owner) = restored.owner.take() {
+        session.belong_to(owner);
+    }
     for (text, options) in &restored.subscriptions {
         match SharedFilter::parse(text) {
             Ok(filter) => session.restore_subscription(&realm, text, &filter, *options),
-            Err(error) => tracing::warn!(client = %restored.client, filter = %text, %error, "not restored"),
+            Err(error) => {
+                tracing::warn!(client = %Shown(&restored.client), filter = %Shown(text), %error, "not restored")
+            }
         }
     }
     let wills = std::mem::take(&mut restored.wills);

@@ -11,7 +11,7 @@ use std::task::Waker;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tidegate_event::{Change, Message, Origin, QoS, SubscriptionOptions, TopicName};
+use tidegate_event::{Change, Message, Origin, QoS, Shown, SubscriptionOptions, TopicName};
 
 use crate::limits::budget::{Account, is_charged_once};
 use crate::metrics::Drop;
@@ -414,7 +414,10 @@ impl Realm {
                 Set::Replaced => {}
                 Set::Full => {
                     self.dropped(Drop::RetainedFull);
-                    tracing::warn!(tenant = %self.tenant, topic = %message.topic, "not retained: the store is full");
+                    if let Some(left_out) = self.broker.lines.retained.turn() {
+                        let topic = Shown(message.topic.as_str());
+                        tracing::warn!(tenant = %self.tenant, %topic, left_out, "not retained: the store is full");
+                    }
                     return;
                 }
             }

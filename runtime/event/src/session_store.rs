@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
-use crate::{AckJoin, Message, MsgId, QoS, Tenant, TopicName};
+use crate::{AckJoin, Message, MsgId, Owner, QoS, Tenant, TopicName};
 
 /// Options of a subscription (MQTT 5 clause 3.8.3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub enum Change {
         client: ByteString,
         /// Seconds.
         expiry: u32,
+        /// Whose it is.
+        owner: Option<Owner>,
         /// What is published when this connection is gone; wills of earlier ones are not touched.
         will: Option<StoredWill>,
     },
@@ -223,6 +225,8 @@ pub struct RestoredSession {
     pub tenant: Tenant,
     /// Client id.
     pub client: ByteString,
+    /// Whose it is.
+    pub owner: Option<Owner>,
     /// Seconds it outlives a connection.
     pub expiry: u32,
     /// When its client went, milliseconds since the epoch; `None`: it was connected to the end.

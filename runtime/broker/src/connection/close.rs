@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tidegate_event::{Change, Client, DisconnectReason, Raised, now_ms};
+use tidegate_event::{Change, Client, DisconnectReason, Raised, Shown, now_ms};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
@@ -88,7 +88,7 @@ where
             tokio::select! {
                 () = complete => {}
                 () = shared.closing.cancelled() => {
-                    tracing::warn!(client = %client.id, "what the client had sent is not all handled at the end");
+                    tracing::warn!(client = %Shown(&client.id), "what the client had sent is not all handled at the end");
                 }
             }
         };

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tidegate_event::{
-    Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, Origin, QoS, Raised, StoredSending, Verdict,
-    now_ms,
+    Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, Origin, QoS, Raised, Shown, StoredSending,
+    Verdict, now_ms,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -379,7 +379,7 @@ where
             Verdict::Pass | Verdict::Allow | Verdict::Change(_) => self.write(delivery, None),
             Verdict::FanOut(_) => {
                 // The hook's answer has no such case; the message goes on as it is rather than be lost.
-                tracing::warn!(client = %self.client.id, "message.deliver cannot fan out");
+                tracing::warn!(client = %Shown(&self.client.id), "message.deliver cannot fan out");
                 self.write(delivery, None);
             }
         }

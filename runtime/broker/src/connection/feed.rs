@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::Context;
 
-use tidegate_event::{Message, MsgId, QoS, TopicFilter, TopicName};
+use tidegate_event::{Message, MsgId, QoS, Shown, TopicFilter, TopicName};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Connection;
@@ -148,13 +148,13 @@ where
                 Advance::Page(page) => self.page(index, page),
                 Advance::Retry(error) => {
                     self.shared.metrics.backlog_errors.increment(1);
-                    let (client, filter) = (&self.client.id, &join.filter);
+                    let (client, filter) = (Shown(&self.client.id), Shown(join.filter.as_str()));
                     tracing::warn!(%client, %filter, %error, "stored messages could not be read: trying again");
                 }
                 Advance::Failed(error) => {
                     self.shared.metrics.backlog_errors.increment(1);
                     let error = error.map_or("the read was cut off".to_owned(), |error| error.to_string());
-                    let (client, filter) = (&self.client.id, &join.filter);
+                    let (client, filter) = (Shown(&self.client.id), Shown(join.filter.as_str()));
                     tracing::warn!(%client, %filter, %error, "stored messages could not be read");
                 }
                 Advance::Exhausted => self.exhausted(index),

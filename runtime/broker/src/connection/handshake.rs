@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
-use tidegate_event::{Client, DisconnectReason, Hook, ReasonCode, StoredWill, now_ms};
+use tidegate_event::{Client, DisconnectReason, Hook, ReasonCode, Shown, StoredWill, now_ms};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::authenticate::{self, Asked, Passed};
@@ -17,7 +17,7 @@ use crate::codec::{CodecError, Connect, Decoder, Incoming, Terms, Will};
 use crate::listener::{Arrival, Counted};
 use crate::metrics::{Limited, Turned};
 use crate::reason;
-use crate::registry::Attached;
+use crate::registry::{Attached, NotAttached};
 use crate::session::RecordedWill;
 use crate::session::delivery::detached_text;
 use crate::will;
@@ -80,7 +80,9 @@ where
         }
         Err(Refused::Malformed(error)) => {
             shared.metrics.malformed(error.reason());
-            tracing::info!(%peer, %error, "CONNECT refused");
+            if let Some(left_out) = shared.lines.malformed.turn() {
+                tracing::info!(%peer, %error, left_out, "CONNECT refused");
+            }
             match connack::answer_version(&error, &decoder) {
                 Some(protocol) => {
                     let refusal = connack::refusal(error.reason(), Some(error.to_string().into()));
@@ -133,12 +135,14 @@ async fn welcome<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Arrival { peer, listener, server_name, certificate, username } = arrival;
+    let Arrival { peer, listener, server_name, certificate, username, forwarded } = arrival;
     let protocol = connect.protocol;
     let terms = connack::terms(shared, &connect);
     if let Some((code, why)) = connack::objection(&shared.config, &connect) {
         shared.metrics.connect_refused(code);
-        tracing::info!(%peer, client = %connect.client_id, "refused: {why}");
+        if let Some(left_out) = shared.lines.refused.turn() {
+            tracing::info!(%peer, client = %Shown(&connect.client_id), left_out, "refused: {why}");
+        }
         let refusal = connack::refusal(code, Some(ByteString::from_static(why)));
         connack::farewell(shared, stream, &refusal, protocol, terms).await;
         return None;
@@ -176,6 +180,7 @@ where
         server_name,
         certificate,
         certified,
+        forwarded,
     });
     // Numbered anew: a connection that was asked about for longer may have become the older one.
     let renumbered = |client: &Client| Arc::new(Client { connection: next_number(), ..client.clone() });
@@ -238,7 +243,7 @@ where
     if unfinished >= ENDED_BYTES * shared.config.read_ahead() {
         shared.metrics.connect_refused(reason::SERVER_BUSY);
         tracing::warn!(
-            client = %client.id, %peer, unfinished,
+            client = %Shown(&client.id), %peer, unfinished,
             "refused: too much of what the client has sent before waits for its handlers"
         );
         connack::farewell(shared, stream, &connack::refusal(reason::SERVER_BUSY, None), protocol, terms)
@@ -267,16 +272,26 @@ where
         turn_away(shared, stream, &client, reason::TOPIC_NAME_INVALID, terms, why).await;
         return None;
     }
-    shared.reconnects.note(&client.tenant, &client.id);
-    let attached =
-        realm.registry.attach(&realm, &client.id, client.connection, connect.clean_start, expiry).await;
-    let Some(Attached { session, mut seat, resumed, handover }) = attached else {
-        shared.metrics.disconnected(DisconnectReason::TakenOver);
-        tracing::debug!(client = %client.id, %peer, "taken over before CONNACK");
-        return None;
+    let attached = realm.registry.attach(&realm, &client, connect.clean_start, expiry).await;
+    if !matches!(attached, Err(NotAttached::Foreign)) {
+        shared.reconnects.note(&client.tenant, &client.id);
+    }
+    let Attached { session, mut seat, resumed, handover } = match attached {
+        Ok(attached) => attached,
+        Err(NotAttached::TakenOver) => {
+            shared.metrics.disconnected(DisconnectReason::TakenOver);
+            tracing::debug!(client = %client.id, %peer, "taken over before CONNACK");
+            return None;
+        }
+        Err(NotAttached::Foreign) => {
+            shared.guard.refused_connect();
+            let why = "the client id is another user's";
+            turn_away(shared, stream, &client, reason::CLIENT_ID_NOT_VALID, terms, why).await;
+            return None;
+        }
     };
     if resumed {
-        session.keep_allowed(&realm, &mut seat, &client);
+        session.keep_allowed(&realm, &mut seat, &client).await;
         session.change_expiry(&realm, expiry);
     }
     let will = connect.will.as_ref().filter(|_| session.is_recorded(&realm));
@@ -309,8 +324,11 @@ async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(
     why: &str,
 ) {
     shared.metrics.connect_refused(code);
-    let (id, peer, code_text) = (&client.id, client.peer, format!("{:#04x}", code.0));
-    tracing::info!(client = %id, %peer, code = code_text, "refused: {why}");
+    // Before its password was looked at anybody can have such a line written, so not every one is.
+    if let Some(left_out) = shared.lines.refused.turn() {
+        let (id, peer, code) = (Shown(&client.id), client.peer, format!("{:#04x}", code.0));
+        tracing::info!(client = %id, %peer, code, left_out, "refused: {why}");
+    }
     connack::farewell(shared, stream, &connack::refusal(code, None), client.protocol, terms).await;
 }
 

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use tidegate_event::{Client, DisconnectReason, Protocol, ReasonCode, TopicName};
+use tidegate_event::{Client, DisconnectReason, Protocol, ReasonCode, Shown, TopicName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::time::Sleep;
 
@@ -366,7 +366,7 @@ where
     /// Its packet has been incomplete for longest, and others need the memory.
     fn gives_way(&self) -> End {
         self.shared.metrics.limited(Limited::PartialPackets);
-        let (client, peer) = (&self.client.id, self.client.peer);
+        let (client, peer) = (Shown(&self.client.id), self.client.peer);
         tracing::info!(%client, %peer, "closed: its packet was incomplete for longest, and all of them take too much memory");
         End::new(DisconnectReason::Kicked, Some(ReasonCode::QUOTA_EXCEEDED))
     }
@@ -491,8 +491,7 @@ where
                 Ok(None) => break,
                 Err(error) => {
                     self.shared.metrics.malformed(error.reason());
-                    let (client, peer) = (&self.client.id, self.client.peer);
-                    tracing::info!(%client, %peer, %error, "closed: the client broke the protocol");
+                    self.broke_protocol(&error);
                     let reason = if error.reason() == reason::PROTOCOL_ERROR {
                         DisconnectReason::ProtocolError
                     } else {
@@ -626,7 +625,7 @@ where
         match keep_alive.poll_expired(cx, self.input.len(), whole) {
             Poll::Pending => Ok(()),
             Poll::Ready(()) => {
-                let (client, peer) = (&self.client.id, self.client.peer);
+                let (client, peer) = (Shown(&self.client.id), self.client.peer);
                 tracing::info!(%client, %peer, keep_alive = self.client.keep_alive, "keep-alive timeout");
                 Err(End::new(DisconnectReason::KeepAliveTimeout, Some(reason::KEEP_ALIVE_TIMEOUT)))
             }

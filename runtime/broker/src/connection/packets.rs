@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidegate_event::{
     Change, DisconnectReason, IdSource, Message, Origin, PublishProperties, QoS, ReasonCode, SharedFilter,
-    TopicName,
+    Shown, TopicName,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -72,9 +72,16 @@ where
     /// The end of a connection whose client broke a rule that needs more than one packet to see.
     pub(super) fn protocol_error(&self, code: ReasonCode, what: &str) -> End {
         self.shared.metrics.malformed(code);
-        let (client, peer) = (&self.client.id, self.client.peer);
-        tracing::info!(%client, %peer, error = what, "closed: the client broke the protocol");
+        self.broke_protocol(&what);
         End::new(DisconnectReason::ProtocolError, Some(code)).because(what)
+    }
+
+    /// Says that the client broke the protocol, though not every time.
+    pub(super) fn broke_protocol(&self, error: &dyn std::fmt::Display) {
+        if let Some(left_out) = self.shared.lines.protocol.turn() {
+            let (client, peer) = (Shown(&self.client.id), self.client.peer);
+            tracing::info!(%client, %peer, %error, left_out, "closed: the client broke the protocol");
+        }
     }
 
     fn publish(&mut self, publish: Publish) -> Result<(), End> {
@@ -213,7 +220,7 @@ where
             Exceeded::Messages => Limited::MessageRate,
             Exceeded::Bytes => Limited::ByteRate,
         });
-        let (client, peer) = (&self.client.id, self.client.peer);
+        let (client, peer) = (Shown(&self.client.id), self.client.peer);
         match self.shared.config.rate_action {
             RateAction::Pause => {
                 tracing::debug!(%client, %peer, limit = ?why, "not read from for a while: it sends too fast");
@@ -344,17 +351,16 @@ where
             options.qos = options.qos.min(self.shared.config.max_qos);
             let text = detached_text(&text);
             let filter = SharedFilter::parse(&text).map_err(|error| {
-                tracing::info!(client = %self.client.id, filter = %text, %error, "a filter was refused");
+                if let Some(left_out) = self.shared.lines.subscription.turn() {
+                    let (client, filter) = (Shown(&self.client.id), Shown(&text));
+                    tracing::info!(%client, %filter, %error, left_out, "a filter was refused");
+                }
                 reason::TOPIC_FILTER_INVALID
             });
             if options.no_local && filter.as_ref().is_ok_and(|filter| filter.group.is_some()) {
                 let what = "no local on a shared subscription (clause 3.8.3.1)";
                 return Err(self.protocol_error(reason::PROTOCOL_ERROR, what));
             }
-            let filter = filter.and_then(|filter| {
-                let allowed = self.shared.guard.may_subscribe(&self.client, &filter.filter);
-                allowed.then_some(filter).ok_or(ReasonCode::NOT_AUTHORIZED)
-            });
             wanted.push_back(Wanted { text, filter, options, leave: ASKED_OF_CLIENTS });
         }
         self.enqueue_subscribe(Subscribing::new(Some(subscribe.packet_id), wanted));
@@ -383,7 +389,7 @@ where
         // Any other reason than success leaves the will in force (clause 3.14.4), 0x04 asks for it.
         end.will = disconnect.reason != ReasonCode::SUCCESS;
         if end.will && disconnect.reason != reason::DISCONNECT_WITH_WILL {
-            let (client, code) = (&self.client.id, disconnect.reason.0);
+            let (client, code) = (Shown(&self.client.id), disconnect.reason.0);
             tracing::info!(%client, code, "the client disconnected with an error");
         }
         end

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_event::{DisconnectReason, Message, QoS, ReasonCode, SharedFilter, SubscriptionOptions};
+use tidegate_event::{DisconnectReason, Message, QoS, ReasonCode, SharedFilter, Shown, SubscriptionOptions};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::feed::retained_from;
@@ -68,7 +68,7 @@ where
     /// A message could not be handled and the client's version has no way to say so: it sends it again when the
     /// connection was closed.
     fn not_handled(&self) -> End {
-        let (client, peer) = (&self.client.id, self.client.peer);
+        let (client, peer) = (Shown(&self.client.id), self.client.peer);
         tracing::info!(%client, %peer, "closed: a message could not be handled and is to be sent again");
         End::new(DisconnectReason::Kicked, Some(ReasonCode::UNSPECIFIED))
     }

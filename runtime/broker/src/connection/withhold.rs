@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use tidegate_event::{AckJoin, DisconnectReason, ReasonCode};
+use tidegate_event::{AckJoin, DisconnectReason, ReasonCode, Shown};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::output::Output;
@@ -116,7 +116,7 @@ where
                     moved = true;
                 }
                 Poll::Ready(Err(error)) => {
-                    let (client, peer) = (&self.client.id, self.client.peer);
+                    let (client, peer) = (Shown(&self.client.id), self.client.peer);
                     tracing::warn!(%client, %peer, %error, "closed: what the client is to be told could not be recorded");
                     return Err(End::new(DisconnectReason::Kicked, Some(ReasonCode::UNSPECIFIED)));
                 }

@@ -19,6 +19,8 @@ pub struct Arrival {
     pub certificate: Option<Arc<Certificate>>,
     /// User name that the certificate proves. CONNECT's is then not looked at.
     pub username: Option<ByteString>,
+    /// Whether somebody else is known to be behind the peer; see [`Client::forwarded`].
+    pub forwarded: bool,
 }
 
 impl From<SocketAddr> for Arrival {
@@ -30,6 +32,7 @@ impl From<SocketAddr> for Arrival {
             server_name: None,
             certificate: None,
             username: None,
+            forwarded: false,
         }
     }
 }

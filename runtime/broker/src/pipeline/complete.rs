@@ -89,8 +89,7 @@ impl Pipeline {
     /// message; here it is said for which client.
     fn log_failure(&self, scope: &Scope, outcome: Result<(), AckError>) {
         if let Err(error) = outcome {
-            let client = self.client.as_ref().map_or("", |client| &client.id);
-            tracing::warn!(client, hook = scope.event.hook().name(), %error, "an event was not stored");
+            tracing::warn!(client = self.client_id(), hook = scope.event.hook().name(), %error, "an event was not stored");
         }
     }
 

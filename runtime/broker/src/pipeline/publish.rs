@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use smallvec::SmallVec;
 use std::sync::Arc;
 use tidegate_event::{
-    AckError, Change, Event, Message, MsgId, QoS, Raised, ReasonCode, TopicFilter, Verdict,
+    AckError, Change, Event, Message, MsgId, QoS, Raised, ReasonCode, Shown, TopicFilter, Verdict,
 };
 
 use super::{Granted, Inbound, Job, Joining, Pipeline, Raising, Reply};
@@ -247,7 +247,13 @@ impl Pipeline {
         if answer.qos.is_none() || !self.speaks_v5() || messages.iter().all(fits) {
             return outcome;
         }
-        tracing::warn!(client = self.client_id(), "refused: the store of retained messages is full");
+        if let Some(left_out) = self.realm.broker.lines.retained.turn() {
+            tracing::warn!(
+                client = self.client_id(),
+                left_out,
+                "refused: the store of retained messages is full"
+            );
+        }
         self.realm.broker.metrics.refused(Refusal::RetainedFull);
         Outcome::Reject(ReasonCode::QUOTA_EXCEEDED)
     }
@@ -280,7 +286,7 @@ impl Pipeline {
                 }
             },
             Err(error) => {
-                let (client, topic) = (self.client_id(), &message.topic);
+                let (client, topic) = (self.client_id(), Shown(message.topic.as_str()));
                 tracing::warn!(client, %topic, msgid = %message.id, %error, "a message was not stored");
                 match error {
                     AckError::Refused { code, .. } => {
@@ -374,7 +380,8 @@ impl Pipeline {
         self.client.as_ref().is_some_and(|client| client.protocol.is_v5())
     }
 
-    pub(super) fn client_id(&self) -> &str {
-        self.client.as_ref().map_or("", |client| &client.id)
+    /// Its client, for log lines.
+    pub(super) fn client_id(&self) -> tracing::field::DisplayValue<Shown<'_>> {
+        tracing::field::display(Shown(self.client.as_ref().map_or("", |client| &client.id)))
     }
 }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tidegate_event::{AckError, Effects, Event, Hook, QoS, Raised, ReasonCode, Scope, SharedFilter};
+use tidegate_event::{AckError, Effects, Event, Hook, QoS, Raised, ReasonCode, Scope, SharedFilter, Shown};
 
 use super::publish::Unsynced;
 use super::{Granted, Job, Joining, Pipeline, Raising, Reply, Subscribing, Unsubscribing, Wanted};
@@ -78,7 +78,10 @@ impl Pipeline {
     /// Refuses the SUBSCRIBE whose turn it is: the client has not taken what its subscriptions brought so far.
     pub(super) fn refuse_subscribe(&mut self) {
         let Some(Job::Subscribe(mut request)) = self.waiting.pop_front() else { return };
-        tracing::info!(client = self.client_id(), "a SUBSCRIBE was refused: too many stored messages wait");
+        if let Some(left_out) = self.realm.broker.lines.subscription.turn() {
+            let client = self.client_id();
+            tracing::info!(client, left_out, "a SUBSCRIBE was refused: too many stored messages wait");
+        }
         request.reasons.extend(request.wanted.drain(..).map(|_| ReasonCode::QUOTA_EXCEEDED));
         self.ungranted -= 1;
         self.joining.push_back(Joining::Subscribe(request));
@@ -131,7 +134,10 @@ impl Pipeline {
         if let Some((code, limit)) = self.objection(&wanted, request) {
             if let Some(limit) = limit {
                 self.realm.broker.metrics.limited(limit);
-                tracing::info!(client = %client.id, filter = %wanted.text, ?limit, "a subscription was refused");
+                if let Some(left_out) = self.realm.broker.lines.subscription.turn() {
+                    let (client, filter) = (Shown(&client.id), Shown(&wanted.text));
+                    tracing::info!(%client, %filter, ?limit, left_out, "a subscription was refused");
+                }
             }
             request.reasons.push(code);
             return None;
@@ -254,25 +260,47 @@ fn granted_code(qos: QoS) -> ReasonCode {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Waker;
 
     use tidegate_event::{
-        Client, Hooks, NoHooks, Node, SharedFilter, SubscriptionOptions, Tenant, VolatileStore,
+        BoxFuture, Client, Decision, Gate, Hooks, IdSource, NoHooks, Node, Password, SharedFilter,
+        SubscriptionOptions, Tenant, TopicFilter, TopicName, VolatileStore,
     };
 
     use super::*;
     use crate::broker::Broker;
     use crate::config::BrokerConfig;
-    use crate::pipeline::FILTERS_AT_ONCE;
+    use crate::pipeline::{ASKED_OF_CLIENTS, FILTERS_AT_ONCE};
     use crate::session::{Seat, Session};
+
+    /// Allows everything and counts how often it was asked about a filter.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Gate for Counting {
+        fn connect(&self, _: &Arc<Client>, _: Option<Password>) -> BoxFuture<'static, Decision> {
+            Box::pin(std::future::ready(Decision::Allow))
+        }
+
+        fn may_publish(&self, _: &Client, _: &TopicName) -> bool {
+            true
+        }
+
+        fn may_subscribe(&self, _: &Client, _: &TopicFilter) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            true
+        }
+    }
 
     /// All filters of all packets that had been read were subscribed to before anybody else had a turn, and when their
     /// client had gone all of them were removed in one go.
     #[tokio::test]
     async fn others_have_their_turn_while_thousands_of_filters_come_and_go() {
-        let hooks = Arc::new(NoHooks);
-        let broker =
-            Broker::new(BrokerConfig::default(), Arc::new(Node::default()), hooks, Arc::new(VolatileStore));
+        let (gate, asked) = (Arc::new(Counting::default()), |gate: &Counting| gate.0.load(Ordering::Relaxed));
+        let ids = Arc::new(IdSource::new(&Node::default()));
+        let (hooks, store) = (Arc::new(NoHooks), Arc::new(VolatileStore));
+        let broker = Broker::with_gate(BrokerConfig::default(), ids, gate.clone(), hooks, store);
         let realm = broker.unwrap().default_realm();
         let session = Arc::new(Session::new(1, "c".into(), 1, 0));
         let client = Arc::new(Client::default());
@@ -281,7 +309,7 @@ mod tests {
             let wanted = (0..250).map(|filter| {
                 let text = bytestring::ByteString::from(format!("{packet}/{filter}/+"));
                 let filter = SharedFilter::parse(&text).map_err(|_| reason::TOPIC_FILTER_INVALID);
-                Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] }
+                Wanted { text, filter, options: SubscriptionOptions::default(), leave: ASKED_OF_CLIENTS }
             });
             pipeline.push(Job::Subscribe(Subscribing::new(Some(packet + 1), wanted)));
         }
@@ -290,6 +318,7 @@ mod tests {
             assert!(pipeline.poll(&mut cx, &mut replies));
             let before = std::mem::replace(&mut made, realm.tree.count().all);
             assert!(made - before <= FILTERS_AT_ONCE, "{before}, then {made}");
+            assert_eq!(asked(&gate), made, "the gate is asked about those alone");
         }
         assert_eq!(made, 1_000);
         session.end(&realm, &mut Seat::default());

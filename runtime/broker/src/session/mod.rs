@@ -20,14 +20,14 @@ mod subscriptions;
 
 use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use tidegate_event::{
-    Change, Hook, Message, MsgId, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
+    Change, Hook, Message, MsgId, Owner, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
     TopicName,
 };
 use tokio::sync::OwnedMutexGuard;
@@ -123,6 +123,9 @@ pub(crate) struct Session {
     /// Unique in the process, and among the sessions that outlive it.
     pub(crate) number: SessionNumber,
     pub(crate) client_id: ByteString,
+    /// The user it is for, as soon as one has proved to be that.
+    owner: OnceLock<Owner>,
+    checked: Mutex<Option<allowed::Checked>>,
     /// Number of the newest connection that asked for this session: an older one has been taken over.
     claim: AtomicU64,
     connected: AtomicBool,
@@ -150,6 +153,8 @@ impl Session {
         Self {
             number,
             client_id,
+            owner: OnceLock::new(),
+            checked: Mutex::default(),
             claim: AtomicU64::new(claim),
             connected: AtomicBool::new(false),
             window_is_full: AtomicBool::new(false),
@@ -243,8 +248,18 @@ impl Session {
     pub(crate) fn opened(&self, realm: &Realm, will: Option<StoredWill>) {
         if self.is_recorded(realm) {
             let (session, client, expiry) = (self.number, self.client_id.clone(), self.expiry());
-            realm.record(Change::Opened { session, client, expiry, will });
+            realm.record(Change::Opened { session, client, expiry, owner: self.owner().cloned(), will });
         }
+    }
+
+    /// Whose it is; `None`: whoever has the client id may have it.
+    pub(crate) fn owner(&self) -> Option<&Owner> {
+        self.owner.get()
+    }
+
+    /// It is for `owner` from now on, if it was nobody's.
+    pub(crate) fn belong_to(&self, owner: Owner) {
+        self.owner.get_or_init(|| owner);
     }
 
     /// Whether the session outlives its connection.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tidegate_event::{
-    AckError, AckJoin, AckPart, Change, Message, MsgId, Restored, RestoredDelivery, RestoredReceipt,
+    AckError, AckJoin, AckPart, Change, Message, MsgId, Owner, Restored, RestoredDelivery, RestoredReceipt,
     RestoredSession, SessionStore, SessionStoreError, StoredWill, SubscriptionOptions, Tenant,
 };
 
@@ -13,6 +13,7 @@ use tidegate_event::{
 struct Kept {
     client: String,
     expiry: u32,
+    owner: Option<Owner>,
     disconnected_at_ms: Option<u64>,
     subscriptions: BTreeMap<String, SubscriptionOptions>,
     queue: BTreeMap<u64, RestoredDelivery>,
@@ -124,10 +125,11 @@ impl Disk {
     fn apply(&mut self, change: Change) -> &'static str {
         let known = |sessions: &BTreeMap<u64, Kept>, session: u64| sessions.contains_key(&session);
         match change {
-            Change::Opened { session, client, expiry, will } => {
+            Change::Opened { session, client, expiry, owner, will } => {
                 self.last_session = self.last_session.max(session);
                 let kept = self.sessions.entry(session).or_default();
                 (kept.client, kept.expiry, kept.disconnected_at_ms) = (client.to_string(), expiry, None);
+                kept.owner = owner;
                 self.wills.extend(will.map(|will| ((session, will.message.id), will)));
                 "opened"
             }
@@ -247,6 +249,7 @@ impl SessionStore for Journal {
                 number,
                 tenant: Tenant::default(),
                 client: kept.client.as_str().into(),
+                owner: kept.owner.clone(),
                 expiry: kept.expiry,
                 disconnected_at_ms: kept.disconnected_at_ms,
                 wills: wills(number).map(|(_, will)| will.clone()).collect(),

@@ -189,15 +189,19 @@ keys! {
     /// From where clients without a checked user name may connect: this machine alone, nowhere, or everywhere. Where a module
     /// decides (`client.authenticate`), it is asked about the clients that this lets in.
     access.anonymous: Word => access.anonymous;
-    /// Whether clients may publish and subscribe where no line of the ACL matches. Topics that begin with `$` always need a
-    /// line, but `$SYS` may be subscribed to from this machine.
+    /// Whether clients may publish and subscribe where no line of the ACL matches. `$SYS` always needs a line, but from
+    /// this machine.
     access.default: Word => access.fallback;
-    /// Wrong passwords from one address, or for one user, that cost nothing. After them attempts are refused unseen (reason
-    /// code 0x9F) for a second, then two, four and so on; 0: no limit.
+    /// Whether a client id is the user's that has connected with it, as long as its session lasts: another user is refused
+    /// with reason code 0x85. Users that were proved by password or certificate only.
+    access.client_ids: Word => access.client_ids;
+    /// Wrong passwords for one user at one address, users that failed at one address, and addresses where one user failed,
+    /// that cost nothing. After them passwords are looked at one at a time, with a pause of a second, then two, four and so
+    /// on; 0: no limit.
     access.login_failures: Count<0> => access.patience.failures;
     /// Time without a wrong password after which all are forgotten.
     access.login_window: Span => access.patience.window;
-    /// The longest that attempts are refused for after a wrong password.
+    /// The longest such pause. Within half of `broker.connect_timeout`, a right password gets in whoever else guesses.
     access.login_penalty: Span => access.patience.longest;
 
     /// Directory of WebAssembly modules. Files put there are loaded, replaced and unloaded while the runtime

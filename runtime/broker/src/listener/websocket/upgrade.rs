@@ -55,16 +55,30 @@ const TOO_LONG: Refusal = Refusal {
 struct Accepted {
     key: String,
     protocol: &'static str,
+    is_foreign: bool,
 }
 
-/// Reads the request, answers it and gives what came behind it.
+/// A request that was granted.
+#[derive(Debug)]
+pub(in crate::listener) struct Upgraded {
+    /// What came behind it.
+    pub(in crate::listener) rest: BytesMut,
+    /// Whether somebody else than who has the peer's address is behind it: a proxy has handed it on, or the page that a
+    /// browser shows is of another machine.
+    pub(in crate::listener) is_foreign: bool,
+}
+
+/// Fields that proxies add.
+const BY_PROXIES: [&str; 4] = ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"];
+
+/// Reads the request and answers it.
 ///
 /// # Errors
 /// [`UpgradeError`]: the connection is of no more use.
 pub(in crate::listener) async fn upgrade<S>(
     stream: &mut S,
     config: &WebSocketConfig,
-) -> Result<BytesMut, UpgradeError>
+) -> Result<Upgraded, UpgradeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -97,7 +111,7 @@ where
             if rest.is_empty() {
                 rest = BytesMut::new();
             }
-            Ok(rest)
+            Ok(Upgraded { rest, is_foreign: accepted.is_foreign })
         }
         Err(refusal) => {
             stream.write_all(refusal.answer().as_bytes()).await?;
@@ -121,7 +135,7 @@ impl Refusal {
 }
 
 fn answer(accepted: &Accepted) -> String {
-    let Accepted { key, protocol } = accepted;
+    let Accepted { key, protocol, .. } = accepted;
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {key}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
@@ -191,7 +205,20 @@ fn check(input: &[u8], config: &WebSocketConfig) -> Result<Option<(Accepted, usi
     let Some(protocol) = PROTOCOLS.into_iter().find(is_offered) else {
         return Err(bad("Sec-WebSocket-Protocol must offer mqtt (MQTT 5 clause 6)"));
     };
-    Ok(Some((Accepted { key: accept(key), protocol }, len)))
+    let is_foreign = BY_PROXIES.iter().any(|name| values(name).next().is_some())
+        || origin.is_some_and(|origin| !is_listed(origin) && !is_of_this_machine(origin));
+    Ok(Some((Accepted { key: accept(key), protocol, is_foreign }, len)))
+}
+
+/// Whether a page of this origin (RFC 6454 clause 7) came from this machine.
+fn is_of_this_machine(origin: &str) -> bool {
+    let Some((_, authority)) = origin.split_once("://") else { return false };
+    let host = match authority.rsplit_once(':') {
+        // The colon may be one of an IPv6 address.
+        Some((host, port)) if !port.contains(']') => host,
+        _ => authority,
+    };
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|here| host.eq_ignore_ascii_case(here))
 }
 
 /// The proof that the server has understood (clause 4.2.2, 5.4).

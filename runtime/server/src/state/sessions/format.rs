@@ -9,8 +9,8 @@ use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tidegate_event::{
-    Message, MsgId, Origin, PublishProperties, QoS, StoredDelivery, StoredWill, SubscriptionOptions, Tenant,
-    TopicName,
+    Message, MsgId, Origin, Owner, PublishProperties, QoS, StoredDelivery, StoredWill, SubscriptionOptions,
+    Tenant, TopicName,
 };
 
 /// The form of values. Change it when one of the forms changes, and keep reading the old ones.
@@ -23,6 +23,14 @@ pub(super) struct SessionForm {
     pub(super) client: ByteString,
     pub(super) expiry: u32,
     pub(super) disconnected_at_ms: Option<u64>,
+    pub(super) owner: Option<OwnerForm>,
+}
+
+/// The user that a session is for.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct OwnerForm {
+    user: ByteString,
+    certified: bool,
 }
 
 /// A subscription.
@@ -145,6 +153,17 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 
 fn qos(level: u8) -> Result<QoS, String> {
     QoS::try_from(level).map_err(|level| format!("has the QoS {level}"))
+}
+
+impl OwnerForm {
+    pub(super) fn new(owner: &Owner) -> Self {
+        let Owner { user, certified } = owner;
+        Self { user: user.clone(), certified: *certified }
+    }
+
+    pub(super) fn into_owner(self) -> Owner {
+        Owner { user: self.user, certified: self.certified }
+    }
 }
 
 impl SubscriptionForm {
@@ -299,7 +318,13 @@ mod tests {
     use super::*;
 
     fn form() -> SessionForm {
-        SessionForm { tenant: "t".into(), client: "c".into(), expiry: 7, disconnected_at_ms: Some(9) }
+        SessionForm {
+            tenant: "t".into(),
+            client: "c".into(),
+            expiry: 7,
+            disconnected_at_ms: Some(9),
+            owner: Some(OwnerForm { user: "u".into(), certified: true }),
+        }
     }
 
     #[test]

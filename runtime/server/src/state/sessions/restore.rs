@@ -14,7 +14,7 @@ use tidegate_event::{
 };
 
 use super::format::{
-    BodyForm, DeliveryForm, MessageForm, ReceiptForm, RetainedForm, SendingForm, SessionForm,
+    BodyForm, DeliveryForm, MessageForm, OwnerForm, ReceiptForm, RetainedForm, SendingForm, SessionForm,
     SubscriptionForm, WillForm, decode,
 };
 use super::index::{Delivery, Index, Session};
@@ -187,11 +187,16 @@ impl Reader {
 
     fn session(&mut self, number: SessionNumber, form: SessionForm) -> Result<(), String> {
         let tenant = self.tenant(&form.tenant);
-        let mut kept = Session::new(tenant.clone(), &form.client, form.expiry, form.disconnected_at_ms);
+        let owner = form.owner.map(OwnerForm::into_owner);
+        let mut kept = Session {
+            owner: owner.clone(),
+            ..Session::new(tenant.clone(), &form.client, form.expiry, form.disconnected_at_ms)
+        };
         let mut restored = RestoredSession {
             number,
             tenant,
             client: form.client,
+            owner,
             expiry: form.expiry,
             disconnected_at_ms: form.disconnected_at_ms,
             wills: Vec::new(),

@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use fjall::OwnedWriteBatch;
-use tidegate_event::{Message, SessionNumber, StoredDelivery, StoredWill, SubscriptionOptions, Tenant};
+use tidegate_event::{
+    Message, Owner, SessionNumber, StoredDelivery, StoredWill, SubscriptionOptions, Tenant,
+};
 
 use super::format::{
-    DeliveryForm, MessageForm, ReceiptForm, RetainedForm, SendingForm, SessionForm, SubscriptionForm,
-    WillForm, encode,
+    DeliveryForm, MessageForm, OwnerForm, ReceiptForm, RetainedForm, SendingForm, SessionForm,
+    SubscriptionForm, WillForm, encode,
 };
 use super::key::Key;
 use crate::state::disk::Database;
@@ -32,6 +34,7 @@ pub(super) enum Value {
         client: ByteString,
         expiry: u32,
         disconnected_at_ms: Option<u64>,
+        owner: Option<Owner>,
     },
     Subscription {
         filter: ByteString,
@@ -122,7 +125,9 @@ impl Unwritten {
             Some(Value::Body(message) | Value::Retained { message, .. }) => message.size(),
             Some(Value::Will { will, .. }) => will.message.size(),
             Some(Value::Subscription { filter, .. }) => filter.len(),
-            Some(Value::Session { client, .. }) => client.len(),
+            Some(Value::Session { client, owner, .. }) => {
+                client.len() + owner.as_ref().map_or(0, |owner| owner.user.len())
+            }
             Some(Value::LastSession(_) | Value::Delivery { .. } | Value::Sending(_) | Value::Receipt(_))
             | None => 0,
         };
@@ -156,12 +161,15 @@ impl Unwritten {
                     encode(&DeliveryForm::new(delivery, (!is_inlined(*body)).then_some(*body)))
                 }
                 Some(Value::LastSession(number)) => encode(number),
-                Some(Value::Session { tenant, client, expiry, disconnected_at_ms }) => encode(&SessionForm {
-                    tenant: tenant.name().into(),
-                    client: client.clone(),
-                    expiry: *expiry,
-                    disconnected_at_ms: *disconnected_at_ms,
-                }),
+                Some(Value::Session { tenant, client, expiry, disconnected_at_ms, owner }) => {
+                    encode(&SessionForm {
+                        tenant: tenant.name().into(),
+                        client: client.clone(),
+                        expiry: *expiry,
+                        disconnected_at_ms: *disconnected_at_ms,
+                        owner: owner.as_ref().map(OwnerForm::new),
+                    })
+                }
                 Some(Value::Subscription { filter, options }) => {
                     encode(&SubscriptionForm::new(filter, *options))
                 }

@@ -1,6 +1,6 @@
 //! What is recorded is found again, whatever kind of change it was.
 
-use tidegate_event::{RestoredDelivery, RestoredReceipt};
+use tidegate_event::{Owner, RestoredDelivery, RestoredReceipt};
 
 use super::*;
 
@@ -46,6 +46,7 @@ async fn every_kind_of_change_survives_a_restart() {
             session: 7,
             client: "one".into(),
             expiry: u32::MAX,
+            owner: Some(Owner { user: "u".into(), certified: false }),
             will: Some(will("farewell", 5)),
         },
     );
@@ -81,6 +82,7 @@ async fn every_kind_of_change_survives_a_restart() {
         number: 7,
         tenant: acme.clone(),
         client: "one".into(),
+        owner: Some(Owner { user: "u".into(), certified: false }),
         expiry: u32::MAX,
         disconnected_at_ms: None,
         wills: vec![will("farewell", 5)],
@@ -105,6 +107,7 @@ async fn every_kind_of_change_survives_a_restart() {
         number: 9,
         tenant: Tenant::default(),
         client: "two".into(),
+        owner: None,
         expiry: 1,
         disconnected_at_ms: Some(123),
         wills: Vec::new(),
@@ -185,6 +188,7 @@ async fn an_opened_session_keeps_what_it_has_and_its_earlier_wills() {
         session: 1,
         client: "c".into(),
         expiry: 10,
+        owner: None,
         will: Some(will(payload, 30)),
     };
     store.keep([with_will("first"), subscribed(1, "a", 0), queued(1, 1, &message("a", "x"))]).await;

@@ -106,7 +106,7 @@ fn message(topic: &str, payload: &str) -> Arc<Message> {
 }
 
 fn opened(session: SessionNumber, client: &str) -> Change {
-    Change::Opened { session, client: ByteString::from(client), expiry: 3_600, will: None }
+    Change::Opened { session, client: ByteString::from(client), expiry: 3_600, owner: None, will: None }
 }
 
 fn will(payload: &str, delay: u32) -> StoredWill {
