@@ -26,6 +26,8 @@ pub const CLIENT_ID_INVALID: u8 = 0x85;
 pub const NOT_AUTHORIZED: u8 = 0x87;
 /// Bad user name or password.
 pub const BAD_LOGIN: u8 = 0x86;
+/// Server busy.
+pub const BUSY: u8 = 0x89;
 /// Bad authentication method.
 pub const BAD_METHOD: u8 = 0x8C;
 /// Session taken over.
