@@ -118,7 +118,7 @@ pub(crate) enum Limited {
     SharedSubscriptions,
     /// The tenant's subscriptions take as much memory as they may.
     SubscriptionBytes,
-    /// A topic or filter is too long.
+    /// A topic or filter is too long, or a filter has too many levels.
     TopicBytes,
     /// The tenant has as many sessions as it may have.
     Sessions,

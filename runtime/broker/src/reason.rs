@@ -7,6 +7,7 @@ pub(crate) const NO_SUBSCRIPTION_EXISTED: ReasonCode = ReasonCode(0x11);
 pub(crate) const PROTOCOL_ERROR: ReasonCode = ReasonCode(0x82);
 pub(crate) const IMPLEMENTATION_SPECIFIC: ReasonCode = ReasonCode(0x83);
 pub(crate) const CLIENT_ID_NOT_VALID: ReasonCode = ReasonCode(0x85);
+pub(crate) const UNSUPPORTED_VERSION: ReasonCode = ReasonCode(0x84);
 pub(crate) const SERVER_UNAVAILABLE: ReasonCode = ReasonCode(0x88);
 pub(crate) const SERVER_BUSY: ReasonCode = ReasonCode(0x89);
 pub(crate) const SERVER_SHUTTING_DOWN: ReasonCode = ReasonCode(0x8b);

@@ -6,9 +6,10 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
 
-use crate::client::{CLOSES_WITHIN, Came, Client};
-use crate::packet::Connect;
+use crate::client::{CLOSES_WITHIN, Came, Client, PATIENCE};
+use crate::packet::{Connect, Publish};
 use crate::received::Packet;
 use crate::server;
 use crate::wire::Version;
@@ -25,6 +26,8 @@ pub const CLIENT_ID_INVALID: u8 = 0x85;
 pub const NOT_AUTHORIZED: u8 = 0x87;
 /// Bad user name or password.
 pub const BAD_LOGIN: u8 = 0x86;
+/// Server busy.
+pub const BUSY: u8 = 0x89;
 /// Bad authentication method.
 pub const BAD_METHOD: u8 = 0x8C;
 /// Session taken over.
@@ -53,9 +56,14 @@ pub const RATE_EXCEEDED: u8 = 0x9F;
 /// # Errors
 /// It stays open.
 pub fn ending(client: &mut Client) -> Result<Vec<Packet>, String> {
+    ending_after(client, CLOSES_WITHIN)
+}
+
+/// As [`ending`], where what comes first may take as long as `answer`.
+fn ending_after(client: &mut Client, answer: Duration) -> Result<Vec<Packet>, String> {
     let mut packets = Vec::new();
     loop {
-        match client.read_within(CLOSES_WITHIN) {
+        match client.read_within(if packets.is_empty() { answer } else { CLOSES_WITHIN }) {
             Came::Packet(packet) => packets.push(packet),
             Came::End => return Ok(packets),
             Came::Nothing => return Err(format!("the connection stays open; before came {packets:?}")),
@@ -110,11 +118,21 @@ pub fn connect_refused(version: Version, bytes: &[u8], reasons: &[u8]) -> Result
     }
 }
 
-/// The code of CONNACK, which is all that came and says of no session.
+/// The server at `port` does not let the client in: the code of CONNACK, which says of no session, and after which the
+/// connection ends. What the client sends behind CONNECT is not answered (MQTT 3.1.1 3.1.4-5, MQTT 5 3.1.4-6).
 ///
 /// # Errors
-/// Something else came.
-pub fn only_connack(packets: &[Packet]) -> Result<u8, String> {
+/// What it does instead.
+pub fn not_let_in(port: u16, connect: &Connect) -> Result<u8, String> {
+    let mut client = Client::open_at(port, connect.version);
+    let publish = Publish::new("access/behind", "x").qos(1, 1).retain();
+    client.send([connect.encode(), publish.encode(connect.version)].concat());
+    // To look at a password takes time.
+    only_connack(&ending_after(&mut client, PATIENCE)?)
+}
+
+/// The code of CONNACK, which is all that came and says of no session.
+fn only_connack(packets: &[Packet]) -> Result<u8, String> {
     match packets {
         [Packet::ConnAck(said)] if said.session_present => {
             Err("a refusal says that there is a session".into())

@@ -67,8 +67,6 @@ pub enum Outgoing {
     PingResp,
     /// DISCONNECT (MQTT 5 only).
     Disconnect(Disconnect),
-    /// AUTH (MQTT 5 only).
-    Auth(Auth),
 }
 
 /// CONNECT (clause 3.1).

@@ -79,7 +79,15 @@ fn base32(number: u128) -> String {
 const USER_NAME: usize = 4;
 
 /// Why a CONNECT that can be read is refused, whoever the client is: code and words.
-pub(super) fn objection(config: &BrokerConfig, connect: &Connect) -> Option<(ReasonCode, &'static str)> {
+/// `only_v31`: it was agreed that the client is one of MQTT 3.1.
+pub(super) fn objection(
+    config: &BrokerConfig,
+    connect: &Connect,
+    only_v31: bool,
+) -> Option<(ReasonCode, &'static str)> {
+    if only_v31 && connect.protocol != Protocol::V31 {
+        return Some((reason::UNSUPPORTED_VERSION, "the sub-protocol of this version of MQTT is mqtt"));
+    }
     if connect.client_id.len() > config.max_client_id_bytes {
         return Some((reason::CLIENT_ID_NOT_VALID, "the client id is too long"));
     }

@@ -137,10 +137,10 @@ async fn welcome<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Arrival { peer, listener, server_name, certificate, username, forwarded } = arrival;
+    let Arrival { peer, listener, server_name, certificate, username, forwarded, only_v31 } = arrival;
     let protocol = connect.protocol;
     let terms = connack::terms(shared, &connect);
-    if let Some((code, why)) = connack::objection(&shared.config, &connect) {
+    if let Some((code, why)) = connack::objection(&shared.config, &connect, only_v31) {
         shared.metrics.connect_refused(code);
         if let Some(left_out) = shared.lines.refused.turn() {
             tracing::info!(%peer, client = %Shown(&connect.client_id), left_out, "refused: {why}");

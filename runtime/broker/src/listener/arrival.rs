@@ -21,6 +21,8 @@ pub struct Arrival {
     pub username: Option<ByteString>,
     /// Whether somebody else is known to be behind the peer; see [`Client::forwarded`].
     pub forwarded: bool,
+    /// Whether client and listener have agreed on MQTT 3.1 and no other version: the sub-protocol `mqttv3.1` of WebSocket.
+    pub only_v31: bool,
 }
 
 impl From<SocketAddr> for Arrival {
@@ -33,6 +35,7 @@ impl From<SocketAddr> for Arrival {
             certificate: None,
             username: None,
             forwarded: false,
+            only_v31: false,
         }
     }
 }

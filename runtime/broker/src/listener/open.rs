@@ -52,8 +52,7 @@ impl Gate {
 
     /// What is known of a connection from `peer` at first.
     pub(super) fn arrival(&self, peer: SocketAddr) -> Arrival {
-        let listener = Arc::clone(&self.name);
-        Arrival { peer, listener, server_name: None, certificate: None, username: None, forwarded: false }
+        Arrival { listener: Arc::clone(&self.name), ..Arrival::from(peer) }
     }
 
     async fn pass(
@@ -93,8 +92,9 @@ async fn framed<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Upgraded { rest, is_foreign } = upgrade(&mut stream, config).await?;
+    let Upgraded { rest, is_foreign, only_v31 } = upgrade(&mut stream, config).await?;
     arrival.forwarded = is_foreign;
+    arrival.only_v31 = only_v31;
     Ok(Box::new(WebSocket::new(stream, rest, shared.metrics.websocket_violations.clone())))
 }
 

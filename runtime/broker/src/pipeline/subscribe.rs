@@ -106,10 +106,7 @@ impl Pipeline {
     /// Which limit a subscription to `text`, which parses to `filter`, would pass, and how that is told.
     fn limit_of(&self, text: &str, filter: &SharedFilter) -> Option<(ReasonCode, Option<Limited>)> {
         let config = &self.realm.broker.config;
-        if filter.filter.levels().count() > config.max_topic_levels {
-            return Some((reason::TOPIC_FILTER_INVALID, None));
-        }
-        if text.len() > config.max_topic_bytes {
+        if filter.filter.levels().count() > config.max_topic_levels || text.len() > config.max_topic_bytes {
             return Some((reason::TOPIC_FILTER_INVALID, Some(Limited::TopicBytes)));
         }
         // A subscription that is there may be changed.

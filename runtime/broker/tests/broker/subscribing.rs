@@ -52,7 +52,6 @@ async fn a_misplaced_wildcard_ends_the_connection() {
     }
 }
 
-/// `$share/NAME/FILTER` came with MQTT 5. Before, what looks like half of it is a filter, which the broker may refuse.
 /// It ended the connection, as if it broke a rule, and the filters beside it were lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filter_of_too_many_levels_is_refused_alone() {
@@ -68,6 +67,8 @@ async fn a_filter_of_too_many_levels_is_refused_alone() {
     }
 }
 
+/// `$share/NAME/FILTER` came with MQTT 5. Before, what looks like half of it is a filter, which the broker may refuse.
+/// It ended the connection, as if it broke a rule, and the filters beside it were lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_shared_subscription_is_malformed_in_mqtt_5_and_refused_before() {
     let server = plain().await;

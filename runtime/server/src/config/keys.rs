@@ -103,7 +103,8 @@ keys! {
     /// Longest client id in bytes; a longer one is refused with reason code 0x85. A user name may be four times as long; a
     /// longer one is refused with 0x86.
     broker.max_client_id_bytes: Count<23> => broker.max_client_id_bytes;
-    /// Most levels of a topic name or filter.
+    /// Most levels of a topic name or filter. A name with more ends the connection with reason code 0x90, a filter with
+    /// more is refused with 0x8F.
     broker.max_topic_levels: Count<1> => broker.max_topic_levels;
     /// Longest topic name or filter in bytes. A longer name ends the connection with reason code 0x90, a longer filter is
     /// refused with 0x8F.

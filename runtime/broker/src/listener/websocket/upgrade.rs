@@ -18,8 +18,10 @@ const READ: usize = 1024;
 /// What the key of a request is joined with (clause 1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Sub-protocols that are served (MQTT 5 clause 6, [MQTT-6.0.0-3]; clients of MQTT 3.1 know the other one).
-const PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+/// Sub-protocols that are served (MQTT 5 clause 6, [MQTT-6.0.0-3]).
+const PROTOCOLS: [&str; 2] = ["mqtt", OF_V31];
+/// The one that clients of MQTT 3.1 ask for. Those of later versions are not served by it ([MQTT-6.0.0-4]).
+const OF_V31: &str = "mqttv3.1";
 
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +68,8 @@ pub(in crate::listener) struct Upgraded {
     /// Whether somebody else than who has the peer's address is behind it: a proxy has handed it on, or the page that a
     /// browser shows is of another machine.
     pub(in crate::listener) is_foreign: bool,
+    /// Whether the sub-protocol is that of MQTT 3.1.
+    pub(in crate::listener) only_v31: bool,
 }
 
 /// Fields that proxies add.
@@ -111,7 +115,7 @@ where
             if rest.is_empty() {
                 rest = BytesMut::new();
             }
-            Ok(Upgraded { rest, is_foreign: accepted.is_foreign })
+            Ok(Upgraded { rest, is_foreign: accepted.is_foreign, only_v31: accepted.protocol == OF_V31 })
         }
         Err(refusal) => {
             stream.write_all(refusal.answer().as_bytes()).await?;
