@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tidegate_event::{
     Change, Control, Gate, Hooks, IdSource, Node, OpenGate, Seldom, SessionStore, SessionStoreError, Tenant,
 };
@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::inject;
 use crate::realm::Realm;
 use crate::reconnects::Reconnects;
-use crate::restore;
+use crate::restore::{self, Overdue};
 use crate::route::ALL_CACHED;
 use crate::share;
 use crate::sys;
@@ -97,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     pub(crate) lines: Lines,
     realms: RwLock<HashMap<Tenant, Arc<Realm>, RandomState>>,
+    /// What was due when the process was away, until [`Broker::begin`].
+    overdue: Mutex<Option<Vec<Overdue>>>,
     default_tenant: Tenant,
 }
 
@@ -161,14 +163,15 @@ impl Shared {
         let mut all = true;
         for realm in self.all_realms() {
             realm.shared_routes.forget_stale(&realm.tree);
-            let expired = realm.retained.sweep(SWEPT_AT_ONCE);
-            all &= expired.len() < SWEPT_AT_ONCE;
-            for message in expired {
+            let expired = realm.retained.sweep_and(SWEPT_AT_ONCE, |topic| {
                 if self.keeps {
-                    realm.record(Change::RetainCleared { topic: message.topic.clone() });
+                    realm.record(Change::RetainCleared { topic: topic.clone() });
                 }
-                self.metrics.retained.decrement(1.0);
-            }
+            });
+            all &= expired.len() < SWEPT_AT_ONCE;
+            self.metrics.retained.decrement(expired.len() as f64);
+            // What waits for clients that are away and has expired takes memory from others.
+            realm.registry.all().iter().for_each(|session| session.sweep(&realm));
         }
         all
     }
@@ -246,16 +249,11 @@ impl Broker {
             session_numbers: AtomicU64::new(restored.last_session + 1),
             connections: AtomicUsize::new(0),
             realms: RwLock::default(),
+            overdue: Mutex::default(),
             default_tenant: Tenant::default(),
         });
-        restore::apply(&shared, restored);
-        let timed = Arc::clone(&shared);
-        shared.services.spawn(async move {
-            tokio::select! {
-                () = timed.timers.run(|| timed.sweep()) => {}
-                () = timed.services_stopping.cancelled() => {}
-            }
-        });
+        let overdue = restore::apply(&shared, restored);
+        *shared.overdue.lock() = Some(overdue);
         let counted = Arc::clone(&shared);
         shared.services.spawn(async move {
             tokio::select! {
@@ -267,12 +265,31 @@ impl Broker {
         Ok(Self { shared })
     }
 
+    /// Publishes the wills that became due while the process was away, and lets those that wait, and sessions, run out from
+    /// now on. Call it when the handlers are bound: it is the clients' gate, hooks and modules that say what becomes of a
+    /// will. Only the first call does anything; [`Self::listen`] and [`Self::serve`] make it.
+    pub fn begin(&self) {
+        let shared = &self.shared;
+        let Some(overdue) = shared.overdue.lock().take() else { return };
+        for Overdue { realm, will } in overdue {
+            realm.publish_later(will);
+        }
+        let timed = Arc::clone(shared);
+        shared.services.spawn(async move {
+            tokio::select! {
+                () = timed.timers.run(|| timed.sweep()) => {}
+                () = timed.services_stopping.cancelled() => {}
+            }
+        });
+    }
+
     /// Listens as `listener` says, an address for plain MQTT over TCP, and gives the address bound (port 0 = any). Can be
     /// called several times. Connections are accepted by a task of their own.
     ///
     /// # Errors
     /// [`ListenError`] when the address cannot be bound or the listener's certificates cannot be used.
     pub async fn listen(&self, listener: impl Into<ListenerConfig>) -> Result<SocketAddr, ListenError> {
+        self.begin();
         listener::listen(&self.shared, listener.into()).await
     }
 
@@ -284,6 +301,7 @@ impl Broker {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         A: Into<Arrival>,
     {
+        self.begin();
         let serving = listener::serve(Arc::clone(&self.shared), Box::new(stream), arrival.into());
         self.shared.tasks.track_future(serving)
     }

@@ -74,8 +74,8 @@ impl Guard {
         self.connects.increment(1);
     }
 
-    /// Whether `client` may have a will on `topic`. It is asked again when the will is published; but a will that is
-    /// published after a restart has no client any more to ask about.
+    /// Whether `client` may have a will on `topic`. It is asked again when the will is published, after a
+    /// restart, too.
     pub(crate) fn may_have_will(&self, client: &Client, topic: &TopicName) -> bool {
         !is_servers_own(topic) && (self.is_open || self.gate.may_publish(client, topic))
     }

@@ -16,6 +16,9 @@ use crate::timers::Due;
 use crate::tree::TopicTree;
 use crate::will;
 
+/// When it is tried again to end a session whose time is up and whose seat is taken.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// A message that is published without a connection.
 pub(crate) struct Injected {
     pub(crate) message: Message,
@@ -91,18 +94,20 @@ impl Realm {
         let expiry = session.expiry();
         if expiry != u32::MAX {
             let delay = Duration::from_secs(expiry.into()).saturating_sub(gone);
-            if let Some(timer) = self.broker.timers.start(delay, Due::Expiry, self, session) {
-                session.keep_timer(timer);
-            }
+            self.start_timer(Due::Expiry, session, delay);
+        }
+    }
+
+    fn start_timer(self: &Arc<Self>, due: Due, session: &Arc<Session>, delay: Duration) {
+        if let Some(timer) = self.broker.timers.start(delay, due, self, session) {
+            session.keep_timer(timer);
         }
     }
 
     /// Keeps `will` until its delay has passed or the session ends.
     pub(crate) fn start_will(self: &Arc<Self>, session: &Arc<Session>, will: LateWill, delay: Duration) {
         session.keep_will(will);
-        if let Some(timer) = self.broker.timers.start(delay, Due::Will, self, session) {
-            session.keep_timer(timer);
-        }
+        self.start_timer(Due::Will, session, delay);
     }
 
     /// A timer of `session` has run out.
@@ -116,7 +121,13 @@ impl Realm {
             Due::Expiry => {
                 // Who holds the seat is, or is about to be, connected. Whoever asks for it while it is held here
                 // finds the session ended and gets a new one.
-                let Ok(mut seat) = Arc::clone(session.seat()).try_lock_owned() else { return };
+                let Ok(mut seat) = Arc::clone(session.seat()).try_lock_owned() else {
+                    // Or it is only looked at, or the connection is refused: then the session's time is still up.
+                    if !session.is_connected() {
+                        self.start_timer(Due::Expiry, session, AGAIN);
+                    }
+                    return;
+                };
                 if !session.is_connected() {
                     self.end_session(session, &mut seat);
                 }

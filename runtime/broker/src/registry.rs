@@ -68,6 +68,8 @@ pub(crate) struct Attached {
     pub(crate) seat: Seated,
     /// Whether the session existed before (session present, MQTT 5 clause 3.2.2.1.1).
     pub(crate) resumed: bool,
+    /// Whether a session that outlived its connections ended for it.
+    pub(crate) replaced: bool,
     /// What the client's last connection has still to do.
     pub(crate) handover: Option<Handover>,
 }
@@ -205,6 +207,7 @@ impl Registry {
         expiry: u32,
     ) -> Result<Attached, NotAttached> {
         loop {
+            let mut replaces = false;
             let (session, mut seat, resumed) = match self.claim(realm, client, clean, expiry) {
                 Claim::Foreign => return Err(NotAttached::Foreign),
                 Claim::Resumed(session) => {
@@ -224,6 +227,7 @@ impl Registry {
                     if let Some(replaced) = replaced {
                         replaced.nudge();
                         let mut old = Arc::clone(replaced.seat()).lock_owned().await;
+                        replaces = replaced.is_durable();
                         realm.end_session(&replaced, &mut old);
                     }
                     (session, seat, false)
@@ -237,7 +241,7 @@ impl Registry {
                 return Err(NotAttached::TakenOver);
             }
             let handover = self.0.lock().leaving.remove(&client.id);
-            return Ok(Attached { session, seat, resumed, handover });
+            return Ok(Attached { session, seat, resumed, replaced: replaces, handover });
         }
     }
 }

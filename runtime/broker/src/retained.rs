@@ -146,9 +146,20 @@ impl Retained {
         self.0.read().has_room(message, limits)
     }
 
-    /// Retains `message`, which should own its memory, in place of its topic's last one, unless the store would
-    /// have more than `limits` allow.
+    /// [`Self::set_and`] of what is recorded already.
     pub(crate) fn set(&self, message: Arc<Message>, limits: RetainedLimits) -> Set {
+        self.set_and(message, limits, || {})
+    }
+
+    /// Retains `message`, which should own its memory, in place of its topic's last one, unless the store would
+    /// have more than `limits` allow. If it is retained, `record` is called before another can take its place: what is
+    /// recorded last of a topic is what the topic has. It must not wait.
+    pub(crate) fn set_and(
+        &self,
+        message: Arc<Message>,
+        limits: RetainedLimits,
+        record: impl FnOnce(),
+    ) -> Set {
         let since_ms = now_ms();
         let mut store = self.0.write();
         if !store.has_room(&message, limits) {
@@ -169,15 +180,21 @@ impl Retained {
             store.count_out(&old.message);
         }
         store.count_in(&message);
+        record();
         if old.is_some() { Set::Replaced } else { Set::New }
     }
 
-    /// Deletes the retained message of `topic`. `false`: there was none.
-    pub(crate) fn clear(&self, topic: &TopicName) -> bool {
+    /// Deletes the retained message of `topic`, and calls `record` before it can have another. `false`: there was none.
+    pub(crate) fn clear_and(&self, topic: &TopicName, record: impl FnOnce()) -> bool {
         if find(&self.0.read().root, topic).is_none() {
             return false;
         }
-        self.0.write().remove(topic).is_some()
+        let mut store = self.0.write();
+        let is_there = store.remove(topic).is_some();
+        if is_there {
+            record();
+        }
+        is_there
     }
 
     /// The message of `topic`, if it has one that has not expired.
@@ -210,8 +227,9 @@ impl Retained {
         page
     }
 
-    /// Deletes what has expired, at most `most` of it, and gives it.
-    pub(crate) fn sweep(&self, most: usize) -> Vec<Arc<Message>> {
+    /// Deletes what has expired, at most `most` of it, and gives it. `record` is called with each topic before it can have
+    /// another message.
+    pub(crate) fn sweep_and(&self, most: usize, record: impl Fn(&TopicName)) -> Vec<Arc<Message>> {
         let now = now_ms();
         let is_due = |store: &Store| store.expiring.first().is_some_and(|(at_ms, _)| *at_ms <= now);
         let mut expired = Vec::new();
@@ -223,7 +241,10 @@ impl Retained {
             && is_due(&store)
             && let Some((_, topic)) = store.expiring.pop_first()
         {
-            expired.extend(store.remove(&topic));
+            if let Some(message) = store.remove(&topic) {
+                record(&topic);
+                expired.push(message);
+            }
         }
         expired
     }
@@ -359,6 +380,16 @@ mod tests {
 
     fn within(bytes: usize) -> RetainedLimits {
         RetainedLimits { messages: usize::MAX, bytes }
+    }
+
+    impl Retained {
+        fn clear(&self, topic: &TopicName) -> bool {
+            self.clear_and(topic, || {})
+        }
+
+        fn sweep(&self, most: usize) -> Vec<Arc<Message>> {
+            self.sweep_and(most, |_| {})
+        }
     }
 
     fn topics(retained: &Retained, filter: &str) -> Vec<String> {
@@ -522,6 +553,18 @@ mod tests {
         }
         let page = retained.page(&TopicFilter::all(), None);
         assert_eq!((page.messages.len(), page.young.len()), (2, 1));
+    }
+
+    /// Recorded later, changes of two publishers could be recorded in another order than that in which they were made.
+    #[test]
+    fn a_change_is_recorded_before_the_next_one_is_made() {
+        let retained = Retained::default();
+        let is_locked = || assert!(retained.0.try_read().is_none());
+        retained.set_and(message("t", b"x", None), within(10_000), is_locked);
+        assert!(retained.clear_and(&"t".parse().unwrap(), is_locked));
+        retained.set_and(message("t", b"x", Some((now_ms() - 5_000, 1))), within(10_000), is_locked);
+        assert_eq!(retained.sweep_and(9, |_| is_locked()).len(), 1);
+        assert!(!retained.clear_and(&"t".parse().unwrap(), || panic!("there is nothing to be cleared")));
     }
 
     #[test]

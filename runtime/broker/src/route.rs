@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
 
+use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -253,6 +254,8 @@ pub(crate) struct Fanout {
     pub(crate) crowded: Option<Arc<Session>>,
     /// The message being routed, without its read buffer.
     detached: Option<Arc<Message>>,
+    /// The filter of the group whose members are asked.
+    pub(crate) shared: Option<ByteString>,
     /// How many deliveries were begun since [`Fanout::begin_turn`].
     begun: usize,
     /// Whether anybody was woken since [`Fanout::has_woken`].
@@ -395,38 +398,42 @@ impl Realm {
 
     /// MQTT 5 clause 3.3.1.3: the newest retained message of a topic, deleted by an empty one.
     fn retain(&self, message: &Arc<Message>, fanout: &mut Fanout) {
-        let change = if message.payload.is_empty() {
-            if !self.retained.clear(&message.topic) {
-                return;
+        let keeps = self.broker.keeps;
+        let record = |change| {
+            if keeps {
+                self.record(change);
             }
-            self.broker.metrics.retained.decrement(1.0);
-            Change::RetainCleared { topic: detached_topic(&message.topic) }
-        } else {
-            let copy = fanout.copied_once(message);
-            // Topics of clients were checked; a module's were not, and the store goes down the levels.
-            let levels = copy.topic.levels().count();
-            if levels > self.broker.config.max_topic_levels {
-                tracing::warn!(tenant = %self.tenant, levels, "a topic with too many levels is not retained");
-                return;
-            }
-            match self.retained.set(Arc::clone(&copy), self.broker.config.retained_limits()) {
-                Set::New => self.broker.metrics.retained.increment(1.0),
-                Set::Replaced => {}
-                Set::Full => {
-                    self.dropped(Drop::RetainedFull);
-                    if let Some(left_out) = self.broker.lines.retained.turn() {
-                        let topic = Shown(message.topic.as_str());
-                        tracing::warn!(tenant = %self.tenant, %topic, left_out, "not retained: the store is full");
-                    }
-                    return;
-                }
-            }
-            Change::Retained { message: copy }
         };
-        if self.broker.keeps {
-            self.record(change);
-            fanout.recorded = true;
+        if message.payload.is_empty() {
+            let clear = || record(Change::RetainCleared { topic: detached_topic(&message.topic) });
+            if self.retained.clear_and(&message.topic, clear) {
+                self.broker.metrics.retained.decrement(1.0);
+            }
+            // Who finds nothing to be deleted waits, too: that another has deleted it may not be on disk yet.
+            fanout.recorded |= keeps;
+            return;
         }
+        let copy = fanout.copied_once(message);
+        // Topics of clients were checked; a module's were not, and the store goes down the levels.
+        let levels = copy.topic.levels().count();
+        if levels > self.broker.config.max_topic_levels {
+            tracing::warn!(tenant = %self.tenant, levels, "a topic with too many levels is not retained");
+            return;
+        }
+        let set = || record(Change::Retained { message: Arc::clone(&copy) });
+        match self.retained.set_and(Arc::clone(&copy), self.broker.config.retained_limits(), set) {
+            Set::New => self.broker.metrics.retained.increment(1.0),
+            Set::Replaced => {}
+            Set::Full => {
+                self.dropped(Drop::RetainedFull);
+                if let Some(left_out) = self.broker.lines.retained.turn() {
+                    let topic = Shown(message.topic.as_str());
+                    tracing::warn!(tenant = %self.tenant, %topic, left_out, "not retained: the store is full");
+                }
+                return;
+            }
+        }
+        fanout.recorded |= keeps;
     }
 
     /// Whether [`Realm::route`] would record anything of `message`.

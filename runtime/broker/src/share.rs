@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytestring::ByteString;
 use parking_lot::RwLock;
-use tidegate_event::{Message, SharedFilter};
+use tidegate_event::{Message, SharedFilter, StoredDelivery, StoredSource};
 
 use self::members::{Member, Members};
 use crate::broker::Shared;
@@ -32,6 +33,8 @@ use crate::tree::Subscriber;
 pub(crate) struct Group {
     /// Unique in the tenant while anything bears it; never 0.
     pub(crate) number: u32,
+    /// The filter with its `$share/` prefix: numbers are others after a restart.
+    text: ByteString,
     members: RwLock<Members>,
     turn: AtomicUsize,
     /// Whether messages may wait with members that are away.
@@ -72,11 +75,13 @@ const ASKED: usize = 32;
 const LOOKED_AT: usize = 1_024;
 
 impl Group {
-    pub(crate) fn new(number: u32, first: Subscriber) -> Self {
+    pub(crate) fn new(number: u32, filter: &SharedFilter, first: Subscriber) -> Self {
+        let name = filter.group.as_deref().unwrap_or_default();
         let mut members = Members::default();
         members.insert(first);
         Self {
             number,
+            text: format!("$share/{name}/{}", filter.filter).into(),
             members: RwLock::new(members),
             turn: AtomicUsize::new(0),
             stranded: AtomicBool::new(false),
@@ -109,6 +114,7 @@ impl Group {
             return;
         }
         let members = self.members.read();
+        fanout.shared = Some(self.text.clone());
         // For QoS 0 it is no loss when everybody is away; what is lost is lost to one of them.
         let may_lose = |member: &&Member| {
             Some(member.session.number) != except
@@ -130,6 +136,7 @@ impl Group {
     ) -> bool {
         let members = self.members.read();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        fanout.shared = Some(self.text.clone());
         let mut ask = |member: &Member, round: Round| {
             if Some(member.session.number) == except {
                 return false;
@@ -378,11 +385,14 @@ impl Realm {
         group.stranded.store(false, Ordering::Release);
         let mut left = GATHERED;
         for member in group.away() {
+            // Held to the end: what nobody takes goes back to the queue, which must not have ended meanwhile. Who has the
+            // seat is about to connect, or to leave: then it looks itself, and if it does neither, it is looked at again.
+            let Ok(mut seat) = Arc::clone(member.seat()).try_lock_owned() else {
+                group.stranded.store(true, Ordering::Release);
+                continue;
+            };
             let mut estate = Estate { left, ..self.estate(&member, Among::Connected) };
-            // Who holds the seat is about to connect, or to leave: then it looks itself.
-            if let Ok(mut seat) = Arc::clone(member.seat()).try_lock_owned() {
-                estate.unacknowledged(&mut seat);
-            }
+            estate.unacknowledged(&mut seat);
             let first = member.outbox().first_shared(group.number);
             if first.is_some_and(|first| !group.has_room(self, &first)) {
                 // The queue is not taken out for nothing.
@@ -393,8 +403,6 @@ impl Realm {
                 member.outbox().return_shared(kept);
             }
             estate.fanout.flush();
-            // It may have come back while its queue was empty.
-            member.nudge();
             left = estate.left;
             if left == 0 || estate.full == Some(group.number) {
                 group.stranded.store(true, Ordering::Release);
@@ -415,18 +423,21 @@ impl Realm {
         }
     }
 
-    /// `delivery`, which was queued for `session` before a restart, as it is from now on: of which group it is, is not
-    /// recorded.
-    pub(crate) fn restored_delivery(&self, session: &Session, mut delivery: Delivery) -> Delivery {
+    /// `stored`, which was queued for `session` before a restart, as it is from now on. Of which group it is, releases before
+    /// this one did not record.
+    pub(crate) fn restored_delivery(&self, session: &Session, stored: StoredDelivery) -> Delivery {
+        let filter = match &stored.source {
+            StoredSource::Shared(Some(text)) => SharedFilter::parse(text).ok(),
+            StoredSource::Shared(None) => session.shared_filter_of(&stored.message.topic),
+            _ => None,
+        };
+        let group = filter.and_then(|filter| self.tree.group_of(&filter));
+        if let Some(group) = &group {
+            group.stranded.store(true, Ordering::Release);
+        }
+        let mut delivery = Delivery::from_stored(stored, group.map_or(0, |group| group.number));
         if is_charged_once(&delivery.message.payload) {
             delivery.message = self.broker.budget.charged(&delivery.message);
-        }
-        if matches!(delivery.source, Source::Shared(_))
-            && let Some(filter) = session.shared_filter_of(&delivery.message.topic)
-            && let Some(group) = self.tree.group_of(&filter)
-        {
-            group.stranded.store(true, Ordering::Release);
-            delivery.source = Source::Shared(group.number);
         }
         delivery
     }
@@ -435,12 +446,14 @@ impl Realm {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::sync::Barrier;
     use std::time::Instant;
 
-    use tidegate_event::{QoS, SubscriptionOptions};
+    use tidegate_event::{NoHooks, QoS, SubscriptionOptions, VolatileStore};
 
     use super::*;
     use crate::session::test_message;
+    use crate::{Broker, BrokerConfig};
 
     fn realm() -> Arc<Realm> {
         let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
@@ -455,7 +468,7 @@ mod tests {
         }
         let text = "$share/g/t".into();
         let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
-        session.subscribe(realm, &text, &SharedFilter::parse(&text).unwrap(), options).unwrap();
+        session.subscribe(realm, &text, &SharedFilter::parse(&text).unwrap(), options, None).unwrap();
         session
     }
 
@@ -584,5 +597,61 @@ mod tests {
         assert!(budget.used() < both - 10_000, "{} of {both}", budget.used());
         realm.due(crate::timers::Due::Expiry, &away);
         assert_eq!(budget.used(), 0);
+    }
+
+    /// A message that nobody could take was put back into the queue of a session that had ended meanwhile: gone, and not
+    /// counted.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_gathered_from_a_member_that_ends_is_with_another_or_counted() {
+        let config = BrokerConfig { max_queued: 50, ..BrokerConfig::default() };
+        let broker = Broker::new(config, Arc::default(), Arc::new(NoHooks), Arc::new(VolatileStore)).unwrap();
+        let realm = broker.default_realm();
+        let text = ByteString::from_static("$share/g/t");
+        let filter = SharedFilter::parse(&text).unwrap();
+        let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
+        for round in 0..300 {
+            let away = Arc::new(Session::new(2 * round + 1, "away".into(), 0, 100));
+            away.subscribe(&realm, &text, &filter, options, None).unwrap();
+            let group = realm.tree.group_of(&filter).unwrap();
+            let mut fanout = Fanout::default();
+            for id in 1..=50 {
+                group.give(&realm, &test_message("t", QoS::AtLeastOnce, id), &mut fanout);
+            }
+            assert_eq!(away.outbox().len(), 50);
+            group.stranded.store(false, Ordering::Release);
+            let there = Arc::new(Session::new(2 * round + 2, "there".into(), 0, 100));
+            there.connect(&realm);
+            there.subscribe(&realm, &text, &filter, options, None).unwrap();
+            for id in 51..=75 {
+                let message = test_message("t", QoS::AtLeastOnce, id);
+                let (qos, source) = (QoS::AtLeastOnce, Source::Shared(group.number));
+                let delivery = Delivery {
+                    message,
+                    subscription_ids: None,
+                    qos,
+                    retain: false,
+                    number: None,
+                    source,
+                    pins_buffer: false,
+                };
+                there.push(&realm, delivery, &mut fanout);
+            }
+            let dropped = realm.statistics.dropped_so_far();
+            let barrier = Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    realm.gather(&group);
+                });
+                scope.spawn(|| {
+                    barrier.wait();
+                    let mut seat = Arc::clone(away.seat()).blocking_lock_owned();
+                    realm.end_session(&away, &mut seat);
+                });
+            });
+            let lost = realm.statistics.dropped_so_far() - dropped;
+            assert_eq!((there.outbox().len(), lost), (50, 25), "round {round}");
+            realm.end_session(&there, &mut Seat::default());
+        }
     }
 }

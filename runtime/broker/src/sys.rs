@@ -170,7 +170,9 @@ mod tests {
         session.connect(&realm);
         let text = "$SYS/broker/uptime".into();
         let filter = tidegate_event::SharedFilter::parse(&text).unwrap();
-        session.subscribe(&realm, &text, &filter, tidegate_event::SubscriptionOptions::default()).unwrap();
+        session
+            .subscribe(&realm, &text, &filter, tidegate_event::SubscriptionOptions::default(), None)
+            .unwrap();
         for (seconds, expected) in [(55, 0), (10, 1), (50, 1), (10, 2)] {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             assert_eq!(session.outbox().len(), expected);

@@ -129,6 +129,7 @@ mod tests {
         let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
         let store = Arc::new(tidegate_event::VolatileStore);
         let broker = crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap();
+        broker.begin();
         let realm = broker.default_realm();
         let sessions: Vec<_> = (0..1_000)
             .map(|number| Arc::new(Session::new(number, format!("{number}").into(), 0, 1)))

@@ -242,7 +242,7 @@ impl TopicTree {
                 None => {
                     // Numbers are not used again while a delivery may bear one: that takes four billion groups.
                     *last_group = last_group.wrapping_add(1).max(1);
-                    let group = Arc::new(Group::new(*last_group, subscriber));
+                    let group = Arc::new(Group::new(*last_group, filter, subscriber));
                     groups.insert(*last_group, Arc::clone(&group));
                     leaf.groups.get_or_insert_default().0.insert(name.clone(), group);
                     (true, true)

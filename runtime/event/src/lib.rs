@@ -58,7 +58,8 @@ pub use scope::{Backlog, Effects, Scope};
 pub use seldom::Seldom;
 pub use session_store::{
     Change, Restored, RestoredDelivery, RestoredReceipt, RestoredSession, SessionNumber, SessionStore,
-    SessionStoreError, StoredDelivery, StoredSending, StoredWill, SubscriptionOptions, VolatileStore,
+    SessionStoreError, StoredDelivery, StoredSending, StoredSource, StoredWill, SubscriptionOptions,
+    VolatileStore,
 };
 pub use shown::Shown;
 pub use storage::{AckLevel, ActionOptions, Rows, SqlValue, Storage, StorageError};

@@ -82,6 +82,8 @@ pub enum Change {
         filter: ByteString,
         /// Its options.
         options: SubscriptionOptions,
+        /// Whether it still has to bring what was retained or stored before it. It is said again when it has.
+        joining: bool,
     },
     /// A subscription was removed.
     Unsubscribed {
@@ -166,6 +168,23 @@ pub struct StoredWill {
     pub delay: u32,
 }
 
+/// How a message came to a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StoredSource {
+    /// By subscriptions of its own.
+    #[default]
+    Live,
+    /// By a shared subscription: only then another client may have it. The filter with its `$share/` prefix; `None`: it was
+    /// recorded by a release that did not say which.
+    Shared(Option<ByteString>),
+    /// A handler sent it, whatever the client has subscribed to.
+    Direct,
+    /// It was retained when the client subscribed.
+    Retained,
+    /// A database had it when the client subscribed, and all that is older was sent before.
+    Backlog,
+}
+
 /// A message on its way to one client.
 #[derive(Clone, Debug)]
 pub struct StoredDelivery {
@@ -177,8 +196,8 @@ pub struct StoredDelivery {
     pub qos: QoS,
     /// RETAIN flag as it will be sent.
     pub retain: bool,
-    /// Whether it came by a shared subscription: only then another client may have it.
-    pub shared: bool,
+    /// How it came.
+    pub source: StoredSource,
     /// Identifiers of the subscriptions it came by.
     pub subscription_ids: Option<Arc<[u32]>>,
 }
@@ -235,6 +254,8 @@ pub struct RestoredSession {
     pub wills: Vec<StoredWill>,
     /// Subscriptions, filters with their `$share/` prefix.
     pub subscriptions: Vec<(ByteString, SubscriptionOptions)>,
+    /// The filters among them that still have to bring what was retained or stored before.
+    pub joining: Vec<ByteString>,
     /// Messages that wait or were sent, in the order of their numbers.
     pub queue: Vec<RestoredDelivery>,
     /// QoS 2 packet ids received and not free yet.

@@ -304,6 +304,8 @@ impl Parts {
         status.set_reload(reload.clone());
         tokio::spawn(crate::reload::follow(reload, access, seen, reload_stop.clone()));
 
+        // Handlers are bound: wills that became due while the node was down meet them.
+        broker.begin();
         for address in &config.listen {
             let bound = broker
                 .listen(*address)

@@ -162,7 +162,7 @@ where
         if !self.deliveries.acked_bound {
             self.seat.positions = None;
         } else if self.seat.positions.is_none() {
-            let mut positions = Positions::default();
+            let mut positions = Positions::with_unread(self.unread());
             for sent in self.seat.inflight.iter().filter(|sent| sent.delivery.source.is_positional()) {
                 let message = sent.acked_message();
                 positions.sent(&message.topic, message.id);
@@ -234,7 +234,7 @@ where
     /// has room (MQTT 5 clause 4.4).
     fn resend_next(&mut self) -> bool {
         if self.seat.inflight.is_resent() || !self.withheld.is_empty() {
-            // What the last connection has done may not be durable yet.
+            // What the client has acknowledged again may not be durable yet.
             return false;
         }
         match self.seat.inflight.next_resend(self.deliveries.window) {
@@ -416,6 +416,8 @@ where
         self.tally.sent(delivery.qos);
         let qos = delivery.qos;
         if qos == QoS::AtMostOnce {
+            // It may have been recorded before a handler had another one sent in its place.
+            self.session.finished(&self.realm, delivery.number);
             let remembers = self.seat.reads_stores() || self.pipeline.is_subscribing();
             if self.deliveries.acked_bound || remembers || delivery.source != Source::Live {
                 self.feed_finished(delivery.source);
@@ -448,7 +450,7 @@ where
             sent
         });
         if delivery.number.is_none() {
-            self.session.record_queued(&self.realm, delivery);
+            self.session.record_queued(&self.realm, delivery, None);
             if let Some(sent) = &replacement {
                 delivery.message = Arc::clone(sent);
             }

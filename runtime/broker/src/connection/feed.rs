@@ -4,16 +4,17 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::Context;
 
-use tidegate_event::{Message, MsgId, QoS, Shown, TopicFilter, TopicName};
+use tidegate_event::{Message, MsgId, QoS, SharedFilter, Shown, SubscriptionOptions, TopicFilter, TopicName};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Connection;
 use super::deliver::Deliveries;
 use crate::limits::rate::Rate;
+use crate::pipeline::{Job, Subscribing, Wanted};
 use crate::retained::Page;
-use crate::session::Seat;
 use crate::session::delivery::{Delivery, Source};
 use crate::session::join::{Advance, Arrived, Ids, Join, RetainedFrom};
+use crate::session::{Interrupted, Seat};
 
 /// Joins that go on at once, oldest first; the others wait for their turn.
 const ACTIVE: usize = 16;
@@ -185,8 +186,44 @@ where
         self.seat.add_join(join);
     }
 
+    /// Begins again what subscriptions had still to bring when the process ended: the client, whose session is there, does not
+    /// subscribe again for it.
+    pub(super) fn resume_joins(&mut self) {
+        if self.seat.interrupted.is_empty() {
+            return;
+        }
+        // Copies of retained messages that are on their way are not sent once more.
+        let inflight = self.seat.inflight.iter();
+        let copies = inflight.filter(|sent| sent.delivery.source == Source::Retained);
+        self.session.outbox().already_given(copies.map(|sent| sent.acked_message().id));
+        for Interrupted { filter, hold, .. } in &self.seat.interrupted {
+            let text = filter.as_byte_string().clone();
+            let filter = Ok(SharedFilter { group: None, filter: filter.clone() });
+            let wanted = Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] };
+            self.pipeline.push(Job::Subscribe(Subscribing::resuming(wanted, *hold)));
+        }
+    }
+
+    /// The subscription that was made with `ticket` has brought all that it was to bring.
+    pub(super) fn joined(&mut self, filter: &TopicFilter, ticket: MsgId) {
+        self.session.joined(&self.realm, filter, ticket);
+        if let Some(positions) = &mut self.seat.positions {
+            positions.joined(filter);
+        }
+    }
+
+    /// Filters of which stored messages are still to be read since a restart.
+    pub(super) fn unread(&self) -> Vec<TopicFilter> {
+        let interrupted = self.seat.interrupted.iter().map(|interrupted| &interrupted.filter);
+        let resumed = self.seat.joins.iter().filter(|join| join.is_resumed).map(|join| &join.filter);
+        interrupted.chain(resumed).cloned().collect()
+    }
+
     /// The client no longer subscribes to `filter`: nothing more is read for it.
     pub(super) fn stop_joins(&mut self, filter: &TopicFilter) {
+        if let Some(positions) = &mut self.seat.positions {
+            positions.joined(filter);
+        }
         while let Some(index) = self.seat.joins.iter().position(|join| join.filter == *filter) {
             let (realm, number) = (Arc::clone(&self.realm), self.session.number);
             let wants = |topic: &TopicName| realm.tree.reaches(topic, number);
@@ -257,6 +294,9 @@ where
         let found = retained.len();
         retained.retain(|message| join.brings(message) && !join.is_own(message, &self.client.id));
         let mut outbox = self.session.outbox();
+        if join.is_resumed {
+            retained.retain(|message| !outbox.was_given(message.id));
+        }
         let mut late = Vec::new();
         if let Some(number) = join.hold {
             // What has come live since the subscription was made is not sent as retained before older messages of its
@@ -356,10 +396,11 @@ where
                 positions.read_to_the_end(&join.filter, || self.session.own_filters());
             }
         }
-        if let Some(join) = self.seat.remove_join(index)
-            && let Some(number) = join.hold
-        {
-            self.session.release(&self.realm, number, |_| true);
+        if let Some(join) = self.seat.remove_join(index) {
+            if let Some(number) = join.hold {
+                self.session.release(&self.realm, number, |_| true);
+            }
+            self.joined(&join.filter, join.ticket);
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
-use tidegate_event::{Client, DisconnectReason, Hook, ReasonCode, Shown, StoredWill, now_ms};
+use tidegate_event::{Change, Client, DisconnectReason, Hook, ReasonCode, Shown, StoredWill, now_ms};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::authenticate::{self, Asked, Passed};
@@ -16,10 +17,11 @@ use crate::broker::Shared;
 use crate::codec::{CodecError, Connect, Decoder, Incoming, Terms, Will};
 use crate::listener::{Arrival, Counted};
 use crate::metrics::{Limited, Turned};
+use crate::realm::Realm;
 use crate::reason;
-use crate::registry::{Attached, NotAttached};
-use crate::session::RecordedWill;
+use crate::registry::{Attached, Handover, NotAttached};
 use crate::session::delivery::detached_text;
+use crate::session::{RecordedWill, Seat, Session};
 use crate::will;
 
 /// Bytes read at first: CONNECT is small.
@@ -276,7 +278,7 @@ where
     if !matches!(attached, Err(NotAttached::Foreign)) {
         shared.reconnects.note(&client.tenant, &client.id);
     }
-    let Attached { session, mut seat, resumed, handover } = match attached {
+    let Attached { session, mut seat, resumed, replaced, handover } = match attached {
         Ok(attached) => attached,
         Err(NotAttached::TakenOver) => {
             shared.metrics.disconnected(DisconnectReason::TakenOver);
@@ -295,13 +297,28 @@ where
         session.change_expiry(&realm, expiry);
     }
     let will = connect.will.as_ref().filter(|_| session.is_recorded(&realm));
-    let will = will.map(|will| StoredWill {
+    let mut will = will.map(|will| StoredWill {
         message: Arc::new(will::message(shared, will.clone(), &client)),
         delay: will.delay,
     });
     let recorded_will =
         will.as_ref().map(|will| RecordedWill { session: session.number, will: will.message.id });
-    session.opened(&realm, will);
+    // Together: after a crash it is the last connection's will that is found, or this one's.
+    shared.store.together(&mut || {
+        session.opened(&realm, will.take());
+        session.forget_will(&realm);
+    });
+    // CONNACK promises that the session is there, or that the one before is not, and that the will is known.
+    if shared.keeps
+        && (resumed || replaced || session.is_durable())
+        && let Err(why) = recorded(shared).await
+    {
+        recorded_will.inspect(|will| realm.record(will.gone()));
+        let_go(&realm, &session, &mut seat, resumed, handover);
+        drop(seat);
+        turn_away(shared, stream, &client, reason::SERVER_UNAVAILABLE, terms, &why).await;
+        return None;
+    }
     tracing::debug!(client = %client.id, %peer, ?protocol, resumed, "connected");
 
     let mut connection =
@@ -312,6 +329,41 @@ where
     connection.will_account.settle(&shared.budget, will_bytes);
     connection.open(resumed);
     Some(connection)
+}
+
+/// Waits until what was recorded so far is durable.
+///
+/// # Errors
+/// Why it is not.
+async fn recorded(shared: &Shared) -> Result<(), String> {
+    tokio::select! {
+        kept = shared.store.durable() => kept.map_err(|error| format!("its session was not recorded: {error}")),
+        () = shared.closing.cancelled() => Err("the server stops".into()),
+    }
+}
+
+/// The client is not told of `session` after all: as if it had gone at once.
+fn let_go(
+    realm: &Arc<Realm>,
+    session: &Arc<Session>,
+    seat: &mut Seat,
+    resumed: bool,
+    handover: Option<Handover>,
+) {
+    if let Some(handover) = handover {
+        realm.registry.leave(&session.client_id, handover, None);
+    }
+    if !resumed || !session.is_durable() {
+        realm.end_session(session, seat);
+        *seat = Seat::default();
+        return;
+    }
+    session.stop_timers(realm);
+    realm.member_left(session, seat);
+    if session.is_recorded(realm) {
+        realm.record(Change::Disconnected { session: session.number, at_ms: now_ms() });
+    }
+    realm.start_expiry(session, Duration::ZERO);
 }
 
 /// Refuses the connection of `client` with `code`, because of `why`.

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use bytestring::ByteString;
 use tidegate_event::{Client, DisconnectReason, Protocol, ReasonCode, Shown, TopicName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -260,13 +260,11 @@ where
         self.session.connect(&self.realm);
         self.session.received().reconnect();
         self.seat.inflight.reconnect();
-        if !self.seat.inflight.is_resent() && self.session.is_recorded(&self.realm) {
-            self.withheld.push(&[], Bytes::new(), true);
-        }
         self.pipeline.push(Job::Connected);
         if !resumed {
             self.pipeline.push(Job::Created);
         }
+        self.resume_joins();
     }
 
     /// Serves the client until the connection ends, then completes what it had begun.

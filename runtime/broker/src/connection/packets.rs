@@ -117,6 +117,11 @@ where
                 drop(received);
                 match arrival {
                     Arrival::InPipeline => return Ok(()),
+                    Arrival::Routed => {
+                        let answer = Ack { packet_id, reason: ReasonCode::SUCCESS };
+                        self.send_when_durable(true, &Outgoing::PubRec(answer));
+                        return Ok(());
+                    }
                     Arrival::Answered => {
                         self.send_replies()?;
                         self.send(&Outgoing::PubRec(Ack { packet_id, reason: ReasonCode::SUCCESS }));

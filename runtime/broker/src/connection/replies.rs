@@ -65,8 +65,8 @@ where
         }
     }
 
-    /// A message could not be handled and the client's version has no way to say so: it sends it again when the
-    /// connection was closed.
+    /// A message could not be handled and the client's version has no way to say so, or it was routed and is not safe: the
+    /// client sends it again when the connection was closed.
     fn not_handled(&self) -> End {
         let (client, peer) = (Shown(&self.client.id), self.client.peer);
         tracing::info!(%client, %peer, "closed: a message could not be handled and is to be sent again");
@@ -82,9 +82,14 @@ where
             since,
             before,
             hold,
+            ticket,
+            resumed,
             effects,
             ..
         } = granted;
+        if resumed {
+            self.seat.interrupted.retain(|interrupted| Some(interrupted.hold) != hold);
+        }
         if group.is_some() {
             // Shared subscriptions get neither (MQTT 5 clause 4.8.2).
             return;
@@ -107,11 +112,13 @@ where
             hold => hold,
         };
         if !brings_retained && !reads_stores {
+            self.joined(&filter, ticket);
             return;
         }
         let ids: Option<Arc<[u32]>> = (options.id != 0).then(|| Arc::from([options.id]));
         let mut join = Join::new(hold, filter, options.qos, ids, retained, effects.backlogs)
-            .without_own_since(options.no_local.then_some(since));
+            .without_own_since(options.no_local.then_some(since))
+            .with_ticket(ticket, resumed);
         if hold.is_none() {
             join = join.beside(Beside::new(before.unwrap_or_default(), since));
         }

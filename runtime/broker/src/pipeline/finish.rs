@@ -55,7 +55,9 @@ impl Pipeline {
         for reply in replies.drain(..) {
             match reply {
                 Reply::Subscribed { granted, .. } => {
-                    for hold in granted.iter().filter_map(|granted| granted.hold) {
+                    // What goes on since before a restart is begun by the client's next connection.
+                    let new = granted.iter().filter(|granted| !granted.resumed);
+                    for hold in new.filter_map(|granted| granted.hold) {
                         session.release(&self.realm, hold, |_| true);
                     }
                 }

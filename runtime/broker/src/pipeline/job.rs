@@ -102,6 +102,8 @@ pub(crate) struct Subscribing {
     pub(super) scopes: Vec<(usize, Scope)>,
     /// Whether a subscription was recorded: it must be durable before the answer.
     pub(super) recorded: bool,
+    /// The number of the hold when the subscription is there since before a restart, and brings what it had not yet.
+    pub(super) resumes: Option<u32>,
     /// Memory of the retained messages that stores gave for its filters so far, bytes.
     pub(super) brought: usize,
 }
@@ -117,8 +119,14 @@ impl Subscribing {
             granted: Vec::new(),
             scopes: Vec::new(),
             recorded: false,
+            resumes: None,
             brought: 0,
         }
+    }
+
+    /// What the subscription to `wanted`, which is there, had still to bring when the process ended, behind `hold`.
+    pub(crate) fn resuming(wanted: Wanted, hold: u32) -> Self {
+        Self { resumes: Some(hold), ..Self::new(None, [wanted]) }
     }
 
     /// Counts what the handlers of one filter gave.
@@ -142,6 +150,10 @@ pub(crate) struct Granted {
     pub(crate) before: Option<Ids>,
     /// Number of the hold that keeps live messages back until it is known whether stores have older ones.
     pub(crate) hold: Option<u32>,
+    /// Names this making of the subscription.
+    pub(crate) ticket: MsgId,
+    /// It is there since before a restart, and only goes on to bring what it had not.
+    pub(crate) resumed: bool,
     pub(crate) effects: Effects,
 }
 

@@ -312,10 +312,16 @@ impl Pipeline {
                 let Some(error) = failed else { return self.answer(inbound, code) };
                 self.realm.broker.metrics.refused(Refusal::StateFailed);
                 tracing::warn!(client = self.client_id(), %error, "what became of a message was not recorded");
-                if self.speaks_v5() {
+                if reason::is_error(code) {
+                    // It was not routed.
+                    return self.answer(inbound, code);
+                }
+                // It was routed and is not safe. Of QoS 1 the client may be told so: if it sends it again, it comes twice,
+                // as it may. Of QoS 2 it may not: PUBREC with an error says that the message was not taken.
+                if inbound.qos == Some(QoS::AtLeastOnce) && self.speaks_v5() {
                     return self.answer(inbound, ReasonCode::UNSPECIFIED);
                 }
-                let resent = self.forget(inbound).is_any();
+                let resent = self.routed(inbound).is_any();
                 inbound.qos.map(|_| Reply::Close { resent })
             }
             Unsynced::Subscribed { packet_id, mut reasons, mut granted } => {
@@ -361,6 +367,13 @@ impl Pipeline {
                 Some(Reply::PubRec { ack, meanwhile })
             }
         }
+    }
+
+    /// A message was routed that cannot be acknowledged now: a QoS 2 message is not routed again. Gives what has come under its
+    /// packet id meanwhile.
+    fn routed(&self, answer: Answer) -> Meanwhile {
+        let session = self.session.as_ref().filter(|_| answer.qos == Some(QoS::ExactlyOnce));
+        session.map(|session| session.received().routed(answer.packet_id)).unwrap_or_default()
     }
 
     /// The packet id of a QoS 2 message that is not acknowledged is free again. Gives what has come under it meanwhile.

@@ -1,5 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE on their way: one event per filter, one answer per packet.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -131,6 +132,9 @@ impl Pipeline {
     /// Makes one subscription; gives the event to raise about it.
     fn grant(&mut self, wanted: Wanted, request: &mut Subscribing) -> Option<Event> {
         let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
+        if let Some(hold) = request.resumes {
+            return self.resume(wanted, hold, request);
+        }
         if let Some((code, limit)) = self.objection(&wanted, request) {
             if let Some(limit) = limit {
                 self.realm.broker.metrics.limited(limit);
@@ -162,7 +166,9 @@ impl Pipeline {
         // Live messages wait from the first moment on, until it is known whether stored ones come before them.
         let may_read = !shared && self.is_bound(Hook::SessionSubscribed);
         let hold = may_read.then(|| session.outbox().hold(filter.filter.clone()));
-        let Some(subscribed) = session.subscribe(&self.realm, &text, &filter, options) else {
+        let (ticket, joins) = (self.realm.broker.ids.next_id(), before.is_some() || hold.is_some());
+        let joining = joins.then_some(ticket);
+        let Some(subscribed) = session.subscribe(&self.realm, &text, &filter, options, joining) else {
             request.reasons.push(ReasonCode::UNSPECIFIED);
             return None;
         };
@@ -170,6 +176,9 @@ impl Pipeline {
         // What was retained before the subscription was there did not reach it, so it must be looked up.
         if before.is_none() && expects_retained() {
             before = Some(waiting());
+            if !joins {
+                session.joins(&self.realm, &text, ticket);
+            }
         }
         request.reasons.push(granted_code(options.qos));
         request.recorded |= subscribed.recorded;
@@ -180,12 +189,47 @@ impl Pipeline {
             shared,
         };
         let (existed, effects) = (subscribed.existed, Effects::default());
-        let granted = Granted { text, filter, options, existed, since, before, hold, effects };
+        let resumed = false;
+        let granted =
+            Granted { text, filter, options, existed, since, before, hold, ticket, resumed, effects };
         if granted.pauses() {
             self.bringing += 1;
             self.may_bring = self.may_bring.saturating_sub(1);
         }
         request.granted.push(granted);
+        Some(event)
+    }
+
+    /// The subscription `wanted` is there since before a restart: it brings what it had not brought then. Gives the event to
+    /// raise about it, because handlers have to be asked again for what they brought.
+    fn resume(&self, wanted: Wanted, hold: u32, request: &mut Subscribing) -> Option<Event> {
+        let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
+        let Wanted { text, filter: Ok(filter), .. } = wanted else { return None };
+        let Some(options) = session.options_of(&filter.filter) else {
+            let number = session.number;
+            session.release(&self.realm, hold, |topic| self.realm.tree.reaches(topic, number));
+            return None;
+        };
+        let event = Event::SessionSubscribed {
+            client: Arc::clone(client),
+            filter: filter.filter.clone(),
+            qos: options.qos,
+            shared: false,
+        };
+        let since = self.realm.broker.ids.next_id();
+        session.joins(&self.realm, &text, since);
+        request.granted.push(Granted {
+            text,
+            filter,
+            options,
+            existed: false,
+            since,
+            before: Some(HashSet::default()),
+            hold: Some(hold),
+            ticket: since,
+            resumed: true,
+            effects: Effects::default(),
+        });
         Some(event)
     }
 
@@ -209,10 +253,11 @@ impl Pipeline {
             .filter(|code| !reason::is_error(**code))
             .for_each(|code| *code = ReasonCode::UNSPECIFIED);
         let Some(session) = &self.session else { return };
-        for Granted { text, hold, existed, .. } in granted.drain(..) {
+        for Granted { text, filter, hold, ticket, existed, .. } in granted.drain(..) {
             if let Some(hold) = hold {
                 session.release(&self.realm, hold, |_| true);
             }
+            session.joined(&self.realm, &filter.filter, ticket);
             if !existed {
                 session.unsubscribe(&self.realm, &text);
             }

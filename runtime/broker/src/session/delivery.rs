@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use tidegate_event::{Message, PublishProperties, QoS, StoredDelivery, TopicName};
+use tidegate_event::{Message, PublishProperties, QoS, StoredDelivery, StoredSource, TopicName};
 
 use crate::limits::budget::is_charged_once;
 
@@ -23,6 +23,9 @@ pub(crate) enum Source {
     /// Read from a store for the join of this number.
     Backlog(u32),
 }
+
+/// The number of a join of an earlier life of the process: no join has it.
+const ENDED_JOIN: u32 = u32::MAX;
 
 /// A message that waits for a subscriber, with what its subscriptions say about it.
 #[derive(Clone, Debug)]
@@ -42,22 +45,34 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// As it is recorded under `number`.
-    pub(crate) fn to_stored(&self, number: u64) -> StoredDelivery {
+    /// As it is recorded under `number`. `shared`: the filter of the shared subscription that it came by, if it is known.
+    pub(crate) fn to_stored(&self, number: u64, shared: Option<&ByteString>) -> StoredDelivery {
         StoredDelivery {
             number,
             message: Arc::clone(&self.message),
             qos: self.qos,
             retain: self.retain,
-            shared: matches!(self.source, Source::Shared(_)),
+            source: match self.source {
+                Source::Live => StoredSource::Live,
+                Source::Shared(_) => StoredSource::Shared(shared.cloned()),
+                Source::Direct => StoredSource::Direct,
+                Source::Retained => StoredSource::Retained,
+                Source::Backlog(_) => StoredSource::Backlog,
+            },
             subscription_ids: self.subscription_ids.clone(),
         }
     }
 
-    /// As it was recorded. Of which group it is, if it came by a shared subscription, is still to be found out.
-    pub(crate) fn from_stored(stored: StoredDelivery) -> Self {
-        let StoredDelivery { number, message, qos, retain, shared, subscription_ids } = stored;
-        let source = if shared { Source::Shared(0) } else { Source::Live };
+    /// As it was recorded; `group` is the number of its group, if it came by a shared subscription that is still there.
+    pub(crate) fn from_stored(stored: StoredDelivery, group: u32) -> Self {
+        let StoredDelivery { number, message, qos, retain, source, subscription_ids } = stored;
+        let source = match source {
+            StoredSource::Live => Source::Live,
+            StoredSource::Shared(_) => Source::Shared(group),
+            StoredSource::Direct => Source::Direct,
+            StoredSource::Retained => Source::Retained,
+            StoredSource::Backlog => Source::Backlog(ENDED_JOIN),
+        };
         let number = NonZeroU64::new(number);
         Self { message, subscription_ids, qos, retain, number, source, pins_buffer: false }
     }

@@ -104,6 +104,10 @@ pub(crate) struct Join {
     look_up: Option<LookUp>,
     /// The client's own messages from this id on are not sent (no local, MQTT 5 clause 3.8.3.1).
     own_until: Option<MsgId>,
+    /// It was going on when the process ended: what the client got of it already is not sent again.
+    pub(crate) is_resumed: bool,
+    /// Names the making of the subscription that it is of.
+    pub(crate) ticket: MsgId,
     /// Retained messages to be sent before the list. A store may have brought very many: no deliveries yet.
     retained: VecDeque<Arc<Message>>,
     /// Ids of those, when stored copies of them may follow.
@@ -180,6 +184,8 @@ impl Join {
             subscription_ids,
             look_up: None,
             own_until: None,
+            is_resumed: false,
+            ticket: MsgId::from_bits(0),
             retained: VecDeque::new(),
             copies: HashSet::default(),
             list: VecDeque::new(),
@@ -209,6 +215,12 @@ impl Join {
     /// sent: it is "sent as the result of a new subscription" (clause 3.3.1.3), not forwarded by an established one.
     pub(crate) fn without_own_since(mut self, since: Option<MsgId>) -> Self {
         self.own_until = since;
+        self
+    }
+
+    /// It is of the making `ticket` of its subscription. `is_resumed`: it was going on when the process ended.
+    pub(crate) fn with_ticket(mut self, ticket: MsgId, is_resumed: bool) -> Self {
+        (self.ticket, self.is_resumed) = (ticket, is_resumed);
         self
     }
 

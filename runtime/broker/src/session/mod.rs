@@ -28,7 +28,7 @@ use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use tidegate_event::{
     Change, Hook, Message, MsgId, Owner, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
-    TopicName,
+    TopicFilter, TopicName, now_ms,
 };
 use tokio::sync::OwnedMutexGuard;
 
@@ -57,6 +57,15 @@ pub(crate) struct Seat {
     pub(crate) joins: VecDeque<Join>,
     /// How many of them have stored messages besides retained ones.
     stored_joins: usize,
+    /// Those that were going on when the process ended, until they are begun again.
+    pub(crate) interrupted: Vec<Interrupted>,
+}
+
+/// A join that an earlier life of the process had not ended.
+pub(crate) struct Interrupted {
+    pub(crate) filter: TopicFilter,
+    /// Number of the hold in the outbox.
+    pub(crate) hold: u32,
 }
 
 impl Seat {
@@ -272,35 +281,44 @@ impl Session {
         realm.broker.keeps && self.is_durable()
     }
 
-    /// Records that `delivery` waits for the client, or goes on its way to it.
-    pub(crate) fn record_queued(&self, realm: &Realm, delivery: &mut Delivery) {
+    /// Records that `delivery` waits for the client, or goes on its way to it. `shared`: the filter of the shared subscription
+    /// that it came by, if it did.
+    pub(crate) fn record_queued(&self, realm: &Realm, delivery: &mut Delivery, shared: Option<&ByteString>) {
         let number = self.deliveries.fetch_add(1, Ordering::Relaxed) + 1;
         delivery.number = NonZeroU64::new(number);
-        realm.record(Change::Queued { session: self.number, delivery: delivery.to_stored(number) });
+        realm.record(Change::Queued { session: self.number, delivery: delivery.to_stored(number, shared) });
     }
 
     /// Makes it as it was when the process ended, but for its subscriptions. Nobody else knows it yet.
     pub(crate) fn restore(&self, realm: &Realm, restored: RestoredSession) {
-        let RestoredSession { queue, received, .. } = restored;
+        let RestoredSession { queue, received, joining, .. } = restored;
         let last = queue.iter().map(|restored| restored.delivery.number).max();
         self.deliveries.store(last.unwrap_or(0), Ordering::Relaxed);
         self.received.lock().restore(&received, &realm.broker.budget);
         let (mut sent, mut waiting) = (Vec::new(), Vec::new());
         for RestoredDelivery { delivery, sending, released } in queue {
-            let delivery = realm.restored_delivery(self, Delivery::from_stored(delivery));
+            let delivery = realm.restored_delivery(self, delivery);
             match sending {
                 Some(sending) => sent.push((sending, delivery, released)),
                 None => waiting.push(delivery),
             }
         }
         sent.sort_by_key(|(sending, ..)| sending.sequence);
+        let mut outbox = self.outbox.lock();
+        outbox.put_back(waiting.into_iter());
         if let Ok(mut seat) = Arc::clone(&self.seat).try_lock_owned() {
             for (sending, delivery, released) in sent {
                 seat.inflight.restore(sending, delivery, released);
             }
             seat.inflight.charge(&realm.broker.budget);
+            for text in joining {
+                let Ok(filter) = TopicFilter::new(text.clone()) else { continue };
+                // What came live meanwhile goes on waiting for it.
+                let hold = outbox.hold(filter.clone());
+                seat.interrupted.push(Interrupted { filter, hold });
+            }
         }
-        self.outbox.lock().put_back(waiting.into_iter());
+        drop(outbox);
         self.settle(realm);
     }
 
@@ -317,6 +335,9 @@ impl Session {
     pub(crate) fn push(&self, realm: &Realm, delivery: Delivery, fanout: &mut Fanout) -> bool {
         let limits = realm.broker.queue_limits();
         let mut outbox = self.outbox.lock();
+        if !outbox.has_room(&delivery, limits) {
+            self.drop_expired(realm, &mut outbox);
+        }
         match outbox.make_room(&delivery, limits) {
             Room::Free => {}
             Room::Displaced(older) => self.displaced(realm, &mut outbox, &older),
@@ -342,11 +363,31 @@ impl Session {
             return None;
         }
         if !outbox.has_room(&delivery, limits) {
+            self.drop_expired(realm, &mut outbox);
+        }
+        if !outbox.has_room(&delivery, limits) {
             let room = round.may_displace.then(|| outbox.make_room(&delivery, limits));
             let Some(Room::Displaced(older)) = room else { return None };
             self.displaced(realm, &mut outbox, &older);
         }
         Some(self.enqueue(realm, outbox, delivery, fanout))
+    }
+
+    /// What has expired gives its place away: it would not be sent ([MQTT-3.3.2-5]).
+    fn drop_expired(&self, realm: &Realm, outbox: &mut Outbox) {
+        let now = now_ms();
+        if outbox.may_have_expired(now) {
+            let expired = outbox.take_expired(now, &realm.broker.budget);
+            expired.iter().for_each(|_| realm.dropped(Drop::Expired));
+            self.forget(realm, expired.iter());
+        }
+    }
+
+    /// Drops what has expired, if nobody is connected: a client that is there gets to it.
+    pub(crate) fn sweep(&self, realm: &Realm) {
+        if !self.is_connected() {
+            self.drop_expired(realm, &mut self.outbox.lock());
+        }
     }
 
     /// Whether `delivery` could be pushed without dropping anything for it.
@@ -369,7 +410,7 @@ impl Session {
         fanout: &mut Fanout,
     ) -> bool {
         if delivery.qos != QoS::AtMostOnce && self.is_recorded(realm) {
-            self.record_queued(realm, &mut delivery);
+            self.record_queued(realm, &mut delivery, fanout.shared.as_ref());
             fanout.recorded = true;
         }
         let pinned = outbox.pinned(&fanout.read_at, delivery.message.size());
@@ -459,6 +500,19 @@ impl Session {
         if let Some(number) = number {
             realm.record(Change::Finished { session: self.number, number: number.get() });
         }
+    }
+
+    /// The client is back in time: its will is not sent (clause 3.1.3.2.2).
+    pub(crate) fn forget_will(&self, realm: &Realm) {
+        if let Some(recorded) = self.take_will().and_then(|will| will.recorded) {
+            realm.record(recorded.gone());
+        }
+    }
+
+    /// Nothing happens any more when its time is up.
+    pub(crate) fn stop_timers(&self, realm: &Realm) {
+        let timers = std::mem::take(&mut self.absence.lock().timers);
+        timers.into_iter().for_each(|timer| realm.broker.timers.cancel(timer));
     }
 
     /// A connection has taken the seat: the client is there.

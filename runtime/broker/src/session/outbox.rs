@@ -141,6 +141,22 @@ impl Outbox {
             )
     }
 
+    /// Whether anything that waits may have expired: then it goes before anything is refused for it
+    /// ([`Outbox::take_expired`]).
+    pub(crate) fn may_have_expired(&self, now_ms: u64) -> bool {
+        self.waiting.may_have_expired(now_ms) || self.holds.may_have_expired(now_ms)
+    }
+
+    /// Takes out what has expired at `now_ms` (MQTT 5 clause 3.3.2.3.3).
+    pub(crate) fn take_expired(&mut self, now_ms: u64, budget: &Arc<Budget>) -> VecDeque<Delivery> {
+        let mut expired = VecDeque::new();
+        self.waiting.take_expired(now_ms, &mut expired);
+        self.holds.take_expired(now_ms, &mut expired);
+        let weight = self.weight();
+        self.account.settle(budget, weight);
+        expired
+    }
+
     /// Whether `delivery` may be pushed; makes room for it. Follow [`Room::Free`] and [`Room::Displaced`] with
     /// [`Outbox::push`], and what was displaced, or found no room, with [`Outbox::note_loss`].
     pub(crate) fn make_room(&mut self, delivery: &Delivery, limits: QueueLimits<'_>) -> Room {

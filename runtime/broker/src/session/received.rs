@@ -19,6 +19,8 @@ const ALWAYS: usize = 64;
 enum State {
     /// The message is in the pipeline: PUBREC follows.
     InPipeline(Meanwhile),
+    /// It was routed, and that could not be made durable in time: PUBREC waits until it is.
+    Routed,
     /// PUBREC was sent.
     Answered,
     /// Read back after a restart that came before it was routed: a resend is handled, again perhaps, under the same id.
@@ -59,6 +61,8 @@ pub(crate) enum Arrival {
     New(MsgId, bool),
     /// A resend of one that is being handled: its PUBREC follows.
     InPipeline,
+    /// A resend of one that was routed: send PUBREC when that is durable, do not handle it twice.
+    Routed,
     /// A resend of one that was answered: send PUBREC again, do not handle it twice.
     Answered,
 }
@@ -118,6 +122,7 @@ impl Received {
                 meanwhile.resent = meanwhile.resent.saturating_add(1);
                 Arrival::InPipeline
             }
+            Some((_, State::Routed)) => Arrival::Routed,
             Some((_, State::Answered)) => Arrival::Answered,
         })
     }
@@ -129,6 +134,12 @@ impl Received {
                 *meanwhile = Meanwhile::default();
             }
         }
+    }
+
+    /// The message was routed, but the client cannot be told that it is safe. Gives what came while it was handled.
+    pub(crate) fn routed(&mut self, packet_id: u16) -> Meanwhile {
+        let Some((_, state)) = self.ids.get_mut(&packet_id) else { return Meanwhile::default() };
+        std::mem::replace(state, State::Routed).meanwhile()
     }
 
     /// PUBREC with success is being sent. Gives what came while the message was handled.
@@ -163,7 +174,7 @@ impl State {
     fn meanwhile(self) -> Meanwhile {
         match self {
             Self::InPipeline(meanwhile) => meanwhile,
-            Self::Answered | Self::Restored => Meanwhile::default(),
+            Self::Routed | Self::Answered | Self::Restored => Meanwhile::default(),
         }
     }
 }
@@ -188,6 +199,17 @@ mod tests {
         assert_eq!(received.release(1), Release::Done);
         assert_eq!(received.release(1), Release::Unknown);
         assert_eq!(received.arrive(1, |_| Err("too many")), Err("too many"));
+        assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::New(ID_OF, true)));
+    }
+
+    #[test]
+    fn what_was_routed_is_not_handled_again_although_it_is_not_answered() {
+        let mut received = Received::default();
+        assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::New(ID_OF, true)));
+        assert_eq!(received.routed(1), Meanwhile::default());
+        assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::Routed));
+        assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::Routed), "until PUBREL");
+        assert_eq!(received.release(1), Release::Done);
         assert_eq!(received.arrive(1, |_| Ok::<_, ()>(ID_OF)), Ok(Arrival::New(ID_OF, true)));
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
-use tidegate_event::{Change, SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
+use tidegate_event::{Change, MsgId, SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
 
 use super::Session;
 use super::delivery::detached_text;
@@ -20,6 +20,8 @@ const REMOVED_AT_ONCE: usize = 64;
 pub(crate) struct Subscriptions {
     closed: bool,
     filters: HashMap<ByteString, (SharedFilter, SubscriptionOptions), RandomState>,
+    /// Those that still have to bring what was retained or stored before, and which making of each it is.
+    joining: HashMap<ByteString, MsgId, RandomState>,
     /// How many of them are shared.
     shared: usize,
     /// Memory of all, about.
@@ -57,13 +59,16 @@ pub(crate) struct Subscribed {
 }
 
 impl Session {
-    /// Adds or changes the subscription to `text`, which parses to `shared`. `None`: the session has ended.
+    /// Adds or changes the subscription to `text`, which parses to `shared`. `joining` names this making of it when what it
+    /// brings is still to come.
+    /// `None`: the session has ended.
     pub(crate) fn subscribe(
         self: &Arc<Self>,
         realm: &Realm,
         text: &ByteString,
         shared: &SharedFilter,
         options: SubscriptionOptions,
+        joining: Option<MsgId>,
     ) -> Option<Subscribed> {
         let mut subscriptions = self.subscriptions.lock();
         if subscriptions.closed {
@@ -81,8 +86,13 @@ impl Session {
             realm.tree.insert(shared, self, options);
         }
         let recorded = self.is_recorded(realm);
+        match joining {
+            Some(ticket) if recorded => drop(subscriptions.joining.insert(detached_text(text), ticket)),
+            _ => drop(subscriptions.joining.remove(text)),
+        }
         if recorded {
-            realm.record(Change::Subscribed { session: self.number, filter: text.clone(), options });
+            let joining = joining.is_some();
+            realm.record(Change::Subscribed { session: self.number, filter: text.clone(), options, joining });
         }
         drop(subscriptions);
         if shared.group.is_some() && before.is_none() {
@@ -107,10 +117,45 @@ impl Session {
         realm.tree.insert(shared, self, options);
     }
 
+    /// What the subscription to `text`, made with `ticket`, brings is still to come: after a restart it is begun again.
+    pub(crate) fn joins(&self, realm: &Realm, text: &ByteString, ticket: MsgId) {
+        let mut subscriptions = self.subscriptions.lock();
+        if self.is_recorded(realm)
+            && let Some((_, options)) = subscriptions.filters.get(text)
+        {
+            let (filter, options) = (text.clone(), *options);
+            subscriptions.joining.insert(detached_text(text), ticket);
+            realm.record(Change::Subscribed { session: self.number, filter, options, joining: true });
+        }
+    }
+
+    /// The subscription to `filter`, made with `ticket`, has brought all that it was to bring, unless it was made again
+    /// meanwhile.
+    pub(crate) fn joined(&self, realm: &Realm, filter: &TopicFilter, ticket: MsgId) {
+        let mut subscriptions = self.subscriptions.lock();
+        let text = filter.as_byte_string();
+        if subscriptions.joining.get(text) != Some(&ticket) {
+            return;
+        }
+        subscriptions.joining.remove(text);
+        if self.is_recorded(realm)
+            && let Some((_, options)) = subscriptions.filters.get(text)
+        {
+            let (filter, options) = (text.clone(), *options);
+            realm.record(Change::Subscribed { session: self.number, filter, options, joining: false });
+        }
+    }
+
+    /// The options of the subscription to `filter`, which is not a shared one.
+    pub(crate) fn options_of(&self, filter: &TopicFilter) -> Option<SubscriptionOptions> {
+        self.subscriptions.lock().filters.get(filter.as_byte_string()).map(|(_, options)| *options)
+    }
+
     /// Removes the subscription to `text`; `None`: there is none.
     pub(crate) fn unsubscribe(&self, realm: &Realm, text: &str) -> Option<SharedFilter> {
         let mut subscriptions = self.subscriptions.lock();
         let (written, (shared, _)) = subscriptions.filters.remove_entry(text)?;
+        subscriptions.joining.remove(text);
         subscriptions.count_out(&shared);
         let group = realm.tree.remove(&shared, self.number);
         if self.is_recorded(realm) {
@@ -168,6 +213,7 @@ impl Session {
         if std::mem::replace(&mut subscriptions.closed, true) {
             return false;
         }
+        subscriptions.joining = HashMap::default();
         let mut filters = std::mem::take(&mut subscriptions.filters).into_values();
         drop(subscriptions);
         let number = self.number;

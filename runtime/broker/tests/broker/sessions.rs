@@ -234,3 +234,29 @@ async fn many_subscriptions_and_reconnects_leave_nothing_behind() {
     }
     probe.ping().await;
 }
+
+/// Messages that had expired filled the queue of a client that was away: what came for it later was dropped, for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_expired_in_a_full_queue_gives_its_place_to_what_has_not() {
+    let journal = Journal::default();
+    let config = BrokerConfig { max_queued: 3, ..BrokerConfig::default() };
+    let server = start(config, Arc::new(NoHooks), Arc::new(journal.clone())).await;
+    let connect = Connect::v5("c").persistent();
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe("t", 1).await;
+    client.disconnect().await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    let one_second = &[0x02, 0, 0, 0, 1];
+    for id in 1..=3 {
+        let message = Publish { qos: 1, id, properties: one_second, ..publisher.draft("t", "old") };
+        publisher.publish_as(message).await;
+        publisher.finish(1, id).await;
+    }
+    assert_eq!(journal.counts("c").0, 3);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    publisher.publish_done("t", "new", 1, 4).await;
+    assert_eq!(journal.counts("c").0, 1, "what has expired is not kept on disk either");
+    let mut client = Client::connect(server.address, &connect).await;
+    assert_eq!(client.take().await.payload, "new");
+    client.ping().await;
+}

@@ -15,7 +15,8 @@ struct Kept {
     expiry: u32,
     owner: Option<Owner>,
     disconnected_at_ms: Option<u64>,
-    subscriptions: BTreeMap<String, SubscriptionOptions>,
+    /// With whether they still have to bring something.
+    subscriptions: BTreeMap<String, (SubscriptionOptions, bool)>,
     queue: BTreeMap<u64, RestoredDelivery>,
     received: BTreeMap<u16, RestoredReceipt>,
 }
@@ -77,6 +78,15 @@ impl Journal {
         true
     }
 
+    /// Nothing of what was recorded can be written for those who wait for it; it is written later, and the disk is fast again.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.0.lock();
+        state.slow = false;
+        let parts = std::mem::take(&mut state.parts);
+        drop(state);
+        drop(parts);
+    }
+
     /// How many wait for the disk.
     pub(crate) fn waiting(&self) -> usize {
         self.0.lock().parts.len()
@@ -113,11 +123,25 @@ impl Journal {
         self.0.lock().now.wills.len()
     }
 
+    /// How many subscriptions of `client` still have to bring something.
+    pub(crate) fn joining(&self, client: &str) -> usize {
+        let state = self.0.lock();
+        let kept = state.now.sessions.values().find(|kept| kept.client == client);
+        kept.map_or(0, |kept| kept.joining().count())
+    }
+
     /// How many messages are queued or in flight for `client`, and how many QoS 2 ids are taken.
     pub(crate) fn counts(&self, client: &str) -> (usize, usize) {
         let state = self.0.lock();
         let kept = state.now.sessions.values().find(|kept| kept.client == client);
         kept.map_or((0, 0), |kept| (kept.queue.len(), kept.received.len()))
+    }
+}
+
+impl Kept {
+    /// Filters that still have to bring something.
+    fn joining(&self) -> impl Iterator<Item = &str> {
+        self.subscriptions.iter().filter(|(_, (_, joining))| *joining).map(|(filter, _)| filter.as_str())
     }
 }
 
@@ -183,8 +207,8 @@ impl Disk {
                 kept!(session).disconnected_at_ms = Some(at_ms);
                 "disconnected"
             }
-            Change::Subscribed { session, filter, options } => {
-                kept!(session).subscriptions.insert(filter.to_string(), options);
+            Change::Subscribed { session, filter, options, joining } => {
+                kept!(session).subscriptions.insert(filter.to_string(), (options, joining));
                 "subscribed"
             }
             Change::Unsubscribed { session, filter } => {
@@ -253,7 +277,8 @@ impl SessionStore for Journal {
                 expiry: kept.expiry,
                 disconnected_at_ms: kept.disconnected_at_ms,
                 wills: wills(number).map(|(_, will)| will.clone()).collect(),
-                subscriptions: kept.subscriptions.iter().map(|(f, o)| (f.as_str().into(), *o)).collect(),
+                subscriptions: kept.subscriptions.iter().map(|(f, (o, _))| (f.as_str().into(), *o)).collect(),
+                joining: kept.joining().map(Into::into).collect(),
                 queue: kept.queue.values().cloned().collect(),
                 received: kept.received.values().copied().collect(),
             })
@@ -273,7 +298,9 @@ impl SessionStore for Journal {
 
     fn together(&self, changes: &mut dyn FnMut()) {
         // Nothing becomes durable but by `sync` and `durable`, which this thread does not call meanwhile.
+        self.0.lock().log.push("together");
         changes();
+        self.0.lock().log.push("done");
     }
 
     fn durable(&self) -> AckJoin {

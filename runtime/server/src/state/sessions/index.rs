@@ -113,11 +113,11 @@ impl Index {
                     unwritten.remove(Key::Will(session, will));
                 }
             }
-            Change::Subscribed { session, filter, options } => {
+            Change::Subscribed { session, filter, options, joining } => {
                 if let Some(kept) = self.sessions.get_mut(&session) {
                     let name = filter_name(&filter);
                     let was_there = !kept.subscriptions.insert(name);
-                    let value = Value::Subscription { filter, options };
+                    let value = Value::Subscription { filter, options, joining };
                     unwritten.put(Key::Subscription(session, name), value, was_there);
                 }
             }

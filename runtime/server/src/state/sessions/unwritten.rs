@@ -39,6 +39,7 @@ pub(super) enum Value {
     Subscription {
         filter: ByteString,
         options: SubscriptionOptions,
+        joining: bool,
     },
     Will {
         tenant: Tenant,
@@ -170,8 +171,8 @@ impl Unwritten {
                         owner: owner.as_ref().map(OwnerForm::new),
                     })
                 }
-                Some(Value::Subscription { filter, options }) => {
-                    encode(&SubscriptionForm::new(filter, *options))
+                Some(Value::Subscription { filter, options, joining }) => {
+                    encode(&SubscriptionForm::new(filter, *options, *joining))
                 }
                 Some(Value::Will { tenant, will }) => encode(&WillForm::new(tenant, will)),
                 Some(Value::Retained { tenant, message }) => encode(&RetainedForm::new(tenant, message)),

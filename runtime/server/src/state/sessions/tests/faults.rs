@@ -310,7 +310,7 @@ async fn a_record_that_cannot_be_read_is_a_refusal_that_names_it() {
     let mut store = Some(store);
     for (key, value, says) in [
         (Key::Session(1), vec![1, 2, 3], "session 1 is damaged"),
-        (Key::Session(1), vec![2, 2, 3], "session 1 has form 2, and this release reads form 1"),
+        (Key::Session(1), vec![9, 2, 3], "session 1 has form 9, and this release reads forms 1 to 2"),
         (Key::Session(1), vec![], "session 1 is empty"),
         (Key::Delivery(1, 1), vec![1], "delivery 1 of session 1 is damaged"),
         (Key::Delivery(1, 1), missing, "delivery 1 of session 1 needs message 99, which is missing"),

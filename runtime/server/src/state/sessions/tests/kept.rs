@@ -35,7 +35,7 @@ async fn every_kind_of_change_survives_a_restart() {
         message: full.clone(),
         qos: QoS::ExactlyOnce,
         retain: true,
-        shared: true,
+        source: StoredSource::Shared(Some("$share/g/a/+".into())),
         subscription_ids: Some(Arc::from([1, 77])),
     };
     let replaced =
@@ -53,8 +53,13 @@ async fn every_kind_of_change_survives_a_restart() {
     store
         .keep([
             opened(9, "two"),
-            Change::Subscribed { session: 7, filter: "$share/g/a/+".into(), options },
-            subscribed(7, "b", 0),
+            Change::Subscribed { session: 7, filter: "$share/g/a/+".into(), options, joining: false },
+            Change::Subscribed {
+                session: 7,
+                filter: "b".into(),
+                options: SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() },
+                joining: true,
+            },
             queued(7, 1, &news),
             queued(7, 2, &news),
             queued(9, 1, &news),
@@ -90,6 +95,7 @@ async fn every_kind_of_change_survives_a_restart() {
             ("$share/g/a/+".into(), options),
             ("b".into(), SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() }),
         ],
+        joining: vec!["b".into()],
         queue: vec![
             RestoredDelivery {
                 sending: Some(StoredSending { sequence: 11, qos: QoS::AtLeastOnce, replacement: None }),
@@ -112,6 +118,7 @@ async fn every_kind_of_change_survives_a_restart() {
         disconnected_at_ms: Some(123),
         wills: Vec::new(),
         subscriptions: Vec::new(),
+        joining: Vec::new(),
         queue: vec![plain(1, &news)],
         received: vec![RestoredReceipt { packet_id: 65_535, message: id(60), handled: true }],
     };
@@ -144,6 +151,7 @@ async fn every_kind_of_change_survives_a_restart() {
     let left = RestoredSession {
         wills: Vec::new(),
         subscriptions: vec![("$share/g/a/+".into(), options)],
+        joining: Vec::new(),
         queue: vec![plain(2, &news)],
         received: vec![RestoredReceipt { packet_id: 5, message: id(50), handled: true }],
         ..first

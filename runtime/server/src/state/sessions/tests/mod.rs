@@ -16,7 +16,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tidegate_event::{
     AckError, Change, Message, MsgId, Origin, PublishProperties, QoS, Restored, RestoredSession,
-    SessionNumber, SessionStore, StoredDelivery, StoredSending, StoredWill, SubscriptionOptions, Tenant,
+    SessionNumber, SessionStore, StoredDelivery, StoredSending, StoredSource, StoredWill,
+    SubscriptionOptions, Tenant,
 };
 
 use super::SessionDurability;
@@ -115,7 +116,7 @@ fn will(payload: &str, delay: u32) -> StoredWill {
 
 fn subscribed(session: SessionNumber, filter: &str, id: u32) -> Change {
     let options = SubscriptionOptions { qos: QoS::AtLeastOnce, id, ..SubscriptionOptions::default() };
-    Change::Subscribed { session, filter: filter.into(), options }
+    Change::Subscribed { session, filter: filter.into(), options, joining: false }
 }
 
 fn delivery(number: u64, message: &Arc<Message>) -> StoredDelivery {
@@ -124,7 +125,7 @@ fn delivery(number: u64, message: &Arc<Message>) -> StoredDelivery {
         message: message.clone(),
         qos: QoS::AtLeastOnce,
         retain: false,
-        shared: false,
+        source: StoredSource::Live,
         subscription_ids: None,
     }
 }
