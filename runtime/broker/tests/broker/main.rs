@@ -29,6 +29,7 @@ mod pressure;
 mod publishing;
 mod quotas;
 mod reconnects;
+mod restarts;
 mod retained;
 mod retained_live;
 mod sessions;
