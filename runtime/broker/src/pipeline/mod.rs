@@ -44,7 +44,7 @@ use crate::route::{Fanout, RouteCache};
 use crate::session::Session;
 use crate::session::outbox::IDLE_CAPACITY;
 
-/// SUBSCRIBE that may be in the last two stages.
+/// SUBSCRIBE that may be in the last two stages, or be granted before it is looked at what they bring.
 const SUBSCRIBES: usize = 16;
 /// Subscriptions that wait for stored messages, from which on a SUBSCRIBE waits: whoever publishes to the client looks
 /// through them. One SUBSCRIBE may make more.
@@ -111,6 +111,8 @@ pub(crate) struct Pipeline {
     filters_left: usize,
     /// Whether more subscriptions may be made now.
     may_join: bool,
+    /// SUBSCRIBE that were granted since that was said: what they bring is not seen in it.
+    unseen: usize,
     /// How many more that bring retained messages.
     may_bring: usize,
     /// Subscriptions that bring retained messages and are not answered.
@@ -177,6 +179,7 @@ impl Pipeline {
             openings: 0,
             filters_left: FILTERS_AT_ONCE,
             may_join: true,
+            unseen: 0,
             may_bring: usize::MAX,
             bringing: 0,
             opening: 0,
@@ -231,6 +234,7 @@ impl Pipeline {
     /// bring retained messages: one more is refused.
     pub(crate) fn allow_joins(&mut self, allowed: bool, bringing: usize) {
         self.may_join = allowed;
+        self.unseen = 0;
         self.may_bring = bringing.saturating_sub(self.bringing);
     }
 
@@ -435,7 +439,8 @@ impl Pipeline {
             return false;
         }
         let holds = self.session.as_ref().map_or(0, |session| session.outbox().holds());
-        !self.may_join || self.subscribing - self.ungranted >= SUBSCRIBES || holds >= HOLDS
+        let granted = self.unseen.max(self.subscribing - self.ungranted);
+        !self.may_join || granted >= SUBSCRIBES || holds >= HOLDS
     }
 
     /// Raises `event` if any handler is bound to its hook.

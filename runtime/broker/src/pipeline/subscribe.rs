@@ -73,6 +73,7 @@ impl Pipeline {
             }
         }
         self.ungranted -= 1;
+        self.unseen += 1;
         self.joining.push_back(Joining::Subscribe(request));
     }
 

@@ -124,7 +124,7 @@ async fn flood_and_ping() {
     }
     let whole = started.elapsed();
     drop(flooding.await.unwrap());
-    assert!(longest < whole / 4, "one ping took {longest:?} of {whole:?}");
+    assert!(longest < whole / 2, "one ping took {longest:?} of {whole:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

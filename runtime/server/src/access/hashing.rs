@@ -143,6 +143,12 @@ impl Checks {
         }
     }
 
+    /// All there is, so that nothing more is checked while the caller keeps it.
+    #[cfg(test)]
+    pub(super) async fn keep_busy(&self) -> Option<OwnedSemaphorePermit> {
+        self.memory.clone().acquire_many_owned(BUDGET_KIB).await.ok()
+    }
+
     /// Waits until `hash` may be checked, for somebody at `address`; dropping the future gives the turn up. `None`: too
     /// many wait.
     pub(super) async fn turn(&self, hash: Hash, address: IpAddr) -> Option<Check> {

@@ -173,7 +173,8 @@ async fn a_fleet_that_returns_does_not_wait_behind_strangers() {
     let access = open(&config(dir.path(), &["u"], None));
     let login = |password| knock(&access, remote(test_client("c", Some("u"))), Some(password));
     assert_eq!(login("right").await, 0);
-    // Everything that checks is busy for good.
+    let busy = access.gatekeeper.checks.keep_busy().await;
+    assert!(busy.is_some());
     let mut waits = Vec::new();
     for number in 0..8 {
         let stranger = Client { peer: "10.0.0.1:1".parse().unwrap(), ..test_client("c", Some("x")) };
