@@ -7,8 +7,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use tidegate_broker::codec::{
-    Ack, CodecError, ConnAck, ConnAckProperties, Decoder, Delivery, Disconnect, Incoming, Limits,
-    Outgoing, Publish, SubAck, Terms, encode, encode_publish, encode_within, publish_len,
+    Ack, CodecError, ConnAck, ConnAckProperties, Decoder, Delivery, Disconnect, Incoming, Limits, Outgoing,
+    Publish, SubAck, Terms, encode, encode_publish, encode_within, publish_len,
 };
 use tidegate_event::{Message, MsgId, Origin, Protocol, PublishProperties, QoS, ReasonCode, TopicName};
 
