@@ -43,7 +43,7 @@ pub(crate) struct Age {
 
 /// How many changes there were.
 struct Changes {
-    /// Of filters without wildcards, by [`slot_of`] them.
+    /// Of filters without wildcards, by [`TopicTree::slot_of`].
     exact: [AtomicU64; SLOTS],
     /// Of those with.
     wild: AtomicU64,
