@@ -68,19 +68,37 @@ impl Judge {
         if expiry > most {
             self.fault(connection, "a session expiry above the greatest that is granted");
         }
+        let present = if connect.version == Version::V31 {
+            self.present_in_v31(connection, present, connect.clean_start)
+        } else {
+            present
+        };
         self.attach(connection, &client_id, present, connect.clean_start, expiry);
         self.catch_up(connection);
+    }
+
+    /// MQTT 3.1 does not say whether a session is present: the byte is reserved. What must be there is.
+    fn present_in_v31(&mut self, connection: usize, reserved: bool, clean: bool) -> bool {
+        if reserved {
+            self.fault(connection, "CONNACK with a reserved byte that is not 0");
+        }
+        let before = self.by_client.get(&self.connections[connection].client_id).copied();
+        let Some(session) = before.filter(|_| !clean).map(|before| &mut self.sessions[before]) else {
+            return false;
+        };
+        let now = clock::passed();
+        let must_live = session.must_live(now);
+        let may_live = session.may_live(now);
+        session.is_known &= must_live || !may_live;
+        may_live
     }
 
     fn attach(&mut self, connection: usize, client_id: &str, present: bool, clean: bool, expiry: u32) {
         let now = clock::passed();
         let before = self.by_client.get(client_id).copied();
-        if !present && let Some(asked) = self.asked.get_mut(client_id) {
-            // Whatever session it had, this one is another.
-            asked.retain(|number| !self.connections[*number].is_dropped);
-        }
-        let others = self.asked.get(client_id).is_some_and(|asked| !asked.is_empty());
-        let is_clear = !others && !self.is_lost;
+        let asked = self.asked.get(client_id);
+        // Whoever has asked and was not answered may have had the session, and changed or ended it.
+        let mut is_clear = asked.is_none_or(Vec::is_empty) && !self.is_lost;
         if is_clear && let Some(session) = before.map(|before| &self.sessions[before]) {
             // `[MQTT-3.2.2-3]`, `[MQTT-3.1.2-5]`, clause 3.1.2.11.2.
             if present && session.is_known && !session.may_live(now) {
@@ -93,6 +111,11 @@ impl Judge {
         }
         if is_clear && present && before.is_none() {
             self.fault(connection, "a session is present that nobody has made");
+        }
+        if let Some(asked) = self.asked.get_mut(client_id).filter(|_| !present) {
+            // Those that have gone have not had this one.
+            asked.retain(|number| !self.connections[*number].is_dropped);
+            is_clear = asked.is_empty() && !self.is_lost;
         }
         if let Some(old) = before.and_then(|before| self.sessions[before].current)
             && let Some(old) = self.connections.get_mut(old).filter(|old| !old.is_dropped)
