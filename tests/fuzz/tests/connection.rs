@@ -279,6 +279,27 @@ fn sessions_that_are_lost_or_should_be() {
 }
 
 #[test]
+fn sessions_whose_fate_is_not_known() {
+    let with = |events: Vec<Event>| good(begun(&EXPIRES, 2).into_iter().chain(events).collect());
+    let v31 = framed(0x10, b"\0\x06MQIsdp\x03\0\0\0\0\x01s");
+    // Its CONNACK has no place for a session that is present.
+    with(vec![
+        Drops(0),
+        Reads(2, v31),
+        Writes(2, vec![0x20, 2, 0, 0]),
+        Writes(2, b"\x34\x06\0\x01a\0\x01x".to_vec()),
+    ]);
+    // The session of one that was not answered ends with it.
+    with(vec![
+        Reads(2, connect(b's', false, &[])),
+        Drops(0),
+        Drops(2),
+        Reads(3, connect(b's', false, &EXPIRES)),
+        Writes(3, connack(0)),
+    ]);
+}
+
+#[test]
 fn connections_that_stay_open() {
     bad("a bad packet was read", vec![Reads(0, vec![0x36, 0]), Passes(4)]);
     bad("a second CONNECT", vec![Reads(0, connect(b's', true, &[])), Passes(4)]);
