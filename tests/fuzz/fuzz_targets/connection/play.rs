@@ -213,6 +213,8 @@ impl Play {
             return self.look();
         }
         const LEAPS: u32 = 6;
+        // Who has just come has not looked at the clock yet.
+        self.settle()?;
         for _ in 0..LEAPS {
             self.life().runtime.block_on(tokio::time::advance(time / LEAPS));
             self.settle()?;
