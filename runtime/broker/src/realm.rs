@@ -59,6 +59,8 @@ impl Realm {
     pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>, seat: &mut Seat) {
         // Its end is recorded before another session can have its name.
         let will = session.end(self, seat);
+        // Publishers may know the session for a while yet: those that rest, until they publish again.
+        *seat = Seat::default();
         self.registry.remove(session);
         if let Some(will) = will {
             self.publish_later(will);

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::pipeline::Unfinished;
 use crate::realm::Realm;
-use crate::session::{Seat, Seated, Session};
+use crate::session::{Seated, Session};
 
 /// What a connection leaves to the next one of the same client id: events of a client are raised, and its
 /// messages routed, in order, over reconnects too.
@@ -178,7 +178,6 @@ impl Registry {
                     if let Some(replaced) = replaced {
                         let mut old = Arc::clone(replaced.seat()).lock_owned().await;
                         realm.end_session(&replaced, &mut old);
-                        *old = Seat::default();
                     }
                     (session, seat, false)
                 }

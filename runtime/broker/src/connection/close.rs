@@ -18,7 +18,7 @@ use crate::broker::Shared;
 use crate::codec::{Disconnect, Outgoing};
 use crate::pipeline::{Inbound, Job};
 use crate::registry::Handover;
-use crate::session::{LateWill, Seat};
+use crate::session::LateWill;
 use crate::will;
 
 impl<S> Connection<S>
@@ -135,8 +135,6 @@ where
             // What is of shared subscriptions goes to other members.
             self.session.outbox().put_back(batch.into_iter());
             self.realm.end_session(&self.session, &mut self.seat);
-            // Publishers may know the session for a while yet.
-            *self.seat = Seat::default();
         } else {
             self.session.disconnect(&self.realm, batch.into_iter());
             if reason != DisconnectReason::TakenOver {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tidegate_broker::BrokerConfig;
-use tidegate_event::NoHooks;
+use tidegate_event::{Message, NoHooks, Origin, QoS, Tenant};
 
 use crate::support::client::{Client, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::support::packet::{Connect, Publish, ack};
@@ -232,4 +233,49 @@ async fn many_subscriptions_and_reconnects_leave_nothing_behind() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     probe.ping().await;
+}
+
+/// A payload that tells whether anybody has it.
+struct Held(Arc<()>, Vec<u8>);
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.1
+    }
+}
+
+/// What an expired session had been sent and not acknowledged stayed in memory, and in the budget of all queues, for as
+/// long as somebody who had published to it was silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_session_leaves_nothing_with_publishers_that_rest() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").expiry(1)).await;
+    client.subscribe("t", 1).await;
+    let held = Arc::new(());
+    let payload = Bytes::from_owner(Held(Arc::clone(&held), vec![b'x'; 20_000]));
+    let message = Message {
+        id: server.broker.ids().next_id(),
+        topic: "t".parse().unwrap(),
+        payload,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        dup: false,
+        timestamp_ms: 0,
+        sender: "module".into(),
+        publisher: None,
+        properties: None,
+        origin: Origin::Module,
+        hops: 0,
+    };
+    server.broker.control().publish(&Tenant::default(), message).unwrap();
+    client.message().await;
+    assert!(Arc::strong_count(&held) > 1, "it is in flight");
+    drop(client);
+    let gone = async {
+        while Arc::strong_count(&held) > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("nobody has it any more");
+    assert_eq!(server.broker.sessions(), 0);
 }
