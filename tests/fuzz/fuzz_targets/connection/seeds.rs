@@ -270,6 +270,21 @@ fn sessions() -> Seeds {
         ("resumed", gone().answering(0b11).open(0, persistent(A)).wait(SECOND)),
         ("expired", gone().wait(14).wait(14).open(0, persistent(A))),
         (
+            "expired_with_a_message_of_somebody_who_rests",
+            Script::new()
+                .open(0, persistent(A))
+                .subscribe(0, 2, 2)
+                .open(
+                    1,
+                    Connect {
+                        will: Some(Will { delay: 3, message: Publish { length: 6, ..message(1, 1) } }),
+                        ..persistent(B)
+                    },
+                )
+                .close(1)
+                .wait(7),
+        ),
+        (
             "sent_again",
             gone()
                 .open(0, persistent(A))
