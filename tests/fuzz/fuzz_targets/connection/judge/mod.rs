@@ -334,10 +334,10 @@ impl Judge {
             this.is_dropped = true;
             this.is_deaf = true;
         }
-        self.asked.clear();
         self.messages.crash();
         if !kept {
             self.by_client.clear();
+            self.asked.clear();
             return;
         }
         // A session that ends with its connection is not recorded; but that it ended later may not be on disk.
