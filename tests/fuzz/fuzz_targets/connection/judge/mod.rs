@@ -340,12 +340,12 @@ impl Judge {
             self.asked.clear();
             return;
         }
-        // A session that ends with its connection is not recorded; but that it ended later may not be on disk.
+        // A session that ends with its connection is not recorded; but that the one before it ended may not be on disk.
         let sessions = &mut self.sessions;
         self.by_client.retain(|_, session| {
             let session = &mut sessions[*session];
             session.crash(synced, now);
-            session.expiry.1 > 0 || !synced
+            session.expiry.1 > 0 || !synced || !session.is_known
         });
     }
 
