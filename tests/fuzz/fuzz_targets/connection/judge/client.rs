@@ -3,9 +3,37 @@
 use super::super::clock;
 use super::super::packet::{Connect, FromClient, Kind, Publish};
 use super::super::wire::{Value, Version, id};
-use super::{Judge, Phase};
+use super::{Connection, Judge, Phase};
+
+impl Connection {
+    /// Puts the topic name in the place of its alias (`[MQTT-3.3.2-9]`, clause 3.3.2.3.4). `false`: it stands for nothing.
+    fn resolve(&mut self, most: u16, publish: &mut Publish) -> bool {
+        let Some(Value::Two(alias)) = publish.properties.find(id::TOPIC_ALIAS).cloned() else { return true };
+        if publish.topic.is_empty() {
+            publish.topic = self.aliases_in.get(&alias).cloned().unwrap_or_default();
+        }
+        if alias > most || publish.topic.is_empty() {
+            return false;
+        }
+        self.aliases_in.insert(alias, publish.topic.clone());
+        true
+    }
+}
 
 impl Judge {
+    /// The client has gone before CONNACK could be written: what it had sent may have been done all the same.
+    pub(super) fn unanswered(&mut self, connection: usize) {
+        let this = &mut self.connections[connection];
+        let (name, now) = (this.name(connection), Some(clock::passed()));
+        for packet in std::mem::take(&mut this.early) {
+            if let FromClient::Publish(mut publish) = packet
+                && this.resolve(self.expected.alias_maximum, &mut publish)
+            {
+                self.messages.publish(&publish, &name, now, self.count, true);
+            }
+        }
+    }
+
     /// `packet` was read.
     pub(super) fn take(&mut self, connection: usize, packet: FromClient) {
         let this = &mut self.connections[connection];
@@ -84,19 +112,11 @@ impl Judge {
 
     fn publish(&mut self, connection: usize, mut publish: Publish) {
         let this = &mut self.connections[connection];
-        if let Some(Value::Two(alias)) = publish.properties.find(id::TOPIC_ALIAS).cloned() {
-            // `[MQTT-3.3.2-9]`, clause 3.3.2.3.4.
-            let known =
-                if publish.topic.is_empty() { this.aliases_in.get(&alias) } else { Some(&publish.topic) };
-            let known = known.filter(|_| alias <= self.expected.alias_maximum).cloned();
-            let Some(topic) = known else {
-                let why = "a topic alias that stands for nothing was read";
-                this.must_close = Some((why.into(), clock::passed()));
-                (this.is_excused, this.is_deaf) = (true, true);
-                return;
-            };
-            publish.topic.clone_from(&topic);
-            this.aliases_in.insert(alias, topic);
+        if !this.resolve(self.expected.alias_maximum, &mut publish) {
+            let why = "a topic alias that stands for nothing was read";
+            this.must_close = Some((why.into(), clock::passed()));
+            (this.is_excused, this.is_deaf) = (true, true);
+            return;
         }
         let now = Some(clock::passed());
         let Some(session) = this.session else { return };

@@ -128,6 +128,7 @@ impl Judge {
                 let session = &mut self.sessions[before];
                 session.current = Some(connection);
                 session.gone = None;
+                session.was_changed |= session.expiry != (expiry, expiry);
                 session.expiry = (expiry, expiry);
                 session.is_known &= is_clear;
                 before

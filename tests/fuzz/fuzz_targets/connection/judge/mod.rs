@@ -311,6 +311,10 @@ impl Judge {
     pub fn dropped(&mut self, connection: usize) {
         let this = &mut self.connections[connection];
         this.is_dropped = true;
+        if this.phase == Phase::Asked {
+            self.unanswered(connection);
+        }
+        let this = &self.connections[connection];
         if let Some(session) = this.session {
             let session = &mut self.sessions[session];
             if session.current == Some(connection) {

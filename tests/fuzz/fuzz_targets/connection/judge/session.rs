@@ -73,6 +73,8 @@ pub struct Session {
     /// The client has acknowledged what the broker may not have sent: what is in flight is not known any more.
     pub is_wild: bool,
     pub has_crashed: bool,
+    /// Its expiry is another than it was on an earlier connection.
+    pub was_changed: bool,
 }
 
 impl Session {
@@ -90,6 +92,7 @@ impl Session {
             is_durable: false,
             is_wild: false,
             has_crashed: false,
+            was_changed: false,
         }
     }
 
@@ -167,9 +170,11 @@ impl Session {
 
     /// The broker has crashed; `synced`: nothing that it had recorded was lost.
     pub fn crash(&mut self, synced: bool, now: Duration) {
-        if !synced && !self.is_durable {
+        // What is not on disk is undone: that it was made, that it expires earlier, that the one before it has ended.
+        if !synced && (!self.is_durable || self.was_changed || self.expiry.1 == 0) {
             self.is_known = false;
         }
+        self.was_changed &= !synced;
         let first = self.gone.map_or(now, |(first, _)| first);
         let last = if synced { self.gone.map_or(now, |(_, last)| last) } else { now };
         self.gone = Some((first, last));
