@@ -213,6 +213,22 @@ fn messages_that_must_not_come() {
 }
 
 #[test]
+fn messages_of_clients_that_are_not_answered_yet() {
+    let early = |more: Vec<Event>| {
+        let mut events = begun(&EXPIRES, 2);
+        events.extend([Reads(2, connect(b'e', true, &[])), Reads(2, publish(0x30, 0, "early"))]);
+        events.extend(more);
+        events.push(Writes(0, publish(0x30, 0, "early")));
+        good(events);
+    };
+    early(vec![Writes(2, connack(0))]);
+    // The client is gone: CONNACK cannot be written.
+    early(vec![Drops(2)]);
+    // Something bad follows, which does not undo it.
+    early(vec![Reads(2, vec![0x36, 0]), Writes(2, connack(0))]);
+}
+
+#[test]
 fn messages_that_come_again() {
     let x = |first, id| Writes(0, publish(first, id, "x"));
     bad("delivered 2 times, published 1 times", vec![x(0x34, 1), x(0x34, 2)]);

@@ -46,9 +46,12 @@ impl Judge {
 
     /// CONNACK was written: what was sent before it counts now.
     pub(super) fn catch_up(&mut self, connection: usize) {
+        // What made it deaf came behind.
+        let was_deaf = std::mem::take(&mut self.connections[connection].is_deaf);
         while let Some(packet) = self.connections[connection].early.pop_front() {
             self.act(connection, packet);
         }
+        self.connections[connection].is_deaf |= was_deaf;
     }
 
     fn connect(&mut self, connection: usize, connect: Connect) {
