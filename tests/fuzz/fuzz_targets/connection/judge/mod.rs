@@ -67,6 +67,8 @@ struct Connection {
     opened: Duration,
     /// When the last whole packet was read.
     heard: Duration,
+    /// When the broker has read or written anything.
+    active: Duration,
     /// Why the broker has to close it, and since when.
     must_close: Option<(String, Duration)>,
     /// The client has done something that is an error, or may be one: the broker may close.
@@ -196,6 +198,7 @@ impl Judge {
             will: None,
             opened: now,
             heard: now,
+            active: now,
             must_close: None,
             is_excused: false,
             is_deaf: false,
@@ -213,6 +216,7 @@ impl Judge {
     /// The broker has read `bytes`.
     pub fn heard(&mut self, connection: usize, bytes: &[u8]) {
         let this = &mut self.connections[connection];
+        this.active = clock::passed();
         if this.is_deaf {
             return;
         }
@@ -261,7 +265,9 @@ impl Judge {
 
     /// The broker has seen the end of what the client sends.
     pub fn heard_end(&mut self, connection: usize) {
-        self.connections[connection].client_is_gone = true;
+        let this = &mut self.connections[connection];
+        this.client_is_gone = true;
+        this.active = clock::passed();
     }
 
     /// The broker could write nothing, because the client has not read.
@@ -272,6 +278,7 @@ impl Judge {
     /// The broker has written `bytes`.
     pub fn said(&mut self, connection: usize, bytes: &[u8]) {
         let this = &mut self.connections[connection];
+        this.active = clock::passed();
         this.output.extend_from_slice(bytes);
         loop {
             let this = &mut self.connections[connection];
@@ -316,12 +323,13 @@ impl Judge {
         }
         let this = &self.connections[connection];
         if let Some(session) = this.session {
+            let active = this.active;
             let session = &mut self.sessions[session];
             if session.current == Some(connection) {
                 let now = clock::passed();
                 session.current = None;
-                // It lets go of the session before it says the last words.
-                session.gone = Some((now.saturating_sub(PATIENCE), now));
+                // It lets go of the session before it says the last words, and time may have leapt since.
+                session.gone = Some((active.saturating_sub(PATIENCE), now));
             }
         }
     }
@@ -378,7 +386,7 @@ impl Judge {
 
     /// How many topics may have retained messages.
     pub fn retained(&self) -> usize {
-        self.messages.retained()
+        if self.is_lost { usize::MAX } else { self.messages.retained() }
     }
 
     /// How many connections the broker has not let go of.
