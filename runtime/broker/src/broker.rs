@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tidegate_event::{
-    Change, Control, Gate, Hooks, IdSource, Node, OpenGate, SessionStore, SessionStoreError, Tenant,
+    Change, Control, Gate, Hooks, IdSource, Node, OpenGate, Seldom, SessionStore, SessionStoreError, Tenant,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -28,10 +28,14 @@ use crate::metrics::Metrics;
 use crate::pipeline::inject;
 use crate::realm::Realm;
 use crate::reconnects::Reconnects;
-use crate::restore;
+use crate::restore::{self, Overdue};
+use crate::route::ALL_CACHED;
 use crate::share;
 use crate::sys;
 use crate::timers::Timers;
+
+/// Expired retained messages of a tenant that are deleted before others have their turn.
+const SWEPT_AT_ONCE: usize = 500;
 
 /// How far the broker is in stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +47,21 @@ pub(crate) enum Phase {
     Draining,
     /// The deadline has passed: connections are closed.
     Closing,
+}
+
+/// Log lines that clients can cause as often as they like.
+#[derive(Default)]
+pub(crate) struct Lines {
+    /// A CONNECT was refused.
+    pub(crate) refused: Seldom,
+    /// A CONNECT could not be read.
+    pub(crate) malformed: Seldom,
+    /// A connection was closed because its client broke the protocol.
+    pub(crate) protocol: Seldom,
+    /// A subscription was refused.
+    pub(crate) subscription: Seldom,
+    /// A message was not retained.
+    pub(crate) retained: Seldom,
 }
 
 /// What everything in the broker shares.
@@ -57,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) keeps: bool,
     pub(crate) metrics: Metrics,
     pub(crate) budget: Arc<Budget>,
+    /// Memory of what publishers know of who subscribes to their topics.
+    pub(crate) routes: Arc<Budget>,
     pub(crate) started: Instant,
     pub(crate) timers: Timers,
     /// Listeners and connections, with what these leave behind.
@@ -74,7 +95,10 @@ pub(crate) struct Shared {
     pub(crate) session_numbers: AtomicU64,
     pub(crate) connections: AtomicUsize,
     pub(crate) admission: Admission,
+    pub(crate) lines: Lines,
     realms: RwLock<HashMap<Tenant, Arc<Realm>, RandomState>>,
+    /// What was due when the process was away, until [`Broker::begin`].
+    overdue: Mutex<Option<Vec<Overdue>>>,
     default_tenant: Tenant,
 }
 
@@ -134,17 +158,22 @@ impl Shared {
         }
     }
 
-    /// Done once a minute.
-    fn sweep(&self) {
+    /// Done once a minute. Gives whether all is done.
+    fn sweep(&self) -> bool {
+        let mut all = true;
         for realm in self.all_realms() {
-            realm.shared_routes.forget_stale(realm.tree.generation());
-            for message in realm.retained.sweep() {
+            realm.shared_routes.forget_stale(&realm.tree);
+            let expired = realm.retained.sweep_and(SWEPT_AT_ONCE, |topic| {
                 if self.keeps {
-                    realm.record(Change::RetainCleared { topic: message.topic.clone() });
+                    realm.record(Change::RetainCleared { topic: topic.clone() });
                 }
-                self.metrics.retained.decrement(1.0);
-            }
+            });
+            all &= expired.len() < SWEPT_AT_ONCE;
+            self.metrics.retained.decrement(expired.len() as f64);
+            // What waits for clients that are away and has expired takes memory from others.
+            realm.registry.all().iter().for_each(|session| session.sweep(&realm));
         }
+        all
     }
 }
 
@@ -197,6 +226,7 @@ impl Broker {
         let restored = store.restore()?;
         let shared = Arc::new(Shared {
             admission: Admission::new(&config),
+            lines: Lines::default(),
             reconnects: Reconnects::new(&config),
             guard: Guard::new(gate),
             ids,
@@ -205,6 +235,7 @@ impl Broker {
             store,
             metrics: Metrics::new(),
             budget: Arc::new(Budget::new(config.queue_budget_bytes)),
+            routes: Arc::new(Budget::new(ALL_CACHED)),
             started: Instant::now(),
             config,
             timers: Timers::default(),
@@ -218,16 +249,11 @@ impl Broker {
             session_numbers: AtomicU64::new(restored.last_session + 1),
             connections: AtomicUsize::new(0),
             realms: RwLock::default(),
+            overdue: Mutex::default(),
             default_tenant: Tenant::default(),
         });
-        restore::apply(&shared, restored);
-        let timed = Arc::clone(&shared);
-        shared.services.spawn(async move {
-            tokio::select! {
-                () = timed.timers.run(|| timed.sweep()) => {}
-                () = timed.services_stopping.cancelled() => {}
-            }
-        });
+        let overdue = restore::apply(&shared, restored);
+        *shared.overdue.lock() = Some(overdue);
         let counted = Arc::clone(&shared);
         shared.services.spawn(async move {
             tokio::select! {
@@ -239,12 +265,31 @@ impl Broker {
         Ok(Self { shared })
     }
 
+    /// Publishes the wills that became due while the process was away, and lets those that wait, and sessions, run out from
+    /// now on. Call it when the handlers are bound: it is the clients' gate, hooks and modules that say what becomes of a
+    /// will. Only the first call does anything; [`Self::listen`] and [`Self::serve`] make it.
+    pub fn begin(&self) {
+        let shared = &self.shared;
+        let Some(overdue) = shared.overdue.lock().take() else { return };
+        for Overdue { realm, will } in overdue {
+            realm.publish_later(will);
+        }
+        let timed = Arc::clone(shared);
+        shared.services.spawn(async move {
+            tokio::select! {
+                () = timed.timers.run(|| timed.sweep()) => {}
+                () = timed.services_stopping.cancelled() => {}
+            }
+        });
+    }
+
     /// Listens as `listener` says, an address for plain MQTT over TCP, and gives the address bound (port 0 = any). Can be
     /// called several times. Connections are accepted by a task of their own.
     ///
     /// # Errors
     /// [`ListenError`] when the address cannot be bound or the listener's certificates cannot be used.
     pub async fn listen(&self, listener: impl Into<ListenerConfig>) -> Result<SocketAddr, ListenError> {
+        self.begin();
         listener::listen(&self.shared, listener.into()).await
     }
 
@@ -256,6 +301,7 @@ impl Broker {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         A: Into<Arrival>,
     {
+        self.begin();
         let serving = listener::serve(Arc::clone(&self.shared), Box::new(stream), arrival.into());
         self.shared.tasks.track_future(serving)
     }

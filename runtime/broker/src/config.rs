@@ -20,10 +20,10 @@ pub enum RateAction {
 /// Limits of the broker. Every one has a default that suits a public listener; all are per connection or
 /// session unless they say otherwise.
 ///
-/// The defaults hold on a machine of 1 GiB. What may grow to its end takes there, at most: 256 MiB in queues, 128 MiB of
-/// retained messages, 128 MiB of subscriptions, 72 MiB of what comes in, 64 MiB that stores wait for; 10,000 idle connections
-/// take about 100 MiB,
-/// 50,000 sessions without one about 50 MiB, and the process itself, with its code and the caches of routes, about 100 MiB.
+/// The defaults hold on a machine of 1 GiB, though all is used up at once: 12,000 connections in TLS take 240 MiB, queues
+/// 144 MiB, subscriptions 96 MiB, retained messages 64 MiB, what comes in 48 MiB, 50,000 sessions 50 MiB, what publishers
+/// know of their subscribers 32 MiB; outside the broker, what stores wait for 64 MiB, logins that are checked 64 MiB, and the
+/// process with its own state 96 MiB. A test adds it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerConfig {
     /// Greatest packet taken from a client, bytes with the fixed header. A larger one ends the connection with
@@ -31,7 +31,8 @@ pub struct BrokerConfig {
     pub max_packet_bytes: u32,
     /// How many PUBLISH of one client may be between "taken" and "acknowledged". Announced to MQTT 5 clients,
     /// for which QoS 1 and 2 above it is an error (0x93, clause 3.3.4); QoS 0 counts in the same window, and
-    /// what is above it waits. At least 1. Default: 1,000.
+    /// what is above it waits. Twice as many QoS 2 messages, 1,024 at least, may be without PUBREL over all connections of an
+    /// MQTT 5 client, 16,384 of one of an earlier version; one more ends the connection. At least 1. Default: 1,000.
     pub receive_maximum: u16,
     /// Memory of packets that are parsed and wait: PUBLISH while the window is full, SUBSCRIBE and UNSUBSCRIBE
     /// until they are answered, and what earlier connections of the client have left unfinished. Behind them
@@ -40,7 +41,7 @@ pub struct BrokerConfig {
     pub read_ahead_bytes: usize,
     /// Memory of what all clients have sent and handlers are not done with. While it is used up, a client that has more than
     /// 64 KiB of it is not read from. Packets that are not whole have half as much for themselves; for more, the one that has
-    /// been incomplete for longest ends its connection with 0x97 Quota exceeded. Default: 48 MiB.
+    /// been incomplete for longest ends its connection with 0x97 Quota exceeded. Default: 32 MiB.
     pub inbound_budget_bytes: usize,
     /// How many QoS 1 and 2 deliveries may be unacknowledged by the client; its own receive maximum may lower
     /// it. At least 1. Default: 100.
@@ -52,10 +53,11 @@ pub struct BrokerConfig {
     /// message that is larger passes through an empty queue. Also bounds what is sent and not acknowledged.
     /// Default: 16 MiB.
     pub max_queued_bytes: usize,
-    /// Memory of the queues of all sessions of the process, and of what is sent and not acknowledged. When nearly all
+    /// Memory of the queues of all sessions of the process, of what is sent and not acknowledged, and of what is to be written
+    /// to clients that do not read. When nearly all
     /// is used, QoS 0 messages are dropped for subscribers that have anything waiting; when it is used up, new QoS 1 and 2
     /// messages, too, for those that have more than an equal share waiting. Both are counted. A payload of 16 KiB and
-    /// more counts once, in however many queues it waits. Default: 256 MiB.
+    /// more counts once, in however many queues it waits. Default: 128 MiB.
     pub queue_budget_bytes: usize,
     /// Greatest session expiry granted, seconds; also the expiry of persistent 3.1 and 3.1.1 sessions, which
     /// cannot ask for one. `u32::MAX` = for ever. Default: 7 days.
@@ -63,6 +65,10 @@ pub struct BrokerConfig {
     /// How long a new connection may take for its handshakes (TLS, WebSocket) and CONNECT together, and handlers to decide
     /// about it. Default: 10 s.
     pub connect_timeout: Duration,
+    /// Longest client id, bytes: it is kept with the session and with every message that its client has published. A longer
+    /// one is refused with 0x85 Client Identifier not valid, before MQTT 5 as "identifier rejected". A user name may be four
+    /// times as long; a longer one is refused with 0x86 Bad User Name or Password. Default: 1,024.
+    pub max_client_id_bytes: usize,
     /// Greatest number of levels of a topic name or filter. Default: 128.
     pub max_topic_levels: usize,
     /// Greatest topic name or filter, bytes. A longer name ends the connection with 0x90 Topic Name invalid, a
@@ -77,11 +83,16 @@ pub struct BrokerConfig {
     pub rate_action: RateAction,
     /// How many subscriptions a session may have. One more is refused with 0x97 Quota exceeded. Default: 10,000.
     pub max_subscriptions: usize,
-    /// Memory of the subscriptions of one tenant, about, bytes. One that would pass it is refused with 0x97. Some 300,000
-    /// subscriptions to single topics fit in 128 MiB, or half as many with wildcards. Default: 128 MiB.
+    /// How many of them may be shared. Each of another group costs whoever publishes to it a delivery more. One more is
+    /// refused with 0x97. Default: 100.
+    pub max_shared_subscriptions: usize,
+    /// Memory of the subscriptions of one tenant, about, bytes; one session may have an eighth of it. One that would pass it
+    /// is refused with 0x97. Some 200,000
+    /// subscriptions to single topics fit in 96 MiB, or half as many with wildcards. Default: 96 MiB.
     pub max_subscription_bytes: usize,
-    /// How many sessions one tenant may have, connected or not. A client without one that connects beyond it is
-    /// refused with 0x97, before MQTT 5 as "server unavailable". Default: 100,000.
+    /// How many sessions one tenant may have, connected or not. For a client without one that connects beyond it, the session
+    /// ends whose client has been away longest; when all are there, it is refused with 0x97, before MQTT 5 as "server
+    /// unavailable". Default: 50,000.
     pub max_sessions: usize,
     /// How many topic aliases a client may use (MQTT 5 clause 3.2.2.3.8). Default: 32.
     pub max_topic_alias: u16,
@@ -114,7 +125,7 @@ pub struct BrokerConfig {
     pub reason_strings: bool,
     /// Memory of the retained messages of one tenant, bytes: payloads, properties and the levels of their topics.
     /// An MQTT 5 client is refused a QoS 1 or 2 message that would pass it, with 0x97 Quota exceeded. Whoever cannot be
-    /// told has it delivered but not retained. Both are counted. Default: 128 MiB.
+    /// told has it delivered but not retained. Both are counted. Default: 64 MiB.
     pub max_retained_bytes: usize,
     /// How many messages one tenant may retain; the same becomes of one more. Default: 250,000.
     pub max_retained: usize,
@@ -134,6 +145,9 @@ pub struct BrokerConfig {
     pub connection_rate: u32,
     /// How many messages of modules and commands to clients wait, per tenant and per connection. Default: 1,000.
     pub max_commands: usize,
+    /// How long a client may take nothing of what it is sent, before its connection ends with 0x97 Quota exceeded; up to
+    /// twice as long when it has just taken something. Zero: for ever. Default: 60 s.
+    pub write_timeout: Duration,
     /// How long the last bytes to a client (an acknowledgement, DISCONNECT) may take to be written. Default: 1 s.
     pub flush_timeout: Duration,
     /// How many times a second a client id may connect for long. What comes faster, [`Self::reconnect_burst`] used up, is
@@ -150,21 +164,23 @@ impl Default for BrokerConfig {
             max_packet_bytes: 1024 * 1024,
             receive_maximum: 1_000,
             read_ahead_bytes: 1024 * 1024,
-            inbound_budget_bytes: 48 * 1024 * 1024,
+            inbound_budget_bytes: 32 * 1024 * 1024,
             max_inflight: 100,
             max_queued: 1_000,
             max_queued_bytes: 16 * 1024 * 1024,
-            queue_budget_bytes: 256 * 1024 * 1024,
+            queue_budget_bytes: 128 * 1024 * 1024,
             max_session_expiry: 7 * 24 * 60 * 60,
             connect_timeout: Duration::from_secs(10),
+            max_client_id_bytes: 1_024,
             max_topic_levels: 128,
             max_topic_bytes: 65_535,
             max_message_rate: 0,
             max_byte_rate: 0,
             rate_action: RateAction::Pause,
             max_subscriptions: 10_000,
-            max_subscription_bytes: 128 * 1024 * 1024,
-            max_sessions: 100_000,
+            max_shared_subscriptions: 100,
+            max_subscription_bytes: 96 * 1024 * 1024,
+            max_sessions: 50_000,
             max_topic_alias: 32,
             max_topic_alias_out: 32,
             max_subscribe_filters: 1_000,
@@ -175,7 +191,7 @@ impl Default for BrokerConfig {
             check_payload_format: true,
             response_information: String::new(),
             reason_strings: true,
-            max_retained_bytes: 128 * 1024 * 1024,
+            max_retained_bytes: 64 * 1024 * 1024,
             max_retained: 250_000,
             sys_interval: Duration::from_secs(10),
             max_connections: 12_000,
@@ -183,6 +199,7 @@ impl Default for BrokerConfig {
             max_handshakes: 10_000,
             connection_rate: 5_000,
             max_commands: 1_000,
+            write_timeout: Duration::from_secs(60),
             flush_timeout: Duration::from_secs(1),
             reconnect_rate: 10,
             reconnect_burst: 5_000,
@@ -219,5 +236,44 @@ impl BrokerConfig {
     /// The receive maximum, never the forbidden 0.
     pub(crate) fn window(&self) -> u16 {
         self.receive_maximum.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::ALL_CACHED;
+
+    /// The sum was written down in three places, of other numbers than the defaults, and without TLS.
+    #[test]
+    fn all_defaults_used_up_at_once_fit_in_1_gib() {
+        const MIB: usize = 1024 * 1024;
+        let config = BrokerConfig::default();
+        assert!(config.max_connections >= 10_000 && config.max_handshakes <= config.max_connections);
+        let shared_routes = 16 * MIB;
+        let memory = [
+            // What one in TLS takes, idle, with what the system needs for it: docs/listeners.md.
+            ("connections", config.max_connections * 20 * 1024),
+            // Small queues may still grow by an eighth when it is used up.
+            ("queues", config.queue_budget_bytes + config.queue_budget_bytes / 8),
+            ("subscriptions", config.max_subscription_bytes),
+            ("retained messages", config.max_retained_bytes),
+            // Packets that are not whole have half as much.
+            ("what comes in", config.inbound_budget_bytes + config.inbound_budget_bytes / 2),
+            ("sessions", config.max_sessions * 1024),
+            ("routes", ALL_CACHED + shared_routes),
+            // `store.memory_budget_bytes`.
+            ("stores", 64 * MIB),
+            // As many checks of passwords as run at once.
+            ("logins", 64 * MIB),
+            ("the process and its own state", 96 * MIB),
+        ];
+        let sum: usize = memory.iter().map(|(_, bytes)| bytes).sum();
+        assert!(sum <= 900 * MIB, "{} MiB of {memory:?}", sum / MIB);
+        // 100,000 subscriptions with wildcards, and one client that has as many as it may.
+        let filter = tidegate_event::SharedFilter::parse(&"sensors/+/room 1234/temperature".into());
+        let weight = filter.map_or(usize::MAX, |filter| crate::tree::weight(&filter));
+        assert!(100_000 * weight <= config.max_subscription_bytes, "{weight}");
+        assert!(config.max_subscriptions * weight <= config.max_subscription_bytes / 8);
     }
 }

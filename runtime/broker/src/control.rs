@@ -10,6 +10,7 @@ use crate::broker::Shared;
 use crate::codec::Ack;
 use crate::realm::Injected;
 use crate::session::outbox::CommandRefused;
+use crate::session::received::Meanwhile;
 
 /// How many module publishes may lie behind a message (loop guard).
 const HOP_LIMIT: u8 = 8;
@@ -24,8 +25,8 @@ pub(crate) enum Command {
     Unsubscribe(ByteString),
     /// End the connection.
     Disconnect,
-    /// The client sent a QoS 2 message again that an earlier connection of it had taken: this is the answer.
-    Answer(Ack),
+    /// The client sent a QoS 2 message again, or released it, that an earlier connection of it had taken: this is the answer.
+    Answer(Ack, Meanwhile),
     /// The same, when the answer is to close the connection.
     Close,
 }
@@ -38,7 +39,7 @@ impl Command {
 
     /// Whether it is taken although many commands wait.
     pub(crate) fn is_urgent(&self) -> bool {
-        matches!(self, Self::Disconnect | Self::Answer(_) | Self::Close)
+        matches!(self, Self::Disconnect | Self::Answer(..) | Self::Close)
     }
 }
 

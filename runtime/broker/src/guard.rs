@@ -5,12 +5,18 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use metrics::{Counter, counter};
-use tidegate_event::{BoxFuture, Client, Decision, Gate, Message, Origin, Password, TopicFilter, TopicName};
+use tidegate_event::{
+    BoxFuture, Client, Decision, Gate, Message, Origin, Owner, Password, TopicFilter, TopicName,
+};
 
 use crate::session::delivery::detached_topic;
 
 /// Topics of which one publisher keeps the answers.
 const KEPT_TOPICS: usize = 256;
+/// The longest of them, bytes.
+const KEPT_BYTES: usize = 256;
+/// How many it keeps while it rests: there may be very many publishers that do.
+const RESTING_TOPICS: usize = 8;
 
 /// The gate, and what it has refused.
 pub(crate) struct Guard {
@@ -48,13 +54,28 @@ impl Guard {
         (!self.is_open).then(|| self.gate.connect(client, password.cloned().map(Password::new)))
     }
 
+    /// The user that `client`, which is let in, has proved to be.
+    pub(crate) fn owner(&self, client: &Client) -> Option<Owner> {
+        if self.is_open { None } else { self.gate.owner(client) }
+    }
+
+    /// Whether `client`, which is let in, may have a session of `owner`.
+    pub(crate) fn may_take(&self, client: &Client, owner: &Owner) -> bool {
+        self.is_open || self.gate.may_take(client, owner)
+    }
+
+    /// Names the rules that the gate answers by, if answers are worth keeping ([`Gate::generation`]).
+    pub(crate) fn generation(&self) -> Option<u64> {
+        self.gate.generation()
+    }
+
     /// A client was refused its connection.
     pub(crate) fn refused_connect(&self) {
         self.connects.increment(1);
     }
 
-    /// Whether `client` may have a will on `topic`. It is asked again when the will is published; but a will that is
-    /// published after a restart has no client any more to ask about.
+    /// Whether `client` may have a will on `topic`. It is asked again when the will is published, after a
+    /// restart, too.
     pub(crate) fn may_have_will(&self, client: &Client, topic: &TopicName) -> bool {
         !is_servers_own(topic) && (self.is_open || self.gate.may_publish(client, topic))
     }
@@ -119,6 +140,13 @@ impl Answers {
         Self { is_for_one_client: true, ..Self::default() }
     }
 
+    /// Forgets what is too much for a publisher that rests.
+    pub(crate) fn rest(&mut self) {
+        if self.topics.len() > RESTING_TOPICS {
+            self.topics = HashMap::default();
+        }
+    }
+
     fn renew(&mut self, generation: Option<u64>) {
         if self.generation != generation {
             self.generation = generation;
@@ -134,6 +162,9 @@ impl Answers {
             return *answer;
         }
         let answer = ask(topic);
+        if topic.as_str().len() > KEPT_BYTES {
+            return answer;
+        }
         if self.topics.len() >= KEPT_TOPICS {
             self.topics.clear();
         }
@@ -188,5 +219,21 @@ mod tests {
             kept.answer(&format!("t/{number}").parse().unwrap(), ask);
         }
         assert!(kept.topics.len() <= KEPT_TOPICS);
+        for number in 0..=RESTING_TOPICS {
+            kept.answer(&format!("r/{number}").parse().unwrap(), ask);
+        }
+        kept.rest();
+        assert!(kept.topics.is_empty());
+    }
+
+    /// Topics were counted, not what they take: 256 of 64 KiB for each publisher, whatever the gate said.
+    #[test]
+    fn answers_about_long_topics_are_not_kept() {
+        let mut kept = Answers::of_one_client();
+        kept.renew(Some(1));
+        for bytes in [KEPT_BYTES, KEPT_BYTES + 1, 60_000] {
+            kept.answer(&"x".repeat(bytes).parse().unwrap(), |_| true);
+        }
+        assert_eq!(kept.topics.len(), 1);
     }
 }

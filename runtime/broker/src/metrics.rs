@@ -114,24 +114,39 @@ pub(crate) enum Limited {
     ByteRate,
     /// Its session has as many subscriptions as it may have.
     Subscriptions,
+    /// Its session has as many shared subscriptions as it may have.
+    SharedSubscriptions,
     /// The tenant's subscriptions take as much memory as they may.
     SubscriptionBytes,
-    /// A topic or filter is too long.
+    /// A topic or filter is too long, or a filter has too many levels.
     TopicBytes,
     /// The tenant has as many sessions as it may have.
     Sessions,
+    /// It has sent as many QoS 2 messages without PUBREL as it may have.
+    Receipts,
     /// Its packet had been incomplete for longest when too much was kept of such packets.
     PartialPackets,
+    /// It took nothing of what it was sent.
+    WriteStall,
+    /// Its will is large, and the memory of all queues is used up.
+    Wills,
+    /// The names that its topic aliases stand for are too long together.
+    AliasBytes,
 }
 
-const LIMITS: [&str; 7] = [
+const LIMITS: [&str; 12] = [
     "message_rate",
     "byte_rate",
     "subscriptions",
+    "shared_subscriptions",
     "subscription_bytes",
     "topic_bytes",
     "sessions",
+    "receipts",
     "partial_packets",
+    "write_stall",
+    "wills",
+    "alias_bytes",
 ];
 
 /// Why a client got no leave, for `tidegate_broker_refused_total`.
@@ -354,6 +369,11 @@ mod tests {
             (Limited::SubscriptionBytes, "subscription_bytes"),
             (Limited::TopicBytes, "topic_bytes"),
             (Limited::Sessions, "sessions"),
+            (Limited::SharedSubscriptions, "shared_subscriptions"),
+            (Limited::Receipts, "receipts"),
+            (Limited::WriteStall, "write_stall"),
+            (Limited::Wills, "wills"),
+            (Limited::AliasBytes, "alias_bytes"),
         ] {
             assert_eq!(LIMITS.get(limit as usize), Some(&name));
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_event::{Change, Message, Tenant};
+use tidegate_event::{Change, Message, Tenant, now_ms};
 use tokio::sync::mpsc;
 
 use crate::broker::Shared;
@@ -15,6 +15,9 @@ use crate::sys::Statistics;
 use crate::timers::Due;
 use crate::tree::TopicTree;
 use crate::will;
+
+/// When it is tried again to end a session whose time is up and whose seat is taken.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A message that is published without a connection.
 pub(crate) struct Injected {
@@ -55,11 +58,11 @@ impl Realm {
         self.broker.store.record(&self.tenant, change);
     }
 
-    /// Ends `session`, whose `seat` is held, and publishes the will that was waiting for that.
+    /// Ends `session`, whose `seat` is held and emptied, and publishes the will that was waiting for that.
     pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>, seat: &mut Seat) {
         // Its end is recorded before another session can have its name.
         let will = session.end(self, seat);
-        // Publishers may know the session for a while yet: those that rest, until they publish again.
+        // Publishers may know the session for a while yet.
         *seat = Seat::default();
         self.registry.remove(session);
         if let Some(will) = will {
@@ -67,23 +70,44 @@ impl Realm {
         }
     }
 
+    /// Ends the session whose client has been away longest, to make room for another. `false`: every client is there.
+    pub(crate) fn end_longest_away(self: &Arc<Self>) -> bool {
+        while let Some(session) = self.registry.take_longest_away() {
+            // Who holds the seat is about to be connected.
+            let Ok(mut seat) = Arc::clone(session.seat()).try_lock_owned() else { continue };
+            if session.is_connected() || session.is_closed() {
+                continue;
+            }
+            let client = &session.client_id;
+            tracing::info!(%client, "its session was ended: there are as many as may be, and it was away longest");
+            self.end_session(&session, &mut seat);
+            *seat = Seat::default();
+            return true;
+        }
+        false
+    }
+
     /// The session lives on without a connection, which ended so long ago: starts the timer of its end.
     pub(crate) fn start_expiry(self: &Arc<Self>, session: &Arc<Session>, gone: Duration) {
+        let gone_ms = u64::try_from(gone.as_millis()).unwrap_or(u64::MAX);
+        self.registry.went_away(session, now_ms().saturating_sub(gone_ms));
         let expiry = session.expiry();
         if expiry != u32::MAX {
             let delay = Duration::from_secs(expiry.into()).saturating_sub(gone);
-            if let Some(timer) = self.broker.timers.start(delay, Due::Expiry, self, session) {
-                session.keep_timer(timer);
-            }
+            self.start_timer(Due::Expiry, session, delay);
+        }
+    }
+
+    fn start_timer(self: &Arc<Self>, due: Due, session: &Arc<Session>, delay: Duration) {
+        if let Some(timer) = self.broker.timers.start(delay, due, self, session) {
+            session.keep_timer(timer);
         }
     }
 
     /// Keeps `will` until its delay has passed or the session ends.
     pub(crate) fn start_will(self: &Arc<Self>, session: &Arc<Session>, will: LateWill, delay: Duration) {
         session.keep_will(will);
-        if let Some(timer) = self.broker.timers.start(delay, Due::Will, self, session) {
-            session.keep_timer(timer);
-        }
+        self.start_timer(Due::Will, session, delay);
     }
 
     /// A timer of `session` has run out.
@@ -97,7 +121,13 @@ impl Realm {
             Due::Expiry => {
                 // Who holds the seat is, or is about to be, connected. Whoever asks for it while it is held here
                 // finds the session ended and gets a new one.
-                let Ok(mut seat) = Arc::clone(session.seat()).try_lock_owned() else { return };
+                let Ok(mut seat) = Arc::clone(session.seat()).try_lock_owned() else {
+                    // Or it is only looked at, or the connection is refused: then the session's time is still up.
+                    if !session.is_connected() {
+                        self.start_timer(Due::Expiry, session, AGAIN);
+                    }
+                    return;
+                };
                 if !session.is_connected() {
                     self.end_session(session, &mut seat);
                 }
@@ -109,13 +139,14 @@ impl Realm {
     /// Publishes a will that has no connection any more, when the tenant's queue has room.
     pub(crate) fn publish_later(self: &Arc<Self>, will: LateWill) {
         self.broker.metrics.wills.increment(1);
-        let LateWill { message, recorded } = will;
+        let LateWill { message, recorded, account } = will;
         let will = Injected { message: will::renewed(&self.broker, message), will: recorded };
         if let Err(mpsc::error::TrySendError::Full(will)) = self.injected.try_send(will) {
             let injected = self.injected.clone();
             self.broker.tasks.spawn(async move {
                 // It fails only when the broker has stopped.
                 injected.send(will).await.ok();
+                drop(account);
             });
         }
     }

@@ -1,12 +1,13 @@
 //! Who has which session: client ids of one tenant.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
+use tidegate_event::{Client, SessionNumber};
 use tokio::sync::oneshot;
 
 use crate::pipeline::Unfinished;
@@ -30,6 +31,8 @@ pub(crate) struct Handover {
 #[derive(Default)]
 struct State {
     sessions: HashMap<ByteString, Arc<Session>, RandomState>,
+    /// Those without a connection, by when it ended and their number.
+    away: BTreeMap<(u64, SessionNumber), Arc<Session>>,
     /// Client ids whose last connection still has events to raise or messages to route.
     leaving: HashMap<ByteString, Handover, RandomState>,
     /// What ended connections hold, as long as they hold anything.
@@ -46,6 +49,17 @@ enum Claim {
     Resumed(Arc<Session>),
     /// A new one; the one it replaces, if any, must be ended first.
     Fresh { session: Arc<Session>, seat: Seated, replaced: Option<Arc<Session>> },
+    /// It is another user's.
+    Foreign,
+}
+
+/// Why a connection has no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotAttached {
+    /// A still newer connection has taken it over.
+    TakenOver,
+    /// The client id is another user's.
+    Foreign,
 }
 
 /// A session whose seat is taken.
@@ -54,6 +68,8 @@ pub(crate) struct Attached {
     pub(crate) seat: Seated,
     /// Whether the session existed before (session present, MQTT 5 clause 3.2.2.1.1).
     pub(crate) resumed: bool,
+    /// Whether a session that outlived its connections ended for it.
+    pub(crate) replaced: bool,
     /// What the client's last connection has still to do.
     pub(crate) handover: Option<Handover>,
 }
@@ -85,9 +101,28 @@ impl Registry {
         self.0.lock().sessions.insert(session.client_id.clone(), session);
     }
 
+    /// The client of `session` has gone, at `since_ms`.
+    pub(crate) fn went_away(&self, session: &Arc<Session>, since_ms: u64) {
+        let mut state = self.0.lock();
+        state.away.remove(&session.away());
+        session.set_away(since_ms);
+        state.away.insert(session.away(), Arc::clone(session));
+    }
+
+    /// The client of `session` is there.
+    pub(crate) fn came_back(&self, session: &Session) {
+        self.0.lock().away.remove(&session.away());
+    }
+
+    /// Takes out the session whose client has been away longest: it is to be ended. `None`: all are there.
+    pub(crate) fn take_longest_away(&self) -> Option<Arc<Session>> {
+        self.0.lock().away.pop_first().map(|(_, session)| session)
+    }
+
     /// Removes `session` unless another one has its place.
     pub(crate) fn remove(&self, session: &Arc<Session>) {
         let mut state = self.0.lock();
+        state.away.remove(&session.away());
         if state.sessions.get(&session.client_id).is_some_and(|known| Arc::ptr_eq(known, session)) {
             state.sessions.remove(&session.client_id);
         }
@@ -121,28 +156,33 @@ impl Registry {
         self.0.lock().unfinished.get(client_id).map_or(0, |unfinished| unfinished.bytes())
     }
 
-    fn claim(
-        &self,
-        realm: &Realm,
-        client_id: &ByteString,
-        connection: u64,
-        clean: bool,
-        expiry: u32,
-    ) -> Claim {
+    /// Follow it with [`Session::nudge`] of the one that there was: its lock is not waited for under this one.
+    fn claim(&self, realm: &Realm, client: &Client, clean: bool, expiry: u32) -> Claim {
+        let (client_id, connection, guard) = (&client.id, client.connection, &realm.broker.guard);
         let mut state = self.0.lock();
         let existing = state.sessions.get(client_id).cloned();
+        let mut owner = guard.owner(client);
         if let Some(session) = &existing {
+            if session.owner().is_some_and(|owner| !guard.may_take(client, owner)) {
+                return Claim::Foreign;
+            }
             session.claim(connection);
             if session.is_connected() {
                 realm.broker.metrics.takeovers.increment(1);
             }
             // A session without expiry ends with its connection (clause 3.1.2.11.2), so a take-over ends it.
             if !clean && session.is_durable() {
+                if let Some(owner) = owner.take() {
+                    session.belong_to(owner);
+                }
                 return Claim::Resumed(Arc::clone(session));
             }
         }
         let number = realm.broker.session_numbers.fetch_add(1, Ordering::Relaxed);
         let session = Arc::new(Session::new(number, client_id.clone(), connection, expiry));
+        if let Some(owner) = owner {
+            session.belong_to(owner);
+        }
         // Nobody else knows the session yet, so its seat is free; taking it here keeps the order of claims.
         let seat = loop {
             if let Ok(seat) = Arc::clone(session.seat()).try_lock_owned() {
@@ -155,42 +195,91 @@ impl Registry {
     }
 
     /// Gets the session for a new connection, taking it over from another connection if need be: that one is
-    /// told, and waited for until it has let go. `None`: a still newer connection has taken this one over.
+    /// told, and waited for until it has let go.
+    ///
+    /// # Errors
+    /// [`NotAttached`].
     pub(crate) async fn attach(
         &self,
         realm: &Arc<Realm>,
-        client_id: &ByteString,
-        connection: u64,
+        client: &Client,
         clean: bool,
         expiry: u32,
-    ) -> Option<Attached> {
+    ) -> Result<Attached, NotAttached> {
         loop {
-            let (session, mut seat, resumed) = match self.claim(realm, client_id, connection, clean, expiry) {
+            let mut replaces = false;
+            let (session, mut seat, resumed) = match self.claim(realm, client, clean, expiry) {
+                Claim::Foreign => return Err(NotAttached::Foreign),
                 Claim::Resumed(session) => {
+                    session.nudge();
                     let seat = Arc::clone(session.seat()).lock_owned().await;
                     if session.is_closed() {
-                        // It ended while we waited: its last connection asked for that.
+                        // It ended while we waited: its last connection asked for that. Who has come after us gets
+                        // the next one.
+                        if !session.is_claimed_by(client.connection) {
+                            return Err(NotAttached::TakenOver);
+                        }
                         continue;
                     }
                     (session, seat, true)
                 }
                 Claim::Fresh { session, seat, replaced } => {
                     if let Some(replaced) = replaced {
+                        replaced.nudge();
                         let mut old = Arc::clone(replaced.seat()).lock_owned().await;
+                        replaces = replaced.is_durable();
                         realm.end_session(&replaced, &mut old);
                     }
                     (session, seat, false)
                 }
             };
-            if !session.is_claimed_by(connection) {
+            if !session.is_claimed_by(client.connection) {
                 if !resumed {
                     // It was never told to anyone: the newer connection gets one of its own.
                     realm.end_session(&session, &mut seat);
                 }
-                return None;
+                return Err(NotAttached::TakenOver);
             }
-            let handover = self.0.lock().leaving.remove(client_id);
-            return Some(Attached { session, seat, resumed, handover });
+            let handover = self.0.lock().leaving.remove(&client.id);
+            return Ok(Attached { session, seat, resumed, replaced: replaces, handover });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::time::Duration;
+
+    use super::*;
+
+    fn realm() -> Arc<Realm> {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap().default_realm()
+    }
+
+    /// The older of two that waited asked for the client id once more, and so became the newer.
+    #[tokio::test]
+    async fn of_two_connections_that_wait_for_a_session_that_ends_the_newer_gets_the_next() {
+        let realm = realm();
+        let attach = |connection| {
+            let realm = Arc::clone(&realm);
+            let client = Client { id: "c".into(), connection, ..Client::default() };
+            async move { realm.registry.attach(&realm, &client, false, 60).await }
+        };
+        let Attached { session, mut seat, .. } = attach(1).await.unwrap();
+        let mut waiting = Vec::new();
+        for connection in [2, 3] {
+            waiting.push(tokio::spawn(attach(connection)));
+            while !session.is_claimed_by(connection) {
+                tokio::task::yield_now().await;
+            }
+        }
+        realm.end_session(&session, &mut seat);
+        drop(seat);
+        let newer = tokio::time::timeout(Duration::from_secs(5), waiting.remove(1)).await.unwrap().unwrap();
+        assert!(newer.is_ok_and(|attached| attached.session.is_claimed_by(3) && !attached.resumed));
+        assert!(waiting.remove(0).await.unwrap().is_err());
     }
 }

@@ -4,29 +4,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_event::{
-    Change, Message, Restored, RestoredSession, SessionNumber, SharedFilter, StoredWill, Tenant, now_ms,
+    Change, Message, Restored, RestoredSession, SessionNumber, SharedFilter, Shown, StoredWill, Tenant,
+    now_ms,
 };
 
 use crate::broker::Shared;
+use crate::limits::budget::Account;
 use crate::realm::Realm;
 use crate::retained::Set;
 use crate::session::{LateWill, RecordedWill, Session};
 
-/// Makes the sessions and retained messages of `restored` as they were. Nobody is connected.
-pub(crate) fn apply(shared: &Arc<Shared>, restored: Restored) {
+/// A will whose delay passed while the process was away.
+pub(crate) struct Overdue {
+    pub(crate) realm: Arc<Realm>,
+    pub(crate) will: LateWill,
+}
+
+/// Makes the sessions and retained messages of `restored` as they were. Nobody is connected. Gives the wills that are to be
+/// published: not before all sessions are there, some of which subscribe to them, and handlers are, which decide on them.
+pub(crate) fn apply(shared: &Arc<Shared>, restored: Restored) -> Vec<Overdue> {
+    let mut overdue = Vec::new();
     let (sessions, retained) = (restored.sessions.len(), restored.retained.len());
     for (tenant, message) in restored.retained {
         retain(shared, &tenant, message);
     }
     for session in restored.sessions {
-        restore(shared, session);
+        restore(shared, session, &mut overdue);
     }
     for (tenant, number, will) in restored.wills {
-        shared.realm(&tenant).publish_later(late(number, &will));
+        overdue.push(Overdue { realm: shared.realm(&tenant), will: late(number, &will) });
     }
     if sessions + retained > 0 {
         tracing::info!(sessions, retained, "restored the durable state");
     }
+    overdue
 }
 
 fn retain(shared: &Arc<Shared>, tenant: &Tenant, message: Arc<Message>) {
@@ -39,14 +50,19 @@ fn retain(shared: &Arc<Shared>, tenant: &Tenant, message: Arc<Message>) {
     }
 }
 
-fn restore(shared: &Arc<Shared>, mut restored: RestoredSession) {
+fn restore(shared: &Arc<Shared>, mut restored: RestoredSession, overdue: &mut Vec<Overdue>) {
     let realm = shared.realm(&restored.tenant);
     let number = restored.number;
     let session = Arc::new(Session::new(number, restored.client.clone(), 0, restored.expiry));
+    if let Some(owner) = restored.owner.take() {
+        session.belong_to(owner);
+    }
     for (text, options) in &restored.subscriptions {
         match SharedFilter::parse(text) {
             Ok(filter) => session.restore_subscription(&realm, text, &filter, *options),
-            Err(error) => tracing::warn!(client = %restored.client, filter = %text, %error, "not restored"),
+            Err(error) => {
+                tracing::warn!(client = %Shown(&restored.client), filter = %Shown(text), %error, "not restored")
+            }
         }
     }
     let wills = std::mem::take(&mut restored.wills);
@@ -63,21 +79,26 @@ fn restore(shared: &Arc<Shared>, mut restored: RestoredSession) {
     realm.registry.restore(Arc::clone(&session));
     shared.metrics.sessions.increment(1.0);
     let gone = Duration::from_millis(gone_ms);
-    start_wills(&realm, &session, &wills, gone);
+    start_wills(&realm, &session, &wills, gone, overdue);
     realm.start_expiry(&session, gone);
 }
 
-/// Publishes the `wills` of a client that has gone so long ago, or waits for the end of their delay.
-fn start_wills(realm: &Arc<Realm>, session: &Arc<Session>, wills: &[StoredWill], gone: Duration) {
+/// Of the `wills` of a client that has gone so long ago, those whose delay has passed are `overdue`; the last may still wait.
+fn start_wills(
+    realm: &Arc<Realm>,
+    session: &Arc<Session>,
+    wills: &[StoredWill],
+    gone: Duration,
+    overdue: &mut Vec<Overdue>,
+) {
     let Some((last, earlier)) = wills.split_last() else { return };
+    let mut is_due = |will| overdue.push(Overdue { realm: Arc::clone(realm), will });
     // Those of connections that were taken over.
-    for will in earlier {
-        realm.publish_later(late(session.number, will));
-    }
+    earlier.iter().for_each(|will| is_due(late(session.number, will)));
     let delay = Duration::from_secs(last.delay.min(session.expiry()).into()).saturating_sub(gone);
     let will = late(session.number, last);
     if delay.is_zero() {
-        realm.publish_later(will);
+        is_due(will);
     } else {
         realm.start_will(session, will, delay);
     }
@@ -85,5 +106,6 @@ fn start_wills(realm: &Arc<Realm>, session: &Arc<Session>, wills: &[StoredWill],
 
 fn late(session: SessionNumber, will: &StoredWill) -> LateWill {
     let recorded = RecordedWill { session, will: will.message.id };
-    LateWill { message: Message::clone(&will.message), recorded: Some(recorded) }
+    let (message, account) = (Message::clone(&will.message), Account::default());
+    LateWill { message, recorded: Some(recorded), account }
 }

@@ -1,18 +1,35 @@
 //! The retained messages of one tenant (MQTT 5 clause 3.3.1.3).
 //!
-//! A tree of levels: an exact filter is one path, a wildcard visits only what can match.
+//! A tree of levels, in order: an exact filter is one path, a wildcard visits only what can match. There may be very many
+//! messages, so whoever looks them up, or sweeps expired ones out, does so in pages: nobody waits for more than one page.
 
-use std::collections::HashMap;
+mod children;
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
 use parking_lot::RwLock;
-use tidegate_event::{Message, TopicFilter, TopicName, now_ms};
+use tidegate_event::{Message, MsgId, TopicFilter, TopicName, now_ms};
+
+use self::children::Children;
+
+/// Levels that one look-up visits while it has the lock.
+const PAGE: usize = 500;
+/// A message that was retained before that is on its way to nobody any more: it is delivered at once after it is
+/// retained. Milliseconds.
+const YOUNG: u64 = 10_000;
 
 #[derive(Default)]
 struct Node {
-    children: HashMap<Box<str>, Node, RandomState>,
-    message: Option<Arc<Message>>,
+    children: Children,
+    kept: Option<Kept>,
+}
+
+/// A retained message.
+struct Kept {
+    message: Arc<Message>,
+    since_ms: u64,
 }
 
 #[derive(Default)]
@@ -21,8 +38,8 @@ struct Store {
     messages: usize,
     /// Of messages and of the levels of their topics.
     bytes: usize,
-    /// How many have an expiry.
-    expiring: usize,
+    /// When those expire that do.
+    expiring: BTreeSet<(u64, TopicName)>,
 }
 
 /// How a message was retained.
@@ -43,15 +60,43 @@ pub(crate) struct RetainedLimits {
     pub(crate) bytes: usize,
 }
 
+/// The level that a look-up has visited last, by its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cursor(Vec<Box<str>>);
+
+impl Cursor {
+    /// Whether a look-up that has come so far has visited `topic`, or would have.
+    pub(crate) fn is_past(&self, topic: &TopicName) -> bool {
+        topic.levels().le(self.0.iter().map(|level| &**level))
+    }
+}
+
+/// A part of the messages that match a filter.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) messages: Vec<Arc<Message>>,
+    /// Ids of those that were retained just now: subscribers may be about to get them live, too.
+    pub(crate) young: Vec<MsgId>,
+    /// How many levels were visited.
+    pub(crate) visited: usize,
+    /// Where the rest begins, if there may be more.
+    pub(crate) next: Option<Cursor>,
+}
+
 /// The retained messages of one tenant.
 #[derive(Default)]
 pub(crate) struct Retained(RwLock<Store>);
 
-/// What a level takes besides its name: its place among its siblings and its own table.
-const LEVEL: usize = 320;
+/// What a level takes besides its name: its place among its siblings, at most half of which is empty.
+const LEVEL: usize = 160;
+/// What it takes to know when a message expires.
+const EXPIRY: usize = 96;
 
 fn size(message: &Message) -> usize {
-    size_of::<Message>() + message.size()
+    let expiry = if message.expires_at_ms().is_some() { EXPIRY } else { 0 };
+    // It keeps what is known of its publisher, which may have left nothing else behind.
+    let name = message.publisher.as_ref().and_then(|publisher| publisher.username.as_ref());
+    size_of::<Message>() + message.size() + expiry + name.map_or(0, |name| name.len())
 }
 
 fn level_size(name: &str) -> usize {
@@ -66,7 +111,9 @@ impl Store {
     fn count_in(&mut self, message: &Message) {
         self.messages += 1;
         self.bytes += size(message);
-        self.expiring += usize::from(message.expires_at_ms().is_some());
+        if let Some(at_ms) = message.expires_at_ms() {
+            self.expiring.insert((at_ms, message.topic.clone()));
+        }
     }
 
     fn has_room(&self, message: &Message, limits: RetainedLimits) -> bool {
@@ -79,7 +126,17 @@ impl Store {
     fn count_out(&mut self, message: &Message) {
         self.messages -= 1;
         self.bytes -= size(message);
-        self.expiring -= usize::from(message.expires_at_ms().is_some());
+        if let Some(at_ms) = message.expires_at_ms() {
+            self.expiring.remove(&(at_ms, message.topic.clone()));
+        }
+    }
+
+    fn remove(&mut self, topic: &TopicName) -> Option<Arc<Message>> {
+        let mut levels = 0;
+        let old = remove(&mut self.root, &mut topic.levels(), &mut levels)?;
+        self.bytes -= levels;
+        self.count_out(&old);
+        Some(old)
     }
 }
 
@@ -89,9 +146,21 @@ impl Retained {
         self.0.read().has_room(message, limits)
     }
 
-    /// Retains `message`, which should own its memory, in place of its topic's last one, unless the store would
-    /// have more than `limits` allow.
+    /// [`Self::set_and`] of what is recorded already.
     pub(crate) fn set(&self, message: Arc<Message>, limits: RetainedLimits) -> Set {
+        self.set_and(message, limits, || {})
+    }
+
+    /// Retains `message`, which should own its memory, in place of its topic's last one, unless the store would
+    /// have more than `limits` allow. If it is retained, `record` is called before another can take its place: what is
+    /// recorded last of a topic is what the topic has. It must not wait.
+    pub(crate) fn set_and(
+        &self,
+        message: Arc<Message>,
+        limits: RetainedLimits,
+        record: impl FnOnce(),
+    ) -> Set {
+        let since_ms = now_ms();
         let mut store = self.0.write();
         if !store.has_room(&message, limits) {
             return Set::Full;
@@ -99,35 +168,39 @@ impl Retained {
         let levels = missing_levels(&store.root, &message.topic);
         let mut node = &mut store.root;
         for level in message.topic.levels() {
-            if !node.children.contains_key(level) {
-                node.children.insert(level.into(), Node::default());
+            if node.children.get(level).is_none() {
+                node.children.insert(level);
             }
             let Some(child) = node.children.get_mut(level) else { return Set::Full };
             node = child;
         }
-        let old = node.message.replace(Arc::clone(&message));
+        let old = node.kept.replace(Kept { message: Arc::clone(&message), since_ms });
         store.bytes += levels;
-        store.count_in(&message);
-        match old {
-            None => Set::New,
-            Some(old) => {
-                store.count_out(&old);
-                Set::Replaced
-            }
+        if let Some(old) = &old {
+            store.count_out(&old.message);
         }
+        store.count_in(&message);
+        record();
+        if old.is_some() { Set::Replaced } else { Set::New }
     }
 
-    /// Deletes the retained message of `topic`. `false`: there was none.
-    pub(crate) fn clear(&self, topic: &TopicName) -> bool {
+    /// Deletes the retained message of `topic`, and calls `record` before it can have another. `false`: there was none.
+    pub(crate) fn clear_and(&self, topic: &TopicName, record: impl FnOnce()) -> bool {
         if find(&self.0.read().root, topic).is_none() {
             return false;
         }
         let mut store = self.0.write();
-        let mut levels = 0;
-        let Some(old) = remove(&mut store.root, &mut topic.levels(), &mut levels) else { return false };
-        store.bytes -= levels;
-        store.count_out(&old);
-        true
+        let is_there = store.remove(topic).is_some();
+        if is_there {
+            record();
+        }
+        is_there
+    }
+
+    /// The message of `topic`, if it has one that has not expired.
+    pub(crate) fn get(&self, topic: &TopicName) -> Option<Arc<Message>> {
+        let store = self.0.read();
+        find(&store.root, topic).filter(|message| !is_expired(message, now_ms())).cloned()
     }
 
     /// How many there are, expired ones included until they are swept.
@@ -135,34 +208,43 @@ impl Retained {
         self.0.read().messages
     }
 
-    /// The messages that match `filter` and have not expired.
-    pub(crate) fn matches(&self, filter: &TopicFilter) -> Vec<Arc<Message>> {
+    /// The messages that match `filter` and have not expired: a page of them, the first one or what follows `after`.
+    /// What is retained or deleted between two pages may or may not be in them; all else is in one of them, once.
+    pub(crate) fn page(&self, filter: &TopicFilter, after: Option<&Cursor>) -> Page {
         let store = self.0.read();
-        let mut found = Vec::new();
         if store.messages == 0 {
-            return found;
+            return Page::default();
         }
         let levels: Vec<&str> = filter.levels().collect();
-        collect(&store.root, &levels, true, &mut found);
-        if store.expiring > 0 {
-            let now = now_ms();
-            found.retain(|message| !is_expired(message, now));
+        let mut walk = Walk { path: Vec::new(), left: PAGE, now_ms: now_ms(), page: Page::default() };
+        let done: Option<Vec<&str>> = after.map(|Cursor(path)| path.iter().map(|level| &**level).collect());
+        let end = walk.visit(&store.root, &levels, done.as_deref());
+        let mut page = walk.page;
+        page.visited = PAGE - walk.left;
+        if end.is_break() {
+            page.next = Some(Cursor(walk.path.into_iter().map(Box::from).collect()));
         }
-        found
+        page
     }
 
-    /// Deletes what has expired and gives it.
-    pub(crate) fn sweep(&self) -> Vec<Arc<Message>> {
+    /// Deletes what has expired, at most `most` of it, and gives it. `record` is called with each topic before it can have
+    /// another message.
+    pub(crate) fn sweep_and(&self, most: usize, record: impl Fn(&TopicName)) -> Vec<Arc<Message>> {
+        let now = now_ms();
+        let is_due = |store: &Store| store.expiring.first().is_some_and(|(at_ms, _)| *at_ms <= now);
         let mut expired = Vec::new();
-        if self.0.read().expiring == 0 {
+        if !is_due(&self.0.read()) {
             return expired;
         }
         let mut store = self.0.write();
-        let mut levels = 0;
-        sweep(&mut store.root, now_ms(), &mut expired, &mut levels);
-        store.bytes -= levels;
-        for message in &expired {
-            store.count_out(message);
+        while expired.len() < most
+            && is_due(&store)
+            && let Some((_, topic)) = store.expiring.pop_first()
+        {
+            if let Some(message) = store.remove(&topic) {
+                record(&topic);
+                expired.push(message);
+            }
         }
         expired
     }
@@ -173,7 +255,7 @@ fn find<'a>(root: &'a Node, topic: &TopicName) -> Option<&'a Arc<Message>> {
     for level in topic.levels() {
         node = node.children.get(level)?;
     }
-    node.message.as_ref()
+    node.kept.as_ref().map(|kept| &kept.message)
 }
 
 /// Bytes of the levels of `topic` that are not there yet.
@@ -194,52 +276,86 @@ fn remove<'a>(
     levels: &mut impl Iterator<Item = &'a str>,
     gone: &mut usize,
 ) -> Option<Arc<Message>> {
-    let Some(level) = levels.next() else { return node.message.take() };
+    let Some(level) = levels.next() else { return node.kept.take().map(|kept| kept.message) };
     let child = node.children.get_mut(level)?;
     let message = remove(child, levels, gone)?;
-    if child.message.is_none() && child.children.is_empty() {
+    if child.kept.is_none() && child.children.is_empty() {
         node.children.remove(level);
         *gone += level_size(level);
     }
     Some(message)
 }
 
-fn collect(node: &Node, levels: &[&str], first: bool, found: &mut Vec<Arc<Message>>) {
-    // Wildcards in the first level do not match topics that begin with `$` (MQTT 5 clause 4.7.2).
-    let visible = |name: &str| !(first && name.starts_with('$'));
-    match levels.split_first() {
-        None => found.extend(node.message.clone()),
-        Some((&"#", _)) => {
-            found.extend(node.message.clone());
-            for (_, child) in node.children.iter().filter(|(name, _)| visible(name)) {
-                collect(child, levels, false, found);
-            }
-        }
-        Some((&"+", rest)) => {
-            for (_, child) in node.children.iter().filter(|(name, _)| visible(name)) {
-                collect(child, rest, false, found);
-            }
-        }
-        Some((&name, rest)) => {
-            if let Some(child) = node.children.get(name) {
-                collect(child, rest, false, found);
-            }
-        }
-    }
+/// A look-up on its way.
+struct Walk<'a> {
+    /// To the level that is being visited; of one that has broken off, to the level visited last.
+    path: Vec<&'a str>,
+    /// Levels that may still be visited.
+    left: usize,
+    now_ms: u64,
+    page: Page,
 }
 
-fn sweep(node: &mut Node, now_ms: u64, expired: &mut Vec<Arc<Message>>, gone: &mut usize) {
-    if node.message.as_ref().is_some_and(|message| is_expired(message, now_ms)) {
-        expired.extend(node.message.take());
-    }
-    node.children.retain(|name, child| {
-        sweep(child, now_ms, expired, gone);
-        let kept = child.message.is_some() || !child.children.is_empty();
-        if !kept {
-            *gone += level_size(name);
+impl<'a> Walk<'a> {
+    /// Visits `node`, of which the levels `filter` are still to be matched, and what is below it, in order. `done`: an
+    /// earlier page has visited it, and of what is below it everything up to that path.
+    fn visit(&mut self, node: &'a Node, filter: &[&str], done: Option<&[&str]>) -> ControlFlow<()> {
+        if done.is_none() {
+            if matches!(filter, [] | ["#"]) {
+                self.take(node);
+            }
+            self.left -= 1;
+            if self.left == 0 {
+                return ControlFlow::Break(());
+            }
         }
-        kept
-    });
+        let (name, rest) = match filter {
+            [] => return ControlFlow::Continue(()),
+            ["#"] => (None, filter),
+            ["+", rest @ ..] => (None, rest),
+            [name, rest @ ..] => (Some(*name), rest),
+        };
+        let done = done.and_then(<[&str]>::split_first);
+        let below = |name: &str| done.filter(|(first, _)| ***first == *name).map(|(_, below)| below);
+        if let Some(name) = name {
+            return match node.children.get_key(name) {
+                Some((name, child)) => self.descend(name, child, rest, below(name)),
+                None => ControlFlow::Continue(()),
+            };
+        }
+        // Wildcards in the first level do not match topics that begin with `$` (MQTT 5 clause 4.7.2).
+        let is_first = self.path.is_empty();
+        node.children.each(done.map(|(first, _)| *first), |name, child| {
+            if is_first && name.starts_with('$') {
+                return ControlFlow::Continue(());
+            }
+            self.descend(name, child, rest, below(name))
+        })
+    }
+
+    fn descend(
+        &mut self,
+        name: &'a str,
+        child: &'a Node,
+        filter: &[&str],
+        done: Option<&[&str]>,
+    ) -> ControlFlow<()> {
+        self.path.push(name);
+        self.visit(child, filter, done)?;
+        self.path.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn take(&mut self, node: &Node) {
+        let Some(Kept { message, since_ms }) = &node.kept else { return };
+        if is_expired(message, self.now_ms) {
+            return;
+        }
+        if since_ms + YOUNG > self.now_ms {
+            self.page.young.push(message.id);
+        }
+        self.page.messages.push(Arc::clone(message));
+    }
 }
 
 #[cfg(test)]
@@ -266,9 +382,28 @@ mod tests {
         RetainedLimits { messages: usize::MAX, bytes }
     }
 
+    impl Retained {
+        fn clear(&self, topic: &TopicName) -> bool {
+            self.clear_and(topic, || {})
+        }
+
+        fn sweep(&self, most: usize) -> Vec<Arc<Message>> {
+            self.sweep_and(most, |_| {})
+        }
+    }
+
     fn topics(retained: &Retained, filter: &str) -> Vec<String> {
-        let mut topics: Vec<String> =
-            retained.matches(&filter.parse().unwrap()).iter().map(|m| m.topic.to_string()).collect();
+        let filter = filter.parse().unwrap();
+        let (mut topics, mut after) = (Vec::new(), None);
+        loop {
+            let page = retained.page(&filter, after.as_ref());
+            assert!(page.visited <= PAGE && page.messages.len() <= page.visited);
+            topics.extend(page.messages.iter().map(|message| message.topic.to_string()));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
         topics.sort();
         topics
     }
@@ -347,9 +482,104 @@ mod tests {
         retained.set(message("new", b"x", Some((now_ms(), 3_600))), within(10_000));
         assert_eq!(topics(&retained, "#"), ["new"]);
         assert_eq!(retained.len(), 2);
-        assert_eq!(retained.sweep().len(), 1);
+        assert_eq!(retained.sweep(10).len(), 1);
         assert_eq!(retained.len(), 1);
         assert!(retained.clear(&"new".parse().unwrap()));
         assert_eq!(retained.0.read().bytes, 0);
+        assert!(retained.0.read().expiring.is_empty());
+    }
+
+    /// All that matches was collected under the lock: 250,000 messages, as often as anybody subscribed.
+    #[test]
+    fn a_look_up_goes_on_where_it_has_stopped_whatever_has_changed_meanwhile() {
+        let retained = Retained::default();
+        let topic = |number: usize| format!("{}/{}/{}", number % 3, number % 700, number);
+        for number in 0..3_000 {
+            retained.set(message(&topic(number), b"x", None), within(usize::MAX));
+        }
+        let all: std::collections::BTreeSet<String> = (0..3_000).map(topic).collect();
+        for filter in ["#", "+/+/+", "0/#", "+/5/#", "2/+/1001"] {
+            let parsed: TopicFilter = filter.parse().unwrap();
+            let expected: Vec<&String> =
+                all.iter().filter(|topic| parsed.matches(&topic.parse().unwrap())).collect();
+            assert_eq!(topics(&retained, filter).iter().collect::<Vec<_>>(), expected, "{filter}");
+        }
+        let filter = TopicFilter::all();
+        let (mut found, mut after, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let page = retained.page(&filter, after.as_ref());
+            found.extend(page.messages.iter().map(|message| message.topic.to_string()));
+            pages += 1;
+            // What was found last is deleted, and other topics come, in front of it and behind it.
+            let number = pages * 2 + 1;
+            if let Some(last) = page.messages.last() {
+                retained.clear(&last.topic);
+            }
+            retained.set(message(&format!("0/new/{number}"), b"x", None), within(usize::MAX));
+            retained.set(message(&format!("2/new/{number}"), b"x", None), within(usize::MAX));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert!(pages >= 6, "{pages}");
+        found.retain(|topic| !topic.contains("new"));
+        found.sort();
+        assert_eq!(found, all.into_iter().collect::<Vec<_>>(), "each once");
+    }
+
+    /// A sweep went down the whole tree with the lock held.
+    #[test]
+    fn a_sweep_deletes_a_part_at_a_time() {
+        let retained = Retained::default();
+        for number in 0..25 {
+            retained.set(message(&format!("t/{number}"), b"x", Some((0, 1))), within(100_000));
+        }
+        // Replaced, so that it does not expire when the first one would have.
+        retained.set(message("t/3", b"x", None), within(100_000));
+        assert_eq!([10, 10, 10, 10].map(|most| retained.sweep(most).len()), [10, 10, 4, 0]);
+        assert_eq!(topics(&retained, "#"), ["t/3"]);
+    }
+
+    #[test]
+    fn only_what_was_retained_just_now_may_still_come_live() {
+        let retained = Retained::default();
+        for topic in ["old", "young"] {
+            retained.set(message(topic, b"x", None), within(10_000));
+        }
+        {
+            let root = &mut retained.0.write().root;
+            root.children.get_mut("old").unwrap().kept.as_mut().unwrap().since_ms -= YOUNG;
+        }
+        let page = retained.page(&TopicFilter::all(), None);
+        assert_eq!((page.messages.len(), page.young.len()), (2, 1));
+    }
+
+    /// Recorded later, changes of two publishers could be recorded in another order than that in which they were made.
+    #[test]
+    fn a_change_is_recorded_before_the_next_one_is_made() {
+        let retained = Retained::default();
+        let is_locked = || assert!(retained.0.try_read().is_none());
+        retained.set_and(message("t", b"x", None), within(10_000), is_locked);
+        assert!(retained.clear_and(&"t".parse().unwrap(), is_locked));
+        retained.set_and(message("t", b"x", Some((now_ms() - 5_000, 1))), within(10_000), is_locked);
+        assert_eq!(retained.sweep_and(9, |_| is_locked()).len(), 1);
+        assert!(!retained.clear_and(&"t".parse().unwrap(), || panic!("there is nothing to be cleared")));
+    }
+
+    #[test]
+    fn a_cursor_knows_what_is_before_it() {
+        let cursor = Cursor(["a", "b"].map(Box::from).to_vec());
+        for (topic, past) in [
+            ("a", true),
+            ("a/b", true),
+            ("a/a/z", true),
+            ("a/b/c", false),
+            ("a/ba", false),
+            ("b", false),
+            ("0/z", true),
+        ] {
+            assert_eq!(cursor.is_past(&topic.parse().unwrap()), past, "{topic}");
+        }
     }
 }

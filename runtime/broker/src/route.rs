@@ -1,36 +1,48 @@
 //! From a message to the sessions it reaches.
 //!
 //! Each publisher keeps, per topic, the resolved list of subscribers: overlapping subscriptions of one client
-//! merged into one delivery. The list holds as long as the tree's generation does, so a publish takes no shared
-//! lock and allocates nothing. Long lists are made once for all publishers: each keeps the one that it uses.
+//! merged into one delivery. The list holds until a subscription changes that its topic may match, so a publish takes no
+//! shared lock and allocates nothing. Long lists are made once for all publishers: each keeps the one that it uses.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
 
+use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tidegate_event::{Change, Message, Origin, QoS, SubscriptionOptions, TopicName};
+use tidegate_event::{Change, Message, Origin, QoS, Shown, SubscriptionOptions, TopicName};
 
-use crate::limits::budget::is_charged_once;
+use crate::limits::budget::{Account, is_charged_once};
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::retained::Set;
 use crate::session::Session;
-use crate::session::delivery::{Delivery, Source, detached, detached_topic};
+use crate::session::delivery::{Delivery, Source, copied, detached, detached_topic};
+use crate::session::outbox::IDLE_CAPACITY;
 use crate::share::Group;
 use crate::sys;
-use crate::tree::Matches;
 #[cfg(test)]
 use crate::tree::Subscriber;
+use crate::tree::{Age, Matches, TopicTree};
 
 /// Memory of the subscribers that one publisher keeps, bytes: those of a thousand topics with one subscriber each.
 const CACHED: usize = 256 * 1024;
 /// The same, of a publisher that rests: there may be very many of those.
 const RESTING: usize = 16 * 1024;
+/// The same, of all publishers together.
+pub(crate) const ALL_CACHED: usize = 16 * 1024 * 1024;
+/// What each may keep when that is used up.
+const LEAST: usize = 2 * 1024;
 /// Topics with more subscribers are looked up once for all publishers.
 const MANY: usize = 32;
+/// Changes of subscriptions after which a publisher that does not rest looks what of that does not hold any more.
+const CHANGES: u64 = 1_000;
+/// Deliveries in one turn of a publisher, after which others have theirs.
+const DELIVERIES: usize = 2_048;
+/// Subscribers that are woken at once, at most.
+const WOKEN: usize = 256;
 /// Memory of the subscribers of such topics, of one tenant, bytes.
 const SHARED: usize = 16 * 1024 * 1024;
 
@@ -54,6 +66,8 @@ struct Route {
 
 /// The resolved subscribers of a topic.
 struct Routes {
+    /// Whether they still hold.
+    age: Age,
     direct: Vec<Route>,
     groups: Vec<Arc<Group>>,
 }
@@ -71,39 +85,92 @@ impl Routes {
     fn is_empty(&self) -> bool {
         self.direct.is_empty() && self.groups.is_empty()
     }
+
+    /// Whether every publisher may keep a copy of its own under `topic`.
+    fn is_few(&self, topic: &TopicName) -> bool {
+        self.direct.len() <= MANY && self.size(topic) <= CACHED
+    }
 }
 
-/// Resolved topics that hold under one generation of the tree, bounded in bytes.
+/// Resolved topics, bounded in bytes.
 #[derive(Default)]
 struct Resolved {
-    generation: u64,
     topics: HashMap<TopicName, Arc<Routes>, RandomState>,
     bytes: usize,
+    /// The tree's generation when what does not hold any more was looked for last.
+    looked: u64,
 }
 
 impl Resolved {
-    /// Forgets everything that does not hold under `generation`.
-    fn renew(&mut self, generation: u64) {
-        if self.generation != generation {
-            self.clear();
-            self.generation = generation;
-        }
-    }
-
     fn clear(&mut self) {
         self.topics.clear();
         self.bytes = 0;
     }
 
-    fn insert(&mut self, topic: &TopicName, routes: &Arc<Routes>, most: usize) {
+    /// What is kept under `topic`, if it holds.
+    fn get(&self, tree: &TopicTree, topic: &TopicName) -> Option<(&TopicName, &Arc<Routes>)> {
+        self.topics.get_key_value(topic).filter(|(_, routes)| tree.holds(routes.age))
+    }
+
+    /// Keeps `routes` under `topic`, which owns its memory, unless they alone are more than `most` bytes.
+    fn insert(&mut self, tree: &TopicTree, topic: &TopicName, routes: &Arc<Routes>, most: usize) {
+        if tree.generation() - self.looked > CHANGES {
+            self.forget_stale(tree);
+        }
+        self.remove(topic);
         let size = routes.size(topic);
         if self.bytes + size > most {
             self.clear();
         }
         if size <= most {
             self.bytes += size;
-            self.topics.insert(detached_topic(topic), Arc::clone(routes));
+            self.topics.insert(topic.clone(), Arc::clone(routes));
         }
+    }
+
+    fn remove(&mut self, topic: &TopicName) {
+        if let Some(routes) = self.topics.remove(topic) {
+            self.bytes -= routes.size(topic);
+        }
+    }
+
+    /// Forgets what does not hold any more.
+    fn forget_stale(&mut self, tree: &TopicTree) {
+        let generation = tree.generation();
+        if self.looked != generation {
+            self.looked = generation;
+            let Self { topics, bytes, .. } = self;
+            topics.retain(|topic, routes| {
+                let holds = tree.holds(routes.age);
+                if !holds {
+                    *bytes -= routes.size(topic);
+                }
+                holds
+            });
+        }
+    }
+
+    /// The subscribers of `topic` for one publisher, looked up if nobody keeps them.
+    fn find(&mut self, realm: &Realm, topic: &TopicName) -> (TopicName, Arc<Routes>) {
+        let tree = &realm.tree;
+        if let Some((topic, routes)) = self.get(tree, topic) {
+            return (topic.clone(), Arc::clone(routes));
+        }
+        let topic = detached_topic(topic);
+        if let Some(routes) = realm.shared_routes.find(tree, &topic) {
+            self.remove(&topic);
+            return (topic, routes);
+        }
+        let (age, found) = tree.matches(&topic);
+        let routes = Arc::new(resolve(age, found));
+        if routes.is_few(&topic) {
+            let most = if realm.broker.routes.is_tight() { LEAST } else { CACHED };
+            self.insert(tree, &topic, &routes, most);
+        } else {
+            self.remove(&topic);
+            realm.shared_routes.insert(tree, &topic, &routes);
+        }
+        (topic, routes)
     }
 }
 
@@ -112,26 +179,17 @@ impl Resolved {
 pub(crate) struct SharedRoutes(Mutex<Resolved>);
 
 impl SharedRoutes {
-    fn find(&self, topic: &TopicName, generation: u64) -> Option<Arc<Routes>> {
-        let resolved = self.0.lock();
-        if resolved.generation != generation {
-            return None;
-        }
-        resolved.topics.get(topic).cloned()
+    fn find(&self, tree: &TopicTree, topic: &TopicName) -> Option<Arc<Routes>> {
+        self.0.lock().get(tree, topic).map(|(_, routes)| Arc::clone(routes))
     }
 
-    fn insert(&self, topic: &TopicName, routes: &Arc<Routes>, generation: u64) {
-        let mut resolved = self.0.lock();
-        // Another publisher may have seen a newer tree meanwhile.
-        if generation >= resolved.generation {
-            resolved.renew(generation);
-            resolved.insert(topic, routes, SHARED);
-        }
+    fn insert(&self, tree: &TopicTree, topic: &TopicName, routes: &Arc<Routes>) {
+        self.0.lock().insert(tree, topic, routes, SHARED);
     }
 
-    /// Forgets what does not hold under `generation`: it may be the last that keeps ended sessions in memory.
-    pub(crate) fn forget_stale(&self, generation: u64) {
-        self.0.lock().renew(generation);
+    /// Forgets what does not hold any more: it may be the last that keeps ended sessions in memory.
+    pub(crate) fn forget_stale(&self, tree: &TopicTree) {
+        self.0.lock().forget_stale(tree);
     }
 }
 
@@ -139,62 +197,56 @@ impl SharedRoutes {
 #[derive(Default)]
 pub(crate) struct RouteCache {
     own: Resolved,
-    /// The topic with many subscribers that it used last.
+    /// The topic that it used last, whether or not that is kept besides.
     last: Option<(TopicName, Arc<Routes>)>,
+    account: Account,
 }
 
 impl RouteCache {
-    fn routes(&mut self, realm: &Realm, topic: &TopicName) -> Option<&Routes> {
-        let generation = realm.tree.generation();
-        if self.own.generation != generation {
-            self.own.renew(generation);
-            self.last = None;
-        }
-        if !self.is_last(topic) && !self.own.topics.contains_key(topic) {
-            self.look_up(realm, topic);
-        }
-        match &self.last {
-            Some((last, routes)) if last == topic => Some(routes),
-            _ => self.own.topics.get(topic).map(|routes| &**routes),
-        }
-    }
-
-    fn is_last(&self, topic: &TopicName) -> bool {
-        self.last.as_ref().is_some_and(|(last, _)| last == topic)
-    }
-
-    fn look_up(&mut self, realm: &Realm, topic: &TopicName) {
-        if let Some(routes) = realm.shared_routes.find(topic, self.own.generation) {
-            self.last = Some((detached_topic(topic), routes));
-            return;
-        }
-        let (generation, found) = realm.tree.matches(topic);
-        let routes = Arc::new(resolve(found));
-        if generation != self.own.generation {
-            self.own.renew(generation);
-            self.last = None;
-        }
-        if routes.direct.len() <= MANY {
-            self.own.insert(topic, &routes, CACHED);
-        } else {
-            realm.shared_routes.insert(topic, &routes, generation);
-            self.last = Some((detached_topic(topic), routes));
-        }
+    fn routes(&mut self, realm: &Realm, topic: &TopicName) -> &Routes {
+        let Self { own, last, account } = self;
+        last.take_if(|(last, routes)| last != topic || !realm.tree.holds(routes.age));
+        let (_, routes) = last.get_or_insert_with(|| {
+            let found = own.find(realm, topic);
+            account.settle(&realm.broker.routes, own.bytes);
+            found
+        });
+        routes
     }
 
     /// Forgets what no longer holds, so that a publisher that rests does not keep ended sessions in memory, and what
     /// is too much for one that rests.
     pub(crate) fn rest(&mut self, realm: &Realm) {
-        self.last = None;
-        if self.own.generation != realm.tree.generation() || self.own.bytes > RESTING {
-            self.own = Resolved::default();
+        let most = if realm.broker.routes.is_tight() { LEAST } else { RESTING };
+        if self.own.bytes > most {
+            *self = Self::default();
         }
+        self.own.forget_stale(&realm.tree);
+        self.account.rest(self.own.bytes);
+        self.last.take_if(|(topic, routes)| !routes.is_few(topic) || !realm.tree.holds(routes.age));
     }
+}
+
+/// From where a message was read: it keeps the read buffer alive that it shares with its neighbours.
+///
+/// A subscriber that takes all of them keeps nothing for long, or no more than what it waits for. One that takes a few bytes
+/// out of each buffer and is stuck would keep all the buffers: so a message for it is copied, if it lies far from the last one
+/// that it was given.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ReadAt {
+    /// Number of the connection; 0: none.
+    pub(crate) connection: u64,
+    /// How many bytes of read buffers the connection had used up before.
+    pub(crate) position: u64,
+    /// The size of its read buffer.
+    pub(crate) buffer: usize,
 }
 
 /// What routing leaves behind: tasks to wake and writes to wait for.
 #[derive(Default)]
 pub(crate) struct Fanout {
+    /// From where the message being routed was read.
+    pub(crate) read_at: ReadAt,
     wakers: Vec<Waker>,
     /// Something was recorded that must be durable before the publisher is answered.
     pub(crate) recorded: bool,
@@ -202,12 +254,44 @@ pub(crate) struct Fanout {
     pub(crate) crowded: Option<Arc<Session>>,
     /// The message being routed, without its read buffer.
     detached: Option<Arc<Message>>,
+    /// The filter of the group whose members are asked.
+    pub(crate) shared: Option<ByteString>,
+    /// How many deliveries were begun since [`Fanout::begin_turn`].
+    begun: usize,
+    /// Whether anybody was woken since [`Fanout::has_woken`].
+    woken: bool,
 }
 
 impl Fanout {
-    /// Wakes `waker` at the next [`Fanout::flush`].
+    /// Wakes `waker` at the next [`Fanout::flush`], or earlier when there are many.
     pub(crate) fn wake(&mut self, waker: Waker) {
         self.wakers.push(waker);
+        if self.wakers.len() >= WOKEN {
+            self.flush();
+        }
+    }
+
+    /// A new turn of the publisher.
+    pub(crate) fn begin_turn(&mut self) {
+        self.begun = 0;
+    }
+
+    /// Whether so many deliveries were begun in this turn that others should have theirs: one message may be thousands.
+    pub(crate) fn is_enough(&self) -> bool {
+        self.begun >= DELIVERIES
+    }
+
+    /// Gives memory back that a burst has left.
+    pub(crate) fn rest(&mut self) {
+        if self.wakers.is_empty() && self.wakers.capacity() > IDLE_CAPACITY {
+            self.wakers = Vec::new();
+        }
+    }
+
+    /// For how many tasks there is a place.
+    #[cfg(test)]
+    pub(crate) fn places(&self) -> usize {
+        self.wakers.capacity()
     }
 
     /// The queue of `session` is more than half full.
@@ -219,9 +303,29 @@ impl Fanout {
 
     /// Wakes the subscribers: once after many messages, not once a message.
     pub(crate) fn flush(&mut self) {
+        self.woken |= !self.wakers.is_empty();
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
+    }
+
+    /// A copy of `message` that owns its memory, however large it is.
+    fn copied_once(&mut self, message: &Arc<Message>) -> Arc<Message> {
+        Arc::clone(self.detached.insert(copied(message)))
+    }
+
+    /// `message` to be charged: itself, or a copy, if it keeps alive more than twice what it is long.
+    fn to_be_charged(&self, message: &Arc<Message>) -> Arc<Message> {
+        match &self.detached {
+            Some(copy) if copy.id == message.id => Arc::clone(copy),
+            _ if self.read_at.buffer > 2 * message.payload.len() => copied(message),
+            _ => Arc::clone(message),
+        }
+    }
+
+    /// Whether anybody was woken since the last call.
+    pub(crate) fn has_woken(&mut self) -> bool {
+        std::mem::take(&mut self.woken)
     }
 
     /// `message` without its read buffer, copied once for all sessions that keep it long.
@@ -249,10 +353,15 @@ impl Realm {
 
     /// Delivers `message` to every session it reaches.
     pub(crate) fn deliver(&self, message: &Arc<Message>, cache: &mut RouteCache, fanout: &mut Fanout) {
-        let Some(routes) = cache.routes(self, &message.topic).filter(|routes| !routes.is_empty()) else {
+        let routes = cache.routes(self, &message.topic);
+        if routes.is_empty() {
+            // It may have been retained.
+            fanout.detached = None;
             return;
-        };
-        let charged = is_charged_once(&message.payload).then(|| self.broker.budget.charged(message));
+        }
+        fanout.begun += routes.direct.len() + routes.groups.len();
+        let charged = is_charged_once(&message.payload)
+            .then(|| self.broker.budget.charged(&fanout.to_be_charged(message)));
         if let Some(charged) = &charged {
             // The copy that is retained, if it is, does not count as waiting.
             fanout.detached = Some(Arc::clone(charged));
@@ -275,6 +384,7 @@ impl Realm {
                 retain: grant.retain_as_published && message.retain,
                 number: None,
                 source,
+                pins_buffer: false,
             };
             if route.session.push(self, delivery, fanout) {
                 fanout.crowd(&route.session);
@@ -288,40 +398,47 @@ impl Realm {
 
     /// MQTT 5 clause 3.3.1.3: the newest retained message of a topic, deleted by an empty one.
     fn retain(&self, message: &Arc<Message>, fanout: &mut Fanout) {
-        let change = if message.payload.is_empty() {
-            if !self.retained.clear(&message.topic) {
-                return;
+        let keeps = self.broker.keeps;
+        let record = |change| {
+            if keeps {
+                self.record(change);
             }
-            self.broker.metrics.retained.decrement(1.0);
-            Change::RetainCleared { topic: detached_topic(&message.topic) }
-        } else {
-            let copy = fanout.detached_once(message);
-            // Topics of clients were checked; a module's were not, and the store goes down the levels.
-            let levels = copy.topic.levels().count();
-            if levels > self.broker.config.max_topic_levels {
-                tracing::warn!(tenant = %self.tenant, levels, "a topic with too many levels is not retained");
-                return;
-            }
-            match self.retained.set(Arc::clone(&copy), self.broker.config.retained_limits()) {
-                Set::New => self.broker.metrics.retained.increment(1.0),
-                Set::Replaced => {}
-                Set::Full => {
-                    self.dropped(Drop::RetainedFull);
-                    tracing::warn!(tenant = %self.tenant, topic = %message.topic, "not retained: the store is full");
-                    return;
-                }
-            }
-            Change::Retained { message: copy }
         };
-        if self.broker.keeps {
-            self.record(change);
-            fanout.recorded = true;
+        if message.payload.is_empty() {
+            let clear = || record(Change::RetainCleared { topic: detached_topic(&message.topic) });
+            if self.retained.clear_and(&message.topic, clear) {
+                self.broker.metrics.retained.decrement(1.0);
+            }
+            // Who finds nothing to be deleted waits, too: that another has deleted it may not be on disk yet.
+            fanout.recorded |= keeps;
+            return;
         }
+        let copy = fanout.copied_once(message);
+        // Topics of clients were checked; a module's were not, and the store goes down the levels.
+        let levels = copy.topic.levels().count();
+        if levels > self.broker.config.max_topic_levels {
+            tracing::warn!(tenant = %self.tenant, levels, "a topic with too many levels is not retained");
+            return;
+        }
+        let set = || record(Change::Retained { message: Arc::clone(&copy) });
+        match self.retained.set_and(Arc::clone(&copy), self.broker.config.retained_limits(), set) {
+            Set::New => self.broker.metrics.retained.increment(1.0),
+            Set::Replaced => {}
+            Set::Full => {
+                self.dropped(Drop::RetainedFull);
+                if let Some(left_out) = self.broker.lines.retained.turn() {
+                    let topic = Shown(message.topic.as_str());
+                    tracing::warn!(tenant = %self.tenant, %topic, left_out, "not retained: the store is full");
+                }
+                return;
+            }
+        }
+        fanout.recorded |= keeps;
     }
 
     /// Whether [`Realm::route`] would record anything of `message`.
     pub(crate) fn would_record(&self, message: &Message, cache: &mut RouteCache) -> bool {
-        let Some(routes) = cache.routes(self, &message.topic) else { return message.retain };
+        let routes = cache.routes(self, &message.topic);
         message.retain
             || routes.direct.iter().any(|route| route.session.is_durable())
             || !routes.groups.is_empty()
@@ -339,32 +456,35 @@ fn sent_by(message: &Message, session: &Session) -> bool {
 }
 
 /// Merges the subscriptions of each client.
-fn resolve(found: Matches) -> Routes {
-    let Matches { mut subscribers, groups } = found;
-    subscribers.sort_by_key(|subscriber| subscriber.session.number);
+fn resolve(age: Age, found: Matches) -> Routes {
+    let Matches { mut subscribers, filters, groups } = found;
+    if filters > 1 {
+        subscribers.sort_unstable_by_key(|(number, _)| *number);
+    }
     let direct = subscribers
-        .chunk_by(|a, b| a.session.number == b.session.number)
+        .chunk_by(|(one, _), (other, _)| one == other)
         .filter_map(|same| {
-            let options: SmallVec<[SubscriptionOptions; 4]> = same.iter().map(|s| s.options).collect();
+            let options: SmallVec<[SubscriptionOptions; 4]> = same.iter().map(|(_, s)| s.options).collect();
             let local: SmallVec<[SubscriptionOptions; 4]> =
                 options.iter().filter(|options| !options.no_local).copied().collect();
+            let (_, first) = same.first()?;
             Some(Route {
-                session: Arc::clone(&same.first()?.session),
+                session: Arc::clone(&first.session),
                 grant: merge(&options)?,
                 own: (local.len() < options.len()).then(|| merge(&local)),
             })
         })
         .collect();
-    Routes { direct, groups }
+    Routes { age, direct, groups }
 }
 
-/// One delivery for several subscriptions: the greatest QoS and all identifiers (MQTT 5 clause 3.3.4).
+/// One delivery for several subscriptions: the greatest QoS and all identifiers (MQTT 5 clause 3.3.4), one that several
+/// have as often as they have it: "the PUBLISH packet will carry multiple identical Subscription Identifiers".
 fn merge(options: &[SubscriptionOptions]) -> Option<Grant> {
     let qos = options.iter().map(|options| options.qos).max()?;
     let mut ids: SmallVec<[u32; 4]> =
         options.iter().map(|options| options.id).filter(|&id| id != 0).collect();
     ids.sort_unstable();
-    ids.dedup();
     Some(Grant {
         qos,
         retain_as_published: options.iter().any(|options| options.retain_as_published),
@@ -377,27 +497,30 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    fn subscriber(session: &Arc<Session>, qos: QoS, id: u32, no_local: bool) -> Subscriber {
+    fn subscriber(session: &Arc<Session>, qos: QoS, id: u32, no_local: bool) -> (u64, Subscriber) {
         let options = SubscriptionOptions { qos, id, no_local, ..SubscriptionOptions::default() };
-        Subscriber { session: Arc::clone(session), options }
+        (session.number, Subscriber { session: Arc::clone(session), options })
     }
 
     #[test]
     fn overlapping_subscriptions_are_one_delivery_with_all_ids() {
         let (one, two) =
             (Arc::new(Session::new(1, "a".into(), 0, 0)), Arc::new(Session::new(2, "b".into(), 0, 0)));
-        let routes = resolve(Matches {
+        let (age, _) = TopicTree::default().matches(&"t".parse().unwrap());
+        let found = Matches {
             subscribers: vec![
                 subscriber(&two, QoS::AtMostOnce, 0, true),
                 subscriber(&one, QoS::AtMostOnce, 9, false),
                 subscriber(&one, QoS::ExactlyOnce, 3, true),
                 subscriber(&one, QoS::AtLeastOnce, 3, false),
             ],
+            filters: 4,
             groups: Vec::new(),
-        });
+        };
+        let routes = resolve(age, found);
         let [first, second] = routes.direct.as_slice() else { panic!("two subscribers") };
         assert_eq!(first.grant.qos, QoS::ExactlyOnce);
-        assert_eq!(first.grant.ids.as_deref(), Some([3, 9].as_slice()));
+        assert_eq!(first.grant.ids.as_deref(), Some([3, 3, 9].as_slice()));
         let own = first.own.as_ref().unwrap().as_ref().unwrap();
         assert_eq!(own.qos, QoS::AtLeastOnce, "its own messages come by the subscriptions that want them");
         assert!(second.grant.ids.is_none());
@@ -426,17 +549,82 @@ mod tests {
         subscribe(&realm, 1_000, "few");
         let (many, few): (TopicName, TopicName) = ("many".parse().unwrap(), "few".parse().unwrap());
         let mut caches = [RouteCache::default(), RouteCache::default()];
-        let lists = caches.each_mut().map(|cache| std::ptr::from_ref(cache.routes(&realm, &many).unwrap()));
+        let lists = caches.each_mut().map(|cache| std::ptr::from_ref(cache.routes(&realm, &many)));
         assert_eq!(lists[0], lists[1]);
         let [cache, _] = &mut caches;
-        assert_eq!(cache.routes(&realm, &few).unwrap().direct.len(), 1);
-        assert_eq!(cache.routes(&realm, &many).unwrap().direct.len(), MANY + 1);
+        assert_eq!(cache.routes(&realm, &few).direct.len(), 1);
+        assert_eq!(cache.routes(&realm, &many).direct.len(), MANY + 1);
         cache.rest(&realm);
         assert!(cache.last.is_none() && cache.own.topics.contains_key(&few));
         subscribe(&realm, 2_000, "many");
-        assert_eq!(cache.routes(&realm, &many).unwrap().direct.len(), MANY + 2, "what is stale is made anew");
-        realm.shared_routes.forget_stale(realm.tree.generation() + 1);
+        assert_eq!(cache.routes(&realm, &many).direct.len(), MANY + 2, "what is stale is made anew");
+        subscribe(&realm, 3_000, "#");
+        realm.shared_routes.forget_stale(&realm.tree);
         assert!(realm.shared_routes.0.lock().topics.is_empty());
+    }
+
+    /// They were more than a publisher keeps, and what was not kept was taken for nobody: messages vanished.
+    #[tokio::test]
+    async fn subscribers_that_nobody_can_keep_are_reached_all_the_same() {
+        let realm = realm();
+        for number in 0..40_000 {
+            let filter =
+                (0..6).map(|bit| if number >> bit & 1 == 0 { "/a" } else { "/+" }).collect::<String>();
+            subscribe(&realm, number, &format!("$share/{number}/{filter}"));
+        }
+        subscribe(&realm, 50_000, "#");
+        let topic = "/a/a/a/a/a/a".parse().unwrap();
+        let mut cache = RouteCache::default();
+        for _ in 0..2 {
+            let routes = cache.routes(&realm, &topic);
+            assert_eq!((routes.direct.len(), routes.groups.len()), (1, 40_000));
+        }
+        assert!(cache.own.topics.is_empty() && realm.shared_routes.0.lock().topics.contains_key(&topic));
+        cache.rest(&realm);
+        assert!(cache.last.is_none());
+    }
+
+    /// Each connection kept the payload of the last retained message that it sent to nobody.
+    #[tokio::test]
+    async fn a_message_that_reaches_nobody_is_not_kept_by_its_publisher() {
+        let realm = realm();
+        let (mut cache, mut fanout) = (RouteCache::default(), Fanout::default());
+        for payload in ["x", ""] {
+            let message = crate::session::test_message("t", QoS::AtMostOnce, 1);
+            let payload = payload.into();
+            let message = Arc::new(Message { retain: true, payload, ..Message::clone(&message) });
+            realm.route(&message, &mut cache, &mut fanout);
+            assert!(fanout.detached.is_none());
+        }
+    }
+
+    /// Every subscription made every publisher look up all its topics again.
+    #[tokio::test]
+    async fn what_a_publisher_has_looked_up_outlives_subscriptions_to_other_topics() {
+        let realm = realm();
+        let topics = ["a", "b"].map(|topic| topic.parse::<TopicName>().unwrap());
+        topics.iter().zip(1..).for_each(|(topic, number)| subscribe(&realm, number, topic.as_str()));
+        let mut cache = RouteCache::default();
+        let mut lists = || topics.each_ref().map(|topic| std::ptr::from_ref(cache.routes(&realm, topic)));
+        let mut before = lists();
+        let mut kept = 0;
+        for number in 0..100 {
+            subscribe(&realm, 10 + number, &format!("other/{number}"));
+            let now = lists();
+            kept += now.iter().zip(&before).filter(|(now, before)| now == before).count();
+            before = now;
+        }
+        // All but one in 256 are of another slot.
+        assert!(kept > 180, "{kept}");
+        subscribe(&realm, 900, "a");
+        subscribe(&realm, 901, "+");
+        assert_eq!(cache.routes(&realm, &topics[0]).direct.len(), 3);
+        assert_eq!(cache.routes(&realm, &topics[1]).direct.len(), 2);
+        let kept: usize = cache.own.topics.iter().map(|(topic, routes)| routes.size(topic)).sum();
+        assert_eq!(cache.own.bytes, kept);
+        subscribe(&realm, 902, "#");
+        cache.rest(&realm);
+        assert!(cache.own.topics.is_empty() && cache.last.is_none() && cache.own.bytes == 0);
     }
 
     /// Topics were counted, not what they take: a thousand of 64 KiB are 64 MiB, of one publisher.
@@ -446,11 +634,33 @@ mod tests {
         let mut cache = RouteCache::default();
         for number in 0..2_000 {
             let topic = format!("{number}/{}", "x".repeat(10_000)).parse().unwrap();
-            assert!(cache.routes(&realm, &topic).is_some());
+            assert!(cache.routes(&realm, &topic).is_empty());
             let kept: usize = cache.own.topics.keys().map(|topic| topic.as_str().len()).sum();
             assert!(kept < cache.own.bytes && cache.own.bytes <= CACHED, "{kept} of {}", cache.own.bytes);
         }
         cache.rest(&realm);
         assert!(cache.own.topics.is_empty());
+    }
+
+    /// Five thousand publishers of many topics each could keep more than a gigabyte.
+    #[tokio::test]
+    async fn what_all_publishers_keep_is_bounded_in_bytes() {
+        let realm = realm();
+        let mut caches: Vec<RouteCache> = Vec::new();
+        for publisher in 0..100 {
+            let mut cache = RouteCache::default();
+            for number in 0..40 {
+                let topic = format!("{publisher}/{number}/{}", "x".repeat(10_000)).parse().unwrap();
+                cache.routes(&realm, &topic);
+            }
+            caches.push(cache);
+        }
+        let kept: usize = caches.iter().map(|cache| cache.own.bytes).sum();
+        let bound = ALL_CACHED + CACHED + caches.len() * LEAST;
+        assert!((ALL_CACHED / 2..=bound).contains(&kept), "{kept}");
+        caches.iter_mut().for_each(|cache| cache.rest(&realm));
+        assert!(realm.broker.routes.used() <= caches.len() * RESTING);
+        drop(caches);
+        assert_eq!(realm.broker.routes.used(), 0);
     }
 }

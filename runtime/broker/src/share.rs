@@ -9,14 +9,18 @@
 //! is one that it refused ([MQTT-4.8.2-6]), nor, when it only unsubscribes, any that it was sent ([MQTT-3.10.4-3]). What nobody can take stays with a
 //! member that is away, until it or another one comes.
 
+mod members;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytestring::ByteString;
 use parking_lot::RwLock;
-use tidegate_event::{Message, Origin, SharedFilter, SubscriptionOptions};
+use tidegate_event::{Message, SharedFilter, StoredDelivery, StoredSource};
 
+use self::members::{Member, Members};
 use crate::broker::Shared;
 use crate::limits::budget::is_charged_once;
 use crate::realm::Realm;
@@ -25,37 +29,13 @@ use crate::session::delivery::{Delivery, Source};
 use crate::session::{Seat, Session};
 use crate::tree::Subscriber;
 
-/// A member of a group.
-struct Member {
-    session: Arc<Session>,
-    options: SubscriptionOptions,
-    ids: Option<Arc<[u32]>>,
-}
-
-impl Member {
-    fn new(Subscriber { session, options }: Subscriber) -> Self {
-        Self { session, options, ids: (options.id != 0).then(|| Arc::from([options.id])) }
-    }
-
-    fn delivery(&self, group: u32, message: &Arc<Message>) -> Delivery {
-        Delivery {
-            message: Arc::clone(message),
-            subscription_ids: self.ids.clone(),
-            qos: self.options.qos.min(message.qos),
-            retain: self.options.retain_as_published && message.retain,
-            number: None,
-            // A shared subscription is joined to nothing, so its messages are held back by nothing. What the broker
-            // says itself moves no position and need not reach another.
-            source: if message.origin == Origin::Broker { Source::Direct } else { Source::Shared(group) },
-        }
-    }
-}
-
 /// The members of one `$share` group on one filter.
 pub(crate) struct Group {
     /// Unique in the tenant while anything bears it; never 0.
     pub(crate) number: u32,
-    members: RwLock<Vec<Member>>,
+    /// The filter with its `$share/` prefix: numbers are others after a restart.
+    text: ByteString,
+    members: RwLock<Members>,
     turn: AtomicUsize,
     /// Whether messages may wait with members that are away.
     stranded: AtomicBool,
@@ -81,23 +61,28 @@ pub(crate) struct Round {
     pub(crate) may_displace: bool,
 }
 
-/// The rounds in which members are asked: those first who can be sent the message now.
-const ROUNDS: [Round; 4] = [
+/// The rounds in which members are asked that are connected: those first who can be sent the message now.
+const ROUNDS: [Round; 3] = [
     Round { connected: true, may_wait: false, may_displace: false },
     Round { connected: true, may_wait: true, may_displace: false },
     Round { connected: true, may_wait: true, may_displace: true },
-    Round { connected: false, may_wait: true, may_displace: true },
 ];
 
 /// How many members are asked whether they can be sent a message now, before it waits in the queue of one: when all are
 /// busy it would not help to ask more, and cost every message the more.
 const ASKED: usize = 32;
+/// How many are looked at for that: those that are seen to wait for acknowledgements are not asked.
+const LOOKED_AT: usize = 1_024;
 
 impl Group {
-    pub(crate) fn new(number: u32, first: Subscriber) -> Self {
+    pub(crate) fn new(number: u32, filter: &SharedFilter, first: Subscriber) -> Self {
+        let name = filter.group.as_deref().unwrap_or_default();
+        let mut members = Members::default();
+        members.insert(first);
         Self {
             number,
-            members: RwLock::new(vec![Member::new(first)]),
+            text: format!("$share/{name}/{}", filter.filter).into(),
+            members: RwLock::new(members),
             turn: AtomicUsize::new(0),
             stranded: AtomicBool::new(false),
         }
@@ -105,31 +90,12 @@ impl Group {
 
     /// Adds a member, or changes its options. Gives whether it is new.
     pub(crate) fn join(&self, subscriber: Subscriber) -> bool {
-        let mut members = self.members.write();
-        match members.iter_mut().find(|member| member.session.number == subscriber.session.number) {
-            Some(member) => {
-                *member = Member::new(subscriber);
-                false
-            }
-            None => {
-                members.push(Member::new(subscriber));
-                true
-            }
-        }
+        self.members.write().insert(subscriber)
     }
 
     /// Removes the session `number`. Gives whether it was a member.
     pub(crate) fn leave(&self, number: u64) -> bool {
-        let mut members = self.members.write();
-        let Some(place) = members.iter().position(|member| member.session.number == number) else {
-            return false;
-        };
-        members.remove(place);
-        if members.len() * 4 < members.capacity() {
-            let kept = members.len() * 2;
-            members.shrink_to(kept);
-        }
-        true
+        self.members.write().remove(number)
     }
 
     /// Whether all members have gone; then it is in no tree any more.
@@ -148,6 +114,7 @@ impl Group {
             return;
         }
         let members = self.members.read();
+        fanout.shared = Some(self.text.clone());
         // For QoS 0 it is no loss when everybody is away; what is lost is lost to one of them.
         let may_lose = |member: &&Member| {
             Some(member.session.number) != except
@@ -169,48 +136,81 @@ impl Group {
     ) -> bool {
         let members = self.members.read();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let Some((before, from)) = members.split_at_checked(turn % members.len().max(1)) else {
-            return false;
+        fanout.shared = Some(self.text.clone());
+        let mut ask = |member: &Member, round: Round| {
+            if Some(member.session.number) == except {
+                return false;
+            }
+            let delivery = member.delivery(self.number, message);
+            let offered = member.session.offer(realm, delivery, round, fanout);
+            if offered == Some(true) {
+                fanout.crowd(&member.session);
+            }
+            offered.is_some()
         };
         for round in ROUNDS {
-            if !round.connected && among == Among::Connected {
-                break;
-            }
-            let asked = if round.may_wait { usize::MAX } else { ASKED };
-            for (place, member) in from.iter().chain(before).enumerate().take(asked) {
-                let session = &member.session;
-                if session.is_connected() != round.connected || Some(session.number) == except {
+            let (looked_at, mut asked) =
+                if round.may_wait { (usize::MAX, usize::MAX) } else { (LOOKED_AT, ASKED) };
+            for (place, member) in members.connected_from(turn).enumerate().take(looked_at) {
+                if !round.may_wait && member.would_wait(message) {
                     continue;
                 }
-                let delivery = member.delivery(self.number, message);
-                let offered = session.offer(realm, delivery, round, fanout);
-                let Some(crowded) = offered else { continue };
+                if asked == 0 {
+                    break;
+                }
+                asked -= 1;
+                if !ask(member, round) {
+                    continue;
+                }
                 if place > 0 {
                     // The turn goes on behind who took it: else who stands behind one that is passed over would get
                     // twice as much.
                     self.turn.store(turn.wrapping_add(place + 1), Ordering::Relaxed);
                 }
-                if !round.connected {
-                    self.stranded.store(true, Ordering::Release);
-                }
-                if crowded {
-                    fanout.crowd(session);
-                }
                 return true;
             }
         }
+        if among == Among::Connected {
+            return false;
+        }
+        for (place, member) in members.away_from(turn).enumerate() {
+            // It may just have come.
+            let connected = member.session.is_connected();
+            if !ask(member, Round { connected, may_wait: true, may_displace: true }) {
+                continue;
+            }
+            if place > 0 {
+                self.turn.store(turn.wrapping_add(place + 1), Ordering::Relaxed);
+            }
+            if !connected {
+                self.stranded.store(true, Ordering::Release);
+            }
+            return true;
+        }
         false
+    }
+
+    /// The session `number`, which may be a member, has come or gone.
+    fn renew(&self, number: u64) {
+        self.members.write().renew(number);
     }
 
     /// Members that are away.
     fn away(&self) -> Vec<Arc<Session>> {
         let members = self.members.read();
-        let away = members.iter().map(|member| &member.session);
-        away.filter(|session| !session.is_connected()).cloned().collect()
+        members.away_from(0).map(|member| Arc::clone(&member.session)).collect()
+    }
+
+    /// Whether a member that is connected has room for `message`.
+    fn has_room(&self, realm: &Realm, message: &Arc<Message>) -> bool {
+        let members = self.members.read();
+        let turn = self.turn.load(Ordering::Relaxed);
+        let mut connected = members.connected_from(turn);
+        connected.any(|member| member.session.has_room(realm, &member.delivery(self.number, message)))
     }
 
     fn has_connected(&self) -> bool {
-        self.members.read().iter().any(|member| member.session.is_connected())
+        self.members.read().connected_from(0).any(|member| member.session.is_connected())
     }
 }
 
@@ -223,6 +223,10 @@ struct Estate<'a> {
     fanout: Fanout,
     /// The group looked up last: neighbours are mostly of one.
     group: Option<Arc<Group>>,
+    /// The group in which nobody who is connected had room: it is not asked for the next message.
+    full: Option<u32>,
+    /// How many messages may still be given away.
+    left: usize,
 }
 
 impl Estate<'_> {
@@ -237,7 +241,11 @@ impl Estate<'_> {
     /// one of them.
     fn take_over(&mut self, number: u32, delivery: &Delivery, message: &Arc<Message>) -> bool {
         let Some(group) = self.group(number) else { return false };
-        let Self { realm, member, among, fanout, .. } = self;
+        let Self { realm, member, among, fanout, full, left, .. } = self;
+        if *among == Among::Connected && (*full == Some(number) || *left == 0) {
+            group.stranded.store(true, Ordering::Release);
+            return false;
+        }
         let mut taken = false;
         let mut hand_over = || {
             taken = group.offer(realm, message, *among, Some(member.number), fanout);
@@ -249,7 +257,10 @@ impl Estate<'_> {
             Some(_) => realm.broker.store.together(&mut hand_over),
             None => hand_over(),
         }
-        if !taken {
+        if taken {
+            *left -= 1;
+        } else {
+            *full = Some(number);
             group.stranded.store(true, Ordering::Release);
         }
         taken
@@ -269,7 +280,7 @@ impl Estate<'_> {
 
     /// QoS 1 messages that the member was sent and has not acknowledged.
     fn unacknowledged(&mut self, seat: &mut Seat) {
-        let Seat { inflight, positions, .. } = seat;
+        let Seat { inflight, positions, .. } = &mut *seat;
         inflight.withdraw_at_least_once(|delivery, about| {
             let Source::Shared(number) = delivery.source else { return false };
             let taken = self.take_over(number, delivery, about);
@@ -279,23 +290,36 @@ impl Estate<'_> {
             }
             taken
         });
+        seat.inflight.charge(&self.realm.broker.budget);
     }
 }
 
 /// How often messages are looked for that wait with members that are away while others are connected.
 const LOOKED_FOR: Duration = Duration::from_secs(1);
+/// How many of them are given away before others have their turn.
+const GATHERED: usize = 256;
 
 /// Gives such messages to members that are connected, until the task is dropped.
 pub(crate) async fn run(shared: &Shared) {
     loop {
         tokio::time::sleep(LOOKED_FOR).await;
-        shared.all_realms().iter().for_each(|realm| realm.gather_stranded());
+        for realm in shared.all_realms() {
+            realm.gather_stranded().await;
+        }
     }
 }
 
 impl Realm {
     fn estate<'a>(&'a self, member: &'a Session, among: Among) -> Estate<'a> {
-        Estate { realm: self, member, among, fanout: Fanout::default(), group: None }
+        Estate {
+            realm: self,
+            member,
+            among,
+            fanout: Fanout::default(),
+            group: None,
+            full: None,
+            left: usize::MAX,
+        }
     }
 
     /// The client of `session` has gone, its session lives on: what it leaves of shared subscriptions goes to members
@@ -337,57 +361,297 @@ impl Realm {
         estate.fanout.flush();
     }
 
-    /// A member of the group of `filter` has come: what waits with members that are away goes to it.
-    pub(crate) fn member_came(&self, filter: &SharedFilter) {
-        if let Some(group) = self.tree.group_of(filter)
-            && group.stranded.load(Ordering::Acquire)
-        {
+    /// The session `number`, a member of the group of `filter`, has come: what waits with members that are away goes to
+    /// it.
+    pub(crate) fn member_came(&self, number: u64, filter: &SharedFilter) {
+        let Some(group) = self.tree.group_of(filter) else { return };
+        group.renew(number);
+        if group.stranded.load(Ordering::Acquire) {
             self.gather(&group);
         }
     }
 
-    /// Gives what waits with members of `group` that are away to those that are connected.
-    fn gather(&self, group: &Group) {
+    /// The session `number`, a member of the group of `filter`, is not connected any more.
+    pub(crate) fn member_went(&self, number: u64, filter: &SharedFilter) {
+        if let Some(group) = self.tree.group_of(filter) {
+            group.renew(number);
+        }
+    }
+
+    /// Gives what waits with members of `group` that are away to those that are connected, as long as they have room, and
+    /// not all of very many. Gives whether there may be more that they have room for.
+    fn gather(&self, group: &Group) -> bool {
         // Before they are looked at: what is left behind meanwhile is looked for again.
         group.stranded.store(false, Ordering::Release);
+        let mut left = GATHERED;
         for member in group.away() {
-            let mut estate = self.estate(&member, Among::Connected);
-            // Who holds the seat is about to connect, or to leave: then it looks itself.
-            if let Ok(mut seat) = Arc::clone(member.seat()).try_lock_owned() {
-                estate.unacknowledged(&mut seat);
+            // Held to the end: what nobody takes goes back to the queue, which must not have ended meanwhile. Who has the
+            // seat is about to connect, or to leave: then it looks itself, and if it does neither, it is looked at again.
+            let Ok(mut seat) = Arc::clone(member.seat()).try_lock_owned() else {
+                group.stranded.store(true, Ordering::Release);
+                continue;
+            };
+            let mut estate = Estate { left, ..self.estate(&member, Among::Connected) };
+            estate.unacknowledged(&mut seat);
+            let first = member.outbox().first_shared(group.number);
+            if first.is_some_and(|first| !group.has_room(self, &first)) {
+                // The queue is not taken out for nothing.
+                estate.full = Some(group.number);
+            } else {
+                let queued = member.outbox().take_shared(|number| number == group.number);
+                let kept = estate.queued(queued);
+                member.outbox().return_shared(kept);
             }
-            let queued = member.outbox().take_shared(|number| number == group.number);
-            let left = estate.queued(queued);
-            member.outbox().return_shared(left);
             estate.fanout.flush();
-            // It may have come back while its queue was empty.
-            member.nudge();
+            left = estate.left;
+            if left == 0 || estate.full == Some(group.number) {
+                group.stranded.store(true, Ordering::Release);
+                return left == 0;
+            }
         }
+        false
     }
 
     /// What was left behind in the moment in which somebody came, or when all were full, does not wait for the next one
     /// to come.
-    fn gather_stranded(&self) {
+    async fn gather_stranded(&self) {
         for group in self.tree.groups(|group| group.stranded.load(Ordering::Acquire)) {
-            if group.has_connected() {
-                self.gather(&group);
+            while group.has_connected() && self.gather(&group) {
+                tokio::task::yield_now().await;
             }
+            tokio::task::yield_now().await;
         }
     }
 
-    /// `delivery`, which was queued for `session` before a restart, as it is from now on: of which group it is, is not
-    /// recorded.
-    pub(crate) fn restored_delivery(&self, session: &Session, mut delivery: Delivery) -> Delivery {
+    /// `stored`, which was queued for `session` before a restart, as it is from now on. Of which group it is, releases before
+    /// this one did not record.
+    pub(crate) fn restored_delivery(&self, session: &Session, stored: StoredDelivery) -> Delivery {
+        let filter = match &stored.source {
+            StoredSource::Shared(Some(text)) => SharedFilter::parse(text).ok(),
+            StoredSource::Shared(None) => session.shared_filter_of(&stored.message.topic),
+            _ => None,
+        };
+        let group = filter.and_then(|filter| self.tree.group_of(&filter));
+        if let Some(group) = &group {
+            group.stranded.store(true, Ordering::Release);
+        }
+        let mut delivery = Delivery::from_stored(stored, group.map_or(0, |group| group.number));
         if is_charged_once(&delivery.message.payload) {
             delivery.message = self.broker.budget.charged(&delivery.message);
         }
-        if matches!(delivery.source, Source::Shared(_))
-            && let Some(filter) = session.shared_filter_of(&delivery.message.topic)
-            && let Some(group) = self.tree.group_of(&filter)
-        {
-            group.stranded.store(true, Ordering::Release);
-            delivery.source = Source::Shared(group.number);
-        }
         delivery
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::sync::Barrier;
+    use std::time::Instant;
+
+    use tidegate_event::{NoHooks, QoS, SubscriptionOptions, VolatileStore};
+
+    use super::*;
+    use crate::session::test_message;
+    use crate::{Broker, BrokerConfig};
+
+    fn realm() -> Arc<Realm> {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap().default_realm()
+    }
+
+    fn member(realm: &Arc<Realm>, number: u64, connected: bool) -> Arc<Session> {
+        let session = Arc::new(Session::new(number, format!("c{number}").into(), 0, 60));
+        if connected {
+            session.connect(realm);
+        }
+        let text = "$share/g/t".into();
+        let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
+        session.subscribe(realm, &text, &SharedFilter::parse(&text).unwrap(), options, None).unwrap();
+        session
+    }
+
+    fn group(realm: &Realm) -> Arc<Group> {
+        realm.tree.group_of(&SharedFilter::parse(&"$share/g/t".into()).unwrap()).unwrap()
+    }
+
+    fn give(realm: &Realm, count: u128) {
+        let (group, mut fanout) = (group(realm), Fanout::default());
+        for id in 0..count {
+            group.give(realm, &test_message("t", QoS::AtLeastOnce, id), &mut fanout);
+        }
+    }
+
+    /// Every message passed by all members, and every member that joined or left did, under the tree's lock.
+    #[tokio::test]
+    async fn members_that_are_away_cost_those_that_come_and_every_message_nothing() {
+        let (small, large) = (realm(), realm());
+        let alone = member(&small, 1, true);
+        let begun = Instant::now();
+        let away: Vec<_> = (2..10_002).map(|number| member(&large, number, false)).collect();
+        let one = member(&large, 1, true);
+        let joined = begun.elapsed();
+        let begun = Instant::now();
+        give(&small, 900);
+        let by_itself = begun.elapsed();
+        let begun = Instant::now();
+        give(&large, 900);
+        let beside_others = begun.elapsed();
+        assert_eq!((alone.outbox().len(), one.outbox().len()), (900, 900));
+        assert!(away.iter().all(|session| session.outbox().len() == 0));
+        assert!(beside_others < by_itself * 20, "{beside_others:?}, not {by_itself:?}");
+        let begun = Instant::now();
+        away.iter().for_each(|session| assert!(session.unsubscribe(&large, "$share/g/t").is_some()));
+        let left = begun.elapsed();
+        assert!(joined + left < std::time::Duration::from_secs(5), "{joined:?} and {left:?}");
+    }
+
+    #[tokio::test]
+    async fn who_is_free_gets_the_messages_that_many_others_would_have_to_wait_with() {
+        let realm = realm();
+        let mut members: Vec<_> = (0..41).map(|number| member(&realm, number, true)).collect();
+        let free = members.remove(20);
+        members.iter().for_each(|session| session.window_is_full(true));
+        give(&realm, 200);
+        assert_eq!(free.outbox().len(), 200);
+        assert!(members.iter().all(|session| session.outbox().len() == 0));
+    }
+
+    #[tokio::test]
+    async fn a_member_is_found_where_it_is_after_it_has_come_and_gone() {
+        let realm = realm();
+        let members: Vec<_> = (0..3).map(|number| member(&realm, number, number == 0)).collect();
+        let waiting = || members.iter().map(|session| session.outbox().len()).collect::<Vec<_>>();
+        give(&realm, 2);
+        assert_eq!(waiting(), [2, 0, 0]);
+        members[0].disconnect(&realm, std::iter::empty());
+        members[1].connect(&realm);
+        give(&realm, 3);
+        assert_eq!(waiting(), [2, 3, 0], "the first has not handed over what waits");
+        members[1].disconnect(&realm, std::iter::empty());
+        give(&realm, 3);
+        assert_eq!(waiting().iter().sum::<usize>(), 8, "it waits with those that are away");
+        assert!(group(&realm).stranded.load(Ordering::Acquire));
+        members[2].connect(&realm);
+        assert_eq!(waiting(), [0, 0, 8]);
+        for session in &members {
+            assert!(session.unsubscribe(&realm, "$share/g/t").is_some());
+        }
+        assert!(realm.tree.groups(|_| true).is_empty());
+    }
+
+    /// Each was offered to all members again, once a second, and all at once.
+    #[tokio::test]
+    async fn what_waits_is_given_out_in_parts_and_not_offered_on_when_nobody_has_room() {
+        let realm = realm();
+        let away: Vec<_> = (0..3).map(|number| member(&realm, number, false)).collect();
+        give(&realm, 1_800);
+        let waiting = || away.iter().map(|session| session.outbox().len()).sum::<usize>();
+        assert_eq!(waiting(), 1_800);
+        let one = member(&realm, 9, true);
+        assert_eq!((one.outbox().len(), waiting()), (GATHERED, 1_800 - GATHERED), "some at once");
+        realm.gather_stranded().await;
+        let most = realm.broker.config.max_queued;
+        assert_eq!((one.outbox().len(), waiting()), (most, 1_800 - most), "what there is room for");
+        let group = group(&realm);
+        let turn = group.turn.load(Ordering::Relaxed);
+        realm.gather_stranded().await;
+        assert_eq!(group.turn.load(Ordering::Relaxed), turn, "nothing is offered");
+        assert!(group.stranded.load(Ordering::Acquire));
+        one.outbox().take(&mut VecDeque::new(), usize::MAX);
+        realm.gather_stranded().await;
+        assert_eq!((one.outbox().len(), waiting()), (1_800 - most, 0));
+        assert!(!group.stranded.load(Ordering::Acquire));
+    }
+    /// What a member had been sent counted for it after another one had got it, or its session had ended.
+    #[tokio::test]
+    async fn what_a_member_does_not_have_any_more_does_not_count_for_it() {
+        let realm = realm();
+        let budget = &realm.broker.budget;
+        let away = member(&realm, 1, false);
+        for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            let message = test_message("t", qos, 1);
+            let message = Arc::new(Message { payload: vec![0; 12_000].into(), ..Message::clone(&message) });
+            let source = Source::Shared(group(&realm).number);
+            let delivery = Delivery {
+                message,
+                subscription_ids: None,
+                qos,
+                retain: false,
+                number: None,
+                source,
+                pins_buffer: false,
+            };
+            let mut seat = away.seat().try_lock().unwrap();
+            seat.inflight.push(delivery, None);
+            seat.inflight.charge(budget);
+        }
+        let both = budget.used();
+        assert!(both > 22_000, "{both}");
+        let one = member(&realm, 2, true);
+        group(&realm).stranded.store(true, Ordering::Release);
+        realm.gather_stranded().await;
+        one.outbox().take(&mut VecDeque::new(), 1);
+        one.outbox().sleep(std::task::Waker::noop(), true, 0);
+        assert!(budget.used() < both - 10_000, "{} of {both}", budget.used());
+        realm.due(crate::timers::Due::Expiry, &away);
+        assert_eq!(budget.used(), 0);
+    }
+
+    /// A message that nobody could take was put back into the queue of a session that had ended meanwhile: gone, and not
+    /// counted.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_gathered_from_a_member_that_ends_is_with_another_or_counted() {
+        let config = BrokerConfig { max_queued: 50, ..BrokerConfig::default() };
+        let broker = Broker::new(config, Arc::default(), Arc::new(NoHooks), Arc::new(VolatileStore)).unwrap();
+        let realm = broker.default_realm();
+        let text = ByteString::from_static("$share/g/t");
+        let filter = SharedFilter::parse(&text).unwrap();
+        let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
+        for round in 0..300 {
+            let away = Arc::new(Session::new(2 * round + 1, "away".into(), 0, 100));
+            away.subscribe(&realm, &text, &filter, options, None).unwrap();
+            let group = realm.tree.group_of(&filter).unwrap();
+            let mut fanout = Fanout::default();
+            for id in 1..=50 {
+                group.give(&realm, &test_message("t", QoS::AtLeastOnce, id), &mut fanout);
+            }
+            assert_eq!(away.outbox().len(), 50);
+            group.stranded.store(false, Ordering::Release);
+            let there = Arc::new(Session::new(2 * round + 2, "there".into(), 0, 100));
+            there.connect(&realm);
+            there.subscribe(&realm, &text, &filter, options, None).unwrap();
+            for id in 51..=75 {
+                let message = test_message("t", QoS::AtLeastOnce, id);
+                let (qos, source) = (QoS::AtLeastOnce, Source::Shared(group.number));
+                let delivery = Delivery {
+                    message,
+                    subscription_ids: None,
+                    qos,
+                    retain: false,
+                    number: None,
+                    source,
+                    pins_buffer: false,
+                };
+                there.push(&realm, delivery, &mut fanout);
+            }
+            let dropped = realm.statistics.dropped_so_far();
+            let barrier = Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    realm.gather(&group);
+                });
+                scope.spawn(|| {
+                    barrier.wait();
+                    let mut seat = Arc::clone(away.seat()).blocking_lock_owned();
+                    realm.end_session(&away, &mut seat);
+                });
+            });
+            let lost = realm.statistics.dropped_so_far() - dropped;
+            assert_eq!((there.outbox().len(), lost), (50, 25), "round {round}");
+            realm.end_session(&there, &mut Seat::default());
+        }
     }
 }

@@ -8,15 +8,17 @@ mod averages;
 mod statistics;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use tidegate_event::{Message, Origin, QoS, TopicFilter, TopicName};
+use tokio::time::Instant;
 
 pub(crate) use self::statistics::{Statistics, Traffic};
 use crate::broker::Shared;
 use crate::realm::Realm;
+use crate::retained::{Cursor, Page};
 use crate::route::{Fanout, RouteCache};
 
 /// The first level of the broker's own topics.
@@ -79,13 +81,14 @@ impl Realm {
         })
     }
 
-    /// The retained messages that a new subscription to `filter` brings, the broker's own among them.
-    pub(crate) fn retained_for(&self, filter: &TopicFilter) -> Vec<Arc<Message>> {
-        let mut found = self.retained.matches(filter);
-        if self.has_statistics(filter) {
-            found.extend(self.system_messages().filter(|message| filter.matches(&message.topic)));
+    /// A page of the retained messages that a new subscription to `filter` brings, the broker's own behind the others.
+    pub(crate) fn retained_page(&self, filter: &TopicFilter, after: Option<&Cursor>) -> Page {
+        let mut page = self.retained.page(filter, after);
+        if page.next.is_none() && self.has_statistics(filter) {
+            let statistics = self.system_messages().filter(|message| filter.matches(&message.topic));
+            page.messages.extend(statistics);
         }
-        found
+        page
     }
 
     /// Whether statistics are published under `filter`.
@@ -108,19 +111,29 @@ impl Realm {
 /// How often averages are brought up to date when statistics are not published.
 const AVERAGED: Duration = Duration::from_secs(10);
 
+/// A time that nobody waits for.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// Publishes the statistics of every tenant, until the task is dropped.
 pub(crate) async fn run(shared: &Shared) {
     let wanted = shared.config.sys_interval;
     // Not so often that the broker does nothing else, and more often than averages need it.
     let interval = if wanted.is_zero() { AVERAGED } else { wanted.max(Duration::from_millis(10)) };
     let mut counted = Instant::now();
+    // What is beyond all clocks never comes.
+    let interval = interval.min(NEVER);
+    let mut due = counted + interval;
     loop {
-        tokio::time::sleep(interval.min(AVERAGED)).await;
+        tokio::time::sleep_until(due.min(counted + AVERAGED)).await;
         let now = Instant::now();
+        let is_due = now >= due;
+        if is_due {
+            due = now + interval;
+        }
         shared.metrics.queued_bytes.set(shared.budget.used() as f64);
         for realm in shared.all_realms() {
             realm.statistics.average(now.duration_since(counted));
-            if !wanted.is_zero() {
+            if is_due && !wanted.is_zero() {
                 realm.publish_statistics();
             }
         }
@@ -144,6 +157,25 @@ mod tests {
             [("$SYS/#", true), ("$SYS/+/x", true), ("$SYS", true), ("#", false), ("+/x", false)]
         {
             assert_eq!(may_match(&filter.parse().unwrap()), expected, "{filter}");
+        }
+    }
+    /// They came every ten seconds, however seldom they were wanted.
+    #[tokio::test(start_paused = true)]
+    async fn statistics_come_as_seldom_as_they_are_wanted() {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        let config = crate::BrokerConfig { sys_interval: Duration::from_secs(60), ..Default::default() };
+        let realm = crate::Broker::new(config, node, hooks, store).unwrap().default_realm();
+        let session = Arc::new(crate::session::Session::new(1, "c".into(), 0, 0));
+        session.connect(&realm);
+        let text = "$SYS/broker/uptime".into();
+        let filter = tidegate_event::SharedFilter::parse(&text).unwrap();
+        session
+            .subscribe(&realm, &text, &filter, tidegate_event::SubscriptionOptions::default(), None)
+            .unwrap();
+        for (seconds, expected) in [(55, 0), (10, 1), (50, 1), (10, 2)] {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            assert_eq!(session.outbox().len(), expected);
         }
     }
 }

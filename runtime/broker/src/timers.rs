@@ -48,6 +48,9 @@ pub(crate) struct Timers {
 /// How often expired retained messages are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// Sessions whose time has come, after which others have their turn.
+const AT_ONCE: usize = 64;
+
 impl Timers {
     /// `due` is done to `session` after `delay`, unless the timer is cancelled.
     pub(crate) fn start(
@@ -77,8 +80,9 @@ impl Timers {
         self.state.lock().entries.remove(&timer);
     }
 
-    /// Runs the timers until the task is dropped. `sweep` is called once a minute.
-    pub(crate) async fn run(&self, sweep: impl Fn()) {
+    /// Runs the timers until the task is dropped. `sweep` is called once a minute, and until it gives that all is done;
+    /// others have their turn before it is called again.
+    pub(crate) async fn run(&self, sweep: impl Fn() -> bool) {
         let mut swept = Instant::now();
         loop {
             let next = self.state.lock().entries.first_key_value().map(|(timer, _)| timer.0);
@@ -87,15 +91,22 @@ impl Timers {
                 () = tokio::time::sleep_until(until) => {}
                 () = self.earlier.notified() => {}
             }
-            let now = Instant::now();
+            let (now, mut done) = (Instant::now(), 0_usize);
             while let Some(entry) = self.take_due(now) {
                 if let (Some(realm), Some(session)) = (entry.realm.upgrade(), entry.session.upgrade()) {
                     realm.due(entry.due, &session);
                 }
+                done += 1;
+                if done.is_multiple_of(AT_ONCE) {
+                    tokio::task::yield_now().await;
+                }
             }
             if now >= swept + SWEEP {
-                swept = now;
-                sweep();
+                if sweep() {
+                    swept = now;
+                } else {
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }
@@ -104,5 +115,36 @@ impl Timers {
         let mut state = self.state.lock();
         let first = state.entries.first_entry()?;
         (first.key().0 <= now).then(|| first.remove())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// All sessions that ended at once, as those do whose clients a network lost, were ended in one go.
+    #[tokio::test(start_paused = true)]
+    async fn others_have_their_turn_while_very_many_sessions_end() {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        let broker = crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap();
+        broker.begin();
+        let realm = broker.default_realm();
+        let sessions: Vec<_> = (0..1_000)
+            .map(|number| Arc::new(Session::new(number, format!("{number}").into(), 0, 1)))
+            .collect();
+        for session in &sessions {
+            realm.registry.restore(Arc::clone(session));
+            realm.start_expiry(session, Duration::ZERO);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (mut left, mut most) = (1_000, 0);
+        while left > 0 {
+            let before = std::mem::replace(&mut left, realm.registry.len());
+            most = most.max(before - left);
+            tokio::task::yield_now().await;
+        }
+        assert!(most <= 2 * AT_ONCE, "{most} ended in one go");
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! Filters without wildcards, most of all, stand in one table: a topic finds them by one look-up, however many there
 //! are. Those with wildcards stand in a tree of levels. Both are behind a lock. Publishers keep what they found
-//! ([`crate::route::RouteCache`]) and see by the [generation](TopicTree::generation) whether it still holds, so that a
-//! publish takes the lock only after a subscription has changed.
+//! ([`crate::route::RouteCache`]) and see by its [`Age`] whether it still holds, so that a publish takes the lock only
+//! after a subscription has changed that its topic may match: any with wildcards, and one in 256 of the others.
 
 mod node;
 
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -17,15 +18,49 @@ use parking_lot::RwLock;
 use tidegate_event::{SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
 
 pub(crate) use self::node::Subscriber;
-use self::node::{Leaf, Node, collect, find_below, remove_below, shrink};
+use self::node::{Leaf, Node, find_below, remove_below, shrink, visit};
 use crate::session::Session;
 use crate::share::Group;
 
 /// Everything that a topic reaches.
 #[derive(Default)]
 pub(crate) struct Matches {
-    pub(crate) subscribers: Vec<Subscriber>,
+    /// With the number of their session: it is known without a look at the session.
+    pub(crate) subscribers: Vec<(u64, Subscriber)>,
+    /// To how many filters they subscribe: a session is there once by each.
+    pub(crate) filters: usize,
     pub(crate) groups: Vec<Arc<Group>>,
+}
+
+/// When it was that a topic reached what was found: it holds until a subscription changes that its topic may match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Age {
+    /// Of which filters without wildcards the topic is.
+    slot: usize,
+    exact: u64,
+    wild: u64,
+}
+
+/// How many changes there were.
+struct Changes {
+    /// Of filters without wildcards, by [`TopicTree::slot_of`].
+    exact: [AtomicU64; SLOTS],
+    /// Of those with.
+    wild: AtomicU64,
+    all: AtomicU64,
+}
+
+/// Among how many counters the changes of filters without wildcards are divided.
+const SLOTS: usize = 256;
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            exact: std::array::from_fn(|_| AtomicU64::new(0)),
+            wild: AtomicU64::new(0),
+            all: AtomicU64::new(0),
+        }
+    }
 }
 
 /// How many subscriptions a tenant has.
@@ -65,9 +100,11 @@ impl Index {
                 if group.is_empty() {
                     groups.remove(&group.number);
                     if let Some(named) = &mut leaf.groups {
-                        named.0.retain(|(_, known)| !Arc::ptr_eq(known, &group));
+                        named.0.remove(name);
                         if named.0.is_empty() {
                             leaf.groups = None;
+                        } else {
+                            shrink(&mut named.0);
                         }
                     }
                 }
@@ -85,12 +122,25 @@ impl Index {
         }
         (changed, left)
     }
+
+    /// Gives `found` what is subscribed to the filters that match `topic`.
+    fn visit(&self, topic: &TopicName, found: &mut impl FnMut(&Leaf)) {
+        if let Some(leaf) = self.exact.get(topic.as_str()) {
+            found(leaf);
+        }
+        if !self.wild.is_empty() {
+            let levels = topic.levels().collect::<smallvec::SmallVec<[&str; 16]>>();
+            visit(&self.wild, &levels, topic.is_dollar(), found);
+        }
+    }
 }
 
 /// The topic tree of one tenant.
 #[derive(Default)]
 pub(crate) struct TopicTree {
-    generation: AtomicU64,
+    changes: Changes,
+    /// Of the slots of topics and filters.
+    hasher: RandomState,
     count: Counter,
     index: RwLock<Index>,
 }
@@ -99,12 +149,15 @@ pub(crate) struct TopicTree {
 const SUBSCRIPTION: usize = 400;
 /// The same, for every level of a filter with wildcards.
 const LEVEL: usize = 120;
+/// The same, for a `$share` group.
+const GROUP: usize = 400;
 
 /// About how many bytes of memory a subscription to `filter` takes.
 pub(crate) fn weight(filter: &SharedFilter) -> usize {
-    let filter = &filter.filter;
+    let SharedFilter { group, filter } = filter;
     let levels = if filter.is_wildcard() { filter.levels().count() } else { 0 };
-    SUBSCRIPTION + 2 * filter.as_str().len() + LEVEL * levels
+    let group = group.as_ref().map_or(0, |name| GROUP + 2 * name.len());
+    SUBSCRIPTION + 2 * filter.as_str().len() + LEVEL * levels + group
 }
 
 /// The count, read without the tree's lock and changed under it.
@@ -142,9 +195,37 @@ impl Counter {
 }
 
 impl TopicTree {
-    /// Changes with every change of what a topic reaches: what was found under another generation may not hold.
+    /// How often what any topic reaches has changed: while that is the same, everything holds.
     pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        self.changes.all.load(Ordering::Acquire)
+    }
+
+    /// Whether what was found at that `age` still holds.
+    #[inline]
+    pub(crate) fn holds(&self, age: Age) -> bool {
+        let exact = self.changes.exact.get(age.slot);
+        self.changes.wild.load(Ordering::Acquire) == age.wild
+            && exact.is_some_and(|exact| exact.load(Ordering::Acquire) == age.exact)
+    }
+
+    fn slot_of(&self, topic: &str) -> usize {
+        self.hasher.hash_one(topic) as usize % SLOTS
+    }
+
+    fn age_of(&self, topic: &str) -> Age {
+        let slot = self.slot_of(topic);
+        let exact = self.changes.exact.get(slot).map_or(0, |exact| exact.load(Ordering::Acquire));
+        Age { slot, exact, wild: self.changes.wild.load(Ordering::Acquire) }
+    }
+
+    /// What topics reach by `filter` has changed. Called under the lock of the index.
+    fn changed(&self, filter: &TopicFilter) {
+        if filter.is_wildcard() {
+            self.changes.wild.fetch_add(1, Ordering::Release);
+        } else if let Some(exact) = self.changes.exact.get(self.slot_of(filter.as_str())) {
+            exact.fetch_add(1, Ordering::Release);
+        }
+        self.changes.all.fetch_add(1, Ordering::Release);
     }
 
     /// Adds the subscription, or changes its options.
@@ -161,9 +242,9 @@ impl TopicTree {
                 None => {
                     // Numbers are not used again while a delivery may bear one: that takes four billion groups.
                     *last_group = last_group.wrapping_add(1).max(1);
-                    let group = Arc::new(Group::new(*last_group, subscriber));
+                    let group = Arc::new(Group::new(*last_group, filter, subscriber));
                     groups.insert(*last_group, Arc::clone(&group));
-                    leaf.groups.get_or_insert_default().0.push((name.clone(), group));
+                    leaf.groups.get_or_insert_default().0.insert(name.clone(), group);
                     (true, true)
                 }
             },
@@ -172,7 +253,7 @@ impl TopicTree {
             self.count.added(filter);
         }
         if changed {
-            self.generation.fetch_add(1, Ordering::Release);
+            self.changed(&filter.filter);
         }
     }
 
@@ -184,7 +265,7 @@ impl TopicTree {
             self.count.removed(filter);
         }
         if changed || left.as_ref().is_some_and(|group| group.is_empty()) {
-            self.generation.fetch_add(1, Ordering::Release);
+            self.changed(&filter.filter);
         }
         left
     }
@@ -197,24 +278,28 @@ impl TopicTree {
             if changed || left.is_some() {
                 self.count.removed(&filter);
             }
+            if changed || left.is_some_and(|group| group.is_empty()) {
+                self.changed(&filter.filter);
+            }
         }
-        self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Everything that `topic` reaches, and the generation under which that holds.
-    pub(crate) fn matches(&self, topic: &TopicName) -> (u64, Matches) {
+    /// Everything that `topic` reaches, and the age at which that holds.
+    pub(crate) fn matches(&self, topic: &TopicName) -> (Age, Matches) {
         let mut found = Matches::default();
         let index = self.index.read();
         // Read under the lock: writers change it under theirs.
-        let generation = self.generation();
-        if let Some(leaf) = index.exact.get(topic.as_str()) {
-            leaf.add_to(&mut found);
-        }
-        if !index.wild.is_empty() {
-            let levels = topic.levels().collect::<smallvec::SmallVec<[&str; 16]>>();
-            collect(&index.wild, &levels, topic.is_dollar(), &mut found);
-        }
-        (generation, found)
+        let age = self.age_of(topic.as_str());
+        index.visit(topic, &mut |leaf| leaf.add_to(&mut found));
+        (age, found)
+    }
+
+    /// Whether the session `number` subscribes to `topic`, shared subscriptions not counted: as fast with thousands of
+    /// subscriptions as with one.
+    pub(crate) fn reaches(&self, topic: &TopicName, number: u64) -> bool {
+        let mut reaches = false;
+        self.index.read().visit(topic, &mut |leaf| reaches |= leaf.subscribers.contains(number));
+        reaches
     }
 
     /// The group `number`, if it has members.
@@ -291,7 +376,7 @@ mod tests {
 
     fn reached(tree: &TopicTree, topic: &str) -> Vec<u64> {
         let (_, found) = tree.matches(&topic.parse().unwrap());
-        let mut numbers: Vec<u64> = found.subscribers.iter().map(|s| s.session.number).collect();
+        let mut numbers: Vec<u64> = found.subscribers.iter().map(|(number, _)| *number).collect();
         numbers.sort_unstable();
         numbers
     }
@@ -313,6 +398,9 @@ mod tests {
                 .map(|(number, _)| number as u64)
                 .collect();
             assert_eq!(reached(&tree, topic), expected, "{topic}");
+            for number in 0..filters.len() as u64 {
+                assert_eq!(tree.reaches(&name, number), expected.contains(&number), "{topic} and {number}");
+            }
         }
         for (number, text) in filters.iter().enumerate() {
             tree.remove(&filter(text), number as u64);
@@ -335,20 +423,28 @@ mod tests {
         assert!(tree.is_empty());
     }
 
+    /// The name of a group was free: 65 KB of it.
+    #[test]
+    fn the_name_of_a_group_counts() {
+        let named = |name: &str| weight(&filter(&format!("$share/{name}/a")));
+        assert!(named("g") > weight(&filter("a")));
+        assert_eq!(named(&"g".repeat(60_001)) - named("g"), 120_000);
+    }
+
     #[test]
     fn who_joins_a_group_that_is_there_is_seen_by_those_who_have_it() {
         let tree = TopicTree::default();
         tree.insert(&filter("$share/g/t"), &session(1), SubscriptionOptions::default());
-        let (generation, found) = tree.matches(&"t".parse().unwrap());
+        let (age, found) = tree.matches(&"t".parse().unwrap());
         tree.insert(&filter("$share/g/t"), &session(2), SubscriptionOptions::default());
-        assert_eq!(tree.generation(), generation, "nothing is to be looked up again");
+        assert!(tree.holds(age), "nothing is to be looked up again");
         let group = found.groups.first().unwrap();
         assert!(tree.remove(&filter("$share/g/t"), 1).is_some_and(|left| Arc::ptr_eq(&left, group)));
         assert!(tree.remove(&filter("$share/g/t"), 1).is_none(), "it was no member any more");
         assert!(!group.is_empty());
         assert!(tree.remove(&filter("$share/g/t"), 2).is_some());
         assert!(group.is_empty() && tree.is_empty());
-        assert_ne!(tree.generation(), generation);
+        assert!(!tree.holds(age));
     }
 
     #[test]
@@ -367,13 +463,32 @@ mod tests {
         assert!(tree.is_empty());
     }
 
+    /// Every publisher of the tenant looked everything up again after any subscription.
     #[test]
-    fn a_change_is_a_new_generation() {
+    fn what_was_found_holds_until_a_filter_changes_that_the_topic_may_match() {
         let tree = TopicTree::default();
-        let before = tree.generation();
+        let topics = ["a", "b"].map(|topic| topic.parse::<TopicName>().unwrap());
+        // Two topics of two slots: all but one in 256 are.
+        let other = (0..).map(|number| format!("other/{number}"));
+        let other = other.into_iter().find(|other| tree.slot_of(other) != tree.slot_of("a")).unwrap();
+        let ages = || topics.each_ref().map(|topic| tree.matches(topic).0);
+        let [before, _] = ages();
+        tree.insert(&filter(&other), &session(1), SubscriptionOptions::default());
+        tree.remove(&filter(&other), 1);
+        tree.insert(&filter(&format!("$share/g/{other}")), &session(1), SubscriptionOptions::default());
+        assert!(tree.holds(before), "it is another topic's");
         tree.insert(&filter("a"), &session(1), SubscriptionOptions::default());
-        assert_ne!(tree.generation(), before);
-        let (generation, _) = tree.matches(&"a".parse().unwrap());
-        assert_eq!(generation, tree.generation());
+        assert!(!tree.holds(before));
+        let [before, _] = ages();
+        tree.remove_all([filter("a"), filter("nothing")].into_iter(), 1);
+        assert!(!tree.holds(before));
+        for text in ["x/+", "$share/g/x/#"] {
+            let before = ages();
+            tree.insert(&filter(text), &session(1), SubscriptionOptions::default());
+            assert!(before.iter().all(|age| !tree.holds(*age)), "{text}");
+            let before = ages();
+            tree.remove(&filter(text), 1);
+            assert!(before.iter().all(|age| !tree.holds(*age)), "{text}");
+        }
     }
 }

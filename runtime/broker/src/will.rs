@@ -2,10 +2,22 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tidegate_event::{Client, Message, Origin};
 
 use crate::broker::Shared;
 use crate::codec::Will;
+use crate::session::delivery::{detached_properties, detached_topic};
+
+/// A copy of `will` that owns its memory: CONNECT, of which it is a part, may be much larger, and has a password in it.
+pub(crate) fn detached(will: &Will) -> Will {
+    Will {
+        topic: detached_topic(&will.topic),
+        payload: Bytes::copy_from_slice(&will.payload),
+        properties: will.properties.as_deref().map(|properties| Box::new(detached_properties(properties))),
+        ..*will
+    }
+}
 
 /// The message that a will becomes.
 pub(crate) fn message(shared: &Shared, will: Will, client: &Arc<Client>) -> Message {

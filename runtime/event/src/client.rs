@@ -76,6 +76,9 @@ pub struct Client {
     pub certificate: Option<Arc<Certificate>>,
     /// Whether `username` is the name in that certificate and not what CONNECT says: it is proved already.
     pub certified: bool,
+    /// Whether its request for WebSocket was handed on by a proxy, or comes from a page of another machine: `peer` does not
+    /// say then who it is.
+    pub forwarded: bool,
 }
 
 impl Client {
@@ -100,6 +103,7 @@ impl Default for Client {
             server_name: None,
             certificate: None,
             certified: false,
+            forwarded: false,
         }
     }
 }

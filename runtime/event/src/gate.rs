@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytestring::ByteString;
+
 use crate::{BoxFuture, Client, Password, ReasonCode, TopicFilter, TopicName};
 
 /// What a gate says to a CONNECT.
@@ -11,6 +13,15 @@ pub enum Decision {
     Allow,
     /// It may not; CONNACK has this code, or what is nearest to it in the client's version.
     Refuse(ReasonCode),
+}
+
+/// The user that a client has proved to be. Its session is for that user alone, over restarts too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Name of the user.
+    pub user: ByteString,
+    /// Whether a certificate has proved it ([`Client::certified`]).
+    pub certified: bool,
 }
 
 /// Decides who may connect, publish and subscribe. The broker asks it first, and handlers only about what it allows.
@@ -23,8 +34,8 @@ pub trait Gate: Send + Sync + 'static {
         false
     }
 
-    /// Names the rules that [`Self::may_publish`] answers by: as long as it is the same number, an answer about a topic may
-    /// be kept. `None`: asking is as quick as looking an answer up, so none are kept.
+    /// Names the rules that [`Self::may_publish`] and [`Self::may_subscribe`] answer by: as long as it is the same number, an
+    /// answer about a client may be kept. `None`: asking is as quick as looking an answer up, so none are kept.
     fn generation(&self) -> Option<u64> {
         None
     }
@@ -32,6 +43,20 @@ pub trait Gate: Send + Sync + 'static {
     /// Whether `client`, which sent `password`, may connect. The future may be dropped at any time: then nobody waits for
     /// the answer any more.
     fn connect(&self, client: &Arc<Client>, password: Option<Password>) -> BoxFuture<'static, Decision>;
+
+    /// The user that `client`, which [`Self::connect`] has let in, has proved to be. `None`: it has not, and whoever has the
+    /// same client id may take its session over.
+    fn owner(&self, client: &Client) -> Option<Owner> {
+        let _ = client;
+        None
+    }
+
+    /// Whether `client`, which [`Self::connect`] has let in, may take over or end a session of `owner` by its client id
+    /// (MQTT 5 clause 3.1.3.1 leaves it to the server whom it takes an id from).
+    fn may_take(&self, client: &Client, owner: &Owner) -> bool {
+        let _ = (client, owner);
+        true
+    }
 
     /// Whether `client` may publish to `topic`. Once a message: it must neither wait nor allocate.
     fn may_publish(&self, client: &Client, topic: &TopicName) -> bool;

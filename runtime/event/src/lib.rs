@@ -34,6 +34,7 @@ mod reply;
 mod scope;
 mod seldom;
 mod session_store;
+mod shown;
 mod storage;
 mod tenant;
 mod topic;
@@ -45,7 +46,7 @@ pub use client::{Certificate, Client, Protocol};
 pub use control::{Control, ControlError};
 pub use dead_letter::DeadLetters;
 pub use event::{DisconnectReason, Event, Value};
-pub use gate::{Decision, Gate, OpenGate};
+pub use gate::{Decision, Gate, OpenGate, Owner};
 pub use hook::{Field, Hook};
 pub use hooks::{Admitted, Hooks, NoHooks, Raised};
 pub use id::{IdSource, MsgId, Node, ParseMsgIdError};
@@ -57,8 +58,10 @@ pub use scope::{Backlog, Effects, Scope};
 pub use seldom::Seldom;
 pub use session_store::{
     Change, Restored, RestoredDelivery, RestoredReceipt, RestoredSession, SessionNumber, SessionStore,
-    SessionStoreError, StoredDelivery, StoredSending, StoredWill, SubscriptionOptions, VolatileStore,
+    SessionStoreError, StoredDelivery, StoredSending, StoredSource, StoredWill, SubscriptionOptions,
+    VolatileStore,
 };
+pub use shown::Shown;
 pub use storage::{AckLevel, ActionOptions, Rows, SqlValue, Storage, StorageError};
 pub use tenant::Tenant;
 pub use topic::{MAX_TOPIC_BYTES, SharedFilter, TopicError, TopicFilter, TopicName};

@@ -130,9 +130,10 @@ impl Message {
         Some(self.timestamp_ms + u64::from(seconds) * 1_000)
     }
 
-    /// About how many bytes of memory its content takes: topic, payload and properties.
+    /// About how many bytes of memory its content takes: topic, payload, properties and the name of its sender.
     pub fn size(&self) -> usize {
         self.topic.as_str().len()
+            + self.sender.len()
             + self.payload.len()
             + self.properties.as_deref().map_or(0, PublishProperties::size)
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
-use crate::{AckJoin, Message, MsgId, QoS, Tenant, TopicName};
+use crate::{AckJoin, Message, MsgId, Owner, QoS, Tenant, TopicName};
 
 /// Options of a subscription (MQTT 5 clause 3.8.3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub enum Change {
         client: ByteString,
         /// Seconds.
         expiry: u32,
+        /// Whose it is.
+        owner: Option<Owner>,
         /// What is published when this connection is gone; wills of earlier ones are not touched.
         will: Option<StoredWill>,
     },
@@ -80,6 +82,8 @@ pub enum Change {
         filter: ByteString,
         /// Its options.
         options: SubscriptionOptions,
+        /// Whether it still has to bring what was retained or stored before it. It is said again when it has.
+        joining: bool,
     },
     /// A subscription was removed.
     Unsubscribed {
@@ -164,6 +168,23 @@ pub struct StoredWill {
     pub delay: u32,
 }
 
+/// How a message came to a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StoredSource {
+    /// By subscriptions of its own.
+    #[default]
+    Live,
+    /// By a shared subscription: only then another client may have it. The filter with its `$share/` prefix; `None`: it was
+    /// recorded by a release that did not say which.
+    Shared(Option<ByteString>),
+    /// A handler sent it, whatever the client has subscribed to.
+    Direct,
+    /// It was retained when the client subscribed.
+    Retained,
+    /// A database had it when the client subscribed, and all that is older was sent before.
+    Backlog,
+}
+
 /// A message on its way to one client.
 #[derive(Clone, Debug)]
 pub struct StoredDelivery {
@@ -175,8 +196,8 @@ pub struct StoredDelivery {
     pub qos: QoS,
     /// RETAIN flag as it will be sent.
     pub retain: bool,
-    /// Whether it came by a shared subscription: only then another client may have it.
-    pub shared: bool,
+    /// How it came.
+    pub source: StoredSource,
     /// Identifiers of the subscriptions it came by.
     pub subscription_ids: Option<Arc<[u32]>>,
 }
@@ -223,6 +244,8 @@ pub struct RestoredSession {
     pub tenant: Tenant,
     /// Client id.
     pub client: ByteString,
+    /// Whose it is.
+    pub owner: Option<Owner>,
     /// Seconds it outlives a connection.
     pub expiry: u32,
     /// When its client went, milliseconds since the epoch; `None`: it was connected to the end.
@@ -231,6 +254,8 @@ pub struct RestoredSession {
     pub wills: Vec<StoredWill>,
     /// Subscriptions, filters with their `$share/` prefix.
     pub subscriptions: Vec<(ByteString, SubscriptionOptions)>,
+    /// The filters among them that still have to bring what was retained or stored before.
+    pub joining: Vec<ByteString>,
     /// Messages that wait or were sent, in the order of their numbers.
     pub queue: Vec<RestoredDelivery>,
     /// QoS 2 packet ids received and not free yet.
@@ -277,6 +302,10 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Ready when all that was recorded before the call is on disk; fails when it could not be written in time.
     fn durable(&self) -> AckJoin;
 
+    /// Whether so much waits to be written that who sends more, and would not wait for it, is to wait for
+    /// [`durable`](Self::durable) all the same: memory would fill. Costs next to nothing.
+    fn is_behind(&self) -> bool;
+
     /// Whether changes can be written now. Costs next to nothing.
     ///
     /// # Errors
@@ -305,6 +334,10 @@ impl SessionStore for VolatileStore {
 
     fn durable(&self) -> AckJoin {
         AckJoin::new()
+    }
+
+    fn is_behind(&self) -> bool {
+        false
     }
 
     fn health(&self) -> Result<(), SessionStoreError> {

@@ -7,6 +7,8 @@ use std::panic::PanicHookInfo;
 use std::sync::Arc;
 
 use tracing::Level;
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
@@ -33,7 +35,8 @@ pub fn start(log: &Log) -> Result<Arc<ModuleLines>, TryInitError> {
     };
     let kept = Arc::new(ModuleLines::default());
     let registry = tracing_subscriber::registry().with(kept.layer(Level::INFO));
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines =
+        fmt::layer().with_writer(std::io::stderr).fmt_fields(fmt::format::debug_fn(field).delimited(" "));
     match log.format {
         LogFormat::Human => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -48,6 +51,42 @@ pub fn start(log: &Log) -> Result<Arc<ModuleLines>, TryInitError> {
         tracing::warn!("RUST_LOG is ignored: {error}");
     }
     Ok(kept)
+}
+
+/// Writes a field of a line for people. What it says may come from anywhere, from clients and modules too: control
+/// characters are escaped, and what has lines of its own is indented, so that none of them looks like one of ours.
+fn field(
+    writer: &mut fmt::format::Writer<'_>,
+    field: &Field,
+    value: &dyn std::fmt::Debug,
+) -> std::fmt::Result {
+    use std::fmt::Write as _;
+    match field.name() {
+        "message" => {}
+        name => write!(writer, "{}=", name.strip_prefix("r#").unwrap_or(name))?,
+    }
+    write!(Harmless(writer), "{value:?}")
+}
+
+/// Writes text without its control characters.
+struct Harmless<'a, W>(&'a mut W);
+
+impl<W: std::fmt::Write> std::fmt::Write for Harmless<'_, W> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let mut rest = text;
+        while let Some(at) = rest.find(|c: char| c.is_control() && c != '\t') {
+            let (plain, from) = rest.split_at(at);
+            let mut characters = from.chars();
+            self.0.write_str(plain)?;
+            match characters.next() {
+                Some('\n') => self.0.write_str("\n    ")?,
+                Some(control) => write!(self.0, "{}", control.escape_default())?,
+                None => {}
+            }
+            rest = characters.as_str();
+        }
+        self.0.write_str(rest)
+    }
 }
 
 /// The configured level; of the embedded store's own lines only warnings, unless its targets are named there.
@@ -88,6 +127,34 @@ fn words<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_clients_and_modules_write_makes_no_lines_of_its_own() {
+        #[derive(Clone, Default)]
+        struct Written(Arc<parking_lot::Mutex<Vec<u8>>>);
+        impl std::io::Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let written = Written::default();
+        let (writer, fields) = (written.clone(), fmt::format::debug_fn(field).delimited(" "));
+        let layer = fmt::layer().with_ansi(false).without_time().with_writer(move || writer.clone());
+        let subscriber = tracing_subscriber::registry().with(layer.fmt_fields(fields));
+        tracing::subscriber::with_default(subscriber, || {
+            let client = "c\nERROR forged\u{1b}[31m\r";
+            tracing::info!(%client, text = "a\nb", count = 3, "refused: {}", "x\u{9b}\ty\nz");
+        });
+        let text = String::from_utf8(written.0.lock().clone()).unwrap_or_default();
+        let line = text.strip_prefix(" INFO tidegate::logging::tests: ").unwrap_or(&text);
+        let expected =
+            "refused: x\\u{9b}\ty\n    z client=c\n    ERROR forged\\u{1b}[31m\\r text=\"a\\nb\" count=3\n";
+        assert_eq!(line, expected);
+    }
 
     #[test]
     fn the_embedded_store_tells_of_itself_only_what_is_asked_for() {

@@ -66,7 +66,7 @@ pub fn main(overrides: Overrides) -> ExitCode {
 /// Everything before the first task: what is wrong here is told before anything is touched.
 fn start(overrides: Overrides) -> Result<(), Failed> {
     let began = Instant::now();
-    let (config, mut problems) = Config::load(overrides.clone());
+    let (mut config, mut problems) = Config::load(overrides.clone());
     // Before the files are read: one that changes meanwhile is seen to have changed.
     let seen = Seen::now(&config);
     let (conf_files, loaded) = backends::load(&config);
@@ -94,7 +94,7 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
     for warning in loaded.warnings.iter().chain(&warnings) {
         tracing::warn!("{warning}");
     }
-    raise_file_limit(config.broker.max_connections);
+    config.broker.max_connections = within_file_limit(config.broker.max_connections);
     let data = DataDir::open(&config.data_dir).map_err(|error| Failed::because(error.to_string()))?;
     if config.makes_modules_dir() {
         std::fs::create_dir_all(&config.modules_dir)
@@ -125,22 +125,32 @@ struct Sources {
 /// Files that a node opens besides those of its connections: databases, modules, logs.
 const OTHER_FILES: u64 = 512;
 
-/// Every connection is an open file: takes as many as the system allows, not the few it grants by default.
-fn raise_file_limit(max_connections: usize) {
+/// Every connection is an open file: takes as many as the system allows, not the few it grants by default. Gives how many
+/// connections there may be, of the `max_connections` that are configured: who comes above that must not take the files
+/// that databases, certificates and modules need.
+fn within_file_limit(max_connections: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(limit = limit.current, "the limit of open files stays as it is: {error}");
-        return;
+        return within(limit.current, max_connections);
     }
-    let room = limit.maximum.map(|limit| limit.saturating_sub(OTHER_FILES));
-    if let Some(room) = room.filter(|room| *room < max_connections as u64) {
+    within(limit.maximum, max_connections)
+}
+
+/// How many of `max_connections` there may be with so many open files; `None`: any number of them.
+fn within(open_files: Option<u64>, max_connections: usize) -> usize {
+    let room = open_files.map(|limit| limit.saturating_sub(OTHER_FILES).max(limit / 2));
+    let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
+    if room < max_connections {
         tracing::warn!(
-            open_files = limit.maximum,
+            open_files,
             max_connections,
-            "the system allows about {room} connections, fewer than broker.max_connections: raise the limit of open files"
+            "the system has files for {room} connections, fewer than broker.max_connections, so no more are taken: \
+             raise the limit of open files"
         );
     }
+    max_connections.min(room)
 }
 
 /// Opens the parts, serves until a signal, closes the parts.
@@ -294,6 +304,8 @@ impl Parts {
         status.set_reload(reload.clone());
         tokio::spawn(crate::reload::follow(reload, access, seen, reload_stop.clone()));
 
+        // Handlers are bound: wills that became due while the node was down meet them.
+        broker.begin();
         for address in &config.listen {
             let bound = broker
                 .listen(*address)
@@ -367,5 +379,23 @@ impl Parts {
             self.sessions.health().err().map_or_else(|| "the disk is slow".into(), |error| error.to_string());
         tracing::error!("what was recorded of sessions last is not on disk: {reason}");
         Err(Failed::because(format!("what was recorded of sessions last is not on disk: {reason}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_everything_else() {
+        for (open_files, configured, taken) in [
+            (None, 12_000, 12_000),
+            (Some(1 << 20), 12_000, 12_000),
+            (Some(4_096), 12_000, 4_096 - 512),
+            (Some(4_096), 100, 100),
+            (Some(600), 12_000, 300),
+        ] {
+            assert_eq!(within(open_files, configured), taken, "{open_files:?} {configured}");
+        }
     }
 }

@@ -14,8 +14,10 @@ mod sessions;
 mod writer;
 
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_event::key_value::{MAX_ANSWER_BYTES, check_key, check_value};
 use tidegate_event::{BoxFuture, KeyValue, Space, StorageError, Swap};
@@ -26,6 +28,7 @@ use disk::{Database, Disk, guarded, unavailable};
 pub use sessions::SessionDurability;
 use sessions::intake::Intake;
 use sessions::ledger::Ledger;
+use sessions::watch::PATIENCE;
 use writer::{Change, Outcome, Request, Work, Writer};
 
 /// Changes that may wait for the writer; more wait before they are queued.
@@ -69,15 +72,23 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub fn open(path: &Path, quota: u64) -> Result<Arc<Self>, StateError> {
+        Self::open_with(path, quota, PATIENCE)
+    }
+
+    /// The same; a commit may take as long as `patience`.
+    fn open_with(path: &Path, quota: u64, patience: Duration) -> Result<Arc<Self>, StateError> {
         let disk = Disk::open(path).map_err(|reason| StateError::Open { path: path.to_owned(), reason })?;
         let disk = Arc::new(disk);
         let (queue, requests) = mpsc::channel(QUEUE);
         let intake = Arc::new(Intake::default());
-        let writer = Writer::new(disk.clone(), quota, Ledger::new(intake.clone()));
-        std::thread::Builder::new()
-            .name("state".into())
-            .spawn(move || writer.run(requests))
-            .map_err(StateError::Thread)?;
+        let writer = Writer::new(disk.clone(), quota, Ledger::new(intake.clone()), patience);
+        let of_thread = intake.clone();
+        let write = move || {
+            if catch_unwind(AssertUnwindSafe(|| writer.run(requests))).is_err() {
+                of_thread.has_died();
+            }
+        };
+        std::thread::Builder::new().name("state".into()).spawn(write).map_err(StateError::Thread)?;
         Ok(Arc::new(Self { disk, queue, intake }))
     }
 

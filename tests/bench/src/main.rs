@@ -5,10 +5,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tidegate_bench::peer::{self, Peer};
+use tidegate_bench::allocations::Counting;
+use tidegate_bench::peer::Peer;
 use tidegate_bench::process;
 use tidegate_bench::report::Report;
 use tidegate_bench::row::{self, Bench, Row};
+
+/// Row `call` counts allocations.
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 /// Runs the benches. Our binary is found by TIDEGATE_BIN or beside this one.
 #[derive(Debug, Parser)]
@@ -40,14 +45,6 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Hidden {
-    /// The rumqttd listener, as a child process of a bench.
-    #[command(hide = true, name = "serve-rumqttd")]
-    ServeRumqttd {
-        /// Where to listen on 127.0.0.1.
-        port: u16,
-        /// Protocol level, 4 or 5.
-        level: u8,
-    },
     /// A process that loads modules and tells what they weigh, as a child process of a bench.
     #[command(hide = true, name = "weigh-modules")]
     WeighModules {
@@ -69,9 +66,6 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    if let Some(Hidden::ServeRumqttd { port, level }) = arguments.hidden {
-        return peer::serve(port, level);
-    }
     process::raise_file_limit()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     if let Some(Hidden::WeighModules { modules, artefacts }) = &arguments.hidden {

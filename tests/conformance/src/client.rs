@@ -12,7 +12,7 @@ use crate::wire::Version;
 /// How long an answer may take. Generous: a test waits so long only when it fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the server may take to close a connection that it must close.
-pub const CLOSES_WITHIN: Duration = Duration::from_secs(2);
+pub const CLOSES_WITHIN: Duration = Duration::from_secs(5);
 /// How long [`Client::expect_silence`] listens. What may not come would come within a few milliseconds.
 pub const SILENCE: Duration = Duration::from_millis(300);
 
@@ -403,12 +403,17 @@ impl Client {
 /// The first packet of `bytes` when all of it is there: first byte, body, length of everything.
 ///
 /// # Panics
-/// The remaining length is malformed.
+/// The remaining length is malformed, or has more bytes than it needs (MQTT 3.1.1 clause 2.2.3, MQTT 5 clause 1.5.5).
 fn whole(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let (first, rest) = bytes.split_first()?;
     let ends = rest.iter().take(4).position(|byte| byte & 0x80 == 0);
     assert!(ends.is_some() || rest.len() < 4, "the server sent a malformed remaining length: {bytes:02X?}");
     let digits = ends? + 1;
+    assert!(
+        digits == 1 || rest[digits - 1] != 0,
+        "the server sent a remaining length in more bytes than it needs: {:02X?}",
+        &bytes[..=digits]
+    );
     let length = rest[..digits].iter().rev().fold(0, |sum, byte| sum << 7 | usize::from(byte & 0x7F));
     let body = rest.get(digits..digits + length)?;
     Some((*first, body, 1 + digits + length))
@@ -429,5 +434,11 @@ mod tests {
         long.extend([7; 128]);
         assert_eq!(whole(&long[..130]), None);
         assert_eq!(whole(&long).map(|(_, body, length)| (body.len(), length)), Some((128, 131)));
+    }
+
+    #[test]
+    #[should_panic(expected = "more bytes than it needs")]
+    fn a_length_in_more_bytes_than_it_needs_is_refused() {
+        whole(&[0x40, 0x82, 0, 0, 1]);
     }
 }

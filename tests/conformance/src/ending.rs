@@ -6,9 +6,10 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
 
-use crate::client::{CLOSES_WITHIN, Came, Client};
-use crate::packet::Connect;
+use crate::client::{CLOSES_WITHIN, Came, Client, PATIENCE};
+use crate::packet::{Connect, Publish};
 use crate::received::Packet;
 use crate::server;
 use crate::wire::Version;
@@ -23,6 +24,10 @@ pub const UNSUPPORTED_VERSION: u8 = 0x84;
 pub const CLIENT_ID_INVALID: u8 = 0x85;
 /// Not authorized.
 pub const NOT_AUTHORIZED: u8 = 0x87;
+/// Bad user name or password.
+pub const BAD_LOGIN: u8 = 0x86;
+/// Server busy.
+pub const BUSY: u8 = 0x89;
 /// Bad authentication method.
 pub const BAD_METHOD: u8 = 0x8C;
 /// Session taken over.
@@ -37,15 +42,28 @@ pub const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
 pub const ALIAS_INVALID: u8 = 0x94;
 /// Packet too large.
 pub const TOO_LARGE: u8 = 0x95;
+/// Payload format invalid.
+pub const FORMAT_INVALID: u8 = 0x99;
+/// Retain not supported.
+pub const RETAIN_NOT_SUPPORTED: u8 = 0x9A;
+/// QoS not supported.
+pub const QOS_NOT_SUPPORTED: u8 = 0x9B;
+/// Connection rate exceeded.
+pub const RATE_EXCEEDED: u8 = 0x9F;
 
 /// Everything that comes until the server closes the connection, which it must do soon.
 ///
 /// # Errors
 /// It stays open.
 pub fn ending(client: &mut Client) -> Result<Vec<Packet>, String> {
+    ending_after(client, CLOSES_WITHIN)
+}
+
+/// As [`ending`], where what comes first may take as long as `answer`.
+fn ending_after(client: &mut Client, answer: Duration) -> Result<Vec<Packet>, String> {
     let mut packets = Vec::new();
     loop {
-        match client.read_within(CLOSES_WITHIN) {
+        match client.read_within(if packets.is_empty() { answer } else { CLOSES_WITHIN }) {
             Came::Packet(packet) => packets.push(packet),
             Came::End => return Ok(packets),
             Came::Nothing => return Err(format!("the connection stays open; before came {packets:?}")),
@@ -91,16 +109,36 @@ pub fn connect_refused(version: Version, bytes: &[u8], reasons: &[u8]) -> Result
     client.try_send(bytes).ok();
     let packets = ending(&mut client)?;
     match (&packets[..], version) {
-        ([Packet::ConnAck(said)], Version::V5) if reasons.contains(&said.code) => {
-            if said.session_present {
-                Err("a refusal says that there is a session".into())
-            } else {
-                Ok(())
-            }
-        }
-        ([], Version::V31 | Version::V311) => Ok(()),
-        (_, Version::V5) => Err(format!("CONNACK with one of {reasons:02X?} was expected: {packets:02X?}")),
+        (_, Version::V5) => match only_connack(&packets)? {
+            code if reasons.contains(&code) => Ok(()),
+            _ => Err(format!("CONNACK with one of {reasons:02X?} was expected: {packets:02X?}")),
+        },
+        ([], _) => Ok(()),
         _ => Err(format!("the end alone was expected: {packets:02X?}")),
+    }
+}
+
+/// The server at `port` does not let the client in: the code of CONNACK, which says of no session, and after which the
+/// connection ends. What the client sends behind CONNECT is not answered (MQTT 3.1.1 3.1.4-5, MQTT 5 3.1.4-6).
+///
+/// # Errors
+/// What it does instead.
+pub fn not_let_in(port: u16, connect: &Connect) -> Result<u8, String> {
+    let mut client = Client::open_at(port, connect.version);
+    let publish = Publish::new("access/behind", "x").qos(1, 1).retain();
+    client.send([connect.encode(), publish.encode(connect.version)].concat());
+    // To look at a password takes time.
+    only_connack(&ending_after(&mut client, PATIENCE)?)
+}
+
+/// The code of CONNACK, which is all that came and says of no session.
+fn only_connack(packets: &[Packet]) -> Result<u8, String> {
+    match packets {
+        [Packet::ConnAck(said)] if said.session_present => {
+            Err("a refusal says that there is a session".into())
+        }
+        [Packet::ConnAck(said)] => Ok(said.code),
+        _ => Err(format!("CONNACK alone was expected: {packets:02X?}")),
     }
 }
 
@@ -174,9 +212,10 @@ impl Failures {
     /// The end of the table.
     ///
     /// # Panics
-    /// A case failed, or there was none.
+    /// A case failed, or there was none, or the shared server has panicked.
     #[track_caller]
     pub fn report(self) {
+        server::assert_no_panic();
         assert!(self.tried > 0, "the table is empty");
         let (failed, tried) = (self.failed.len(), self.tried);
         assert!(self.failed.is_empty(), "{failed} of {tried} cases failed:\n  {}", self.failed.join("\n  "));

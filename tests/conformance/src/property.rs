@@ -206,17 +206,36 @@ impl Properties {
     }
 }
 
-/// Reads what the property `id` holds, by the table of MQTT 5 clause 2.2.2.2.
+/// Reads what the property `id` holds, by the table of MQTT 5 clause 2.2.2.2, without the values that a server must not
+/// send: 0 as receive maximum, maximum packet size, alias or subscription identifier (clauses 3.2.2.3.3, 3.2.2.3.6,
+/// 3.3.2.3.4 and 3.3.2.3.8), a response topic with wildcards (3.3.2-14).
 fn value(id: u8, body: &mut Reader<'_>) -> Result<Value, String> {
     Ok(match id {
         0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2A => match body.byte()? {
             value @ (0 | 1) => Value::Byte(value),
             value => return Err(format!("{value} is neither 0 nor 1")),
         },
-        0x13 | 0x21 | 0x22 | 0x23 => Value::Two(body.two()?),
-        0x02 | 0x11 | 0x18 | 0x27 => Value::Four(body.four()?),
-        0x0B => Value::Variable(body.variable()?),
-        0x03 | 0x08 | 0x12 | 0x15 | 0x1A | 0x1C | 0x1F => Value::Text(body.text()?.into()),
+        0x13 | 0x22 => Value::Two(body.two()?),
+        0x21 | 0x23 => match body.two()? {
+            0 => return Err("0".into()),
+            value => Value::Two(value),
+        },
+        0x02 | 0x11 | 0x18 => Value::Four(body.four()?),
+        0x27 => match body.four()? {
+            0 => return Err("0".into()),
+            value => Value::Four(value),
+        },
+        0x0B => match body.variable()? {
+            0 => return Err("0".into()),
+            value => Value::Variable(value),
+        },
+        0x08 => match body.text()? {
+            topic if topic.is_empty() || topic.contains(['+', '#']) => {
+                return Err(format!("{topic:?} is no topic name"));
+            }
+            topic => Value::Text(topic.into()),
+        },
+        0x03 | 0x12 | 0x15 | 0x1A | 0x1C | 0x1F => Value::Text(body.text()?.into()),
         0x09 | 0x16 => Value::Binary(body.binary()?.into()),
         0x26 => Value::Pair(body.text()?.into(), body.text()?.into()),
         _ => return Err("unknown".into()),
@@ -248,5 +267,22 @@ mod tests {
         assert!(read(&sent.clone().four(0x02, 1), &allowed).is_err(), "one twice");
         assert!(read(&sent.clone().raw(&[0x7F]), &allowed).is_err(), "an unknown one");
         assert!(read(&sent.raw(&[0x02, 0]), &allowed).is_err(), "one that is cut off");
+        let none = Properties::new;
+        for (good, bad) in [
+            (none().two(id::RECEIVE_MAXIMUM, 1), none().two(id::RECEIVE_MAXIMUM, 0)),
+            (none().four(id::MAXIMUM_PACKET_SIZE, 1), none().four(id::MAXIMUM_PACKET_SIZE, 0)),
+            (none().two(id::TOPIC_ALIAS, 1), none().two(id::TOPIC_ALIAS, 0)),
+            (
+                none().variable(id::SUBSCRIPTION_IDENTIFIER, 1),
+                none().variable(id::SUBSCRIPTION_IDENTIFIER, 0),
+            ),
+            (none().text(id::RESPONSE_TOPIC, "a/b"), none().text(id::RESPONSE_TOPIC, "a/+")),
+            (none().text(id::RESPONSE_TOPIC, "a"), none().text(id::RESPONSE_TOPIC, "")),
+            (none().byte(id::MAXIMUM_QOS, 1), none().byte(id::MAXIMUM_QOS, 2)),
+        ] {
+            let allowed = [good.list[0].0];
+            assert_eq!(read(&good, &allowed).as_ref(), Ok(&good));
+            assert!(read(&bad, &allowed).is_err(), "{bad:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use crate::client::{CLOSES_WITHIN, Came, Client};
 use crate::packet::Connect;
 use crate::received::{ConnAck, Packet};
+use crate::server;
 use crate::wire::Version;
 
 /// A wrong packet, or several, with what is wrong for the failure report.
@@ -55,6 +56,7 @@ fn ended(cases: impl IntoIterator<Item = Case>, mut open: impl FnMut() -> Client
     }
     assert!(kept.is_empty(), "these connections were kept open:\n  {}", kept.join("\n  "));
     assert!(!ended.is_empty(), "no case was tried");
+    server::assert_no_panic();
     Ended(ended)
 }
 

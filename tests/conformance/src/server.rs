@@ -3,7 +3,7 @@
 //! A shell stands between: it ends the server and removes its directory when its standard input is closed, which the
 //! system does when a test program ends, however that happens.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -30,8 +30,28 @@ cd / && rm -rf "$directory"
 /// The port of the server that all tests of this program share; the first call starts it. Its configuration is the
 /// default one.
 pub fn port() -> u16 {
+    shared().port
+}
+
+fn shared() -> &'static Server {
     static SHARED: OnceLock<Server> = OnceLock::new();
-    SHARED.get_or_init(|| Server::start("")).port
+    SHARED.get_or_init(|| Server::start(""))
+}
+
+/// The shared server has not panicked so far: a connection whose task panics is closed without a word, which is how many
+/// packets are refused before MQTT 5.
+///
+/// # Panics
+/// It has, for this test or for one that runs at the same time.
+#[track_caller]
+pub fn assert_no_panic() {
+    shared().assert_no_panic();
+}
+
+/// The line of `log` that tells of a panic: as the server logs it (`runtime/server/tests/panics.rs`), or as the standard
+/// library does before that.
+fn panic_line(log: &str) -> Option<&str> {
+    log.lines().find(|line| line.contains("tidegate::logging: panic: ") || line.starts_with("thread '"))
 }
 
 /// A running server, ended when dropped.
@@ -104,14 +124,34 @@ impl Server {
 
     /// Everything it has logged.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.join("server.log")).unwrap_or_default()
+        // Whatever bytes clients have sent may be in it.
+        let bytes = std::fs::read(self.directory.join("server.log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// It has not panicked so far.
+    ///
+    /// # Panics
+    /// It has.
+    #[track_caller]
+    pub fn assert_no_panic(&self) {
+        let log = self.log();
+        assert!(!log.is_empty(), "the server logs nothing");
+        if let Some(line) = panic_line(&log) {
+            panic!("the server panicked: {line}");
+        }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let log = self.log();
         self.input = None;
         drop(self.shell.wait());
+        // Never a second panic, which would end the test program.
+        if let Some(line) = panic_line(&log).filter(|_| !std::thread::panicking()) {
+            panic!("the server panicked: {line}");
+        }
     }
 }
 
@@ -151,7 +191,47 @@ fn directory() -> PathBuf {
     path
 }
 
+/// The text of a password file with these users and passwords, made by `tidegate passwd`.
+///
+/// # Panics
+/// It fails.
+pub fn password_file(users: &[(&str, &str)]) -> String {
+    let directory = directory();
+    for (user, password) in users {
+        let mut passwd = Command::new(binary())
+            .current_dir(&directory)
+            .args(["passwd", "users", user, "--stdin"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        let mut input = passwd.stdin.take().expect("it is piped");
+        writeln!(input, "{password}").expect("it reads the password");
+        drop(input);
+        assert!(passwd.wait().is_ok_and(|status| status.success()), "tidegate passwd");
+    }
+    let text = std::fs::read_to_string(directory.join("users")).expect("it was written");
+    std::fs::remove_dir_all(directory).expect("it is ours");
+    text
+}
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("loopback has free ports").port()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::panic_line;
+
+    #[test]
+    fn a_panic_is_found_in_the_log() {
+        for line in [
+            "2026-01-01T00:00:00Z ERROR tidegate::logging: panic: broken thread=\"tokio-rt-worker\"",
+            "thread 'main' (7) panicked at src/main.rs:1:1:",
+        ] {
+            assert_eq!(panic_line(&format!("one\n{line}\nother\n")), Some(line));
+        }
+        assert_eq!(panic_line("INFO tidegate::run: no panic here\n"), None);
+    }
 }

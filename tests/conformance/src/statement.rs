@@ -127,20 +127,30 @@ fn parse_line(line: &str) -> Option<Line> {
     Some(Line::Statement(Statement { id: id.into(), who, summary: summary.into(), reason }))
 }
 
-/// Finds the tests in the text of a source file.
+/// Finds the tests in the text of a source file; those that are ignored are none.
 pub fn tests_in(file: &str, text: &str) -> Vec<Test> {
     let mut tests = Vec::new();
-    let mut marked = false;
+    let (mut marked, mut ignored) = (false, false);
     for line in text.lines().map(str::trim) {
         if line == "#[test]" {
             marked = true;
-        } else if let Some(rest) = line.strip_prefix("fn ").filter(|_| marked) {
-            marked = false;
-            let name = rest.split('(').next().unwrap_or_default();
-            tests.push(Test { file: file.into(), name: name.into() });
+        } else if line.starts_with("#[ignore") {
+            ignored = true;
+        } else if let Some(rest) = line.strip_prefix("fn ") {
+            if marked && !ignored {
+                let name = rest.split('(').next().unwrap_or_default();
+                tests.push(Test { file: file.into(), name: name.into() });
+            }
+            (marked, ignored) = (false, false);
         }
     }
     tests
+}
+
+/// Whether `main`, the text of a test program's first file, makes `file` a module of it: otherwise nothing of it runs.
+fn is_declared(main: &str, file: &str) -> bool {
+    let declaration = format!("mod {};", file.trim_end_matches(".rs"));
+    file == "main.rs" || main.lines().any(|line| line == declaration)
 }
 
 impl Part {
@@ -157,7 +167,7 @@ impl Part {
     /// The tests of its folder, by file and in the order of each.
     ///
     /// # Errors
-    /// A file cannot be read.
+    /// A file cannot be read, or is no module of the test program.
     pub fn tests(self) -> Result<Vec<Test>, String> {
         let folder = here().join("tests").join(self.name);
         let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
@@ -170,6 +180,10 @@ impl Part {
             }
         }
         files.sort();
+        let main = files.iter().find(|(name, _)| name == "main.rs").map_or("", |(_, text)| text);
+        if let Some((name, _)) = files.iter().find(|(name, _)| !is_declared(main, name)) {
+            return Err(format!("{}: {name} is not declared in main.rs", folder.display()));
+        }
         Ok(files.iter().flat_map(|(name, text)| tests_in(name, text)).collect())
     }
 }
@@ -323,6 +337,17 @@ mod tests {
         ] {
             assert!(page.contains(row), "{row}\n{page}");
         }
+    }
+
+    #[test]
+    fn tests_that_do_not_run_are_none() {
+        let source =
+            "#[test]\n#[ignore = \"slow\"]\nfn mqtt_1_0_0_1_a() {}\n#[test]\nfn mqtt_1_0_0_2_b() {}\n";
+        let tests = tests_in("a.rs", source);
+        assert_eq!(tests, [Test { file: "a.rs".into(), name: "mqtt_1_0_0_2_b".into() }]);
+        let main = "//! Two.\nmod a;\n// mod b;\n";
+        assert!(is_declared(main, "a.rs") && is_declared(main, "main.rs"));
+        assert!(!is_declared(main, "b.rs") && !is_declared(main, "c.rs"));
     }
 
     #[test]

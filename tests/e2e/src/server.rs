@@ -125,6 +125,19 @@ impl Server {
 
     /// Starts it (again) on the same ports and data; waits until `/readyz` says so.
     pub fn start(&mut self) {
+        self.launch();
+        let start = Instant::now();
+        while self.get("/readyz").is_none_or(|(status, _)| status != 200) {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
+            assert!(ended.is_none(), "tidegate ended with {ended:?}:\n{}", self.log());
+            // It reads back all that it has kept.
+            assert!(start.elapsed() < 3 * PATIENCE, "tidegate never became ready:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// As [`start`](Self::start), and waits for nothing.
+    pub fn launch(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let child = self
@@ -141,14 +154,6 @@ impl Server {
             .spawn()
             .expect("tidegate starts");
         self.child = Some(child);
-        let start = Instant::now();
-        while self.get("/readyz").is_none_or(|(status, _)| status != 200) {
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
-            assert!(ended.is_none(), "tidegate ended with {ended:?}:\n{}", self.log());
-            // It reads back all that it has kept.
-            assert!(start.elapsed() < 3 * PATIENCE, "tidegate never became ready:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
     }
 
     /// What starts the binary: itself, or a shell that mounts the small disk where only it and the binary see it.
@@ -260,7 +265,9 @@ impl Server {
     /// Panics when the log tells of a panic.
     pub fn assert_no_panic(&self) {
         let log = self.log();
-        assert!(!log.contains("panicked at"), "the runtime panicked:\n{log}");
+        if let Some(line) = panic_line(&log) {
+            panic!("the runtime panicked: {line}\n{log}");
+        }
     }
 
     /// A request to the management API: status and body.
@@ -286,6 +293,13 @@ impl Server {
     fn metrics(&self) -> String {
         self.get("/metrics").expect("the API answers").1
     }
+}
+
+/// The line of `log` that tells of a panic of the runtime: as the runtime logs it (runtime/server/tests/panics.rs), or as the
+/// standard library does before that. What guests say of their own panics is none.
+fn panic_line(log: &str) -> Option<&str> {
+    let tells = |line: &&str| line.contains("tidegate::logging: panic: ") || line.starts_with("thread '");
+    log.lines().find(tells)
 }
 
 /// The sum of the lines of a metric whose labels contain `labels`; `None` when there is no such line.
@@ -331,7 +345,17 @@ fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::sum;
+    use super::{panic_line, sum};
+
+    #[test]
+    fn a_panic_is_found_in_the_log() {
+        let logged = "2026-01-01T00:00:00Z ERROR tidegate::logging: panic: broken thread=\"tokio-rt-worker\"";
+        for line in [logged, "thread 'main' (7) panicked at src/main.rs:1:1:"] {
+            assert_eq!(panic_line(&format!("one\n{line}\nother\n")), Some(line));
+        }
+        let of_a_guest = "WARN tidegate_module: stderr: thread '<unnamed>' panicked at src/lib.rs:1:1:\n";
+        assert_eq!(panic_line(of_a_guest), None);
+    }
 
     #[test]
     fn a_metric_that_is_not_there_is_no_zero() {

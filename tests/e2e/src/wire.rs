@@ -221,6 +221,13 @@ pub fn variable(out: &mut Vec<u8>, mut value: usize) {
     }
 }
 
+/// Panics when `error` says that nothing came for long: a peer that is killed ends its connections at once.
+#[track_caller]
+pub fn assert_ended(who: &str, error: &io::Error) {
+    let is_silence = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+    assert!(!is_silence, "{who} gets no answer, and its connection is open");
+}
+
 /// One connection.
 pub struct Wire {
     stream: TcpStream,
@@ -229,10 +236,18 @@ pub struct Wire {
 impl Wire {
     /// Opens the socket and sends nothing.
     pub fn open(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the runtime accepts connections");
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { stream }
+        Self::try_open(port).expect("the runtime accepts connections")
+    }
+
+    /// The same, with a runtime that may be gone.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn try_open(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
     }
 
     /// Opens the socket, connects, and expects success. Gives the connection and the session-present flag.

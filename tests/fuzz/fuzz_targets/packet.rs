@@ -7,8 +7,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use tidegate_broker::codec::{
-    Ack, Auth, CodecError, ConnAck, ConnAckProperties, Decoder, Delivery, Disconnect, Incoming, Limits,
-    Outgoing, Publish, SubAck, Terms, encode, encode_publish, encode_within, publish_len,
+    Ack, CodecError, ConnAck, ConnAckProperties, Decoder, Delivery, Disconnect, Incoming, Limits, Outgoing,
+    Publish, SubAck, Terms, encode, encode_publish, encode_within, publish_len,
 };
 use tidegate_event::{Message, MsgId, Origin, Protocol, PublishProperties, QoS, ReasonCode, TopicName};
 
@@ -194,7 +194,8 @@ fn answer(packet: &Incoming, protocol: Protocol) {
         Incoming::Disconnect(disconnect) => {
             Outgoing::Disconnect(Disconnect { session_expiry: None, ..disconnect.clone() })
         }
-        Incoming::Auth(auth) => Outgoing::Auth(Auth { ..auth.clone() }),
+        // This server knows no method (clause 4.12): it never sends one.
+        Incoming::Auth(_) => return,
     };
     for to in [Protocol::V31, Protocol::V311, Protocol::V5] {
         let mut out = BytesMut::new();
@@ -215,8 +216,7 @@ fn answer(packet: &Incoming, protocol: Protocol) {
     let both_ways = matches!(
         packet,
         Incoming::PubAck(_) | Incoming::PubRec(_) | Incoming::PubRel(_) | Incoming::PubComp(_)
-    ) || matches!(packet, Incoming::Auth(_))
-        || matches!(packet, Incoming::Disconnect(d) if protocol.is_v5() && d.session_expiry.is_none());
+    ) || matches!(packet, Incoming::Disconnect(d) if protocol.is_v5() && d.session_expiry.is_none());
     if both_ways {
         let (read, error) = feed(UNLIMITED, [&out[..]]);
         assert_eq!((read.get(1), error), (Some(packet), None));

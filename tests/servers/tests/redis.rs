@@ -74,7 +74,10 @@ fn sentinels_promote_the_replica_and_take_the_old_master_back() {
             cli.run(&["INFO", "replication"]).is_ok_and(|text| text.contains("master_link_status:up"))
         })
         .unwrap();
-    sentinels.replica.run(&["SET", "key", "two again"]).unwrap();
+    // The link is up before the new master has heard from it that it is.
+    let cli = sentinels.replica.cli();
+    let writes = |_| cli.run(&["SET", "key", "two again"]).is_ok();
+    sentinels.replica.server_mut().wait("the new master takes writes", writes).unwrap();
 }
 
 #[test]

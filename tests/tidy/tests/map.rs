@@ -33,6 +33,30 @@ fn every_example_explains_itself() {
 }
 
 #[test]
+fn every_fuzz_target_is_a_program_and_explained() {
+    let (readme, manifest) = (text("tests/fuzz/README.md"), text("tests/fuzz/Cargo.toml"));
+    let mut offenders = Vec::new();
+    let folder = "tests/fuzz/fuzz_targets";
+    let names: Vec<String> = files()
+        .into_iter()
+        .filter_map(|file| {
+            file.path.strip_prefix(folder)?.strip_prefix('/')?.strip_suffix(".rs").map(String::from)
+        })
+        .filter(|name| !name.contains('/'))
+        .collect();
+    assert!(!names.is_empty(), "no fuzz target was found");
+    for name in names {
+        if !readme.contains(&format!("\n| `{name}` | ")) {
+            offenders.push(format!("tests/fuzz/README.md has no row for {name}"));
+        }
+        if !manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")) {
+            offenders.push(format!("tests/fuzz/Cargo.toml has no program for {name}"));
+        }
+    }
+    none("each file of fuzz_targets is a program with a row in the README", offenders);
+}
+
+#[test]
 fn every_crate_keeps_the_workspace_lints() {
     // The workspace's own crates; guests that tests build are workspaces of their own.
     let own = |path: &str| {

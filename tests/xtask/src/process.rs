@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use crate::paths;
 use crate::screen;
@@ -60,6 +61,27 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     println!("{}", screen::faint(&format!("$ {line}")));
     let status = command.status().map_err(|error| format!("cannot start `{line}`: {error}"))?;
     succeeded(&line, status)
+}
+
+/// Seconds to wait before each further try of what a registry or mirror did not give.
+const PAUSES: [u64; 3] = [2, 10, 30];
+
+/// [`run`] for what downloads: registries and mirrors fail now and then, and a suite of an hour must not end with them.
+///
+/// # Errors
+/// It could not be started, or did not succeed in any of the tries.
+pub(crate) fn fetch(command: &mut Command) -> Result<()> {
+    patiently(&PAUSES.map(Duration::from_secs), || run(command))
+}
+
+/// `action`, and again after each of `pauses` while it fails; the error is the last one.
+fn patiently(pauses: &[Duration], mut action: impl FnMut() -> Result<()>) -> Result<()> {
+    for pause in pauses {
+        let Err(error) = action() else { return Ok(()) };
+        eprintln!("{} {error}; once more in {} s", screen::bad("failed:"), pause.as_secs());
+        std::thread::sleep(*pause);
+    }
+    action()
 }
 
 /// Runs it, hands every line of its standard output to `each`, and gives how it ended.
@@ -153,5 +175,27 @@ impl Drop for Running {
         // It may have ended by itself: nothing is left to do then.
         drop(self.0.kill());
         drop(self.0.wait());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_download_that_fails_once_is_tried_again_and_one_that_always_fails_ends() {
+        let pauses = [Duration::ZERO; 2];
+        let mut tries = 0;
+        let second = patiently(&pauses, || {
+            tries += 1;
+            if tries == 2 { Ok(()) } else { Err(format!("try {tries}")) }
+        });
+        assert_eq!((second, tries), (Ok(()), 2));
+        let mut tries = 0;
+        let never = patiently(&pauses, || {
+            tries += 1;
+            Err(format!("try {tries}"))
+        });
+        assert_eq!((never, tries), (Err("try 3".into()), 3));
     }
 }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::process::{Result, cargo, run, stream, workspace_cargo};
-use crate::{fuzz, guests, paths, screen, servers, tools};
+use crate::{fuzz, guests, paths, screen, servers, toolchains, tools};
 
 /// What the arguments ask for.
 #[derive(Default)]
@@ -29,7 +29,9 @@ struct Totals {
 pub(crate) fn main(arguments: &[&str]) -> Result<()> {
     let wanted = parse(arguments)?;
     screen::heading("Tools");
+    // All that comes from elsewhere before anything is built: a machine that cannot have it is told so at once.
     let python = tools::for_tests()?;
+    toolchains::install()?;
     println!("  all there");
     screen::heading("Build");
     // Tests and programs together: a build of the program alone asks for other features of what both use, and would

@@ -6,7 +6,7 @@ use std::process::Command;
 use tidegate_servers::kind::{KINDS, Kind};
 
 use crate::paths;
-use crate::process::{Result, output, run, works};
+use crate::process::{Result, fetch, output, run, works};
 
 /// The Python client the tests use. Pinned: its callbacks differ between releases.
 pub(crate) const PAHO: &str = "paho-mqtt==2.1.0";
@@ -41,7 +41,7 @@ pub(crate) fn wasm_target(target: &str) -> Result<()> {
             sysroot.trim()
         ));
     }
-    run(Command::new("rustup").args(["target", "add", target]))
+    fetch(Command::new("rustup").args(["target", "add", target]))
 }
 
 /// Installs what the tests need besides Rust; gives the Python that has paho-mqtt.
@@ -163,18 +163,12 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     update_lists()?;
     let _no_services = NoServices::while_installing()?;
     // Somebody else's apt may hold the lock, or, in images that clean up after every apt, take the files away.
-    let mut tries = 3;
-    loop {
-        let result = run(Command::new("apt-get")
+    fetch(
+        Command::new("apt-get")
             .env("DEBIAN_FRONTEND", "noninteractive")
             .args(["install", "-q", "-y", "--no-install-recommends"])
-            .args(packages));
-        tries -= 1;
-        if result.is_ok() || tries == 0 {
-            return result;
-        }
-        std::thread::sleep(std::time::Duration::from_secs(5));
-    }
+            .args(packages),
+    )
 }
 
 /// Keeps packages from starting the service they bring: tests start their own. Ends with this value.
@@ -222,7 +216,7 @@ pub(crate) fn is_root() -> bool {
 /// # Errors
 /// We may not, or they cannot be had.
 pub(crate) fn update_lists() -> Result<()> {
-    run(Command::new("apt-get").args(["update", "-q"]))
+    fetch(Command::new("apt-get").args(["update", "-q"]))
 }
 
 /// A Python environment in the cache, with [`PAHO`].
@@ -235,7 +229,7 @@ fn python() -> Result<PathBuf> {
         return Ok(python);
     }
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
-    run(Command::new(&python).args([
+    fetch(Command::new(&python).args([
         "-m",
         "pip",
         "install",

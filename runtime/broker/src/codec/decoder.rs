@@ -32,6 +32,9 @@ impl Default for Limits {
     }
 }
 
+/// Greatest CONNECT, bytes: four fields of 64 KiB, the most that one may have, fit. Nobody knows yet who sends it.
+const MAX_CONNECT_BYTES: u32 = 256 * 1024 + 4 * 1024;
+
 /// Cuts the bytes of one connection into packets. The first must be CONNECT, which sets the version.
 ///
 /// After an error the connection must be closed (MQTT 5 clause 4.13): the decoder gives the same error for ever.
@@ -46,6 +49,9 @@ pub struct Decoder {
     /// The greatest packet the client takes, when CONNECT has told so far.
     client_takes: Option<usize>,
 }
+
+/// Bytes of a remaining length, which has four at most, that are looked past.
+const LENGTH_LOOKED_AT: usize = 5;
 
 #[derive(Clone, Copy, Debug)]
 enum State {
@@ -112,13 +118,21 @@ impl Decoder {
         };
         match connected {
             Some(protocol) => header::check_next(first, protocol)?,
-            None => header::check_first(first)?,
+            None => {
+                if let Err(error) = header::check_first(first) {
+                    self.glimpse(first, buffer);
+                    return Err(error);
+                }
+            }
         }
         let packet = PacketType::of(first);
         let (remaining, length_len) = match varint(buffer.get(1..).unwrap_or_default()) {
             Varint::Whole(value, len) => (value, len),
             Varint::Partial => return self.wait(buffer.len() + 1),
             Varint::Overlong => {
+                if connected.is_none() {
+                    self.glimpse(first, buffer);
+                }
                 return Err(CodecError::Malformed {
                     packet,
                     rule: "its remaining length has over four bytes",
@@ -140,8 +154,12 @@ impl Decoder {
                 rule: "its remaining length is longer than need be",
             });
         }
-        if total > usize::try_from(self.limits.max_packet_bytes).unwrap_or(usize::MAX) {
-            return Err(CodecError::TooLarge { packet, size: total, limit: self.limits.max_packet_bytes });
+        let limit = match connected {
+            Some(_) => self.limits.max_packet_bytes,
+            None => self.limits.max_packet_bytes.min(MAX_CONNECT_BYTES),
+        };
+        if total > usize::try_from(limit).unwrap_or(usize::MAX) {
+            return Err(CodecError::TooLarge { packet, size: total, limit });
         }
         if buffer.len() < total {
             return self.wait(total);
@@ -171,6 +189,18 @@ impl Decoder {
                 .map(|publish| Some(Incoming::Publish(publish)));
         }
         self.whole(packet, buffer, header, total, protocol).map(Some)
+    }
+
+    /// Looks which version a client speaks whose CONNECT is refused for its fixed header, so that it is answered in that: as
+    /// far as it is there already, nothing is waited for.
+    fn glimpse(&mut self, first: u8, buffer: &[u8]) {
+        let rest = buffer.get(1..).unwrap_or_default();
+        let end = rest.iter().take(LENGTH_LOOKED_AT).position(|byte| byte & 0x80 == 0);
+        if PacketType::of(first) == PacketType::Connect
+            && let Some(body) = end.and_then(|end| rest.get(end + 1..))
+        {
+            self.protocol = version::peek(body, usize::MAX).ok().flatten();
+        }
     }
 
     /// Reads the packet of `total` bytes at the start of `buffer`, `header` of them fixed header.

@@ -120,16 +120,30 @@ pub fn publish_len(delivery: &Delivery<'_>, protocol: Protocol) -> Option<usize>
 /// Appends the PUBLISH of `delivery` to `out`. One reservation, nothing allocated besides. A message for which
 /// [`publish_len`] is `None` is not appended: a broken packet would end the connection.
 pub fn encode_publish(delivery: &Delivery<'_>, protocol: Protocol, out: &mut BytesMut) {
+    let payload = &delivery.message.payload;
+    if put_head(delivery, protocol, payload.len(), out) {
+        out.extend_from_slice(payload);
+    }
+}
+
+/// Appends what stands before the payload in the PUBLISH of `delivery`: for a payload that is sent from where it is.
+/// Gives whether there is such a packet; see [`encode_publish`].
+pub(crate) fn encode_publish_head(delivery: &Delivery<'_>, protocol: Protocol, out: &mut BytesMut) -> bool {
+    put_head(delivery, protocol, 0, out)
+}
+
+/// Appends all but the payload, and makes room for `payload` bytes behind it.
+#[inline]
+fn put_head(delivery: &Delivery<'_>, protocol: Protocol, payload: usize, out: &mut BytesMut) -> bool {
     let Some(properties) = delivery.properties_len(protocol) else {
-        return;
+        return false;
     };
     let remaining = delivery.remaining(protocol, properties);
     if remaining > MAX_REMAINING_LENGTH {
-        return;
+        return false;
     }
     let topic = delivery.topic(protocol);
-    let message = delivery.message;
-    out.reserve(5 + remaining);
+    out.reserve(5 + remaining - delivery.message.payload.len() + payload);
 
     // First byte, remaining length and the topic's length as one piece: a copy costs more than its bytes.
     let mut first = (PacketType::Publish as u8) << 4 | delivery.qos.level() << 1;
@@ -157,7 +171,7 @@ pub fn encode_publish(delivery: &Delivery<'_>, protocol: Protocol, out: &mut Byt
             put_properties(delivery, out);
         }
     }
-    out.extend_from_slice(&message.payload);
+    true
 }
 
 fn put_properties(delivery: &Delivery<'_>, out: &mut BytesMut) {

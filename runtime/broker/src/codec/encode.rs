@@ -8,7 +8,7 @@ use tidegate_event::{Protocol, ReasonCode};
 
 use super::header::{MAX_REMAINING_LENGTH, varint_len};
 use super::property::id;
-use super::{Ack, Auth, Disconnect, Outgoing, PacketType, SubAck, connack, reason_text};
+use super::{Ack, Disconnect, Outgoing, PacketType, SubAck, connack, reason_text};
 
 /// What a client takes of what it is sent, besides messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ fn explanation(packet: &Outgoing, terms: Terms) -> Option<&str> {
         Outgoing::SubAck(ack) | Outgoing::UnsubAck(ack) => {
             ack.reasons.iter().copied().find(|reason| reason.0 >= 0x80)?
         }
-        Outgoing::PingResp | Outgoing::Auth(_) => return None,
+        Outgoing::PingResp => return None,
     };
     own_text(packet).or_else(|| reason_text::text(code))
 }
@@ -94,8 +94,7 @@ fn put(packet: &Outgoing, protocol: Protocol, text: Option<&str>, whole: bool, o
         Outgoing::UnsubAck(ack) => unsuback(ack, protocol, text, out),
         Outgoing::PingResp => out.extend_from_slice(&[first(PacketType::PingResp), 0]),
         Outgoing::Disconnect(packet) if protocol.is_v5() => disconnect(packet, text, out),
-        Outgoing::Auth(packet) if protocol.is_v5() => auth(packet, out),
-        Outgoing::Disconnect(_) | Outgoing::Auth(_) => {}
+        Outgoing::Disconnect(_) => {}
     }
 }
 
@@ -157,37 +156,18 @@ fn reasons(packet: PacketType, ack: &SubAck, text: Option<&str>, out: &mut Bytes
     out.extend(ack.reasons.iter().map(|reason| reason.0));
 }
 
+/// The shortest of the three forms of DISCONNECT (clause 3.14.2).
 fn disconnect(packet: &Disconnect, text: Option<&str>, out: &mut BytesMut) {
+    out.put_u8(first(PacketType::Disconnect));
     // A server must not send a session expiry interval (clause 3.14.2-2).
-    let mut properties = BytesMut::new();
-    if let Some(text) = text {
-        put_text(&mut properties, id::REASON_STRING, text);
-    }
-    reason_and_properties(PacketType::Disconnect, packet.reason, &properties, out);
-}
-
-fn auth(packet: &Auth, out: &mut BytesMut) {
-    let mut properties = BytesMut::new();
-    if let Some(method) = &packet.method {
-        put_text(&mut properties, id::AUTHENTICATION_METHOD, method);
-    }
-    if let Some(data) = &packet.data {
-        put_binary(&mut properties, id::AUTHENTICATION_DATA, data);
-    }
-    reason_and_properties(PacketType::Auth, packet.reason, &properties, out);
-}
-
-/// The shortest of the three forms of DISCONNECT (clause 3.14.2). AUTH has no form with a reason alone.
-fn reason_and_properties(packet: PacketType, reason: ReasonCode, properties: &[u8], out: &mut BytesMut) {
-    out.put_u8(first(packet));
-    match (reason, properties) {
-        (ReasonCode::SUCCESS, []) => out.put_u8(0),
-        (reason, []) if packet == PacketType::Disconnect => out.extend_from_slice(&[1, reason.0]),
+    let properties = text_len(text);
+    match (packet.reason, properties) {
+        (ReasonCode::SUCCESS, 0) => out.put_u8(0),
+        (reason, 0) => out.extend_from_slice(&[1, reason.0]),
         (reason, properties) => {
-            put_varint(out, 1 + varint_len(properties.len()) + properties.len());
+            put_varint(out, 1 + varint_len(properties) + properties);
             out.put_u8(reason.0);
-            put_varint(out, properties.len());
-            out.extend_from_slice(properties);
+            put_reason_string(out, properties, text);
         }
     }
 }
@@ -234,12 +214,8 @@ fn cut(text: &str) -> &str {
 
 /// Appends a string property; what does not fit in a string of the protocol is cut off.
 pub(super) fn put_text(out: &mut BytesMut, id: u8, text: &str) {
-    put_binary(out, id, cut(text).as_bytes());
-}
-
-fn put_binary(out: &mut BytesMut, id: u8, data: &[u8]) {
-    let length = u16::try_from(data.len()).unwrap_or(u16::MAX);
+    let text = cut(text);
     out.put_u8(id);
-    out.put_u16(length);
-    out.extend_from_slice(data.get(..usize::from(length)).unwrap_or_default());
+    out.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
+    out.extend_from_slice(text.as_bytes());
 }

@@ -85,22 +85,19 @@ pub enum CodecError {
         /// The limit.
         limit: usize,
     },
-    /// A topic filter has more levels than the server takes.
-    #[error("{packet}, topic filter: {levels} levels are more than the limit of {limit}")]
-    FilterLevels {
-        /// The packet at fault.
-        packet: PacketType,
-        /// Levels of the filter.
-        levels: usize,
-        /// The limit.
-        limit: usize,
+    /// CONNECT names another protocol than MQTT (clause 3.1.2.1). One of the level of MQTT 5 may be told 0x84 (MQTT 5,
+    /// 3.1.2-1); any other is not to be answered as if it were MQTT.
+    #[error("CONNECT: unknown protocol name (level {level})")]
+    UnknownProtocol {
+        /// The protocol level that follows the name; 0 when the name is too long to be looked past.
+        level: u8,
     },
-    /// CONNECT asks for a protocol that is not MQTT 3.1, 3.1.1 or 5 (clauses 3.1.2.1, 3.1.2.2). It is to be answered in
+    /// CONNECT asks for a level of MQTT that is not 3.1, 3.1.1 or 5 (clause 3.1.2.2). It is to be answered in
     /// the form of 3.1.1, whatever the level: "MUST respond [...] with a CONNACK return code 0x01" is what 3.1.1 says
     /// (3.1.2-2), and MQTT 5 only that 0x84 MAY be sent.
     #[error("CONNECT: unsupported protocol version (level {level})")]
     UnsupportedVersion {
-        /// The protocol level asked for; 0 when the protocol name is not known.
+        /// The protocol level asked for.
         level: u8,
     },
     /// CONNECT has a client id that the version does not allow: an empty one (MQTT 3.1; 3.1.1 without clean
@@ -133,8 +130,7 @@ impl CodecError {
             Self::TooLarge { .. } => reason::PACKET_TOO_LARGE,
             Self::TooMany { .. } => reason::QUOTA_EXCEEDED,
             Self::TopicLevels { .. } => reason::TOPIC_NAME_INVALID,
-            Self::FilterLevels { .. } => reason::TOPIC_FILTER_INVALID,
-            Self::UnsupportedVersion { .. } => reason::UNSUPPORTED_VERSION,
+            Self::UnsupportedVersion { .. } | Self::UnknownProtocol { .. } => reason::UNSUPPORTED_VERSION,
             Self::ClientId { .. } => reason::CLIENT_ID_INVALID,
         }
     }
@@ -148,7 +144,6 @@ pub(super) mod reason {
     pub(in crate::codec) const PROTOCOL_ERROR: ReasonCode = ReasonCode(0x82);
     pub(in crate::codec) const UNSUPPORTED_VERSION: ReasonCode = ReasonCode(0x84);
     pub(in crate::codec) const CLIENT_ID_INVALID: ReasonCode = ReasonCode(0x85);
-    pub(in crate::codec) const TOPIC_FILTER_INVALID: ReasonCode = ReasonCode(0x8f);
     pub(in crate::codec) const TOPIC_NAME_INVALID: ReasonCode = ReasonCode(0x90);
     pub(in crate::codec) const TOPIC_ALIAS_INVALID: ReasonCode = ReasonCode(0x94);
     pub(in crate::codec) const PACKET_TOO_LARGE: ReasonCode = ReasonCode(0x95);

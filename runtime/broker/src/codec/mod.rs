@@ -35,6 +35,7 @@ mod wire;
 mod tests;
 
 pub use decoder::{Decoder, Limits};
+pub(crate) use delivery::encode_publish_head;
 pub use delivery::{Delivery, encode_publish, publish_len};
 pub use encode::{Terms, encode, encode_within};
 pub use error::CodecError;

@@ -67,8 +67,6 @@ pub enum Outgoing {
     PingResp,
     /// DISCONNECT (MQTT 5 only).
     Disconnect(Disconnect),
-    /// AUTH (MQTT 5 only).
-    Auth(Auth),
 }
 
 /// CONNECT (clause 3.1).
@@ -130,6 +128,28 @@ pub struct Will {
     pub delay: u32,
     /// Properties of the message it becomes.
     pub properties: Option<Box<PublishProperties>>,
+}
+
+impl Will {
+    /// About how many bytes of memory it takes.
+    pub fn size(&self) -> usize {
+        let properties = self.properties.as_deref().map_or(0, PublishProperties::size);
+        size_of::<Self>() + self.topic.as_str().len() + self.payload.len() + properties
+    }
+}
+
+impl Connect {
+    /// About how many bytes of memory it takes.
+    pub fn size(&self) -> usize {
+        let user: usize = self.properties.user.iter().map(|(name, value)| name.len() + value.len()).sum();
+        size_of::<Self>()
+            + self.client_id.len()
+            + self.username.as_ref().map_or(0, |name| name.len())
+            + self.password.as_ref().map_or(0, Bytes::len)
+            + self.will.as_ref().map_or(0, Will::size)
+            + self.properties.authentication_data.as_ref().map_or(0, Bytes::len)
+            + user
+    }
 }
 
 /// PUBLISH (clause 3.3), as a client sends it.

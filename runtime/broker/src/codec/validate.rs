@@ -7,7 +7,7 @@
 use tidegate_event::{Protocol, SharedFilter, TopicFilter};
 
 use super::property::{self, Section};
-use super::reader::{Reader, levels_over};
+use super::reader::Reader;
 use super::{CodecError, Limits, PacketType};
 
 /// Checks the body of a packet that the wire decoder will read.
@@ -91,7 +91,7 @@ fn unsubscribe(reader: &mut Reader<'_>, protocol: Protocol, limits: Limits) -> R
 }
 
 /// Reads a filter, the one after `count` others: a text, not empty (clause 4.7.3), whose wildcards stand where they may
-/// (clause 4.7.1), not too deep, and not one too many.
+/// (clause 4.7.1), and not one too many. One that is too deep is well formed: SUBACK refuses it alone.
 ///
 /// A wildcard in the wrong place ends the connection, although SUBACK could refuse that filter alone: its code for it,
 /// 0x8F, is defined for a filter that is "correctly formed" (table 3-8), clause 4.7.1 says MUST, and clause 4.13.1 wants
@@ -113,8 +113,5 @@ fn filter<'a>(
     let filter = reader.text()?;
     let check = if protocol.is_v5() { SharedFilter::check } else { TopicFilter::check };
     check(filter).map_err(|error| CodecError::Filter { packet, error })?;
-    if let Some(levels) = levels_over(filter.as_bytes(), limits.max_topic_levels) {
-        return Err(CodecError::FilterLevels { packet, levels, limit: limits.max_topic_levels });
-    }
     Ok(filter)
 }

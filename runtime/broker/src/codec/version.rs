@@ -19,28 +19,29 @@ pub(super) fn peek(body: &[u8], remaining: usize) -> Result<Option<Protocol>, Co
     if remaining < 2 + usize::from(length) + 1 {
         return Err(TOO_SHORT);
     }
-    // Judged by its length alone when that is wrong: a name of 65,535 bytes is not waited for.
-    let known: &[u8] = match length {
-        4 => b"MQTT",
-        6 => b"MQIsdp",
-        _ => return Err(UNSUPPORTED_NAME),
-    };
-    let Some((name, rest)) = rest.split_at_checked(known.len()) else {
+    let length = usize::from(length);
+    if length > LONGEST_NAME {
+        // Judged by its length alone: a name of 65,535 bytes is not waited for.
+        return Err(CodecError::UnknownProtocol { level: 0 });
+    }
+    let Some((name, rest)) = rest.split_at_checked(length) else {
         return Ok(None);
     };
-    if name != known {
-        return Err(UNSUPPORTED_NAME);
-    }
-    match (known.len(), rest.first()) {
-        (_, None) => Ok(None),
-        (6, Some(3)) => Ok(Some(Protocol::V31)),
-        (4, Some(4)) => Ok(Some(Protocol::V311)),
-        (4, Some(5)) => Ok(Some(Protocol::V5)),
+    let Some(&level) = rest.first() else {
+        return Ok(None);
+    };
+    match (name, level) {
+        (b"MQIsdp", 3) => Ok(Some(Protocol::V31)),
+        (b"MQTT", 4) => Ok(Some(Protocol::V311)),
+        (b"MQTT", 5) => Ok(Some(Protocol::V5)),
         // A bridge marks its level with bit 7 (0x84) and tries again without it when it is refused.
-        (_, Some(&level)) => Err(CodecError::UnsupportedVersion { level }),
+        (b"MQTT" | b"MQIsdp", level) => Err(CodecError::UnsupportedVersion { level }),
+        (_, level) => Err(CodecError::UnknownProtocol { level }),
     }
 }
 
+/// A protocol name that is longer is not looked past.
+const LONGEST_NAME: usize = 32;
+
 const TOO_SHORT: CodecError =
     CodecError::Malformed { packet: PacketType::Connect, rule: "too short for a protocol name and level" };
-const UNSUPPORTED_NAME: CodecError = CodecError::UnsupportedVersion { level: 0 };

@@ -6,7 +6,8 @@ use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use tidegate_event::{Protocol, TopicName};
 
-use crate::codec::{Delivery, encode_publish};
+use super::output::is_shared;
+use crate::codec::{Delivery, encode_publish, encode_publish_head};
 use crate::session::delivery::detached_topic;
 
 /// A shorter name is not longer than the alias that would stand for it.
@@ -30,8 +31,9 @@ impl Aliases {
     }
 
     /// Appends `delivery` to `out`, with an alias if its topic has one or, if it `may_teach`, can get one: a packet that
-    /// others may overtake must not, or they would name what the client has not learnt. Gives the size of the packet,
-    /// bytes; 0: no packet of at most `max_packet` bytes can carry the message, and nothing is appended.
+    /// others may overtake must not, or they would name what the client has not learnt. A payload that [`is_shared`] is left
+    /// out: it goes behind. Gives the size of the packet with it, bytes; 0: no packet of at most `max_packet` bytes can carry
+    /// the message, and nothing is appended.
     #[inline]
     pub(super) fn encode(
         &mut self,
@@ -74,8 +76,13 @@ impl Aliases {
 fn append(delivery: &Delivery<'_>, protocol: Protocol, max_packet: usize, out: &mut BytesMut) -> usize {
     let before = out.len();
     // Nothing is appended for a message that no packet can carry.
-    encode_publish(delivery, protocol, out);
-    let bytes = out.len() - before;
+    let behind = if is_shared(&delivery.message.payload) {
+        if encode_publish_head(delivery, protocol, out) { delivery.message.payload.len() } else { 0 }
+    } else {
+        encode_publish(delivery, protocol, out);
+        0
+    };
+    let bytes = out.len() - before + behind;
     if bytes > max_packet {
         out.truncate(before);
         return 0;

@@ -17,7 +17,7 @@ use crate::reconnects::Turn;
 
 /// What a client may send while its CONNECT is not answered, bytes (MQTT 5 clause 3.1.4): it is looked at later. With
 /// that the socket is not read any more, so its end is not seen either, until there is an answer.
-const READ_AHEAD: usize = 64 * 1024;
+const READ_AHEAD: usize = 8 * 1024;
 /// Room made before a read.
 const READ: usize = 512;
 

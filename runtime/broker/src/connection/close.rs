@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf as _, BytesMut};
-use tidegate_event::{Change, Client, DisconnectReason, Raised, now_ms};
+use bytes::BytesMut;
+use tidegate_event::{Change, Client, DisconnectReason, Raised, Shown, now_ms};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use super::deliver::{Acked, Deliveries, Running};
+use super::output::Output;
 use super::{Connection, End};
 use crate::broker::Shared;
 use crate::codec::{Disconnect, Outgoing};
@@ -59,7 +60,8 @@ where
         let rest = self.let_go(end.reason, handover);
         let lingers = end.reason != DisconnectReason::SocketClosed;
 
-        let Self { stream, shared, realm, client, mut pipeline, output, count, seat, .. } = *self;
+        let Self { stream, shared, realm, client, mut pipeline, output, mut count, seat, .. } = *self;
+        let left = count.take_accepted();
         // The client's next connection may go on.
         drop(seat);
         let hang_up = async {
@@ -80,12 +82,13 @@ where
             // The client may not have come back.
             done_sender.send(()).ok();
             realm.registry.left(&client.id, client.connection);
+            drop(left);
         };
         let complete_in_time = async {
             tokio::select! {
                 () = complete => {}
                 () = shared.closing.cancelled() => {
-                    tracing::warn!(client = %client.id, "what the client had sent is not all handled at the end");
+                    tracing::warn!(client = %Shown(&client.id), "what the client had sent is not all handled at the end");
                 }
             }
         };
@@ -105,7 +108,8 @@ where
             self.pipeline.push(Job::Publish(inbound));
             return;
         }
-        let will = LateWill { message, recorded };
+        let account = std::mem::take(&mut self.will_account);
+        let will = LateWill { message, recorded, account };
         if reason == DisconnectReason::TakenOver {
             // The next connection is there: it cancels the will, or ends the session and has it sent.
             self.session.keep_will(will);
@@ -117,7 +121,8 @@ where
     /// Gives the seat back. Gives the events of deliveries that are still to be raised.
     fn let_go(&mut self, reason: DisconnectReason, handover: Handover) -> Rest {
         let deliveries = std::mem::replace(&mut self.deliveries, Deliveries::none());
-        let Deliveries { mut batch, running, acked, .. } = deliveries;
+        let Deliveries { mut batch, parked, running, acked, .. } = deliveries;
+        parked.into_iter().rev().for_each(|delivery| batch.push_front(delivery));
         let handlers = match running {
             Some(Running::Deliver(delivery, handlers)) => {
                 // A stored message goes back to where it was read to, so that it keeps its place.
@@ -179,7 +184,7 @@ const LINGER_BYTES: usize = 1024 * 1024;
 pub(super) async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     mut stream: S,
-    mut output: BytesMut,
+    mut output: Output,
     lingers: bool,
 ) {
     let (mut shut, mut heard, mut silent) = (false, 0, !lingers);
@@ -198,10 +203,10 @@ pub(super) async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
         while !output.is_empty() {
-            match Pin::new(&mut stream).poll_write(cx, &output) {
+            match output.poll_write(Pin::new(&mut stream), cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(bytes)) => output.advance(bytes),
+                Poll::Ready(Ok(_)) => {}
             }
         }
         while !shut {

@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::aliases::Aliases;
 use super::close::hang_up;
+use super::output::Output;
 use super::packets::has_stated_format;
 use crate::broker::Shared;
 use crate::codec::{
@@ -74,8 +75,26 @@ fn base32(number: u128) -> String {
     (0..26).rev().map(digit).collect()
 }
 
+/// How many times as long as a client id a user name may be: some are tokens.
+const USER_NAME: usize = 4;
+
 /// Why a CONNECT that can be read is refused, whoever the client is: code and words.
-pub(super) fn objection(config: &BrokerConfig, connect: &Connect) -> Option<(ReasonCode, &'static str)> {
+/// `only_v31`: it was agreed that the client is one of MQTT 3.1.
+pub(super) fn objection(
+    config: &BrokerConfig,
+    connect: &Connect,
+    only_v31: bool,
+) -> Option<(ReasonCode, &'static str)> {
+    if only_v31 && connect.protocol != Protocol::V31 {
+        return Some((reason::UNSUPPORTED_VERSION, "the sub-protocol of this version of MQTT is mqtt"));
+    }
+    if connect.client_id.len() > config.max_client_id_bytes {
+        return Some((reason::CLIENT_ID_NOT_VALID, "the client id is too long"));
+    }
+    let longest = config.max_client_id_bytes.saturating_mul(USER_NAME);
+    if connect.username.as_ref().is_some_and(|name| name.len() > longest) {
+        return Some((ReasonCode::BAD_USER_NAME_OR_PASSWORD, "the user name is too long"));
+    }
     if connect.properties.authentication_method.is_some() {
         // Clause 4.12: there is no method this server knows.
         return Some((reason::BAD_AUTHENTICATION_METHOD, "enhanced authentication is not supported"));
@@ -142,6 +161,7 @@ pub(super) fn refusal(code: ReasonCode, text: Option<ByteString>) -> Outgoing {
 pub(super) fn answer_version(error: &CodecError, decoder: &Decoder) -> Option<Protocol> {
     match error {
         CodecError::UnsupportedVersion { .. } => Some(Protocol::V311),
+        CodecError::UnknownProtocol { level: 5 } => Some(Protocol::V5),
         CodecError::ClientId { .. } => decoder.protocol(),
         _ => decoder.protocol().filter(|protocol| protocol.is_v5()),
     }
@@ -155,8 +175,8 @@ pub(super) async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(
     protocol: Protocol,
     terms: Terms,
 ) {
-    let mut output = BytesMut::new();
-    if !encode_within(packet, protocol, terms, &mut output) {
+    let mut output = Output::default();
+    if !encode_within(packet, protocol, terms, output.encoded()) {
         tracing::debug!("the client takes no packet that could tell it why it is refused");
     }
     hang_up(shared, stream, output, true).await;

@@ -9,11 +9,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tidegate_event::{
-    Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, Origin, QoS, Raised, StoredSending, Verdict,
-    now_ms,
+    Admitted, BoxFuture, Change, Event, Hook, Message, MsgId, Origin, QoS, Raised, Shown, StoredSending,
+    Verdict, now_ms,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::feed::Next;
+use super::output::is_shared;
 use super::{Connection, OUTPUT_ENOUGH};
 use crate::codec::{self, Ack, Connect, Outgoing};
 use crate::config::BrokerConfig;
@@ -25,6 +27,8 @@ use crate::session::positions::Positions;
 
 /// Deliveries taken out of the outbox at once.
 const BATCH: usize = 256;
+/// Deliveries encoded before others have their turn, and joins looked at for them.
+const STEPS: usize = 65_536;
 
 /// An event of the outbound direction whose handlers run.
 pub(super) enum Running {
@@ -43,6 +47,9 @@ pub(super) struct Acked {
 /// What is on its way from the outbox to the output.
 pub(super) struct Deliveries {
     pub(super) batch: VecDeque<Delivery>,
+    /// Live messages of QoS 0 that wait for the retained one of their topic, which waits for an acknowledgement: others go
+    /// past them.
+    pub(super) parked: VecDeque<Delivery>,
     pub(super) running: Option<Running>,
     pub(super) acked: VecDeque<Acked>,
     /// Greatest number of unacknowledged deliveries.
@@ -62,6 +69,7 @@ impl Deliveries {
         let most = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         Self {
             batch: VecDeque::new(),
+            parked: VecDeque::new(),
             running: None,
             acked: VecDeque::new(),
             window: usize::from(config.max_inflight.max(1).min(asked)),
@@ -76,6 +84,7 @@ impl Deliveries {
     pub(super) fn none() -> Self {
         Self {
             batch: VecDeque::new(),
+            parked: VecDeque::new(),
             running: None,
             acked: VecDeque::new(),
             window: 0,
@@ -89,11 +98,6 @@ impl Deliveries {
     /// Whether a new message in the outbox could be sent at once.
     pub(super) fn wants_messages(&self) -> bool {
         self.batch.is_empty() && self.running.is_none() && self.acked.is_empty()
-    }
-
-    /// Greatest number of unacknowledged deliveries.
-    pub(super) fn window(&self) -> usize {
-        self.window
     }
 
     /// Ids of what the client has acknowledged and no handler of message.acked knows yet.
@@ -111,7 +115,22 @@ impl Deliveries {
             Some(Running::Deliver(delivery, _)) => Some(delivery.message.id),
             _ => None,
         };
-        self.batch.iter().map(|delivery| delivery.message.id).chain(running)
+        self.batch.iter().chain(&self.parked).map(|delivery| delivery.message.id).chain(running)
+    }
+
+    /// Live messages that were taken out of the outbox and are not sent, oldest first.
+    pub(super) fn live(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let running = match &self.running {
+            Some(Running::Deliver(delivery, _)) => Some(delivery),
+            _ => None,
+        };
+        let all = running.into_iter().chain(&self.parked).chain(&self.batch);
+        all.filter(|delivery| delivery.source == Source::Live).map(|delivery| &delivery.message)
+    }
+
+    /// How many deliveries were taken out of the outbox and cannot be sent yet.
+    pub(super) fn taken(&self) -> usize {
+        self.batch.len() + self.parked.len()
     }
 
     /// Gives memory back while the client is idle.
@@ -143,7 +162,7 @@ where
         if !self.deliveries.acked_bound {
             self.seat.positions = None;
         } else if self.seat.positions.is_none() {
-            let mut positions = Positions::default();
+            let mut positions = Positions::with_unread(self.unread());
             for sent in self.seat.inflight.iter().filter(|sent| sent.delivery.source.is_positional()) {
                 let message = sent.acked_message();
                 positions.sent(&message.topic, message.id);
@@ -157,10 +176,17 @@ where
         !self.deliveries.deliver_bound || self.pipeline.is_open()
     }
 
+    /// Whether one more delivery may be encoded: what is there is taken by the client, or not much.
+    pub(super) fn may_encode(&self) -> bool {
+        let withheld = self.withheld.bytes();
+        withheld < OUTPUT_ENOUGH && !self.withheld.is_full() && self.takes_output(OUTPUT_ENOUGH - withheld)
+    }
+
     /// Encodes deliveries until something is to be waited for. Gives whether anything was done.
     pub(super) fn poll_deliveries(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        loop {
+        let (mut moved, mut steps) = (false, 0);
+        while steps < STEPS {
+            steps += 1 + self.seat.joins.len();
             match self.deliveries.running.take() {
                 None => {}
                 Some(Running::Acked(id, mut handlers)) => {
@@ -190,7 +216,7 @@ where
                 moved = true;
                 continue;
             }
-            if self.output.len() + self.withheld.bytes() >= OUTPUT_ENOUGH || !self.may_deliver() {
+            if !self.may_encode() || !self.may_deliver() {
                 return moved;
             }
             if !self.resend_next() {
@@ -201,13 +227,14 @@ where
             }
             moved = true;
         }
+        moved
     }
 
     /// Sends the next message that was in flight when the last connection ended, if there is one and the window
     /// has room (MQTT 5 clause 4.4).
     fn resend_next(&mut self) -> bool {
         if self.seat.inflight.is_resent() || !self.withheld.is_empty() {
-            // What the last connection has done may not be durable yet.
+            // What the client has acknowledged again may not be durable yet.
             return false;
         }
         match self.seat.inflight.next_resend(self.deliveries.window) {
@@ -222,12 +249,17 @@ where
                 };
                 let qos = delivery.qos;
                 let most = self.deliveries.max_packet;
-                if self.aliases_out.encode(packet, true, self.protocol, most, &mut self.output) == 0 {
+                let shared = Some(&delivery.message.payload).filter(|payload| is_shared(payload)).cloned();
+                let output = self.output.encoded();
+                if self.aliases_out.encode(packet, true, self.protocol, most, output) == 0 {
                     // The client takes smaller packets than on its last connection (clause 3.1.2.11.4).
                     if let Some(Sent { delivery, original, .. }) = self.seat.inflight.withdraw(packet_id) {
                         self.discard(delivery, original, Drop::TooLarge);
                     }
                     return true;
+                }
+                if let Some(payload) = shared {
+                    self.output.share(payload);
                 }
                 self.tally.sent(qos);
             }
@@ -240,14 +272,26 @@ where
         true
     }
 
+    /// Whether one more QoS 1 or 2 message may be in flight.
+    pub(super) fn has_window(&self) -> bool {
+        let inflight = &self.seat.inflight;
+        inflight.has_room(self.deliveries.window) && inflight.bytes() < self.shared.config.max_queued_bytes
+    }
+
     /// The next delivery that may be sent now: stored and live ones take turns.
     fn next_delivery(&mut self) -> Option<Delivery> {
         if !self.seat.inflight.is_resent() {
             return None;
         }
-        if self.deliveries.batch.is_empty() {
+        if self.deliveries.batch.is_empty() && !self.pipeline.is_bringing() {
             let mut outbox = self.session.outbox();
+            if !self.seat.joins.is_empty() {
+                // All that was taken so far is sent.
+                let (taken, all) = (outbox.progress(), outbox.len() == 0);
+                self.seat.joins.iter_mut().for_each(|join| join.caught_up(taken, all));
+            }
             outbox.take(&mut self.deliveries.batch, BATCH);
+            outbox.flies(self.seat.inflight.weight());
             let (relieved, losses) = (outbox.relieved(), outbox.take_losses());
             drop(outbox);
             // Before anything that was queued after the loss can be acknowledged.
@@ -258,10 +302,14 @@ where
                 self.pipeline.fanout.wake(publisher);
             }
         }
-        let room = self.seat.inflight.has_room(self.deliveries.window)
-            && self.seat.inflight.bytes() < self.shared.config.max_queued_bytes;
+        let room = self.has_window();
         let qos_fits = |qos: QoS| room || qos == QoS::AtMostOnce;
-        let sendable = |delivery: &Delivery| qos_fits(delivery.qos);
+        let is_free = match self.earlier(qos_fits) {
+            Next::Earlier(copy) => return Some(copy),
+            Next::Batch => true,
+            Next::Waits => false,
+        };
+        let sendable = |delivery: &Delivery| is_free && qos_fits(delivery.qos);
         if !self.seat.joins.is_empty() {
             self.deliveries.feeds_turn = !self.deliveries.feeds_turn;
             if self.deliveries.feeds_turn || !self.deliveries.batch.front().is_some_and(sendable) {
@@ -270,7 +318,10 @@ where
                 {
                     match join.pop() {
                         Some((delivery, true)) => self.skip_copy(&delivery),
-                        Some((delivery, false)) => return Some(delivery),
+                        Some((delivery, false)) => {
+                            self.unpark(&delivery);
+                            return Some(delivery);
+                        }
                         None => break,
                     }
                 }
@@ -328,7 +379,7 @@ where
             Verdict::Pass | Verdict::Allow | Verdict::Change(_) => self.write(delivery, None),
             Verdict::FanOut(_) => {
                 // The hook's answer has no such case; the message goes on as it is rather than be lost.
-                tracing::warn!(client = %self.client.id, "message.deliver cannot fan out");
+                tracing::warn!(client = %Shown(&self.client.id), "message.deliver cannot fan out");
                 self.write(delivery, None);
             }
         }
@@ -336,7 +387,7 @@ where
 
     /// Encodes `delivery`. `original`: the message in whose place it is sent.
     fn write(&mut self, mut delivery: Delivery, original: Option<Arc<Message>>) {
-        let before = self.output.len();
+        let before = self.output.encoded().len();
         let message = &delivery.message;
         let packet = codec::Delivery {
             retain: delivery.retain,
@@ -347,15 +398,27 @@ where
         let most = self.deliveries.max_packet;
         let is_recorded = self.session.is_recorded(&self.realm);
         // It would be sent under another packet id after a crash, as another message: it waits until it is recorded.
-        let waits = is_recorded && delivery.qos == QoS::ExactlyOnce;
-        if self.aliases_out.encode(packet, !waits, self.protocol, most, &mut self.output) == 0 {
+        let promises = is_recorded && delivery.qos == QoS::ExactlyOnce;
+        // Other messages do not overtake it (clause 4.6).
+        let waits = promises || self.withheld.has_messages();
+        if self.aliases_out.encode(packet, !waits, self.protocol, most, self.output.encoded()) == 0 {
             self.discard(delivery, original, Drop::TooLarge);
             return;
+        }
+        let payload = if is_shared(&message.payload) { message.payload.clone() } else { Bytes::new() };
+        if waits {
+            let encoded = self.output.encoded();
+            self.withheld.push(encoded.get(before..).unwrap_or_default(), payload, promises);
+            encoded.truncate(before);
+        } else if !payload.is_empty() {
+            self.output.share(payload);
         }
         self.tally.sent(delivery.qos);
         let qos = delivery.qos;
         if qos == QoS::AtMostOnce {
-            let remembers = !self.seat.joins.is_empty() || self.pipeline.is_subscribing();
+            // It may have been recorded before a handler had another one sent in its place.
+            self.session.finished(&self.realm, delivery.number);
+            let remembers = self.seat.reads_stores() || self.pipeline.is_subscribing();
             if self.deliveries.acked_bound || remembers || delivery.source != Source::Live {
                 self.feed_finished(delivery.source);
                 self.acked_implicitly(original.as_ref().unwrap_or(&delivery.message), delivery.source);
@@ -375,11 +438,6 @@ where
         }
         self.seat.inflight.push(delivery, original);
         self.seat.inflight.charge(&self.shared.budget);
-        if waits {
-            let packet = Bytes::copy_from_slice(self.output.get(before..).unwrap_or_default());
-            self.output.truncate(before);
-            self.withheld.push(self.shared.store.durable(), packet);
-        }
     }
 
     /// Records that `delivery` is sent next, and `original`, if that is the message in whose place it is sent.
@@ -392,7 +450,7 @@ where
             sent
         });
         if delivery.number.is_none() {
-            self.session.record_queued(&self.realm, delivery);
+            self.session.record_queued(&self.realm, delivery, None);
             if let Some(sent) = &replacement {
                 delivery.message = Arc::clone(sent);
             }

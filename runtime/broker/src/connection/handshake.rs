@@ -2,23 +2,26 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
-use tidegate_event::{Client, DisconnectReason, Hook, ReasonCode, StoredWill, now_ms};
+use tidegate_event::{Change, Client, DisconnectReason, Hook, ReasonCode, Shown, StoredWill, now_ms};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::authenticate::{self, Asked, Passed};
 use super::close::hang_up;
+use super::output::Output;
 use super::{Connection, connack};
 use crate::broker::Shared;
-use crate::codec::{CodecError, Connect, Decoder, Incoming, Terms};
+use crate::codec::{CodecError, Connect, Decoder, Incoming, Terms, Will};
 use crate::listener::{Arrival, Counted};
 use crate::metrics::{Limited, Turned};
+use crate::realm::Realm;
 use crate::reason;
-use crate::registry::Attached;
-use crate::session::RecordedWill;
+use crate::registry::{Attached, Handover, NotAttached};
 use crate::session::delivery::detached_text;
+use crate::session::{RecordedWill, Seat, Session};
 use crate::will;
 
 /// Bytes read at first: CONNECT is small.
@@ -70,7 +73,7 @@ where
         }
         Err(Refused::TooLate) => {
             shared.too_late(peer);
-            hang_up(&shared, stream, BytesMut::new(), true).await;
+            hang_up(&shared, stream, Output::default(), true).await;
         }
         Err(Refused::Crowded) => {
             let why =
@@ -79,14 +82,16 @@ where
         }
         Err(Refused::Malformed(error)) => {
             shared.metrics.malformed(error.reason());
-            tracing::info!(%peer, %error, "CONNECT refused");
+            if let Some(left_out) = shared.lines.malformed.turn() {
+                tracing::info!(%peer, %error, left_out, "CONNECT refused");
+            }
             match connack::answer_version(&error, &decoder) {
                 Some(protocol) => {
                     let refusal = connack::refusal(error.reason(), Some(error.to_string().into()));
                     let terms = connack::terms_so_far(&shared, &decoder);
                     connack::farewell(&shared, stream, &refusal, protocol, terms).await;
                 }
-                None => hang_up(&shared, stream, BytesMut::new(), true).await,
+                None => hang_up(&shared, stream, Output::default(), true).await,
             }
         }
     }
@@ -126,18 +131,20 @@ async fn welcome<S>(
     arrival: Arrival,
     decoder: Decoder,
     mut input: BytesMut,
-    connect: Connect,
-    count: Counted,
+    mut connect: Connect,
+    mut count: Counted,
 ) -> Option<Box<Connection<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Arrival { peer, listener, server_name, certificate, username } = arrival;
+    let Arrival { peer, listener, server_name, certificate, username, forwarded, only_v31 } = arrival;
     let protocol = connect.protocol;
     let terms = connack::terms(shared, &connect);
-    if let Some((code, why)) = connack::objection(&shared.config, &connect) {
+    if let Some((code, why)) = connack::objection(&shared.config, &connect, only_v31) {
         shared.metrics.connect_refused(code);
-        tracing::info!(%peer, client = %connect.client_id, "refused: {why}");
+        if let Some(left_out) = shared.lines.refused.turn() {
+            tracing::info!(%peer, client = %Shown(&connect.client_id), left_out, "refused: {why}");
+        }
         let refusal = connack::refusal(code, Some(ByteString::from_static(why)));
         connack::farewell(shared, stream, &refusal, protocol, terms).await;
         return None;
@@ -175,9 +182,15 @@ where
         server_name,
         certificate,
         certified,
+        forwarded,
     });
     // Numbered anew: a connection that was asked about for longer may have become the older one.
     let renumbered = |client: &Client| Arc::new(Client { connection: next_number(), ..client.clone() });
+    if !count.takes_connect(connect.size()) {
+        let why = "too much waits for handlers, and its CONNECT is large";
+        turn_away(shared, stream, &client, reason::SERVER_BUSY, terms, why).await;
+        return None;
+    }
     match authenticate::pass(shared, &client, &connect, &mut stream, &mut input, count.deadline()).await {
         Passed::Through { after_waiting: true } => client = renumbered(&client),
         Passed::Through { .. } => {}
@@ -232,7 +245,7 @@ where
     if unfinished >= ENDED_BYTES * shared.config.read_ahead() {
         shared.metrics.connect_refused(reason::SERVER_BUSY);
         tracing::warn!(
-            client = %client.id, %peer, unfinished,
+            client = %Shown(&client.id), %peer, unfinished,
             "refused: too much of what the client has sent before waits for its handlers"
         );
         connack::farewell(shared, stream, &connack::refusal(reason::SERVER_BUSY, None), protocol, terms)
@@ -241,36 +254,71 @@ where
     }
     if realm.registry.is_full(&client.id, shared.config.max_sessions) {
         shared.metrics.limited(Limited::Sessions);
-        let why = "there are as many sessions as may be";
+        if !realm.end_longest_away() {
+            let why = "there are as many sessions as may be, and all their clients are here";
+            turn_away(shared, stream, &client, ReasonCode::QUOTA_EXCEEDED, terms, why).await;
+            return None;
+        }
+    }
+    let will_bytes = connect.will.as_ref().map_or(0, Will::size);
+    if !shared.budget.admits_will(will_bytes) {
+        shared.metrics.limited(Limited::Wills);
+        let why = "the memory of all queues is used up, and its will is large";
         turn_away(shared, stream, &client, ReasonCode::QUOTA_EXCEEDED, terms, why).await;
         return None;
     }
+    connect.will = connect.will.as_ref().map(will::detached);
     if connect.will.as_ref().is_some_and(|will| will.topic.as_str().len() > shared.config.max_topic_bytes) {
         shared.metrics.limited(Limited::TopicBytes);
         let why = "the topic of its will is too long";
         turn_away(shared, stream, &client, reason::TOPIC_NAME_INVALID, terms, why).await;
         return None;
     }
-    shared.reconnects.note(&client.tenant, &client.id);
-    let attached =
-        realm.registry.attach(&realm, &client.id, client.connection, connect.clean_start, expiry).await;
-    let Some(Attached { session, mut seat, resumed, handover }) = attached else {
-        shared.metrics.disconnected(DisconnectReason::TakenOver);
-        tracing::debug!(client = %client.id, %peer, "taken over before CONNACK");
-        return None;
+    let attached = realm.registry.attach(&realm, &client, connect.clean_start, expiry).await;
+    if !matches!(attached, Err(NotAttached::Foreign)) {
+        shared.reconnects.note(&client.tenant, &client.id);
+    }
+    let Attached { session, mut seat, resumed, replaced, handover } = match attached {
+        Ok(attached) => attached,
+        Err(NotAttached::TakenOver) => {
+            shared.metrics.disconnected(DisconnectReason::TakenOver);
+            tracing::debug!(client = %client.id, %peer, "taken over before CONNACK");
+            return None;
+        }
+        Err(NotAttached::Foreign) => {
+            shared.guard.refused_connect();
+            let why = "the client id is another user's";
+            turn_away(shared, stream, &client, reason::CLIENT_ID_NOT_VALID, terms, why).await;
+            return None;
+        }
     };
     if resumed {
-        session.keep_allowed(&realm, &mut seat, &client);
+        session.keep_allowed(&realm, &mut seat, &client).await;
         session.change_expiry(&realm, expiry);
     }
     let will = connect.will.as_ref().filter(|_| session.is_recorded(&realm));
-    let will = will.map(|will| StoredWill {
+    let mut will = will.map(|will| StoredWill {
         message: Arc::new(will::message(shared, will.clone(), &client)),
         delay: will.delay,
     });
     let recorded_will =
         will.as_ref().map(|will| RecordedWill { session: session.number, will: will.message.id });
-    session.opened(&realm, will);
+    // Together: after a crash it is the last connection's will that is found, or this one's.
+    shared.store.together(&mut || {
+        session.opened(&realm, will.take());
+        session.forget_will(&realm);
+    });
+    // CONNACK promises that the session is there, or that the one before is not, and that the will is known.
+    if shared.keeps
+        && (resumed || replaced || session.is_durable())
+        && let Err(why) = recorded(shared).await
+    {
+        recorded_will.inspect(|will| realm.record(will.gone()));
+        let_go(&realm, &session, &mut seat, resumed, handover);
+        drop(seat);
+        turn_away(shared, stream, &client, reason::SERVER_UNAVAILABLE, terms, &why).await;
+        return None;
+    }
     tracing::debug!(client = %client.id, %peer, ?protocol, resumed, "connected");
 
     let mut connection =
@@ -278,8 +326,44 @@ where
     let client_id = connection.client_id();
     connection.send(&connack::accepted(&shared.config, &connect, &client_id, expiry, resumed));
     connection.recorded_will = recorded_will;
+    connection.will_account.settle(&shared.budget, will_bytes);
     connection.open(resumed);
     Some(connection)
+}
+
+/// Waits until what was recorded so far is durable.
+///
+/// # Errors
+/// Why it is not.
+async fn recorded(shared: &Shared) -> Result<(), String> {
+    tokio::select! {
+        kept = shared.store.durable() => kept.map_err(|error| format!("its session was not recorded: {error}")),
+        () = shared.closing.cancelled() => Err("the server stops".into()),
+    }
+}
+
+/// The client is not told of `session` after all: as if it had gone at once.
+fn let_go(
+    realm: &Arc<Realm>,
+    session: &Arc<Session>,
+    seat: &mut Seat,
+    resumed: bool,
+    handover: Option<Handover>,
+) {
+    if let Some(handover) = handover {
+        realm.registry.leave(&session.client_id, handover, None);
+    }
+    if !resumed || !session.is_durable() {
+        realm.end_session(session, seat);
+        *seat = Seat::default();
+        return;
+    }
+    session.stop_timers(realm);
+    realm.member_left(session, seat);
+    if session.is_recorded(realm) {
+        realm.record(Change::Disconnected { session: session.number, at_ms: now_ms() });
+    }
+    realm.start_expiry(session, Duration::ZERO);
 }
 
 /// Refuses the connection of `client` with `code`, because of `why`.
@@ -292,8 +376,11 @@ async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(
     why: &str,
 ) {
     shared.metrics.connect_refused(code);
-    let (id, peer, code_text) = (&client.id, client.peer, format!("{:#04x}", code.0));
-    tracing::info!(client = %id, %peer, code = code_text, "refused: {why}");
+    // Before its password was looked at anybody can have such a line written, so not every one is.
+    if let Some(left_out) = shared.lines.refused.turn() {
+        let (id, peer, code) = (Shown(&client.id), client.peer, format!("{:#04x}", code.0));
+        tracing::info!(client = %id, %peer, code, left_out, "refused: {why}");
+    }
     connack::farewell(shared, stream, &connack::refusal(code, None), client.protocol, terms).await;
 }
 

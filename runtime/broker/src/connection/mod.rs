@@ -16,9 +16,11 @@ mod deliver;
 mod feed;
 pub(crate) mod handshake;
 mod keep_alive;
+mod output;
 mod packets;
 mod pause;
 mod replies;
+mod stall;
 mod withhold;
 
 use std::collections::VecDeque;
@@ -28,22 +30,27 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::BytesMut;
 use bytestring::ByteString;
-use tidegate_event::{Client, DisconnectReason, Protocol, ReasonCode, TopicName};
+use tidegate_event::{Client, DisconnectReason, Protocol, ReasonCode, Shown, TopicName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::time::Sleep;
 
 use self::aliases::Aliases;
 use self::deliver::Deliveries;
 use self::keep_alive::KeepAlive;
+use self::output::Output;
 use self::pause::Pause;
+use self::stall::Stall;
 use self::withhold::Withheld;
 use crate::broker::{Phase, Shared};
 use crate::codec::{Connect, Decoder, Outgoing, Terms, Will, encode_within};
+use crate::limits::accepted::FREE;
+use crate::limits::budget::Account;
 use crate::limits::rate::Rate;
 use crate::listener::Counted;
 use crate::metrics::{Limited, Tally};
-use crate::pipeline::{Job, Pipeline, Reply};
+use crate::pipeline::{Job, Pipeline, Reply, shrink};
 use crate::realm::Realm;
 use crate::reason;
 use crate::registry::Handover;
@@ -53,6 +60,11 @@ use crate::session::{RecordedWill, Seated, Session};
 const OUTPUT_ENOUGH: usize = 64 * 1024;
 /// Bytes of output from which on nothing is read: the client does not take its acknowledgements.
 const OUTPUT_FULL: usize = 256 * 1024;
+/// Bytes of output that a client may have not taken, from which on the same holds while the memory of all queues is nearly
+/// used up.
+const OUTPUT_LEAST: usize = 4 * 1024;
+/// What a stream may keep of what was written to it and is not flushed: see [`crate::listener::TLS_BUFFER`].
+const UNFLUSHED: usize = crate::listener::TLS_BUFFER;
 /// Room made in the input buffer before a read, at least and at most; between them it follows the traffic.
 const READ_LEAST: usize = 4 * 1024;
 const READ_MOST: usize = 64 * 1024;
@@ -66,6 +78,8 @@ const SLICE: Duration = Duration::from_millis(1);
 const PACKETS_PER_TURN: usize = 64;
 /// The same, of topic filters: one packet may have a thousand.
 const FILTERS_PER_TURN: usize = 250;
+/// How long the rest of a large packet waits, at least, while others have too much waiting.
+const HELD_UP: Duration = Duration::from_millis(50);
 /// Buffers larger than this are given back while the connection is idle.
 const IDLE_BUFFER: usize = 4 * 1024;
 
@@ -113,13 +127,20 @@ pub(crate) struct Connection<S> {
     protocol: Protocol,
     decoder: Decoder,
     input: BytesMut,
-    output: BytesMut,
+    /// Bytes of all the memory that there ever was for it.
+    allocated: u64,
+    output: Output,
+    stall: Stall,
     /// Whether the stream may keep something that was written to it: TLS and WebSocket do.
     unflushed: bool,
     /// Room to make before the next read.
     read_size: usize,
     /// Whether the socket was not looked at because no more packets may be taken.
     read_blocked: bool,
+    /// Whether the rest of a large packet is not read because others have too much waiting.
+    held_up: Option<Pin<Box<Sleep>>>,
+    /// Bytes of input that came and may not be taken.
+    unread: usize,
     /// Whether more packets may be whole in the input than the last turn took.
     has_more: bool,
     /// In which phase the pipeline was polled last.
@@ -132,6 +153,8 @@ pub(crate) struct Connection<S> {
     /// How fast the client may send, when there is a limit.
     rate: Option<Box<Rate>>,
     will: Option<Will>,
+    /// Its part of the memory of all queues.
+    will_account: Account,
     /// What the session store knows the will by.
     recorded_will: Option<RecordedWill>,
     withheld: Withheld,
@@ -139,10 +162,14 @@ pub(crate) struct Connection<S> {
     terms: Terms,
     /// Whether it had to be sent something that is larger than it takes.
     unsendable: bool,
+    /// How much was looked up in vain for the client, once something was.
+    look_ups: Option<Box<Rate>>,
     /// The session expiry that CONNECT asked for, seconds, whatever was granted.
     asked_expiry: u32,
     /// Topics by alias, the first at 1 (MQTT 5 clause 3.3.2.3.4).
     aliases: Vec<Option<TopicName>>,
+    /// Bytes of these.
+    alias_bytes: usize,
     /// Those of what is sent.
     aliases_out: Aliases,
     /// QoS 1 and 2 PUBLISH of this connection without PUBACK or PUBCOMP (clause 4.9).
@@ -178,11 +205,15 @@ where
             stream,
             protocol: client.protocol,
             decoder,
+            allocated: input.capacity() as u64,
             input,
-            output: BytesMut::new(),
+            output: Output::default(),
+            stall: Stall::new(shared.config.write_timeout),
             unflushed: false,
             read_size: READ_LEAST,
             read_blocked: false,
+            held_up: None,
+            unread: 0,
             has_more: false,
             polled_in: Phase::Running,
             pipeline,
@@ -192,12 +223,15 @@ where
             pause: Pause::new(client.connection),
             rate: Rate::new(&shared.config),
             will: connect.will.clone(),
+            will_account: Account::default(),
             recorded_will: None,
             withheld: Withheld::default(),
             terms: connack::terms(&shared, connect),
             unsendable: false,
+            look_ups: None,
             asked_expiry: connect.properties.session_expiry.unwrap_or(0),
             aliases: Vec::new(),
+            alias_bytes: 0,
             aliases_out: connack::aliases(&shared, connect),
             unacked: 0,
             clock: None,
@@ -218,20 +252,19 @@ where
     /// Appends `packet` to the output. If it is larger than the client takes (MQTT 5 clause 3.1.2-24), the connection
     /// ends after this turn: an acknowledgement cannot be left out.
     fn send(&mut self, packet: &Outgoing) {
-        self.unsendable |= !encode_within(packet, self.protocol, self.terms, &mut self.output);
+        self.unsendable |= !encode_within(packet, self.protocol, self.terms, self.output.encoded());
     }
 
     /// The client is connected: CONNACK is in the output.
     fn open(&mut self, resumed: bool) {
         self.session.connect(&self.realm);
+        self.session.received().reconnect();
         self.seat.inflight.reconnect();
-        if !self.seat.inflight.is_resent() && self.session.is_recorded(&self.realm) {
-            self.withheld.push(self.shared.store.durable(), Bytes::new());
-        }
         self.pipeline.push(Job::Connected);
         if !resumed {
             self.pipeline.push(Job::Created);
         }
+        self.resume_joins();
     }
 
     /// Serves the client until the connection ends, then completes what it had begun.
@@ -249,6 +282,8 @@ where
             match turn {
                 // Handlers that are done at once (a circuit that is open) make a flood long: others have their turn.
                 Ok(Turn::Moved) if started.elapsed() > SLICE => break,
+                // The task woken last waits for this worker alone: no other one takes it over.
+                Ok(Turn::Moved) if self.pipeline.fanout.has_woken() => break,
                 Ok(Turn::Moved) => {}
                 Ok(Turn::Idle) => {
                     self.tally.flush(&self.shared.metrics, &self.realm.statistics);
@@ -281,6 +316,8 @@ where
         moved |= self.poll_feeds(cx);
         moved |= self.poll_deliveries(cx);
         moved |= self.poll_withheld(cx)?;
+        // Subscribers do not wait until the publisher's answers are written.
+        self.pipeline.flush();
         moved |= self.poll_write(cx)?;
         if self.unsendable {
             let what = "an answer is larger than the client's maximum packet size (clause 3.1.2.11.4)";
@@ -327,8 +364,16 @@ where
     /// Its packet has been incomplete for longest, and others need the memory.
     fn gives_way(&self) -> End {
         self.shared.metrics.limited(Limited::PartialPackets);
-        let (client, peer) = (&self.client.id, self.client.peer);
+        let (client, peer) = (Shown(&self.client.id), self.client.peer);
         tracing::info!(%client, %peer, "closed: its packet was incomplete for longest, and all of them take too much memory");
+        End::new(DisconnectReason::Kicked, Some(ReasonCode::QUOTA_EXCEEDED))
+    }
+
+    /// It has taken nothing of what it was sent for too long.
+    fn takes_nothing(&self) -> End {
+        self.shared.metrics.limited(Limited::WriteStall);
+        let (client, peer, unsent) = (&self.client.id, self.client.peer, self.output.len());
+        tracing::info!(%client, %peer, unsent, "closed: the client takes nothing of what it is sent");
         End::new(DisconnectReason::Kicked, Some(ReasonCode::QUOTA_EXCEEDED))
     }
 
@@ -337,10 +382,16 @@ where
         self.shared.phase() == Phase::Running
             && !self.pause.is_active()
             && !self.rate.as_ref().is_some_and(|rate| rate.is_stopped())
-            && self.output.len() < OUTPUT_FULL
+            && self.takes_output(OUTPUT_FULL)
             && !self.withheld.is_full()
             && self.pipeline.waiting_bytes() < self.shared.config.read_ahead()
             && self.count.may_accept(self.pipeline.accepted_bytes())
+    }
+
+    /// Whether the client has less than `most` bytes of output, or as little as anybody may have.
+    fn takes_output(&self, most: usize) -> bool {
+        let waiting = self.output.len();
+        waiting < OUTPUT_LEAST || (waiting < most && !self.shared.budget.is_tight())
     }
 
     /// Whether the client has sent more than was taken: a publisher that waits for its answers has not, and is not to
@@ -352,8 +403,10 @@ where
     /// Reads and decodes what can be now, and tells what is kept of it.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let moved = self.read(cx)?;
-        let waits = !self.read_blocked && !self.has_more;
+        // A client that takes no answers is not read from for a reason of its own.
+        let waits = !self.has_more && (!self.read_blocked || !self.takes_output(OUTPUT_FULL));
         self.count.waits_for_the_rest(if waits { self.input.len() } else { 0 });
+        self.unread = if waits { 0 } else { self.input.len() };
         Ok(moved)
     }
 
@@ -364,9 +417,17 @@ where
         if self.read_blocked || self.has_more || self.pipeline.fanout.crowded.is_some() {
             return Ok(moved);
         }
+        if self.decoder.packet_bytes() > FREE && !self.count.has_room() {
+            self.poll_held_up(cx);
+            return Ok(moved);
+        }
+        self.held_up = None;
         let room = self.decoder.missing(self.input.len()).clamp(self.read_size, READ_MOST);
         if self.input.capacity() - self.input.len() < room.min(READ_LEAST) {
             self.input.reserve(room);
+            // What is there of a packet moves along.
+            self.allocated += (self.input.capacity() - self.input.len()) as u64;
+            self.pipeline.fanout.read_at.buffer = self.input.capacity();
         }
         let space = self.input.capacity() - self.input.len();
         match pin!(self.stream.read_buf(&mut self.input)).poll(cx) {
@@ -393,13 +454,24 @@ where
         Ok(moved)
     }
 
+    /// Looks again a little later, not all of those that wait at once.
+    fn poll_held_up(&mut self, cx: &mut Context<'_>) {
+        let later = HELD_UP + Duration::from_millis(self.client.connection * 37 % 400);
+        let timer = self.held_up.get_or_insert_with(|| Box::pin(tokio::time::sleep(later)));
+        while timer.as_mut().poll(cx).is_ready() {
+            timer.as_mut().reset(tokio::time::Instant::now() + later);
+        }
+    }
+
     /// Takes the packets that are whole, as many as may be taken now.
     fn decode(&mut self) -> Result<bool, End> {
         let (mut taken, mut filters) = (0, 0);
         self.clock = None;
         self.has_more = false;
+        self.pipeline.fanout.begin_turn();
         while self.may_read() {
-            if taken == PACKETS_PER_TURN || filters >= FILTERS_PER_TURN {
+            let is_enough = self.pipeline.fanout.is_enough();
+            if taken == PACKETS_PER_TURN || filters >= FILTERS_PER_TURN || is_enough {
                 self.has_more = true;
                 break;
             }
@@ -417,8 +489,7 @@ where
                 Ok(None) => break,
                 Err(error) => {
                     self.shared.metrics.malformed(error.reason());
-                    let (client, peer) = (&self.client.id, self.client.peer);
-                    tracing::info!(%client, %peer, %error, "closed: the client broke the protocol");
+                    self.broke_protocol(&error);
                     let reason = if error.reason() == reason::PROTOCOL_ERROR {
                         DisconnectReason::ProtocolError
                     } else {
@@ -442,28 +513,35 @@ where
         if self.pipeline.is_about_to_subscribe() {
             // What is not sent yet may have to wait behind stored messages.
             self.session.outbox().put_back(self.deliveries.batch.drain(..));
-            let allowed = self.may_join();
-            self.pipeline.allow_joins(allowed);
+            let (allowed, bringing) = (self.may_join(), self.may_bring());
+            self.pipeline.allow_joins(allowed, bringing);
         }
         self.polled_in = self.shared.phase();
         let mut moved = self.pipeline.poll(cx, &mut self.replies);
+        moved |= self.send_replies()?;
+        self.count.has_accepted(self.pipeline.accepted_bytes() + self.unread);
+        Ok(moved)
+    }
+
+    /// Does what the pipeline has said so far. Gives whether there was anything.
+    fn send_replies(&mut self) -> Result<bool, End> {
+        let mut moved = false;
         while let Some(reply) = self.replies.pop_front() {
             moved = true;
             self.reply(reply)?;
         }
-        self.count.has_accepted(self.pipeline.accepted_bytes());
         Ok(moved)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
         while !self.output.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.output) {
+            match self.output.poll_write(Pin::new(&mut self.stream), cx) {
                 Poll::Pending => return Ok(moved),
                 Poll::Ready(Ok(0) | Err(_)) => return Err(End::new(DisconnectReason::SocketClosed, None)),
                 Poll::Ready(Ok(bytes)) => {
                     self.tally.bytes_sent(bytes);
-                    self.output.advance(bytes);
+                    self.stall.moved();
                     self.unflushed = true;
                     moved = true;
                     // A client that takes data while nothing is read from it is alive.
@@ -477,7 +555,7 @@ where
         }
         if moved {
             // All is written: encode the next from the start of the buffer.
-            self.output.clear();
+            self.output.restart();
         }
         if self.unflushed {
             match Pin::new(&mut self.stream).poll_flush(cx) {
@@ -492,9 +570,9 @@ where
     /// Everything waits. Registers for what other tasks do, and gives back memory that an idle client needs not.
     fn rest(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
         // Only what can be done now may keep the task awake.
-        let can_deliver = self.seat.inflight.is_resent() && self.may_deliver();
-        let wants_messages =
-            can_deliver && self.deliveries.wants_messages() && self.output.len() < OUTPUT_ENOUGH;
+        let can_deliver =
+            self.seat.inflight.is_resent() && self.may_deliver() && !self.pipeline.is_bringing();
+        let wants_messages = can_deliver && self.deliveries.wants_messages() && self.may_encode();
         // Earlier connections may have had less to do since the socket was looked at: register, then look again.
         self.pipeline.await_earlier(cx.waker());
         if self.read_blocked && self.may_read() {
@@ -505,8 +583,9 @@ where
         if (wants_messages && outbox.len() > 0) || outbox.has_commands(may_enqueue) {
             return Ok(Turn::Moved);
         }
-        let window_is_full = !self.seat.inflight.has_room(self.deliveries.window());
-        outbox.sleep(cx.waker(), wants_messages, self.deliveries.batch.len(), window_is_full);
+        self.session.window_is_full(!self.has_window());
+        outbox.sleep(cx.waker(), wants_messages, self.deliveries.taken());
+        outbox.flies(self.seat.inflight.weight());
         drop(outbox);
         // A claim or a change of phase before the waker was there has woken nobody; that it is evicted will.
         if self.count.poll_evicted(cx).is_ready() {
@@ -519,17 +598,22 @@ where
         if self.input.is_empty() && self.input.capacity() > 0 {
             self.input = BytesMut::new();
         }
-        if self.output.is_empty() && self.output.capacity() > IDLE_BUFFER {
-            self.output = BytesMut::new();
+        self.output.shrink(IDLE_BUFFER);
+        self.output.charge(&self.shared.budget, if self.unflushed { UNFLUSHED } else { 0 });
+        if self.output.is_empty() && !self.unflushed {
+            self.stall.rest();
+        } else if self.stall.poll_expired(cx).is_ready() {
+            return Err(self.takes_nothing());
         }
         self.deliveries.rest();
+        shrink(&mut self.replies);
         self.pipeline.rest();
         self.pause.idle();
         Ok(Turn::Idle)
     }
 
     fn poll_keep_alive(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let listening = self.may_read() || self.output.len() >= OUTPUT_FULL;
+        let listening = (self.may_read() && self.held_up.is_none()) || !self.takes_output(OUTPUT_FULL);
         let Some(keep_alive) = &mut self.keep_alive else { return Ok(()) };
         if !listening {
             // Nothing is read because our handlers are slow: the client is not to blame.
@@ -539,7 +623,7 @@ where
         match keep_alive.poll_expired(cx, self.input.len(), whole) {
             Poll::Pending => Ok(()),
             Poll::Ready(()) => {
-                let (client, peer) = (&self.client.id, self.client.peer);
+                let (client, peer) = (Shown(&self.client.id), self.client.peer);
                 tracing::info!(%client, %peer, keep_alive = self.client.keep_alive, "keep-alive timeout");
                 Err(End::new(DisconnectReason::KeepAliveTimeout, Some(reason::KEEP_ALIVE_TIMEOUT)))
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidegate_event::{
     Change, DisconnectReason, IdSource, Message, Origin, PublishProperties, QoS, ReasonCode, SharedFilter,
-    TopicName,
+    Shown, TopicName,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -18,7 +18,15 @@ use crate::pipeline::{ASKED_OF_CLIENTS, Inbound, Job, Subscribing, Unsubscribing
 use crate::reason;
 use crate::session::delivery::{detached_text, detached_topic};
 use crate::session::inflight::{Receipt, Settled};
-use crate::session::received::Arrival;
+use crate::session::received::{Arrival, Received, Release};
+
+/// QoS 2 messages without PUBREL that an MQTT 5 client may have over all its connections, however small the receive maximum.
+const LEAST_RECEIPTS: usize = 1_024;
+/// The same, of a client that cannot be told how many: 1.5 MB.
+const UNTOLD_RECEIPTS: usize = 16_384;
+
+/// Bytes of topic names that a client may set up aliases for: room for one of the longest names.
+const ALIAS_BYTES: usize = 64 * 1024;
 
 impl<S> Connection<S>
 where
@@ -33,10 +41,7 @@ where
                 self.settled(settled, "PUBACK", ack.packet_id)
             }
             Incoming::PubRec(ack) => self.pubrec(ack),
-            Incoming::PubRel(ack) => {
-                self.pubrel(ack.packet_id);
-                Ok(())
-            }
+            Incoming::PubRel(ack) => self.pubrel(ack.packet_id),
             Incoming::PubComp(ack) => {
                 let settled = self.seat.inflight.pubcomp(ack.packet_id);
                 self.settled(settled, "PUBCOMP", ack.packet_id)
@@ -67,9 +72,16 @@ where
     /// The end of a connection whose client broke a rule that needs more than one packet to see.
     pub(super) fn protocol_error(&self, code: ReasonCode, what: &str) -> End {
         self.shared.metrics.malformed(code);
-        let (client, peer) = (&self.client.id, self.client.peer);
-        tracing::info!(%client, %peer, error = what, "closed: the client broke the protocol");
+        self.broke_protocol(&what);
         End::new(DisconnectReason::ProtocolError, Some(code)).because(what)
+    }
+
+    /// Says that the client broke the protocol, though not every time.
+    pub(super) fn broke_protocol(&self, error: &dyn std::fmt::Display) {
+        if let Some(left_out) = self.shared.lines.protocol.turn() {
+            let (client, peer) = (Shown(&self.client.id), self.client.peer);
+            tracing::info!(%client, %peer, %error, left_out, "closed: the client broke the protocol");
+        }
     }
 
     fn publish(&mut self, publish: Publish) -> Result<(), End> {
@@ -90,17 +102,28 @@ where
         let id = match qos {
             QoS::AtMostOnce => self.shared.ids.next_id_at(arrived),
             QoS::AtLeastOnce => {
-                self.check_quota(false)?;
+                self.check_quota()?;
                 self.shared.ids.next_id_at(arrived)
             }
             QoS::ExactlyOnce => {
-                let known = self.session.received().contains(packet_id);
-                self.check_quota(known)?;
-                let arrival =
-                    self.session.received().arrive(packet_id, || self.shared.ids.next_id_at(arrived));
+                let next_id = |taken| {
+                    self.check_quota()?;
+                    self.check_receipts(taken)?;
+                    Ok(self.shared.ids.next_id_at(arrived))
+                };
+                let mut received = self.session.received();
+                let arrival = received.arrive(packet_id, next_id)?;
+                received.settle(&self.shared.budget);
+                drop(received);
                 match arrival {
                     Arrival::InPipeline => return Ok(()),
+                    Arrival::Routed => {
+                        let answer = Ack { packet_id, reason: ReasonCode::SUCCESS };
+                        self.send_when_durable(true, &Outgoing::PubRec(answer));
+                        return Ok(());
+                    }
                     Arrival::Answered => {
+                        self.send_replies()?;
                         self.send(&Outgoing::PubRec(Ack { packet_id, reason: ReasonCode::SUCCESS }));
                         return Ok(());
                     }
@@ -134,7 +157,8 @@ where
             origin: Origin::Client,
             hops: 0,
         });
-        let inbound = Inbound { message, packet_id, journal, refusal, will: None };
+        let position = self.allocated.saturating_sub(self.input.capacity() as u64);
+        let inbound = Inbound { message, packet_id, journal, refusal, will: None, position };
         self.pipeline.publish(inbound, &mut self.replies);
         Ok(())
     }
@@ -168,13 +192,31 @@ where
     }
 
     /// MQTT 5 clause 3.3.4: a client must not have more QoS 1 and 2 messages in flight than our receive maximum.
-    fn check_quota(&self, known: bool) -> Result<(), End> {
+    fn check_quota(&self) -> Result<(), End> {
         let most = usize::from(self.shared.config.window());
-        if self.protocol.is_v5() && !known && self.unacked >= most {
+        if self.protocol.is_v5() && self.unacked >= most {
             let what = "more QoS 1 and 2 messages in flight than the receive maximum (clause 3.3.4)";
             return Err(self.protocol_error(reason::RECEIVE_MAXIMUM_EXCEEDED, what));
         }
         Ok(())
+    }
+
+    /// The same of a QoS 2 message, and over all its connections: it must release what it has sent before it sends ever
+    /// more than the `taken` messages. Earlier versions know no receive maximum, so they get a great one.
+    fn check_receipts(&self, taken: usize) -> Result<(), End> {
+        let window = usize::from(self.shared.config.window());
+        let most = if self.protocol.is_v5() { (2 * window).max(LEAST_RECEIPTS) } else { UNTOLD_RECEIPTS };
+        if Received::has_room(taken, most, &self.shared.budget) {
+            return Ok(());
+        }
+        if self.protocol.is_v5() && taken >= most {
+            let what = "more QoS 2 messages without PUBREL than twice the receive maximum (clause 3.3.4)";
+            return Err(self.protocol_error(reason::RECEIVE_MAXIMUM_EXCEEDED, what));
+        }
+        self.shared.metrics.limited(Limited::Receipts);
+        let (client, peer) = (&self.client.id, self.client.peer);
+        tracing::info!(%client, %peer, "closed: too many QoS 2 messages without PUBREL");
+        Err(End::new(DisconnectReason::Kicked, Some(ReasonCode::QUOTA_EXCEEDED)))
     }
 
     /// The client sends faster than it may.
@@ -183,7 +225,7 @@ where
             Exceeded::Messages => Limited::MessageRate,
             Exceeded::Bytes => Limited::ByteRate,
         });
-        let (client, peer) = (&self.client.id, self.client.peer);
+        let (client, peer) = (Shown(&self.client.id), self.client.peer);
         match self.shared.config.rate_action {
             RateAction::Pause => {
                 tracing::debug!(%client, %peer, limit = ?why, "not read from for a while: it sends too fast");
@@ -213,8 +255,17 @@ where
                 if self.aliases.len() <= index {
                     self.aliases.resize(index + 1, None);
                 }
-                if let Some(slot) = self.aliases.get_mut(index) {
+                if let Some(slot) = self.aliases.get_mut(index)
+                    && slot.as_ref() != Some(&topic)
+                {
+                    let before = slot.as_ref().map_or(0, |topic| topic.as_str().len());
+                    self.alias_bytes = self.alias_bytes + topic.as_str().len() - before;
                     *slot = Some(detached_topic(&topic));
+                }
+                if self.alias_bytes > ALIAS_BYTES {
+                    self.shared.metrics.limited(Limited::AliasBytes);
+                    let what = "topic aliases for names that are too long together";
+                    return Err(self.protocol_error(ReasonCode::QUOTA_EXCEEDED, what));
                 }
                 Ok(topic)
             }
@@ -231,13 +282,27 @@ where
         self.unacked = self.unacked.saturating_sub(1);
     }
 
-    fn pubrel(&mut self, packet_id: u16) {
-        let known = self.session.received().release(packet_id);
-        let reason = if known {
-            self.exchange_ended();
-            ReasonCode::SUCCESS
-        } else {
-            reason::PACKET_ID_NOT_FOUND
+    /// PUBREL arrived. Its PUBCOMP comes after the PUBREC that is still to be sent, of this message or of others (clause
+    /// 4.3.3).
+    fn pubrel(&mut self, packet_id: u16) -> Result<(), End> {
+        self.send_replies()?;
+        self.release(packet_id);
+        Ok(())
+    }
+
+    /// Ends the exchange of `packet_id`, now or when its message is handled.
+    pub(super) fn release(&mut self, packet_id: u16) {
+        let mut received = self.session.received();
+        let release = received.release(packet_id);
+        received.settle(&self.shared.budget);
+        drop(received);
+        let reason = match release {
+            Release::Early => return,
+            Release::Done => {
+                self.exchange_ended();
+                ReasonCode::SUCCESS
+            }
+            Release::Unknown => reason::PACKET_ID_NOT_FOUND,
         };
         // A client that has PUBCOMP uses the id for another message, which must not be taken for this one. What is not
         // known may have been released by an earlier connection and not be recorded yet.
@@ -291,17 +356,16 @@ where
             options.qos = options.qos.min(self.shared.config.max_qos);
             let text = detached_text(&text);
             let filter = SharedFilter::parse(&text).map_err(|error| {
-                tracing::info!(client = %self.client.id, filter = %text, %error, "a filter was refused");
+                if let Some(left_out) = self.shared.lines.subscription.turn() {
+                    let (client, filter) = (Shown(&self.client.id), Shown(&text));
+                    tracing::info!(%client, %filter, %error, left_out, "a filter was refused");
+                }
                 reason::TOPIC_FILTER_INVALID
             });
             if options.no_local && filter.as_ref().is_ok_and(|filter| filter.group.is_some()) {
                 let what = "no local on a shared subscription (clause 3.8.3.1)";
                 return Err(self.protocol_error(reason::PROTOCOL_ERROR, what));
             }
-            let filter = filter.and_then(|filter| {
-                let allowed = self.shared.guard.may_subscribe(&self.client, &filter.filter);
-                allowed.then_some(filter).ok_or(ReasonCode::NOT_AUTHORIZED)
-            });
             wanted.push_back(Wanted { text, filter, options, leave: ASKED_OF_CLIENTS });
         }
         self.enqueue_subscribe(Subscribing::new(Some(subscribe.packet_id), wanted));
@@ -330,7 +394,7 @@ where
         // Any other reason than success leaves the will in force (clause 3.14.4), 0x04 asks for it.
         end.will = disconnect.reason != ReasonCode::SUCCESS;
         if end.will && disconnect.reason != reason::DISCONNECT_WITH_WILL {
-            let (client, code) = (&self.client.id, disconnect.reason.0);
+            let (client, code) = (Shown(&self.client.id), disconnect.reason.0);
             tracing::info!(%client, code, "the client disconnected with an error");
         }
         end

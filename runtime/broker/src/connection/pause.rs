@@ -237,6 +237,7 @@ mod tests {
             retain: false,
             number: None,
             source: Source::Live,
+            pins_buffer: false,
         };
         let (mut outbox, budget) = (session.outbox(), budget());
         if outbox.len() < 100 {

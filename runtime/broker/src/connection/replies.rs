@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use tidegate_event::{DisconnectReason, Message, QoS, ReasonCode, SharedFilter, SubscriptionOptions};
+use tidegate_event::{DisconnectReason, Message, QoS, ReasonCode, SharedFilter, Shown, SubscriptionOptions};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::feed::retained_from;
 use super::{Connection, End};
-use crate::codec::{Outgoing, SubAck};
+use crate::codec::{Ack, Outgoing, SubAck};
 use crate::control::Command;
 use crate::limits::budget::is_charged_once;
 use crate::pipeline::{Granted, Job, Reply, Subscribing, Unsubscribing, Wanted};
 use crate::reason;
 use crate::session::delivery::{Delivery, Source};
-use crate::session::join::{Join, RetainedFrom};
+use crate::session::join::{Beside, Join, RetainedFrom};
+use crate::session::received::Meanwhile;
 
 impl<S> Connection<S>
 where
@@ -26,11 +27,12 @@ where
                 self.exchange_ended();
                 self.send(&Outgoing::PubAck(ack));
             }
-            Reply::PubRec { ack, .. } => {
+            Reply::PubRec { ack, meanwhile } => {
                 if reason::is_error(ack.reason) {
                     self.exchange_ended();
                 }
                 self.send(&Outgoing::PubRec(ack));
+                self.answer_meanwhile(ack, meanwhile);
             }
             Reply::Subscribed { packet_id, reasons, granted } => {
                 if let Some(packet_id) = packet_id {
@@ -53,10 +55,20 @@ where
         Ok(())
     }
 
-    /// A message could not be handled and the client's version has no way to say so: it sends it again when the
-    /// connection was closed.
+    /// Answers what came under a packet id while its message was handled: `ack` is the answer to each copy of it.
+    fn answer_meanwhile(&mut self, ack: Ack, meanwhile: Meanwhile) {
+        for _ in 0..meanwhile.resent {
+            self.send(&Outgoing::PubRec(ack));
+        }
+        if meanwhile.released {
+            self.release(ack.packet_id);
+        }
+    }
+
+    /// A message could not be handled and the client's version has no way to say so, or it was routed and is not safe: the
+    /// client sends it again when the connection was closed.
     fn not_handled(&self) -> End {
-        let (client, peer) = (&self.client.id, self.client.peer);
+        let (client, peer) = (Shown(&self.client.id), self.client.peer);
         tracing::info!(%client, %peer, "closed: a message could not be handled and is to be sent again");
         End::new(DisconnectReason::Kicked, Some(ReasonCode::UNSPECIFIED))
     }
@@ -64,8 +76,20 @@ where
     /// A subscription is granted: retained and stored messages come before live ones.
     fn join(&mut self, granted: Granted) {
         let Granted {
-            filter: SharedFilter { group, filter }, options, existed, since, hold, effects, ..
+            filter: SharedFilter { group, filter },
+            options,
+            existed,
+            since,
+            before,
+            hold,
+            ticket,
+            resumed,
+            effects,
+            ..
         } = granted;
+        if resumed {
+            self.seat.interrupted.retain(|interrupted| Some(interrupted.hold) != hold);
+        }
         if group.is_some() {
             // Shared subscriptions get neither (MQTT 5 clause 4.8.2).
             return;
@@ -75,18 +99,30 @@ where
             1 => !existed,
             _ => false,
         };
-        let retained = retained_from(wants_retained, effects.retained, effects.retained_rest, hold.is_some());
+        let retained =
+            retained_from(wants_retained, effects.retained, effects.retained_rest, before.is_some());
         let brings_retained = !matches!(retained, RetainedFrom::Nowhere);
-        if !brings_retained && effects.backlogs.is_empty() {
-            if let Some(number) = hold {
+        let reads_stores = matches!(retained, RetainedFrom::Store(..)) || !effects.backlogs.is_empty();
+        let hold = match hold {
+            Some(number) if !reads_stores => {
                 self.session.release(&self.realm, number, |_| true);
+                None
             }
+            None if reads_stores => Some(self.session.outbox().hold(filter.clone())),
+            hold => hold,
+        };
+        if !brings_retained && !reads_stores {
+            self.joined(&filter, ticket);
             return;
         }
-        let number = hold.unwrap_or_else(|| self.session.outbox().hold(filter.clone()));
         let ids: Option<Arc<[u32]>> = (options.id != 0).then(|| Arc::from([options.id]));
-        let join = Join::new(number, filter, options.qos, ids, retained, effects.backlogs);
-        self.begin_join(join.without_own_since(since), brings_retained);
+        let mut join = Join::new(hold, filter, options.qos, ids, retained, effects.backlogs)
+            .without_own_since(options.no_local.then_some(since))
+            .with_ticket(ticket, resumed);
+        if hold.is_none() {
+            join = join.beside(Beside::new(before.unwrap_or_default(), since));
+        }
+        self.begin_join(join, brings_retained);
     }
 
     /// Does what handlers and modules want of this client.
@@ -111,7 +147,7 @@ where
                     let code = Some(reason::ADMINISTRATIVE_ACTION);
                     return Err(End::new(DisconnectReason::Kicked, code));
                 }
-                Command::Answer(ack) => self.send(&Outgoing::PubRec(ack)),
+                Command::Answer(ack, meanwhile) => self.answer_meanwhile(ack, meanwhile),
                 Command::Close => return Err(self.not_handled()),
             }
         }
@@ -133,6 +169,7 @@ where
             retain: false,
             number: None,
             source: Source::Direct,
+            pins_buffer: false,
         };
         self.session.push(&self.realm, delivery, &mut self.pipeline.fanout);
         // Nobody awaits an answer, so nothing waits until it is durable.

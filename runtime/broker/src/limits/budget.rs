@@ -4,7 +4,10 @@
 //! look at; the rest, less than a step, is not counted: it belongs to what a session takes anyway.
 //! While the budget is nearly used up, messages of QoS 0 are dropped unless their subscriber has nothing waiting. When it
 //! is used up, so are new messages of QoS 1 and 2 for the largest queues: those that hold more than an equal share of it.
-//! A subscriber that keeps up loses nothing because of others that do not.
+//! A subscriber that keeps up loses nothing because of others that do not. The same holds for what is sent and not
+//! acknowledged: a subscriber that reads and never acknowledges has an empty queue for as long as it is sent more.
+//!
+//! What is encoded for a client that does not read it counts like its queue, and so do wills.
 //!
 //! A payload of at least [`LARGE_PAYLOAD`] counts once, in however many queues it waits, until the last subscriber has
 //! acknowledged it; a smaller one counts in every queue.
@@ -39,25 +42,39 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether a queue that holds `held` bytes may take one more message of `qos`. `connected`: what an empty queue
-    /// takes goes straight out.
-    pub(crate) fn admits(&self, held: usize, qos: QoS, connected: bool) -> bool {
+    /// Whether it is nearly used up.
+    #[inline]
+    pub(crate) fn is_tight(&self) -> bool {
+        self.used() >= self.limit - self.limit / 8
+    }
+
+    /// Whether a queue that holds `held` bytes may take one more message of `qos`. `flying`: what its client, if it is
+    /// connected, was sent and has not acknowledged; what an empty queue takes goes straight out.
+    pub(crate) fn admits(&self, held: usize, flying: Option<usize>, qos: QoS) -> bool {
         let used = self.used();
         if used < self.limit - self.limit / 8 {
             return true;
         }
-        if held == 0 && connected {
+        if held == 0 && flying.is_some_and(|flying| flying < STEP || self.allows(used, flying)) {
             return true;
         }
         if qos == QoS::AtMostOnce {
             return false;
         }
-        if used < self.limit {
-            return true;
-        }
-        // Small queues may grow while the largest drain, but not for ever.
+        used < self.limit || self.allows(used, held + flying.unwrap_or(0))
+    }
+
+    /// Whether one that has so many bytes may have more, although all is used up: small ones may grow while the largest
+    /// drain, but not for ever, and the smallest longest.
+    fn allows(&self, used: usize, has: usize) -> bool {
         let share = self.limit / self.holders.load(Ordering::Relaxed).max(1);
-        held < share && used < self.limit + self.limit / 8
+        let reserve = if has < share / 8 { self.limit / 8 } else { self.limit / 16 };
+        has < share && used < self.limit + reserve
+    }
+
+    /// Whether there is room for a will of `bytes`. A small one always has: it belongs to what a session takes anyway.
+    pub(crate) fn admits_will(&self, bytes: usize) -> bool {
+        bytes < STEP || self.used() + bytes <= self.limit
     }
 
     /// `message` as it goes into queues: a large payload counts until nobody holds it any more.
@@ -185,16 +202,21 @@ mod tests {
         let (mut large, mut small) = (Account::default(), Account::default());
         large.settle(&budget, 50 * STEP);
         small.settle(&budget, STEP);
-        let admits = |held: usize, qos| budget.admits(held, qos, true);
+        let admits = |held: usize, qos| budget.admits(held, Some(0), qos);
         assert!(admits(50 * STEP, QoS::AtMostOnce));
         large.settle(&budget, 57 * STEP);
         assert!(!admits(57 * STEP, QoS::AtMostOnce) && admits(57 * STEP, QoS::AtLeastOnce));
         large.settle(&budget, 63 * STEP);
         assert!(!admits(63 * STEP, QoS::AtLeastOnce), "it has more than its share");
         assert!(admits(STEP, QoS::ExactlyOnce) && !admits(STEP, QoS::AtMostOnce));
-        assert!(admits(0, QoS::AtMostOnce) && !budget.admits(0, QoS::AtMostOnce, false));
+        assert!(admits(0, QoS::AtMostOnce) && !budget.admits(0, None, QoS::AtMostOnce));
+        assert!(!budget.admits(0, Some(33 * STEP), QoS::AtLeastOnce), "it never acknowledges");
+        assert!(budget.admits(0, Some(STEP), QoS::AtLeastOnce));
+        small.settle(&budget, 5 * STEP);
+        assert!(!admits(5 * STEP, QoS::ExactlyOnce), "there is an end to it");
+        assert!(admits(STEP, QoS::ExactlyOnce), "but room for one that has less");
         small.settle(&budget, 9 * STEP);
-        assert!(!admits(STEP, QoS::ExactlyOnce), "there is an end to it");
+        assert!(!admits(STEP, QoS::ExactlyOnce));
     }
 
     #[test]

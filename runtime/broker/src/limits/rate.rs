@@ -68,6 +68,16 @@ impl Rate {
             .then(|| Box::new(Self { messages, bytes, until: None, timer: None }))
     }
 
+    /// A limit of what is looked up for a client.
+    pub(crate) fn of_look_ups(per_second: u64) -> Self {
+        Self { messages: None, bytes: Bucket::new(per_second, Instant::now()), until: None, timer: None }
+    }
+
+    /// So much more was looked up.
+    pub(crate) fn looked_up(&mut self, count: usize) {
+        self.bytes(count);
+    }
+
     /// The client has sent a PUBLISH.
     pub(crate) fn message(&mut self) -> Option<Exceeded> {
         let now = Instant::now();
@@ -130,6 +140,17 @@ mod tests {
         let mut bytes = Bucket::new(1_000, start).unwrap();
         let until = bytes.take(10_000, start).unwrap();
         assert_eq!(until - start, Duration::from_secs(9) + REST);
+    }
+
+    #[tokio::test]
+    async fn look_ups_stop_when_there_were_too_many_in_a_second() {
+        let mut look_ups = Rate::of_look_ups(1_000);
+        look_ups.looked_up(900);
+        assert!(!look_ups.is_stopped());
+        look_ups.looked_up(200);
+        assert!(look_ups.is_stopped());
+        std::future::poll_fn(|cx| if look_ups.poll(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+        assert!(!look_ups.is_stopped());
     }
 
     #[tokio::test]

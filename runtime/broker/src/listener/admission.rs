@@ -81,6 +81,18 @@ pub(crate) struct Counted {
     accepted: Share,
 }
 
+/// What a connection that has ended leaves to handlers: it counts until they are done.
+pub(crate) struct Left {
+    shared: Arc<Shared>,
+    accepted: Share,
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.shared.admission.accepted.set(&mut self.accepted, 0);
+    }
+}
+
 impl Counted {
     /// Takes the connection from `peer`; `None`: there are too many, and it is to be closed.
     pub(crate) fn admit(shared: &Arc<Shared>, peer: SocketAddr) -> Option<Self> {
@@ -147,6 +159,24 @@ impl Counted {
     /// The client has `bytes` accepted that handlers are not done with.
     pub(crate) fn has_accepted(&mut self, bytes: usize) {
         self.shared.admission.accepted.settle(&mut self.accepted, bytes);
+    }
+
+    /// The client's CONNECT takes `bytes`, until there is an answer. Whether it may go on.
+    pub(crate) fn takes_connect(&mut self, bytes: usize) -> bool {
+        let accepted = &self.shared.admission.accepted;
+        let admits = accepted.admits_connect(bytes);
+        accepted.set(&mut self.accepted, bytes);
+        admits
+    }
+
+    /// Whether the rest of a packet larger than [`FREE`](crate::limits::accepted::FREE) may be read.
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.admission.accepted.has_room()
+    }
+
+    /// What of the client handlers are not done with, to be counted for longer than its connection.
+    pub(crate) fn take_accepted(&mut self) -> Left {
+        Left { shared: Arc::clone(&self.shared), accepted: std::mem::take(&mut self.accepted) }
     }
 
     /// Whether a client with `bytes` accepted may be read from.

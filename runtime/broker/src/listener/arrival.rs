@@ -19,6 +19,10 @@ pub struct Arrival {
     pub certificate: Option<Arc<Certificate>>,
     /// User name that the certificate proves. CONNECT's is then not looked at.
     pub username: Option<ByteString>,
+    /// Whether somebody else is known to be behind the peer; see [`Client::forwarded`].
+    pub forwarded: bool,
+    /// Whether client and listener have agreed on MQTT 3.1 and no other version: the sub-protocol `mqttv3.1` of WebSocket.
+    pub only_v31: bool,
 }
 
 impl From<SocketAddr> for Arrival {
@@ -30,6 +34,8 @@ impl From<SocketAddr> for Arrival {
             server_name: None,
             certificate: None,
             username: None,
+            forwarded: false,
+            only_v31: false,
         }
     }
 }

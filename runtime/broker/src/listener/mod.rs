@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::{SockRef, TcpKeepalive};
 use tidegate_event::Seldom;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -30,6 +31,7 @@ pub use self::arrival::Arrival;
 pub use self::config::{CertificateFiles, ListenerConfig, TlsConfig, UsernameFrom, Verify, WebSocketConfig};
 use self::open::Gate;
 use self::socket::Socket;
+pub(crate) use self::tls::BUFFER as TLS_BUFFER;
 use self::tls::Tls;
 pub use self::tls::TlsError;
 use crate::broker::Shared;
@@ -37,6 +39,8 @@ use crate::connection::handshake;
 
 /// How long to rest after a failed accept: it fails again at once while the process has no descriptors left.
 const REST: Duration = Duration::from_millis(100);
+/// Time without a sign of life from a peer's system after which it is gone.
+const DEAD_AFTER: Duration = Duration::from_secs(120);
 /// Connections that the system keeps until they are accepted, if it lets us (`net.core.somaxconn`).
 const BACKLOG: u32 = 4_096;
 
@@ -124,11 +128,25 @@ async fn accept(shared: &Arc<Shared>, listener: &TcpListener, gate: &Arc<Gate>) 
     }
 }
 
+/// Has the system ask a peer that is silent whether it is still there, and give up one that does not acknowledge what it is
+/// sent: a client without keep-alive whose machine has gone would keep its connection for ever.
+fn notice_dead_peers(stream: &TcpStream) -> std::io::Result<()> {
+    let socket = SockRef::from(stream);
+    let ask = TcpKeepalive::new().with_time(DEAD_AFTER / 2).with_interval(DEAD_AFTER / 8).with_retries(4);
+    socket.set_tcp_keepalive(&ask)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(DEAD_AFTER))?;
+    Ok(())
+}
+
 fn admit(shared: &Arc<Shared>, gate: &Arc<Gate>, stream: TcpStream, peer: SocketAddr) {
     let Some(count) = Counted::admit(shared, peer) else { return };
     if let Err(error) = stream.set_nodelay(true) {
         // The peer has gone already; the first read will say so.
         tracing::debug!(%peer, %error, "TCP_NODELAY");
+    }
+    if let Err(error) = notice_dead_peers(&stream) {
+        tracing::debug!(%peer, %error, "TCP keep-alive");
     }
     let shared = Arc::clone(shared);
     let tasks = shared.tasks.clone();

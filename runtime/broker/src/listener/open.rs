@@ -11,7 +11,7 @@ use super::arrival::Arrival;
 use super::config::WebSocketConfig;
 use super::socket::Socket;
 use super::tls::{self, Tls};
-use super::websocket::{UpgradeError, WebSocket, upgrade};
+use super::websocket::{UpgradeError, Upgraded, WebSocket, upgrade};
 use crate::broker::Shared;
 use crate::connection::handshake;
 use crate::metrics::Turned;
@@ -52,8 +52,7 @@ impl Gate {
 
     /// What is known of a connection from `peer` at first.
     pub(super) fn arrival(&self, peer: SocketAddr) -> Arrival {
-        let listener = Arc::clone(&self.name);
-        Arrival { peer, listener, server_name: None, certificate: None, username: None }
+        Arrival { listener: Arc::clone(&self.name), ..Arrival::from(peer) }
     }
 
     async fn pass(
@@ -65,7 +64,7 @@ impl Gate {
         let Some(tls) = &self.tls else {
             return Ok(match &self.websocket {
                 None => Socket::Tcp(stream),
-                Some(config) => Socket::Ws(framed(shared, stream, config).await?),
+                Some(config) => Socket::Ws(framed(shared, stream, config, arrival).await?),
             });
         };
         let stream = tls.accept(stream).await.map_err(Closed::Tls)?;
@@ -79,7 +78,7 @@ impl Gate {
         }
         Ok(match &self.websocket {
             None => Socket::Tls(Box::new(stream)),
-            Some(config) => Socket::Wss(framed(shared, stream, config).await?),
+            Some(config) => Socket::Wss(framed(shared, stream, config, arrival).await?),
         })
     }
 }
@@ -88,11 +87,14 @@ async fn framed<S>(
     shared: &Shared,
     mut stream: S,
     config: &WebSocketConfig,
+    arrival: &mut Arrival,
 ) -> Result<Box<WebSocket<S>>, UpgradeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let rest = upgrade(&mut stream, config).await?;
+    let Upgraded { rest, is_foreign, only_v31 } = upgrade(&mut stream, config).await?;
+    arrival.forwarded = is_foreign;
+    arrival.only_v31 = only_v31;
     Ok(Box::new(WebSocket::new(stream, rest, shared.metrics.websocket_violations.clone())))
 }
 

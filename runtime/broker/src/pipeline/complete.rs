@@ -51,9 +51,7 @@ impl Pipeline {
             Some(Joining::Unsubscribe(request)) => {
                 let Unsubscribing { packet_id, reasons, removed, weight, recorded, .. } = request;
                 self.waiting_bytes = self.waiting_bytes.saturating_sub(weight);
-                let (join, reply) =
-                    (self.durable(recorded), Unsynced::Unsubscribed { packet_id, reasons, removed });
-                replies.extend(self.sync(join, reply));
+                replies.extend(self.sync(recorded, Unsynced::Unsubscribed { packet_id, reasons, removed }));
             }
             Some(Joining::Disconnected(scope)) => self.log_failure(&scope, outcome),
         }
@@ -91,39 +89,40 @@ impl Pipeline {
     /// message; here it is said for which client.
     fn log_failure(&self, scope: &Scope, outcome: Result<(), AckError>) {
         if let Err(error) = outcome {
-            let client = self.client.as_ref().map_or("", |client| &client.id);
-            tracing::warn!(client, hook = scope.event.hook().name(), %error, "an event was not stored");
+            tracing::warn!(client = self.client_id(), hook = scope.event.hook().name(), %error, "an event was not stored");
         }
     }
 
     // Stage 3.
 
-    /// What to wait for when something was `recorded` that an answer promises.
-    pub(super) fn durable(&self, recorded: bool) -> Option<AckJoin> {
-        recorded.then(|| self.realm.broker.store.durable())
-    }
-
-    /// Gives the reply when nothing is to be waited for, else keeps it in order.
-    pub(super) fn sync(&mut self, join: Option<AckJoin>, reply: Unsynced) -> Option<Reply> {
-        if join.is_none() && self.syncing.is_empty() {
+    /// Gives the reply when nothing is to be waited for, else keeps it in order: until what was `recorded`, if it was, is
+    /// durable.
+    pub(super) fn sync(&mut self, recorded: bool, reply: Unsynced) -> Option<Reply> {
+        if !recorded && self.syncing.is_empty() {
             return self.reply(reply, None);
         }
-        self.syncing.push_back(Syncing { join, reply });
+        match self.syncing.back_mut() {
+            Some(open) if open.join.is_none() => open.replies.push((recorded, reply)),
+            _ => self.syncing.push_back(Syncing { join: None, replies: vec![(recorded, reply)] }),
+        }
         None
     }
 
     pub(super) fn poll_syncing(&mut self, cx: &mut Context<'_>, replies: &mut VecDeque<Reply>) -> bool {
-        let Some(front) = self.syncing.front_mut() else { return false };
-        let failed = match &mut front.join {
-            None => None,
-            Some(join) => match Pin::new(join).poll(cx) {
-                Poll::Pending => return false,
-                Poll::Ready(outcome) => outcome.err(),
-            },
-        };
-        let done = self.syncing.pop_front();
-        if let Some(reply) = done.and_then(|done| self.reply(done.reply, failed)) {
-            replies.push_back(reply);
+        // All that came since the last call waits for the same.
+        if let Some(open) = self.syncing.back_mut()
+            && open.join.is_none()
+        {
+            let recorded = open.replies.iter().any(|(recorded, _)| *recorded);
+            let durable = || self.realm.broker.store.durable();
+            open.join = Some(if recorded { durable() } else { AckJoin::new() });
+        }
+        let Some(Syncing { join: Some(join), .. }) = self.syncing.front_mut() else { return false };
+        let Poll::Ready(outcome) = Pin::new(join).poll(cx) else { return false };
+        let failed = outcome.err();
+        for (recorded, reply) in self.syncing.pop_front().unwrap_or_default().replies {
+            let failed = failed.clone().filter(|_| recorded);
+            replies.extend(self.reply(reply, failed));
         }
         true
     }

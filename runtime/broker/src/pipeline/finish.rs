@@ -55,12 +55,16 @@ impl Pipeline {
         for reply in replies.drain(..) {
             match reply {
                 Reply::Subscribed { granted, .. } => {
-                    for hold in granted.iter().filter_map(|granted| granted.hold) {
+                    // What goes on since before a restart is begun by the client's next connection.
+                    let new = granted.iter().filter(|granted| !granted.resumed);
+                    for hold in new.filter_map(|granted| granted.hold) {
                         session.release(&self.realm, hold, |_| true);
                     }
                 }
                 // The client's next connection was told nothing when the message came again.
-                Reply::PubRec { ack, resent: true } => self.answer_later(session, Command::Answer(ack)),
+                Reply::PubRec { ack, meanwhile } if meanwhile.is_any() => {
+                    self.answer_later(session, Command::Answer(ack, meanwhile));
+                }
                 Reply::Close { resent: true } => self.answer_later(session, Command::Close),
                 Reply::Unsubscribed { removed, .. } if !removed.is_empty() => session.unsubscribed(),
                 Reply::PubAck(_)

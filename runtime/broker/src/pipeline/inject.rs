@@ -61,5 +61,9 @@ fn turn(
             pipeline.rest();
             return Poll::Pending;
         }
+        if pipeline.fanout.is_enough() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
     }
 }

@@ -11,6 +11,8 @@ use tidegate_event::{
 
 use crate::codec::Ack;
 use crate::session::RecordedWill;
+use crate::session::join::Ids;
+use crate::session::received::Meanwhile;
 
 /// A step of a client's life that raises an event, in the order in which it happened.
 pub(crate) enum Job {
@@ -55,12 +57,14 @@ pub(crate) struct Inbound {
     pub(crate) will: Option<RecordedWill>,
     /// It is refused with this code, when its turn to be answered comes: no handler is asked.
     pub(crate) refusal: Option<ReasonCode>,
+    /// The position of its connection in what it reads, behind it: see [`ReadAt`](crate::route::ReadAt).
+    pub(crate) position: u64,
 }
 
 impl Inbound {
     /// A message that nobody awaits an answer for.
     pub(crate) fn unanswered(message: Arc<Message>) -> Self {
-        Self { message, packet_id: 0, journal: None, will: None, refusal: None }
+        Self { message, packet_id: 0, journal: None, will: None, refusal: None, position: 0 }
     }
 
     /// Whether it must be answered by PUBACK or PUBREC, and which.
@@ -98,6 +102,8 @@ pub(crate) struct Subscribing {
     pub(super) scopes: Vec<(usize, Scope)>,
     /// Whether a subscription was recorded: it must be durable before the answer.
     pub(super) recorded: bool,
+    /// The number of the hold when the subscription is there since before a restart, and brings what it had not yet.
+    pub(super) resumes: Option<u32>,
     /// Memory of the retained messages that stores gave for its filters so far, bytes.
     pub(super) brought: usize,
 }
@@ -113,8 +119,14 @@ impl Subscribing {
             granted: Vec::new(),
             scopes: Vec::new(),
             recorded: false,
+            resumes: None,
             brought: 0,
         }
+    }
+
+    /// What the subscription to `wanted`, which is there, had still to bring when the process ended, behind `hold`.
+    pub(crate) fn resuming(wanted: Wanted, hold: u32) -> Self {
+        Self { resumes: Some(hold), ..Self::new(None, [wanted]) }
     }
 
     /// Counts what the handlers of one filter gave.
@@ -132,10 +144,16 @@ pub(crate) struct Granted {
     pub(crate) options: SubscriptionOptions,
     /// Whether the subscription had existed.
     pub(crate) existed: bool,
-    /// With no local: ids from this one on are of messages published since.
-    pub(crate) since: Option<MsgId>,
-    /// Number of the hold that keeps live messages back until stored ones are sent.
+    /// Ids from this one on are of messages published since.
+    pub(crate) since: MsgId,
+    /// If the broker may have retained messages for it: which live ones waited for the client when it was made.
+    pub(crate) before: Option<Ids>,
+    /// Number of the hold that keeps live messages back until it is known whether stores have older ones.
     pub(crate) hold: Option<u32>,
+    /// Names this making of the subscription.
+    pub(crate) ticket: MsgId,
+    /// It is there since before a restart, and only goes on to bring what it had not.
+    pub(crate) resumed: bool,
     pub(crate) effects: Effects,
 }
 
@@ -169,12 +187,19 @@ impl Unsubscribing {
     }
 }
 
+impl Granted {
+    /// Whether no live message may be sent until what the subscription brings is known.
+    pub(super) fn pauses(&self) -> bool {
+        self.before.is_some() && self.hold.is_none()
+    }
+}
+
 /// What a pipeline tells the connection, in the order of the jobs.
 pub(crate) enum Reply {
     /// Send PUBACK.
     PubAck(Ack),
-    /// Send PUBREC. `resent`: the client has sent the message again meanwhile, maybe on a later connection.
-    PubRec { ack: Ack, resent: bool },
+    /// Send PUBREC, and what answers that which came `meanwhile`, maybe on a later connection.
+    PubRec { ack: Ack, meanwhile: Meanwhile },
     /// Send SUBACK, then what the new subscriptions bring.
     Subscribed { packet_id: Option<u16>, reasons: Vec<ReasonCode>, granted: Vec<Granted> },
     /// Send UNSUBACK.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_event::{Access, Event, Hook, Message, Origin, Requested, Verdict};
+use tidegate_event::{Access, Event, Hook, Message, Origin, ReasonCode, Requested, Verdict};
 
 use super::{Inbound, Joining, Pipeline, Subscribing, Wanted};
 use crate::leave::{Leave, Question};
@@ -41,6 +41,7 @@ impl Pipeline {
 
     /// Asks what is to be asked next about `wanted`, a filter of `request`. `None`: nothing.
     pub(super) fn ask_subscribe(&self, wanted: &mut Wanted, request: &Subscribing) -> Option<Question> {
+        self.ask_gate(wanted);
         if wanted.leave.is_empty() || self.objection(wanted, request).is_some() {
             return None;
         }
@@ -62,6 +63,16 @@ impl Pipeline {
             }
         }
         None
+    }
+
+    /// Asks the gate about a filter that a client wants, before any handler: here, where others have their turn after some
+    /// filters, because it may have many lines to look through.
+    fn ask_gate(&self, wanted: &mut Wanted) {
+        let (Some(client), Ok(filter)) = (&self.client, &wanted.filter) else { return };
+        let is_first = wanted.leave.len() == ASKED_OF_CLIENTS.len();
+        if is_first && !self.realm.broker.guard.may_subscribe(client, &filter.filter) {
+            wanted.filter = Err(ReasonCode::NOT_AUTHORIZED);
+        }
     }
 
     /// The answer to a question about the filter of `request` whose turn it is.

@@ -42,9 +42,13 @@ use crate::realm::Realm;
 use crate::registry::Handover;
 use crate::route::{Fanout, RouteCache};
 use crate::session::Session;
+use crate::session::outbox::IDLE_CAPACITY;
 
-/// SUBSCRIBE that may be in the last two stages.
+/// SUBSCRIBE that may be in the last two stages, or be granted before it is looked at what they bring.
 const SUBSCRIBES: usize = 16;
+/// Subscriptions that wait for stored messages, from which on a SUBSCRIBE waits: whoever publishes to the client looks
+/// through them. One SUBSCRIBE may make more.
+const HOLDS: usize = 64;
 /// Filters subscribed to, or unsubscribed from, before others have their turn: a packet may have a thousand, and there may
 /// be many packets.
 const FILTERS_AT_ONCE: usize = 64;
@@ -73,10 +77,13 @@ enum Joining {
     Disconnected(Scope),
 }
 
-/// A job in the third stage.
+/// Jobs in the third stage, those of one turn: they wait together.
+#[derive(Default)]
 struct Syncing {
+    /// What they wait for, if any of them recorded anything; `None` while more may be added.
     join: Option<AckJoin>,
-    reply: Unsynced,
+    /// Whether it recorded what the answer promises, and the answer.
+    replies: Vec<(bool, Unsynced)>,
 }
 
 /// The jobs of one client (or of a tenant's modules) between "taken" and "answered".
@@ -104,6 +111,12 @@ pub(crate) struct Pipeline {
     filters_left: usize,
     /// Whether more subscriptions may be made now.
     may_join: bool,
+    /// SUBSCRIBE that were granted since that was said: what they bring is not seen in it.
+    unseen: usize,
+    /// How many more that bring retained messages.
+    may_bring: usize,
+    /// Subscriptions that bring retained messages and are not answered.
+    bringing: usize,
     /// How many of client.connected and session.created are still to be raised.
     opening: usize,
     /// The client's last connection has not raised all its events.
@@ -135,6 +148,7 @@ impl Pipeline {
     ) -> Self {
         let mut pipeline = Self::without_client(realm);
         pipeline.session = Some(session);
+        pipeline.fanout.read_at.connection = client.connection;
         pipeline.client = Some(client);
         pipeline.answers = Answers::of_one_client();
         if let Some(Handover { quiet, done, unfinished, .. }) = handover {
@@ -165,6 +179,9 @@ impl Pipeline {
             openings: 0,
             filters_left: FILTERS_AT_ONCE,
             may_join: true,
+            unseen: 0,
+            may_bring: usize::MAX,
+            bringing: 0,
             opening: 0,
             quiet: None,
             done: None,
@@ -213,9 +230,17 @@ impl Pipeline {
         self.ungranted > 0 || self.openings > 0
     }
 
-    /// Whether more subscriptions may be made. While they may not, a SUBSCRIBE waits, and all after it.
-    pub(crate) fn allow_joins(&mut self, allowed: bool) {
+    /// Whether more subscriptions may be made: while they may not, a SUBSCRIBE waits, and all after it. And how many that
+    /// bring retained messages: one more is refused.
+    pub(crate) fn allow_joins(&mut self, allowed: bool, bringing: usize) {
         self.may_join = allowed;
+        self.unseen = 0;
+        self.may_bring = bringing.saturating_sub(self.bringing);
+    }
+
+    /// Whether live messages wait, for as long as it takes to answer a SUBSCRIBE: what is retained goes before them.
+    pub(crate) fn is_bringing(&self) -> bool {
+        self.bringing > 0
     }
 
     /// Whether client.connected and session.created have been raised, and all events of the client's earlier
@@ -237,6 +262,12 @@ impl Pipeline {
     /// Whether a new message would overtake nothing.
     fn is_clear(&self) -> bool {
         self.is_raised() && self.joining.is_empty() && self.quiet.is_none() && self.done.is_none()
+    }
+
+    /// Whether a PUBLISH has to wait until another is done: too many are on their way, or the disk is behind with what
+    /// others have had recorded.
+    fn is_held_back(&self) -> bool {
+        self.publishes >= self.window || (!self.syncing.is_empty() && self.realm.broker.store.is_behind())
     }
 
     /// Appends `job`.
@@ -265,9 +296,11 @@ impl Pipeline {
     /// For a publisher that rests: lets go of sessions that it would not reach any more.
     pub(crate) fn rest(&mut self) {
         self.cache.rest(&self.realm);
-        if self.waiting.is_empty() && self.waiting.capacity() > 64 {
-            self.waiting = VecDeque::new();
-        }
+        self.answers.rest();
+        self.fanout.rest();
+        shrink(&mut self.waiting);
+        shrink(&mut self.joining);
+        shrink(&mut self.syncing);
     }
 
     /// Moves every job as far as it can go. Gives whether any moved.
@@ -275,9 +308,10 @@ impl Pipeline {
         let mut moved = false;
         self.refresh_hooks();
         self.filters_left = FILTERS_AT_ONCE;
+        self.fanout.begin_turn();
         while self.poll_raising(cx) | self.poll_joining(cx, replies) | self.poll_syncing(cx, replies) {
             moved = true;
-            if matches!(self.raising, Some(Raising::Filters(_))) {
+            if matches!(self.raising, Some(Raising::Filters(_))) || self.fanout.is_enough() {
                 cx.waker().wake_by_ref();
                 break;
             }
@@ -358,7 +392,7 @@ impl Pipeline {
             return false;
         }
         match self.waiting.front() {
-            Some(Job::Publish(_)) if self.publishes >= self.window => return false,
+            Some(Job::Publish(_)) if self.is_held_back() => return false,
             Some(Job::Subscribe(request)) if self.must_wait(request) => {
                 let broker = &self.realm.broker;
                 if self.waiting_bytes < broker.config.read_ahead() && broker.phase() == Phase::Running {
@@ -401,8 +435,12 @@ impl Pipeline {
 
     /// Whether a SUBSCRIBE has to wait for its turn: each brings something that the client has to take.
     fn must_wait(&self, request: &Subscribing) -> bool {
-        let may_subscribe = self.may_join && self.subscribing - self.ungranted < SUBSCRIBES;
-        !may_subscribe && !self.finishing && request.packet_id.is_some()
+        if self.finishing || request.packet_id.is_none() {
+            return false;
+        }
+        let holds = self.session.as_ref().map_or(0, |session| session.outbox().holds());
+        let granted = self.unseen.max(self.subscribing - self.ungranted);
+        !self.may_join || granted >= SUBSCRIBES || holds >= HOLDS
     }
 
     /// Raises `event` if any handler is bound to its hook.
@@ -456,6 +494,13 @@ impl Pipeline {
     }
 }
 
+/// Gives the memory of `queue` back if it is empty and had many places.
+pub(crate) fn shrink<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > IDLE_CAPACITY {
+        *queue = VecDeque::new();
+    }
+}
+
 /// Whether what `signal` announces has happened; a sender that is gone announces it too.
 fn arrived(signal: &mut Option<oneshot::Receiver<()>>, cx: &mut Context<'_>) -> bool {
     match signal {
@@ -467,5 +512,69 @@ fn arrived(signal: &mut Option<oneshot::Receiver<()>>, cx: &mut Context<'_>) -> 
             }
             ready
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use tidegate_event::{QoS, SharedFilter, SubscriptionOptions};
+
+    use super::*;
+    use crate::session::test_message;
+
+    fn pipeline() -> Pipeline {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        let broker = crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap();
+        Pipeline::without_client(broker.default_realm())
+    }
+
+    /// Packets were counted: 64 messages to ten thousand subscribers were one turn.
+    #[tokio::test]
+    async fn a_turn_is_bounded_by_deliveries_and_not_only_by_packets() {
+        let mut pipeline = pipeline();
+        let filter = SharedFilter::parse(&"t".into()).unwrap();
+        let subscribers: Vec<_> = (0..500)
+            .map(|number| {
+                let session = Arc::new(Session::new(number, format!("c{number}").into(), 0, 60));
+                pipeline.realm.tree.insert(&filter, &session, SubscriptionOptions::default());
+                session.connect(&pipeline.realm);
+                session
+            })
+            .collect();
+        for id in 0..10 {
+            let message = test_message("t", QoS::AtMostOnce, id);
+            pipeline.push(Job::Publish(Inbound::unanswered(message)));
+        }
+        let (mut turns, mut replies, mut reached) = (Vec::new(), VecDeque::new(), 0);
+        while !pipeline.is_empty() {
+            pipeline.poll(&mut Context::from_waker(Waker::noop()), &mut replies);
+            let before = std::mem::replace(&mut reached, subscribers[499].outbox().len());
+            turns.push(reached - before);
+        }
+        assert_eq!(turns, [5, 5]);
+    }
+
+    /// A burst left its buffers with every connection for the rest of its life.
+    #[tokio::test]
+    async fn a_pipeline_that_rests_keeps_no_large_buffers() {
+        let mut pipeline = pipeline();
+        pipeline.waiting.reserve(1_000);
+        pipeline.joining.reserve(1_000);
+        pipeline.syncing.reserve(1_000);
+        for _ in 0..10_000 {
+            pipeline.fanout.wake(Waker::noop().clone());
+        }
+        assert!(pipeline.fanout.places() <= 512, "they are woken on the way");
+        pipeline.flush();
+        pipeline.rest();
+        let places = [
+            pipeline.waiting.capacity(),
+            pipeline.joining.capacity(),
+            pipeline.syncing.capacity(),
+            pipeline.fanout.places(),
+        ];
+        assert!(places.iter().all(|&places| places <= IDLE_CAPACITY), "{places:?}");
     }
 }

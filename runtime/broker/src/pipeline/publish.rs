@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use smallvec::SmallVec;
 use std::sync::Arc;
 use tidegate_event::{
-    AckError, Change, Event, Message, MsgId, QoS, Raised, ReasonCode, TopicFilter, Verdict,
+    AckError, Change, Event, Message, MsgId, QoS, Raised, ReasonCode, Shown, TopicFilter, Verdict,
 };
 
 use super::{Granted, Inbound, Job, Joining, Pipeline, Raising, Reply};
 use crate::codec::Ack;
 use crate::metrics::{Drop, Refusal};
 use crate::session::RecordedWill;
+use crate::session::received::Meanwhile;
 use crate::{reason, sys};
 
 /// An answer that waits until what it promises is durable.
@@ -69,7 +70,7 @@ impl Pipeline {
     /// A message arrived. Without handlers, and with nothing before it, it is routed here and now; the answer
     /// is put into `replies`.
     pub(crate) fn publish(&mut self, inbound: Inbound, replies: &mut VecDeque<Reply>) {
-        if !self.is_clear() || inbound.journal.is_some() || self.publishes >= self.window {
+        if !self.is_clear() || inbound.journal.is_some() || self.is_held_back() {
             self.push(Job::Publish(inbound));
             return;
         }
@@ -170,6 +171,7 @@ impl Pipeline {
         self.window_bytes = self.window_bytes.saturating_sub(inbound.weight());
         let answer = Answer { qos: inbound.answer(), packet_id: inbound.packet_id };
         let (id, will) = (inbound.message.id, inbound.will);
+        self.fanout.read_at.position = inbound.position;
         let outcome = self.decide(inbound.message, verdict, stored);
         let outcome = self.unless_full(outcome, answer);
         let (messages, code) = match self.unless_unhealthy(outcome, answer) {
@@ -177,16 +179,17 @@ impl Pipeline {
             Outcome::Drop => (SmallVec::new(), ReasonCode::SUCCESS),
             Outcome::Reject(code) | Outcome::Fail(code) if self.speaks_v5() => (SmallVec::new(), code),
             Outcome::Fail(_) if answer.qos.is_some() => {
-                let resent = self.forget(answer);
-                return self.sync(None, Unsynced::Close { resent });
+                let resent = self.forget(answer).is_any();
+                return self.sync(false, Unsynced::Close { resent });
             }
             Outcome::Reject(_) | Outcome::Fail(_) => (SmallVec::new(), ReasonCode::SUCCESS),
         };
         let settled = [self.settles(answer, code, id), will.map(RecordedWill::gone)];
         self.route(&messages, settled);
-        let recorded = std::mem::take(&mut self.fanout.recorded) && answer.qos.is_some();
-        let join = self.durable(recorded);
-        self.sync(join, Unsynced::Published { inbound: answer, code })
+        // Who waits for no answer waits for the disk when that is behind, or memory fills with what is to be written.
+        let recorded = std::mem::take(&mut self.fanout.recorded)
+            && (answer.qos.is_some() || self.realm.broker.store.is_behind());
+        self.sync(recorded, Unsynced::Published { inbound: answer, code })
     }
 
     /// Routes `messages`, and records what is `settled` with that. Both are found after a crash, or neither: a message
@@ -244,7 +247,13 @@ impl Pipeline {
         if answer.qos.is_none() || !self.speaks_v5() || messages.iter().all(fits) {
             return outcome;
         }
-        tracing::warn!(client = self.client_id(), "refused: the store of retained messages is full");
+        if let Some(left_out) = self.realm.broker.lines.retained.turn() {
+            tracing::warn!(
+                client = self.client_id(),
+                left_out,
+                "refused: the store of retained messages is full"
+            );
+        }
         self.realm.broker.metrics.refused(Refusal::RetainedFull);
         Outcome::Reject(ReasonCode::QUOTA_EXCEEDED)
     }
@@ -277,7 +286,7 @@ impl Pipeline {
                 }
             },
             Err(error) => {
-                let (client, topic) = (self.client_id(), &message.topic);
+                let (client, topic) = (self.client_id(), Shown(message.topic.as_str()));
                 tracing::warn!(client, %topic, msgid = %message.id, %error, "a message was not stored");
                 match error {
                     AckError::Refused { code, .. } => {
@@ -298,17 +307,26 @@ impl Pipeline {
         match reply {
             Unsynced::Published { inbound, code } => {
                 self.publishes -= 1;
+                // Nobody was promised anything of a QoS 0 message.
+                let failed = failed.filter(|_| inbound.qos.is_some());
                 let Some(error) = failed else { return self.answer(inbound, code) };
                 self.realm.broker.metrics.refused(Refusal::StateFailed);
                 tracing::warn!(client = self.client_id(), %error, "what became of a message was not recorded");
-                if self.speaks_v5() {
+                if reason::is_error(code) {
+                    // It was not routed.
+                    return self.answer(inbound, code);
+                }
+                // It was routed and is not safe. Of QoS 1 the client may be told so: if it sends it again, it comes twice,
+                // as it may. Of QoS 2 it may not: PUBREC with an error says that the message was not taken.
+                if inbound.qos == Some(QoS::AtLeastOnce) && self.speaks_v5() {
                     return self.answer(inbound, ReasonCode::UNSPECIFIED);
                 }
-                let resent = self.forget(inbound);
+                let resent = self.routed(inbound).is_any();
                 inbound.qos.map(|_| Reply::Close { resent })
             }
             Unsynced::Subscribed { packet_id, mut reasons, mut granted } => {
                 self.subscribing -= 1;
+                self.bringing -= granted.iter().filter(|granted| granted.pauses()).count();
                 if let Some(error) = failed {
                     self.withdraw(&mut reasons, &mut granted, &error);
                 }
@@ -339,37 +357,44 @@ impl Pipeline {
             QoS::AtMostOnce => None,
             QoS::AtLeastOnce => Some(Reply::PubAck(ack)),
             QoS::ExactlyOnce => {
-                let resent = if reason::is_error(code) {
+                let meanwhile = if reason::is_error(code) {
                     // PUBREC with an error ends the exchange: the packet id is free (MQTT 5 clause 4.3.3).
                     self.forget(answer)
                 } else {
                     let session = self.session.as_ref();
-                    session.is_some_and(|session| session.received().answered(answer.packet_id))
+                    session.map(|session| session.received().answered(answer.packet_id)).unwrap_or_default()
                 };
-                Some(Reply::PubRec { ack, resent })
+                Some(Reply::PubRec { ack, meanwhile })
             }
         }
     }
 
-    /// The packet id of a QoS 2 message that is not acknowledged is free again. Gives whether the client has sent
-    /// it again meanwhile.
-    fn forget(&self, answer: Answer) -> bool {
-        let mut resent = false;
+    /// A message was routed that cannot be acknowledged now: a QoS 2 message is not routed again. Gives what has come under its
+    /// packet id meanwhile.
+    fn routed(&self, answer: Answer) -> Meanwhile {
+        let session = self.session.as_ref().filter(|_| answer.qos == Some(QoS::ExactlyOnce));
+        session.map(|session| session.received().routed(answer.packet_id)).unwrap_or_default()
+    }
+
+    /// The packet id of a QoS 2 message that is not acknowledged is free again. Gives what has come under it meanwhile.
+    fn forget(&self, answer: Answer) -> Meanwhile {
+        let mut meanwhile = Meanwhile::default();
         if let (Some(QoS::ExactlyOnce), Some(session)) = (answer.qos, &self.session) {
-            resent = session.received().forget(answer.packet_id);
+            meanwhile = session.received().forget(answer.packet_id);
             if session.is_recorded(&self.realm) {
                 let (session, packet_id) = (session.number, answer.packet_id);
                 self.realm.record(Change::Freed { session, packet_id });
             }
         }
-        resent
+        meanwhile
     }
 
     fn speaks_v5(&self) -> bool {
         self.client.as_ref().is_some_and(|client| client.protocol.is_v5())
     }
 
-    pub(super) fn client_id(&self) -> &str {
-        self.client.as_ref().map_or("", |client| &client.id)
+    /// Its client, for log lines.
+    pub(super) fn client_id(&self) -> tracing::field::DisplayValue<Shown<'_>> {
+        tracing::field::display(Shown(self.client.as_ref().map_or("", |client| &client.id)))
     }
 }

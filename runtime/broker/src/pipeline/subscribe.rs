@@ -1,10 +1,11 @@
 //! SUBSCRIBE and UNSUBSCRIBE on their way: one event per filter, one answer per packet.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tidegate_event::{AckError, Effects, Event, Hook, QoS, Raised, ReasonCode, Scope, SharedFilter};
+use tidegate_event::{AckError, Effects, Event, Hook, QoS, Raised, ReasonCode, Scope, SharedFilter, Shown};
 
 use super::publish::Unsynced;
 use super::{Granted, Job, Joining, Pipeline, Raising, Reply, Subscribing, Unsubscribing, Wanted};
@@ -43,8 +44,13 @@ fn poll_scopes<'a>(
     Poll::Ready(Ok(()))
 }
 
+/// Which part of the memory of all subscriptions one session may have.
+const OWN_PART: usize = 8;
 /// Bytes of retained messages out of stores from which on one SUBSCRIBE gets no more subscriptions.
 const MAX_BROUGHT: usize = 64 * 1024 * 1024;
+
+/// Retain handling: no retained messages are wanted (clause 3.8.3.1).
+const NEVER: u8 = 2;
 
 impl Pipeline {
     /// Subscribes filter after filter, until the handlers of one run or all are done.
@@ -67,13 +73,17 @@ impl Pipeline {
             }
         }
         self.ungranted -= 1;
+        self.unseen += 1;
         self.joining.push_back(Joining::Subscribe(request));
     }
 
     /// Refuses the SUBSCRIBE whose turn it is: the client has not taken what its subscriptions brought so far.
     pub(super) fn refuse_subscribe(&mut self) {
         let Some(Job::Subscribe(mut request)) = self.waiting.pop_front() else { return };
-        tracing::info!(client = self.client_id(), "a SUBSCRIBE was refused: too many stored messages wait");
+        if let Some(left_out) = self.realm.broker.lines.subscription.turn() {
+            let client = self.client_id();
+            tracing::info!(client, left_out, "a SUBSCRIBE was refused: too many stored messages wait");
+        }
         request.reasons.extend(request.wanted.drain(..).map(|_| ReasonCode::QUOTA_EXCEEDED));
         self.ungranted -= 1;
         self.joining.push_back(Joining::Subscribe(request));
@@ -97,18 +107,22 @@ impl Pipeline {
     /// Which limit a subscription to `text`, which parses to `filter`, would pass, and how that is told.
     fn limit_of(&self, text: &str, filter: &SharedFilter) -> Option<(ReasonCode, Option<Limited>)> {
         let config = &self.realm.broker.config;
-        if filter.filter.levels().count() > config.max_topic_levels {
-            return Some((reason::TOPIC_FILTER_INVALID, None));
-        }
-        if text.len() > config.max_topic_bytes {
+        if filter.filter.levels().count() > config.max_topic_levels || text.len() > config.max_topic_bytes {
             return Some((reason::TOPIC_FILTER_INVALID, Some(Limited::TopicBytes)));
         }
         // A subscription that is there may be changed.
         let others = self.session.as_ref()?.subscriptions_without(text)?;
-        let bytes = self.realm.tree.count().bytes.saturating_add(tree::weight(filter));
-        let limit = if others >= config.max_subscriptions {
+        let weight = tree::weight(filter);
+        let bytes = self.realm.tree.count().bytes.saturating_add(weight);
+        // No client takes the room of all others.
+        let own_bytes = others.bytes.saturating_add(weight);
+        let limit = if others.subscriptions >= config.max_subscriptions {
             Limited::Subscriptions
-        } else if bytes > config.max_subscription_bytes {
+        } else if filter.group.is_some() && others.shared >= config.max_shared_subscriptions {
+            Limited::SharedSubscriptions
+        } else if bytes > config.max_subscription_bytes
+            || own_bytes > config.max_subscription_bytes / OWN_PART
+        {
             Limited::SubscriptionBytes
         } else {
             return None;
@@ -119,32 +133,53 @@ impl Pipeline {
     /// Makes one subscription; gives the event to raise about it.
     fn grant(&mut self, wanted: Wanted, request: &mut Subscribing) -> Option<Event> {
         let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
+        if let Some(hold) = request.resumes {
+            return self.resume(wanted, hold, request);
+        }
         if let Some((code, limit)) = self.objection(&wanted, request) {
             if let Some(limit) = limit {
                 self.realm.broker.metrics.limited(limit);
-                tracing::info!(client = %client.id, filter = %wanted.text, ?limit, "a subscription was refused");
+                if let Some(left_out) = self.realm.broker.lines.subscription.turn() {
+                    let (client, filter) = (Shown(&client.id), Shown(&wanted.text));
+                    tracing::info!(%client, %filter, ?limit, left_out, "a subscription was refused");
+                }
             }
             request.reasons.push(code);
             return None;
         }
         let Wanted { text, filter: Ok(filter), options, .. } = wanted else { return None };
-        // Live messages wait from the first moment on, until it is known whether stored ones come before them.
         let shared = filter.group.is_some();
-        let expects_stored = || {
-            self.is_bound(Hook::SessionSubscribed)
-                || self.realm.retained.len() > 0
-                || self.realm.has_statistics(&filter.filter)
+        let expects_retained = || {
+            let has_any = self.realm.retained.len() > 0 || self.realm.has_statistics(&filter.filter);
+            has_any && !shared && options.retain_handling != NEVER
         };
-        let begin = || session.outbox().hold(filter.filter.clone());
-        let mut hold = (!shared && expects_stored()).then(begin);
-        let Some(subscribed) = session.subscribe(&self.realm, &text, &filter, options) else {
+        if expects_retained() && self.may_bring == 0 && request.packet_id.is_some() {
+            tracing::info!(client = %client.id, filter = %text, "refused: too many subscriptions bring retained messages");
+            request.reasons.push(ReasonCode::QUOTA_EXCEEDED);
+            return None;
+        }
+        let waiting = || {
+            let outbox = session.outbox();
+            let matching = outbox.waiting_live().filter(|message| filter.filter.matches(&message.topic));
+            matching.map(|message| message.id).collect()
+        };
+        let mut before = expects_retained().then(waiting);
+        // Live messages wait from the first moment on, until it is known whether stored ones come before them.
+        let may_read = !shared && self.is_bound(Hook::SessionSubscribed);
+        let hold = may_read.then(|| session.outbox().hold(filter.filter.clone()));
+        let (ticket, joins) = (self.realm.broker.ids.next_id(), before.is_some() || hold.is_some());
+        let joining = joins.then_some(ticket);
+        let Some(subscribed) = session.subscribe(&self.realm, &text, &filter, options, joining) else {
             request.reasons.push(ReasonCode::UNSPECIFIED);
             return None;
         };
-        // What was retained before the subscription was there did not reach it, so it must be looked up; what came
-        // since waits behind it.
-        if hold.is_none() && !shared && expects_stored() {
-            hold = Some(begin());
+        let since = self.realm.broker.ids.next_id();
+        // What was retained before the subscription was there did not reach it, so it must be looked up.
+        if before.is_none() && expects_retained() {
+            before = Some(waiting());
+            if !joins {
+                session.joins(&self.realm, &text, ticket);
+            }
         }
         request.reasons.push(granted_code(options.qos));
         request.recorded |= subscribed.recorded;
@@ -155,8 +190,47 @@ impl Pipeline {
             shared,
         };
         let (existed, effects) = (subscribed.existed, Effects::default());
-        let since = options.no_local.then(|| self.realm.broker.ids.next_id());
-        request.granted.push(Granted { text, filter, options, existed, since, hold, effects });
+        let resumed = false;
+        let granted =
+            Granted { text, filter, options, existed, since, before, hold, ticket, resumed, effects };
+        if granted.pauses() {
+            self.bringing += 1;
+            self.may_bring = self.may_bring.saturating_sub(1);
+        }
+        request.granted.push(granted);
+        Some(event)
+    }
+
+    /// The subscription `wanted` is there since before a restart: it brings what it had not brought then. Gives the event to
+    /// raise about it, because handlers have to be asked again for what they brought.
+    fn resume(&self, wanted: Wanted, hold: u32, request: &mut Subscribing) -> Option<Event> {
+        let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
+        let Wanted { text, filter: Ok(filter), .. } = wanted else { return None };
+        let Some(options) = session.options_of(&filter.filter) else {
+            let number = session.number;
+            session.release(&self.realm, hold, |topic| self.realm.tree.reaches(topic, number));
+            return None;
+        };
+        let event = Event::SessionSubscribed {
+            client: Arc::clone(client),
+            filter: filter.filter.clone(),
+            qos: options.qos,
+            shared: false,
+        };
+        let since = self.realm.broker.ids.next_id();
+        session.joins(&self.realm, &text, since);
+        request.granted.push(Granted {
+            text,
+            filter,
+            options,
+            existed: false,
+            since,
+            before: Some(HashSet::default()),
+            hold: Some(hold),
+            ticket: since,
+            resumed: true,
+            effects: Effects::default(),
+        });
         Some(event)
     }
 
@@ -168,8 +242,7 @@ impl Pipeline {
             }
         }
         let Subscribing { packet_id, reasons, granted, recorded, .. } = request;
-        let join = self.durable(recorded);
-        self.sync(join, Unsynced::Subscribed { packet_id, reasons, granted })
+        self.sync(recorded, Unsynced::Subscribed { packet_id, reasons, granted })
     }
 
     /// Takes subscriptions back that could not be recorded: the client is told that it has none.
@@ -181,10 +254,11 @@ impl Pipeline {
             .filter(|code| !reason::is_error(**code))
             .for_each(|code| *code = ReasonCode::UNSPECIFIED);
         let Some(session) = &self.session else { return };
-        for Granted { text, hold, existed, .. } in granted.drain(..) {
+        for Granted { text, filter, hold, ticket, existed, .. } in granted.drain(..) {
             if let Some(hold) = hold {
                 session.release(&self.realm, hold, |_| true);
             }
+            session.joined(&self.realm, &filter.filter, ticket);
             if !existed {
                 session.unsubscribe(&self.realm, &text);
             }
@@ -232,23 +306,47 @@ fn granted_code(qos: QoS) -> ReasonCode {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Waker;
 
-    use tidegate_event::{Client, NoHooks, Node, SharedFilter, SubscriptionOptions, VolatileStore};
+    use tidegate_event::{
+        BoxFuture, Client, Decision, Gate, Hooks, IdSource, NoHooks, Node, Password, SharedFilter,
+        SubscriptionOptions, Tenant, TopicFilter, TopicName, VolatileStore,
+    };
 
     use super::*;
     use crate::broker::Broker;
     use crate::config::BrokerConfig;
-    use crate::pipeline::FILTERS_AT_ONCE;
+    use crate::pipeline::{ASKED_OF_CLIENTS, FILTERS_AT_ONCE};
     use crate::session::{Seat, Session};
+
+    /// Allows everything and counts how often it was asked about a filter.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Gate for Counting {
+        fn connect(&self, _: &Arc<Client>, _: Option<Password>) -> BoxFuture<'static, Decision> {
+            Box::pin(std::future::ready(Decision::Allow))
+        }
+
+        fn may_publish(&self, _: &Client, _: &TopicName) -> bool {
+            true
+        }
+
+        fn may_subscribe(&self, _: &Client, _: &TopicFilter) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            true
+        }
+    }
 
     /// All filters of all packets that had been read were subscribed to before anybody else had a turn, and when their
     /// client had gone all of them were removed in one go.
     #[tokio::test]
     async fn others_have_their_turn_while_thousands_of_filters_come_and_go() {
-        let hooks = Arc::new(NoHooks);
-        let broker =
-            Broker::new(BrokerConfig::default(), Arc::new(Node::default()), hooks, Arc::new(VolatileStore));
+        let (gate, asked) = (Arc::new(Counting::default()), |gate: &Counting| gate.0.load(Ordering::Relaxed));
+        let ids = Arc::new(IdSource::new(&Node::default()));
+        let (hooks, store) = (Arc::new(NoHooks), Arc::new(VolatileStore));
+        let broker = Broker::with_gate(BrokerConfig::default(), ids, gate.clone(), hooks, store);
         let realm = broker.unwrap().default_realm();
         let session = Arc::new(Session::new(1, "c".into(), 1, 0));
         let client = Arc::new(Client::default());
@@ -257,7 +355,7 @@ mod tests {
             let wanted = (0..250).map(|filter| {
                 let text = bytestring::ByteString::from(format!("{packet}/{filter}/+"));
                 let filter = SharedFilter::parse(&text).map_err(|_| reason::TOPIC_FILTER_INVALID);
-                Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] }
+                Wanted { text, filter, options: SubscriptionOptions::default(), leave: ASKED_OF_CLIENTS }
             });
             pipeline.push(Job::Subscribe(Subscribing::new(Some(packet + 1), wanted)));
         }
@@ -266,6 +364,7 @@ mod tests {
             assert!(pipeline.poll(&mut cx, &mut replies));
             let before = std::mem::replace(&mut made, realm.tree.count().all);
             assert!(made - before <= FILTERS_AT_ONCE, "{before}, then {made}");
+            assert_eq!(asked(&gate), made, "the gate is asked about those alone");
         }
         assert_eq!(made, 1_000);
         session.end(&realm, &mut Seat::default());
@@ -274,5 +373,78 @@ mod tests {
         while realm.tree.count().all > 0 {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Handlers that may read stores for a subscription.
+    struct Stores;
+
+    impl Hooks for Stores {
+        fn is_bound(&self, _: &Tenant, hook: Hook) -> bool {
+            hook == Hook::SessionSubscribed
+        }
+
+        fn raise(&self, _: Event) -> Raised {
+            Raised::Nothing
+        }
+    }
+
+    /// Every SUBSCRIBE that had been read made its holds at once, sixteen thousand of them, and whoever published to the
+    /// client looked through all for each message.
+    #[tokio::test]
+    async fn a_subscribe_waits_while_many_subscriptions_wait_for_stored_messages() {
+        let hooks = Arc::new(Stores);
+        let broker =
+            Broker::new(BrokerConfig::default(), Arc::new(Node::default()), hooks, Arc::new(VolatileStore));
+        let realm = broker.unwrap().default_realm();
+        let session = Arc::new(Session::new(1, "c".into(), 1, 0));
+        let client = Arc::new(Client::default());
+        let mut pipeline = Pipeline::new(Arc::clone(&realm), Arc::clone(&session), client, None);
+        for packet in 0..4 {
+            let wanted = (0..40).map(|filter| {
+                let text = bytestring::ByteString::from(format!("{packet}/{filter}/+"));
+                let filter = SharedFilter::parse(&text).map_err(|_| reason::TOPIC_FILTER_INVALID);
+                Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] }
+            });
+            pipeline.push(Job::Subscribe(Subscribing::new(Some(packet + 1), wanted)));
+        }
+        let (mut cx, mut replies) = (Context::from_waker(Waker::noop()), VecDeque::new());
+        while pipeline.poll(&mut cx, &mut replies) {}
+        assert_eq!((session.outbox().holds(), replies.len()), (80, 2));
+        let holds = replies.drain(..).flat_map(|reply| match reply {
+            Reply::Subscribed { granted, .. } => granted.into_iter().filter_map(|granted| granted.hold),
+            _ => panic!("a SUBACK"),
+        });
+        holds.for_each(|hold| session.release(&realm, hold, |_| true));
+        while pipeline.poll(&mut cx, &mut replies) {}
+        assert_eq!(replies.len(), 2);
+    }
+
+    /// What the broker itself has retained is looked up without a hold: publishers have nothing to look through.
+    #[tokio::test]
+    async fn subscriptions_that_bring_the_brokers_retained_messages_hold_nothing() {
+        let hooks = Arc::new(NoHooks);
+        let broker =
+            Broker::new(BrokerConfig::default(), Arc::new(Node::default()), hooks, Arc::new(VolatileStore));
+        let realm = broker.unwrap().default_realm();
+        let limits = realm.broker.config.retained_limits();
+        realm.retained.set(crate::session::test_message("t", QoS::AtLeastOnce, 1), limits);
+        let session = Arc::new(Session::new(1, "c".into(), 1, 0));
+        let client = Arc::new(Client::default());
+        let mut pipeline = Pipeline::new(Arc::clone(&realm), Arc::clone(&session), client, None);
+        pipeline.allow_joins(true, 100);
+        let wanted = (0..150).map(|filter| {
+            let text = bytestring::ByteString::from(format!("{filter}/+"));
+            let filter = SharedFilter::parse(&text).map_err(|_| reason::TOPIC_FILTER_INVALID);
+            Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] }
+        });
+        pipeline.push(Job::Subscribe(Subscribing::new(Some(1), wanted)));
+        let (mut cx, mut replies) = (Context::from_waker(Waker::noop()), VecDeque::new());
+        while pipeline.poll(&mut cx, &mut replies) {}
+        assert_eq!((session.outbox().holds(), pipeline.is_bringing()), (0, false));
+        let Some(Reply::Subscribed { reasons, granted, .. }) = replies.pop_front() else {
+            panic!("a SUBACK")
+        };
+        assert_eq!(granted.len(), 100);
+        assert_eq!(reasons.iter().filter(|code| **code == ReasonCode::QUOTA_EXCEEDED).count(), 50);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use tidegate_event::{Message, PublishProperties, QoS, StoredDelivery, TopicName};
+use tidegate_event::{Message, PublishProperties, QoS, StoredDelivery, StoredSource, TopicName};
 
 use crate::limits::budget::is_charged_once;
 
@@ -24,6 +24,9 @@ pub(crate) enum Source {
     Backlog(u32),
 }
 
+/// The number of a join of an earlier life of the process: no join has it.
+const ENDED_JOIN: u32 = u32::MAX;
+
 /// A message that waits for a subscriber, with what its subscriptions say about it.
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
@@ -37,26 +40,41 @@ pub(crate) struct Delivery {
     /// Under which number the session store has it, if it has: then its end must be recorded too.
     pub(crate) number: Option<NonZeroU64>,
     pub(crate) source: Source,
+    /// Whether it keeps more of its publisher's read buffer alive than it is long: see [`ReadAt`](crate::route::ReadAt).
+    pub(crate) pins_buffer: bool,
 }
 
 impl Delivery {
-    /// As it is recorded under `number`.
-    pub(crate) fn to_stored(&self, number: u64) -> StoredDelivery {
+    /// As it is recorded under `number`. `shared`: the filter of the shared subscription that it came by, if it is known.
+    pub(crate) fn to_stored(&self, number: u64, shared: Option<&ByteString>) -> StoredDelivery {
         StoredDelivery {
             number,
             message: Arc::clone(&self.message),
             qos: self.qos,
             retain: self.retain,
-            shared: matches!(self.source, Source::Shared(_)),
+            source: match self.source {
+                Source::Live => StoredSource::Live,
+                Source::Shared(_) => StoredSource::Shared(shared.cloned()),
+                Source::Direct => StoredSource::Direct,
+                Source::Retained => StoredSource::Retained,
+                Source::Backlog(_) => StoredSource::Backlog,
+            },
             subscription_ids: self.subscription_ids.clone(),
         }
     }
 
-    /// As it was recorded. Of which group it is, if it came by a shared subscription, is still to be found out.
-    pub(crate) fn from_stored(stored: StoredDelivery) -> Self {
-        let StoredDelivery { number, message, qos, retain, shared, subscription_ids } = stored;
-        let source = if shared { Source::Shared(0) } else { Source::Live };
-        Self { message, subscription_ids, qos, retain, number: NonZeroU64::new(number), source }
+    /// As it was recorded; `group` is the number of its group, if it came by a shared subscription that is still there.
+    pub(crate) fn from_stored(stored: StoredDelivery, group: u32) -> Self {
+        let StoredDelivery { number, message, qos, retain, source, subscription_ids } = stored;
+        let source = match source {
+            StoredSource::Live => Source::Live,
+            StoredSource::Shared(_) => Source::Shared(group),
+            StoredSource::Direct => Source::Direct,
+            StoredSource::Retained => Source::Retained,
+            StoredSource::Backlog => Source::Backlog(ENDED_JOIN),
+        };
+        let number = NonZeroU64::new(number);
+        Self { message, subscription_ids, qos, retain, number, source, pins_buffer: false }
     }
 
     /// About how many bytes of memory it takes.
@@ -88,11 +106,14 @@ impl Source {
 pub(crate) const LARGE_PAYLOAD: usize = 16 * 1024;
 
 /// A copy of `message` that owns its memory. A message read from a socket shares a read buffer with its
-/// neighbours and keeps all of it alive: fine for the moment it takes to route it, not for what waits long.
+/// neighbours and keeps all of it alive: fine for the moment it takes to route it, not for what waits long. A large payload
+/// is not copied.
 pub(crate) fn detached(message: &Arc<Message>) -> Arc<Message> {
-    if message.payload.len() >= LARGE_PAYLOAD {
-        return Arc::clone(message);
-    }
+    if message.payload.len() >= LARGE_PAYLOAD { Arc::clone(message) } else { copied(message) }
+}
+
+/// The same, however large it is.
+pub(crate) fn copied(message: &Arc<Message>) -> Arc<Message> {
     Arc::new(Message {
         topic: detached_topic(&message.topic),
         payload: Bytes::copy_from_slice(&message.payload),
@@ -114,7 +135,7 @@ pub(crate) fn detached_text(text: &ByteString) -> ByteString {
     ByteString::from(&**text)
 }
 
-fn detached_properties(properties: &PublishProperties) -> PublishProperties {
+pub(crate) fn detached_properties(properties: &PublishProperties) -> PublishProperties {
     let text = |text: &Option<ByteString>| text.as_ref().map(detached_text);
     PublishProperties {
         payload_format: properties.payload_format,

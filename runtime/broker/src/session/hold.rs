@@ -28,7 +28,8 @@ impl Hold {
     }
 }
 
-/// The holds of one session, oldest first. Few at a time: a SUBSCRIBE waits while there are many.
+/// The holds of one session, oldest first. A SUBSCRIBE waits while there are many: whoever publishes to the session looks
+/// through them.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     holds: VecDeque<Hold>,
@@ -39,9 +40,15 @@ impl Holds {
     /// Begins a hold with `held`. Gives its number.
     pub(super) fn begin(&mut self, filter: TopicFilter, held: Queue) -> u32 {
         let number = self.next;
-        self.next = self.next.wrapping_add(1);
+        // The greatest one stands for a join that there is not.
+        self.next = self.next.wrapping_add(1) % u32::MAX;
         self.holds.push_back(Hold { number, filter, held, overflowed: false });
         number
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.holds.len()
     }
 
     /// Memory that counts for what they hold, bytes.
@@ -87,6 +94,16 @@ impl Holds {
     pub(super) fn extract(&mut self, number: u32, unwanted: impl Fn(&Delivery) -> bool) -> Queue {
         let hold = self.holds.iter_mut().find(|hold| hold.number == number);
         hold.map(|hold| hold.held.extract(unwanted)).unwrap_or_default()
+    }
+
+    /// Whether anything in them may have expired at `now_ms`.
+    pub(super) fn may_have_expired(&self, now_ms: u64) -> bool {
+        self.holds.iter().any(|hold| hold.held.may_have_expired(now_ms))
+    }
+
+    /// Moves what has expired at `now_ms` to `expired`.
+    pub(super) fn take_expired(&mut self, now_ms: u64, expired: &mut VecDeque<Delivery>) {
+        self.holds.iter_mut().for_each(|hold| hold.held.take_expired(now_ms, expired));
     }
 
     /// Ends hold `number`. Gives what it held.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tidegate_event::{Message, MsgId, QoS, StoredSending};
 
-use super::delivery::{Delivery, Source};
+use super::delivery::{Delivery, Source, detached};
+use super::outbox::FEW;
 use crate::limits::budget::{Account, Budget};
 
 /// Packet ids run from 1 to 65,535.
@@ -72,7 +73,8 @@ pub(crate) struct Inflight {
     base: u64,
     /// How many were sent on the present connection and are not acknowledged.
     on_wire: usize,
-    /// Index in `sent` of the next message to be sent again after a reconnect, and their end.
+    /// After a reconnect: indices in `sent` of the next PUBREL and the next PUBLISH to be sent again, and their end.
+    release: usize,
     resend: usize,
     resend_end: usize,
     /// What they take in memory, and what of that counts once for all queues.
@@ -103,7 +105,7 @@ impl Inflight {
 
     /// Whether everything that was in flight before a reconnect has been sent again.
     pub(crate) fn is_resent(&self) -> bool {
-        self.resend == self.resend_end
+        self.release == self.resend_end && self.resend == self.resend_end
     }
 
     /// Whether one more may be sent in a window of `window`. A client that withholds one acknowledgement and
@@ -124,9 +126,15 @@ impl Inflight {
         self.bytes
     }
 
+    /// What of that counts for this client alone, bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.bytes - self.charged_once
+    }
+
     /// Counts what the messages take now against `budget`.
     pub(crate) fn charge(&mut self, budget: &Arc<Budget>) {
-        self.account.settle(budget, self.bytes - self.charged_once);
+        let weight = self.weight();
+        self.account.settle(budget, weight);
     }
 
     /// The packet id that [`Inflight::push`] will give.
@@ -140,8 +148,11 @@ impl Inflight {
     }
 
     /// `delivery` is sent now. Gives its packet id.
-    pub(crate) fn push(&mut self, delivery: Delivery, original: Option<Arc<Message>>) -> u16 {
+    pub(crate) fn push(&mut self, mut delivery: Delivery, original: Option<Arc<Message>>) -> u16 {
         let id = self.next_packet_id();
+        if delivery.pins_buffer && self.sent.len() >= FEW {
+            delivery.message = detached(&delivery.message);
+        }
         self.count_in(&delivery);
         self.sent.push_back(Some(Sent { delivery, original, stage: Stage::Published, on_wire: true }));
         self.on_wire += 1;
@@ -172,27 +183,33 @@ impl Inflight {
         for sent in self.sent.iter_mut().flatten() {
             sent.on_wire = false;
         }
+        self.release = 0;
         self.resend = 0;
         self.resend_end = self.sent.len();
     }
 
-    /// The next message to send again, if the window of `window` has room for it.
+    /// The next message to send again. First every PUBREL: the send quota counts PUBLISH alone, and what is not one is
+    /// sent whatever the quota (clauses 3.3.4 and 4.9). Then every PUBLISH, while the window of `window` has room.
     pub(crate) fn next_resend(&mut self, window: usize) -> Option<Resend<'_>> {
+        while self.release < self.resend_end {
+            let index = self.release;
+            self.release += 1;
+            if matches!(self.sent.get(index), Some(Some(sent)) if sent.stage == Stage::Released) {
+                return Some(Resend::Release(packet_id(self.base + index as u64)));
+            }
+        }
         while self.resend < self.resend_end {
             if self.on_wire >= window {
                 return None;
             }
             let index = self.resend;
             self.resend += 1;
-            if matches!(self.sent.get(index), Some(Some(_))) {
+            if matches!(self.sent.get(index), Some(Some(sent)) if sent.stage == Stage::Published) {
                 let id = packet_id(self.base + index as u64);
                 self.on_wire += 1;
                 let sent = self.sent.get_mut(index)?.as_mut()?;
                 sent.on_wire = true;
-                return Some(match sent.stage {
-                    Stage::Published => Resend::Publish(id, &sent.delivery),
-                    Stage::Released => Resend::Release(id),
-                });
+                return Some(Resend::Publish(id, &sent.delivery));
             }
         }
         None
@@ -297,6 +314,7 @@ impl Inflight {
         while matches!(self.sent.front(), Some(None)) {
             self.sent.pop_front();
             self.base += 1;
+            self.release = self.release.saturating_sub(1);
             self.resend = self.resend.saturating_sub(1);
             self.resend_end = self.resend_end.saturating_sub(1);
         }
@@ -323,6 +341,7 @@ mod tests {
             retain: false,
             number: None,
             source: Source::Live,
+            pins_buffer: false,
         }
     }
 
@@ -367,18 +386,39 @@ mod tests {
         for _ in 0..3 {
             inflight.push(delivery(QoS::AtLeastOnce), None);
         }
-        let two = inflight.push(delivery(QoS::ExactlyOnce), None);
-        inflight.pubrec(two);
         inflight.puback(2);
+        inflight.push(delivery(QoS::ExactlyOnce), None);
         inflight.reconnect();
         assert!(!inflight.has_room(10), "what was in flight goes first");
         assert!(matches!(inflight.next_resend(2), Some(Resend::Publish(1, _))));
         assert!(matches!(inflight.next_resend(2), Some(Resend::Publish(3, _))));
         assert!(inflight.next_resend(2).is_none());
         inflight.puback(1);
-        assert!(matches!(inflight.next_resend(2), Some(Resend::Release(4))));
+        assert!(matches!(inflight.next_resend(2), Some(Resend::Publish(4, _))));
         assert!(inflight.next_resend(3).is_none());
         assert!(inflight.has_room(10));
+    }
+
+    /// PUBREL waited for the window: a client with a small receive maximum got the second when it had answered the first.
+    #[test]
+    fn a_reconnect_resends_every_pubrel_whatever_the_window() {
+        let mut inflight = Inflight::default();
+        inflight.push(delivery(QoS::AtLeastOnce), None);
+        for _ in 0..2 {
+            let id = inflight.push(delivery(QoS::ExactlyOnce), None);
+            inflight.pubrec(id);
+        }
+        inflight.push(delivery(QoS::AtLeastOnce), None);
+        inflight.reconnect();
+        assert!(matches!(inflight.next_resend(1), Some(Resend::Release(2))));
+        assert!(matches!(inflight.next_resend(1), Some(Resend::Release(3))));
+        assert!(matches!(inflight.next_resend(1), Some(Resend::Publish(1, _))));
+        assert!(inflight.next_resend(1).is_none());
+        assert!(matches!(inflight.pubcomp(3), Settled::Done(_)));
+        assert!(inflight.next_resend(1).is_none(), "PUBREL had taken no place");
+        inflight.puback(1);
+        assert!(matches!(inflight.next_resend(1), Some(Resend::Publish(4, _))));
+        assert!(inflight.is_resent());
     }
 
     #[test]

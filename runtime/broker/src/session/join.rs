@@ -1,8 +1,12 @@
 //! Stored messages before live ones: what a new subscription is given out of stores.
 //!
-//! While a join is going on, live messages of its filter are held in the outbox. First come retained messages,
-//! then the pages of each [`Backlog`], oldest first; the next page is asked for when the client has acknowledged
+//! While a join that reads stores is going on, live messages of its filter are held in the outbox. First come retained
+//! messages, then the pages of each [`Backlog`], oldest first; the next page is asked for when the client has acknowledged
 //! the last one. After the empty page the held messages follow, without those that a page had already.
+//!
+//! A join that brings only what the broker itself has retained holds nothing: the flow of publications is not to be
+//! interrupted (clause 3.8.4). The connection asks it before it sends a live message whether the retained one of its
+//! topic is still to be sent, which then goes first.
 
 use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
@@ -11,10 +15,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use tidegate_event::{Backlog, Message, MsgId, QoS, StorageError, TopicFilter};
+use tidegate_event::{Backlog, Message, MsgId, Origin, QoS, StorageError, TopicFilter, TopicName};
 use tokio::sync::oneshot;
 
-use super::delivery::{Delivery, Source};
+use super::delivery::{Delivery, Source, detached_topic};
+use crate::retained::Cursor;
 
 /// A backlog and the page it gave.
 type Page = (Reading, Result<Vec<Arc<Message>>, StorageError>);
@@ -39,19 +44,71 @@ struct Reading {
     retained: bool,
 }
 
+/// How far the broker's retained messages were looked up, when that is not to the end.
+#[derive(Debug)]
+enum LookUp {
+    NotYet,
+    UpTo(Cursor),
+}
+
+/// What a join that holds nothing knows of the live messages that are sent beside it.
+pub(crate) struct Beside {
+    /// Ids of those that waited for the client when the subscription was made: they are of older subscriptions.
+    pub(crate) before: Ids,
+    /// What is retained under this id or a later one came live.
+    pub(crate) since: MsgId,
+    /// Topics whose retained message went before its turn, or came live. No more than [`GONE`]: beyond that one may come
+    /// once more.
+    gone: HashSet<TopicName, RandomState>,
+    /// Retained messages that are sent when what waited for the client as they were looked up is: older live messages of
+    /// their topics were there.
+    late: VecDeque<Arc<Message>>,
+    /// How many messages the client's connections had taken from its queue when that is so.
+    until: u64,
+}
+
+/// Topics that a join remembers.
+const GONE: usize = 10_000;
+
+impl Beside {
+    pub(crate) fn new(before: Ids, since: MsgId) -> Self {
+        Self { before, since, gone: HashSet::default(), late: VecDeque::new(), until: 0 }
+    }
+}
+
+fn place_of(messages: &VecDeque<Arc<Message>>, topic: &TopicName) -> Option<usize> {
+    messages.iter().position(|message| message.topic == *topic)
+}
+
+/// The retained message that goes before a live one.
+#[derive(Debug)]
+pub(crate) enum Earlier {
+    /// At this place of the list.
+    Listed(usize),
+    /// At this place among those that are late.
+    Late(usize),
+    /// It was found just now.
+    Found(Arc<Message>),
+}
+
 /// What is joined to the live messages of one subscription.
 pub(crate) struct Join {
-    /// Number of the hold in the outbox.
-    pub(crate) number: u32,
+    /// Number of the hold in the outbox; `None`: live messages go beside it.
+    pub(crate) hold: Option<u32>,
+    beside: Option<Box<Beside>>,
     /// Of the subscription.
     pub(crate) filter: TopicFilter,
     qos: QoS,
     subscription_ids: Option<Arc<[u32]>>,
-    /// The broker's retained messages are still to be looked up.
-    looks_up: bool,
+    /// The broker's retained messages are still to be looked up, or some of them.
+    look_up: Option<LookUp>,
     /// The client's own messages from this id on are not sent (no local, MQTT 5 clause 3.8.3.1).
     own_until: Option<MsgId>,
-    /// Retained messages to be sent before the list. Of a great store there are millions: no deliveries yet.
+    /// It was going on when the process ended: what the client got of it already is not sent again.
+    pub(crate) is_resumed: bool,
+    /// Names the making of the subscription that it is of.
+    pub(crate) ticket: MsgId,
+    /// Retained messages to be sent before the list. A store may have brought very many: no deliveries yet.
     retained: VecDeque<Arc<Message>>,
     /// Ids of those, when stored copies of them may follow.
     copies: Ids,
@@ -86,7 +143,7 @@ pub(crate) struct Arrived {
 pub(crate) enum Advance {
     /// Nothing, until something is acknowledged or a page arrives.
     Wait,
-    /// The broker's retained messages are wanted: [`Join::give_retained`].
+    /// More of the broker's retained messages are wanted: [`Join::give_page`].
     LookUp,
     /// A page arrived: [`Join::accept`] it.
     Page(Arrived),
@@ -109,9 +166,9 @@ impl Arrived {
 }
 
 impl Join {
-    /// A join that gives the retained messages, then the `backlogs`.
+    /// A join that gives the retained messages, then the `backlogs`, while `hold` holds live messages.
     pub(crate) fn new(
-        number: u32,
+        hold: Option<u32>,
         filter: TopicFilter,
         qos: QoS,
         subscription_ids: Option<Arc<[u32]>>,
@@ -120,12 +177,15 @@ impl Join {
     ) -> Self {
         let stored = !backlogs.is_empty();
         let mut join = Self {
-            number,
+            hold,
+            beside: None,
             filter,
             qos,
             subscription_ids,
-            looks_up: false,
+            look_up: None,
             own_until: None,
+            is_resumed: false,
+            ticket: MsgId::from_bits(0),
             retained: VecDeque::new(),
             copies: HashSet::default(),
             list: VecDeque::new(),
@@ -141,7 +201,7 @@ impl Join {
         };
         match retained {
             RetainedFrom::Nowhere => {}
-            RetainedFrom::Broker => join.looks_up = true,
+            RetainedFrom::Broker => join.look_up = Some(LookUp::NotYet),
             RetainedFrom::Store(first, rest) => {
                 join.backlogs.extend(rest.into_iter().map(|backlog| Reading { backlog, retained: true }));
                 join.give_retained(first);
@@ -158,6 +218,132 @@ impl Join {
         self
     }
 
+    /// It is of the making `ticket` of its subscription. `is_resumed`: it was going on when the process ended.
+    pub(crate) fn with_ticket(mut self, ticket: MsgId, is_resumed: bool) -> Self {
+        (self.ticket, self.is_resumed) = (ticket, is_resumed);
+        self
+    }
+
+    /// Live messages go beside it.
+    pub(crate) fn beside(mut self, beside: Beside) -> Self {
+        self.beside = Some(Box::new(beside));
+        self
+    }
+
+    /// Whether it holds no live messages.
+    pub(crate) fn is_beside(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    /// Whether the retained `message` is to be sent: it did not come live, and has not been sent.
+    pub(crate) fn brings(&self, message: &Message) -> bool {
+        self.beside.as_ref().is_none_or(|beside| {
+            let is_older = message.id < beside.since || message.origin == Origin::Broker;
+            is_older && !beside.gone.contains(&message.topic)
+        })
+    }
+
+    /// Whether the live message `id` was routed to the client after the subscription was made, but under an older id: its
+    /// retained copy is not wanted then.
+    pub(crate) fn may_come_live(&self, id: MsgId) -> bool {
+        self.beside.as_ref().is_some_and(|beside| id < beside.since && !beside.before.contains(&id))
+    }
+
+    /// The QoS at which the retained `message` is sent.
+    pub(crate) fn qos_of(&self, message: &Message) -> QoS {
+        self.qos.min(message.qos)
+    }
+
+    /// The retained message that is to be sent before `live`, which is sent next, because it is older and of the same
+    /// topic (clause 4.6). `find` finds what is retained now.
+    pub(crate) fn earlier(
+        &mut self,
+        live: &Message,
+        find: impl FnOnce() -> Option<Arc<Message>>,
+    ) -> Option<Earlier> {
+        let beside = self.beside.as_ref()?;
+        if !self.filter.matches(&live.topic) || beside.before.contains(&live.id) {
+            return None;
+        }
+        if let Some(place) = place_of(&self.retained, &live.topic) {
+            let id = self.retained.get(place)?.id;
+            if id == live.id {
+                // It comes live: that is one delivery.
+                self.retained.remove(place);
+            }
+            return (id < live.id).then_some(Earlier::Listed(place));
+        }
+        if let Some(place) = place_of(&beside.late, &live.topic) {
+            return (beside.late.get(place)?.id < live.id).then_some(Earlier::Late(place));
+        }
+        let is_to_come = match &self.look_up {
+            None => false,
+            Some(LookUp::NotYet) => true,
+            Some(LookUp::UpTo(cursor)) => !cursor.is_past(&live.topic),
+        };
+        if !is_to_come || beside.gone.contains(&live.topic) {
+            return None;
+        }
+        let found = find().filter(|found| self.brings(found))?;
+        if found.id == live.id {
+            self.gone(&live.topic);
+        }
+        (found.id < live.id).then_some(Earlier::Found(found))
+    }
+
+    /// Takes the retained message that goes before its turn.
+    pub(crate) fn take_earlier(&mut self, earlier: Earlier) -> Option<Delivery> {
+        let message = match earlier {
+            Earlier::Listed(place) => self.retained.remove(place)?,
+            Earlier::Late(place) => self.beside.as_mut()?.late.remove(place)?,
+            Earlier::Found(message) => {
+                self.gone(&message.topic);
+                message
+            }
+        };
+        Some(self.copy_of(message))
+    }
+
+    /// The QoS of the copy that goes before its turn.
+    pub(crate) fn earlier_qos(&self, earlier: &Earlier) -> QoS {
+        let message = match earlier {
+            Earlier::Listed(place) => self.retained.get(*place),
+            Earlier::Late(place) => self.beside.as_ref().and_then(|beside| beside.late.get(*place)),
+            Earlier::Found(message) => Some(message),
+        };
+        message.map_or(QoS::AtMostOnce, |message| self.qos_of(message))
+    }
+
+    /// Takes over retained messages that are sent when the client's connections have taken `until` messages from its queue.
+    pub(crate) fn give_late(&mut self, late: impl Iterator<Item = Arc<Message>>, until: u64) {
+        if let Some(beside) = &mut self.beside {
+            beside.late.extend(late);
+            beside.until = until;
+        }
+    }
+
+    /// The client's connections have taken and sent `taken` messages from its queue: those that were late may go. `all`: none
+    /// is left in it.
+    pub(crate) fn caught_up(&mut self, taken: u64, all: bool) {
+        if let Some(beside) = &mut self.beside
+            && (all || taken.wrapping_sub(beside.until) < u64::MAX / 2)
+        {
+            self.retained.append(&mut beside.late);
+        }
+    }
+
+    fn late(&self) -> usize {
+        self.beside.as_ref().map_or(0, |beside| beside.late.len())
+    }
+
+    fn gone(&mut self, topic: &TopicName) {
+        if let Some(beside) = &mut self.beside
+            && beside.gone.len() < GONE
+        {
+            beside.gone.insert(detached_topic(topic));
+        }
+    }
+
     /// Whether the retained `message` is kept from the client `client_id` by that.
     pub(crate) fn is_own(&self, message: &Message, client_id: &str) -> bool {
         self.own_until.is_some_and(|since| message.id >= since)
@@ -171,7 +357,8 @@ impl Join {
             self.fetch = None;
             return self.answered(answer);
         }
-        if self.looks_up {
+        // The next ones when all so far are sent: there may be millions.
+        if self.look_up.is_some() && self.undelivered() == 0 {
             return Advance::LookUp;
         }
         if self.undelivered() > 0 || self.outstanding > 0 {
@@ -217,9 +404,22 @@ impl Join {
         }
     }
 
+    /// Where the look-up of the broker's retained messages goes on.
+    pub(crate) fn looked_up_to(&self) -> Option<&Cursor> {
+        match &self.look_up {
+            Some(LookUp::UpTo(cursor)) => Some(cursor),
+            _ => None,
+        }
+    }
+
+    /// Takes over what was looked up; the rest of it begins at `next`.
+    pub(crate) fn give_page(&mut self, messages: Vec<Arc<Message>>, next: Option<Cursor>) {
+        self.look_up = next.map(LookUp::UpTo);
+        self.give_retained(messages);
+    }
+
     /// Takes retained messages over.
-    pub(crate) fn give_retained(&mut self, messages: Vec<Arc<Message>>) {
-        self.looks_up = false;
+    fn give_retained(&mut self, messages: Vec<Arc<Message>>) {
         if self.stored {
             self.copies.extend(messages.iter().map(|message| message.id));
         }
@@ -245,7 +445,8 @@ impl Join {
                 retain: false,
                 subscription_ids: self.subscription_ids.clone(),
                 number: None,
-                source: Source::Backlog(self.number),
+                source: Source::Backlog(self.hold.unwrap_or_default()),
+                pins_buffer: false,
                 message,
             });
         }
@@ -270,7 +471,7 @@ impl Join {
 
     /// How many messages are to be sent.
     pub(crate) fn undelivered(&self) -> usize {
-        self.retained.len() + self.list.len()
+        self.retained.len() + self.late() + self.list.len()
     }
 
     /// Whether there are stored messages in it besides retained ones.
@@ -295,6 +496,7 @@ impl Join {
             retain: true,
             number: None,
             source: Source::Retained,
+            pins_buffer: false,
         }
     }
 
@@ -349,7 +551,8 @@ impl Join {
     /// Sends `deliveries`, which are older than all it has, first.
     pub(crate) fn send_first(&mut self, deliveries: VecDeque<Delivery>) {
         for delivery in deliveries.into_iter().rev() {
-            self.list.push_front(Delivery { source: Source::Backlog(self.number), ..delivery });
+            let source = Source::Backlog(self.hold.unwrap_or_default());
+            self.list.push_front(Delivery { source, ..delivery });
         }
     }
 
@@ -359,9 +562,15 @@ impl Join {
         retained.chain(self.list.iter().map(|delivery| delivery.message.id)).collect()
     }
 
-    /// Takes out the retained messages that were not sent.
-    pub(crate) fn take_retained(&mut self) -> Vec<Arc<Message>> {
-        std::mem::take(&mut self.retained).into()
+    /// How many retained messages were found and not sent.
+    pub(crate) fn unsent_retained(&self) -> usize {
+        self.retained.len() + self.late()
+    }
+
+    /// Takes over the retained messages that `other` has not sent, and the look-up of the rest.
+    pub(crate) fn inherit_retained(&mut self, other: &mut Self) {
+        self.give_retained(std::mem::take(&mut other.retained).into());
+        self.look_up = other.look_up.take();
     }
 }
 
@@ -390,4 +599,68 @@ fn fetch(mut reading: Reading, pause: Option<Duration>) -> oneshot::Receiver<Pag
 fn pause(failures: u32) -> Option<Duration> {
     let doublings = failures.checked_sub(1)?.min(7);
     Some(Duration::from_millis(100 << doublings).min(Duration::from_secs(10)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::session::test_message;
+
+    fn id(number: u128) -> MsgId {
+        MsgId::from_bits(number)
+    }
+
+    /// A join of `a/#` at QoS 1, of a subscription made before message 100 while message 5 waited.
+    fn beside() -> Join {
+        let filter = "a/#".parse().unwrap();
+        let join = Join::new(None, filter, QoS::AtLeastOnce, None, RetainedFrom::Broker, Vec::new());
+        join.beside(Beside::new(Ids::from_iter([id(5)]), id(100)))
+    }
+
+    #[test]
+    fn what_is_retained_goes_before_newer_live_messages_of_its_topic_once() {
+        let (retained, live) =
+            (test_message("a/b", QoS::AtLeastOnce, 7), |id| test_message("a/b", QoS::AtLeastOnce, id));
+        let mut join = beside();
+        let find = || Some(Arc::clone(&retained));
+        assert!(join.earlier(&live(5), find).is_none(), "of an older subscription");
+        assert!(join.earlier(&live(6), find).is_none(), "it is older itself");
+        let earlier = join.earlier(&live(101), find).unwrap();
+        assert_eq!(join.earlier_qos(&earlier), QoS::AtLeastOnce);
+        assert!(join.take_earlier(earlier).unwrap().retain);
+        assert!(join.earlier(&live(102), find).is_none(), "it was sent");
+        assert!(!join.brings(&retained), "and is not when it is looked up");
+        let mut join = beside();
+        join.give_page(vec![Arc::clone(&retained)], None);
+        assert!(
+            join.earlier(&test_message("a/c", QoS::AtLeastOnce, 101), find).is_none(),
+            "looked up already"
+        );
+        let earlier = join.earlier(&live(101), || None).unwrap();
+        assert_eq!(join.take_earlier(earlier).unwrap().message.id, id(7));
+        assert_eq!((join.undelivered(), join.earlier(&live(102), find).is_none()), (0, true));
+    }
+
+    #[test]
+    fn what_came_live_is_not_sent_as_retained_besides() {
+        let live = test_message("a/b", QoS::AtLeastOnce, 7);
+        let find = || Some(Arc::clone(&live));
+        let mut join = beside();
+        assert!(join.earlier(&live, find).is_none());
+        assert!(!join.brings(&live));
+        let mut join = beside();
+        join.give_page(vec![Arc::clone(&live)], None);
+        assert!(join.earlier(&live, find).is_none());
+        assert_eq!(join.undelivered(), 0);
+        assert!(
+            !beside().brings(&test_message("a/b", QoS::AtLeastOnce, 100)),
+            "retained since the subscription"
+        );
+        assert!(
+            beside().may_come_live(id(7))
+                && !beside().may_come_live(id(5))
+                && !beside().may_come_live(id(100))
+        );
+    }
 }

@@ -18,15 +18,17 @@ pub(crate) mod received;
 mod recent;
 mod subscriptions;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytestring::ByteString;
+use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use tidegate_event::{
-    Change, Hook, Message, MsgId, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
+    Change, Hook, Message, MsgId, Owner, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
+    TopicFilter, TopicName, now_ms,
 };
 use tokio::sync::OwnedMutexGuard;
 
@@ -38,6 +40,7 @@ use self::positions::Positions;
 use self::received::Received;
 use self::subscriptions::Subscriptions;
 use crate::control::Command;
+use crate::limits::budget::Account;
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::route::Fanout;
@@ -52,7 +55,41 @@ pub(crate) struct Seat {
     pub(crate) positions: Option<Positions>,
     /// Oldest first.
     pub(crate) joins: VecDeque<Join>,
+    /// How many of them have stored messages besides retained ones.
+    stored_joins: usize,
+    /// Those that were going on when the process ended, until they are begun again.
+    pub(crate) interrupted: Vec<Interrupted>,
 }
+
+/// A join that an earlier life of the process had not ended.
+pub(crate) struct Interrupted {
+    pub(crate) filter: TopicFilter,
+    /// Number of the hold in the outbox.
+    pub(crate) hold: u32,
+}
+
+impl Seat {
+    /// Adds `join` behind the others.
+    pub(crate) fn add_join(&mut self, join: Join) {
+        self.stored_joins += usize::from(join.has_stored());
+        self.joins.push_back(join);
+    }
+
+    /// Removes the join at `index`.
+    pub(crate) fn remove_join(&mut self, index: usize) -> Option<Join> {
+        let join = self.joins.remove(index)?;
+        self.stored_joins -= usize::from(join.has_stored());
+        Some(join)
+    }
+
+    /// Whether stored messages are being read, which the client may have been given already.
+    pub(crate) fn reads_stores(&self) -> bool {
+        self.stored_joins > 0
+    }
+}
+
+/// Topics, each once.
+type Topics = HashSet<TopicName, RandomState>;
 
 /// A [`Seat`], held.
 pub(crate) type Seated = OwnedMutexGuard<Seat>;
@@ -72,6 +109,8 @@ pub(crate) struct LateWill {
     pub(crate) message: Message,
     /// What the session store knows it by, if it knows it.
     pub(crate) recorded: Option<RecordedWill>,
+    /// Its part of the memory of all queues.
+    pub(crate) account: Account,
 }
 
 /// A will that the session store is told about when it is published.
@@ -93,11 +132,19 @@ pub(crate) struct Session {
     /// Unique in the process, and among the sessions that outlive it.
     pub(crate) number: SessionNumber,
     pub(crate) client_id: ByteString,
+    /// The user it is for, as soon as one has proved to be that.
+    owner: OnceLock<Owner>,
+    checked: Mutex<Option<allowed::Checked>>,
     /// Number of the newest connection that asked for this session: an older one has been taken over.
     claim: AtomicU64,
     connected: AtomicBool,
+    /// Whether the client must acknowledge something before it is sent more of QoS 1 and 2, as it was when its
+    /// connection went to sleep.
+    window_is_full: AtomicBool,
     /// An ended connection has unsubscribed: the present one looks which joins it still wants.
     unsubscribed: AtomicBool,
+    /// Since when nobody is connected, milliseconds since the epoch, if nobody is.
+    away_since: AtomicU64,
     /// Seconds the session outlives its connection; 0 = not at all, `u32::MAX` = for ever.
     expiry: AtomicU32,
     /// How many deliveries were recorded.
@@ -115,9 +162,13 @@ impl Session {
         Self {
             number,
             client_id,
+            owner: OnceLock::new(),
+            checked: Mutex::default(),
             claim: AtomicU64::new(claim),
             connected: AtomicBool::new(false),
+            window_is_full: AtomicBool::new(false),
             unsubscribed: AtomicBool::new(false),
+            away_since: AtomicU64::new(0),
             expiry: AtomicU32::new(expiry),
             deliveries: AtomicU64::new(0),
             outbox: Mutex::default(),
@@ -128,15 +179,24 @@ impl Session {
         }
     }
 
+    /// Its place among the sessions whose clients are away.
+    pub(crate) fn away(&self) -> (u64, SessionNumber) {
+        (self.away_since.load(Ordering::Relaxed), self.number)
+    }
+
+    /// Its client is away since then.
+    pub(crate) fn set_away(&self, since_ms: u64) {
+        self.away_since.store(since_ms, Ordering::Relaxed);
+    }
+
     /// The lock of what the connected client's task owns; it is given in the order of asking.
     pub(crate) fn seat(&self) -> &Arc<tokio::sync::Mutex<Seat>> {
         &self.seat
     }
 
-    /// The connection `claim` wants the session: the one that has it is woken and lets go.
+    /// The connection `claim` wants the session: the one that has it lets go when it is nudged.
     pub(crate) fn claim(&self, claim: u64) {
         self.claim.store(claim, Ordering::Release);
-        self.nudge();
     }
 
     /// Whether no newer connection than `claim` has asked for the session.
@@ -167,6 +227,16 @@ impl Session {
         self.connected.load(Ordering::Relaxed)
     }
 
+    /// The connection goes to sleep, and the client must acknowledge something before it is sent more, or need not.
+    pub(crate) fn window_is_full(&self, full: bool) {
+        self.window_is_full.store(full, Ordering::Relaxed);
+    }
+
+    /// Whether a message of `qos` would have to wait for an acknowledgement of the client.
+    pub(crate) fn would_wait(&self, qos: QoS) -> bool {
+        qos != QoS::AtMostOnce && self.window_is_full.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn expiry(&self) -> u32 {
         self.expiry.load(Ordering::Relaxed)
     }
@@ -187,8 +257,18 @@ impl Session {
     pub(crate) fn opened(&self, realm: &Realm, will: Option<StoredWill>) {
         if self.is_recorded(realm) {
             let (session, client, expiry) = (self.number, self.client_id.clone(), self.expiry());
-            realm.record(Change::Opened { session, client, expiry, will });
+            realm.record(Change::Opened { session, client, expiry, owner: self.owner().cloned(), will });
         }
+    }
+
+    /// Whose it is; `None`: whoever has the client id may have it.
+    pub(crate) fn owner(&self) -> Option<&Owner> {
+        self.owner.get()
+    }
+
+    /// It is for `owner` from now on, if it was nobody's.
+    pub(crate) fn belong_to(&self, owner: Owner) {
+        self.owner.get_or_init(|| owner);
     }
 
     /// Whether the session outlives its connection.
@@ -201,35 +281,44 @@ impl Session {
         realm.broker.keeps && self.is_durable()
     }
 
-    /// Records that `delivery` waits for the client, or goes on its way to it.
-    pub(crate) fn record_queued(&self, realm: &Realm, delivery: &mut Delivery) {
+    /// Records that `delivery` waits for the client, or goes on its way to it. `shared`: the filter of the shared subscription
+    /// that it came by, if it did.
+    pub(crate) fn record_queued(&self, realm: &Realm, delivery: &mut Delivery, shared: Option<&ByteString>) {
         let number = self.deliveries.fetch_add(1, Ordering::Relaxed) + 1;
         delivery.number = NonZeroU64::new(number);
-        realm.record(Change::Queued { session: self.number, delivery: delivery.to_stored(number) });
+        realm.record(Change::Queued { session: self.number, delivery: delivery.to_stored(number, shared) });
     }
 
     /// Makes it as it was when the process ended, but for its subscriptions. Nobody else knows it yet.
     pub(crate) fn restore(&self, realm: &Realm, restored: RestoredSession) {
-        let RestoredSession { queue, received, .. } = restored;
+        let RestoredSession { queue, received, joining, .. } = restored;
         let last = queue.iter().map(|restored| restored.delivery.number).max();
         self.deliveries.store(last.unwrap_or(0), Ordering::Relaxed);
-        self.received.lock().restore(&received);
+        self.received.lock().restore(&received, &realm.broker.budget);
         let (mut sent, mut waiting) = (Vec::new(), Vec::new());
         for RestoredDelivery { delivery, sending, released } in queue {
-            let delivery = realm.restored_delivery(self, Delivery::from_stored(delivery));
+            let delivery = realm.restored_delivery(self, delivery);
             match sending {
                 Some(sending) => sent.push((sending, delivery, released)),
                 None => waiting.push(delivery),
             }
         }
         sent.sort_by_key(|(sending, ..)| sending.sequence);
+        let mut outbox = self.outbox.lock();
+        outbox.put_back(waiting.into_iter());
         if let Ok(mut seat) = Arc::clone(&self.seat).try_lock_owned() {
             for (sending, delivery, released) in sent {
                 seat.inflight.restore(sending, delivery, released);
             }
             seat.inflight.charge(&realm.broker.budget);
+            for text in joining {
+                let Ok(filter) = TopicFilter::new(text.clone()) else { continue };
+                // What came live meanwhile goes on waiting for it.
+                let hold = outbox.hold(filter.clone());
+                seat.interrupted.push(Interrupted { filter, hold });
+            }
         }
-        self.outbox.lock().put_back(waiting.into_iter());
+        drop(outbox);
         self.settle(realm);
     }
 
@@ -246,6 +335,9 @@ impl Session {
     pub(crate) fn push(&self, realm: &Realm, delivery: Delivery, fanout: &mut Fanout) -> bool {
         let limits = realm.broker.queue_limits();
         let mut outbox = self.outbox.lock();
+        if !outbox.has_room(&delivery, limits) {
+            self.drop_expired(realm, &mut outbox);
+        }
         match outbox.make_room(&delivery, limits) {
             Room::Free => {}
             Room::Displaced(older) => self.displaced(realm, &mut outbox, &older),
@@ -267,8 +359,11 @@ impl Session {
         let limits = realm.broker.queue_limits();
         let mut outbox = self.outbox.lock();
         // Under the lock: a client that goes away hands over what is in its queue then.
-        if outbox.is_connected() != round.connected || (!round.may_wait && outbox.would_wait(&delivery)) {
+        if outbox.is_connected() != round.connected || (!round.may_wait && self.would_wait(delivery.qos)) {
             return None;
+        }
+        if !outbox.has_room(&delivery, limits) {
+            self.drop_expired(realm, &mut outbox);
         }
         if !outbox.has_room(&delivery, limits) {
             let room = round.may_displace.then(|| outbox.make_room(&delivery, limits));
@@ -276,6 +371,28 @@ impl Session {
             self.displaced(realm, &mut outbox, &older);
         }
         Some(self.enqueue(realm, outbox, delivery, fanout))
+    }
+
+    /// What has expired gives its place away: it would not be sent ([MQTT-3.3.2-5]).
+    fn drop_expired(&self, realm: &Realm, outbox: &mut Outbox) {
+        let now = now_ms();
+        if outbox.may_have_expired(now) {
+            let expired = outbox.take_expired(now, &realm.broker.budget);
+            expired.iter().for_each(|_| realm.dropped(Drop::Expired));
+            self.forget(realm, expired.iter());
+        }
+    }
+
+    /// Drops what has expired, if nobody is connected: a client that is there gets to it.
+    pub(crate) fn sweep(&self, realm: &Realm) {
+        if !self.is_connected() {
+            self.drop_expired(realm, &mut self.outbox.lock());
+        }
+    }
+
+    /// Whether `delivery` could be pushed without dropping anything for it.
+    pub(crate) fn has_room(&self, realm: &Realm, delivery: &Delivery) -> bool {
+        self.outbox.lock().has_room(delivery, realm.broker.queue_limits())
     }
 
     fn displaced(&self, realm: &Realm, outbox: &mut Outbox, older: &[Delivery]) {
@@ -293,11 +410,14 @@ impl Session {
         fanout: &mut Fanout,
     ) -> bool {
         if delivery.qos != QoS::AtMostOnce && self.is_recorded(realm) {
-            self.record_queued(realm, &mut delivery);
+            self.record_queued(realm, &mut delivery, fanout.shared.as_ref());
             fanout.recorded = true;
         }
-        if !self.is_connected() {
+        let pinned = outbox.pinned(&fanout.read_at, delivery.message.size());
+        if !self.is_connected() || outbox.is_too_much(pinned) {
             delivery.message = fanout.detached_once(&delivery.message);
+        } else {
+            delivery.pins_buffer = pinned > outbox::PINNED;
         }
         let waker = outbox.push(delivery, &realm.broker.budget);
         let crowded = outbox.is_crowded(realm.broker.queue_limits());
@@ -354,10 +474,14 @@ impl Session {
         outbox.note_loss(delivery, positional);
     }
 
-    /// Ends the hold `number`: what it held, and `wanted` is true of, is delivered now, unless the client was
+    /// Ends the hold `number`: what it held, and whose topic `wanted` is true of, is delivered now, unless the client was
     /// given it meanwhile.
-    pub(crate) fn release(&self, realm: &Realm, number: u32, wanted: impl Fn(&Delivery) -> bool) {
-        let unwanted = self.outbox.lock().release(number, wanted);
+    pub(crate) fn release(&self, realm: &Realm, number: u32, wanted: impl Fn(&TopicName) -> bool) {
+        // It is asked once a topic, and publishers do not wait for it. What comes meanwhile is wanted.
+        let held: Topics = self.outbox.lock().held(number).map(|held| held.message.topic.clone()).collect();
+        let unwanted: Topics = held.into_iter().filter(|topic| !wanted(topic)).collect();
+        let is_wanted = |held: &Delivery| !unwanted.contains(&held.message.topic);
+        let unwanted = self.outbox.lock().release(number, is_wanted);
         self.forget(realm, unwanted.iter());
         // Its connection may sleep, or a later one may.
         self.nudge();
@@ -378,10 +502,24 @@ impl Session {
         }
     }
 
+    /// The client is back in time: its will is not sent (clause 3.1.3.2.2).
+    pub(crate) fn forget_will(&self, realm: &Realm) {
+        if let Some(recorded) = self.take_will().and_then(|will| will.recorded) {
+            realm.record(recorded.gone());
+        }
+    }
+
+    /// Nothing happens any more when its time is up.
+    pub(crate) fn stop_timers(&self, realm: &Realm) {
+        let timers = std::mem::take(&mut self.absence.lock().timers);
+        timers.into_iter().for_each(|timer| realm.broker.timers.cancel(timer));
+    }
+
     /// A connection has taken the seat: the client is there.
     pub(crate) fn connect(&self, realm: &Realm) {
         self.outbox.lock().connect();
         self.connected.store(true, Ordering::Relaxed);
+        realm.registry.came_back(self);
         realm.statistics.client_connected();
         let absence = std::mem::take(&mut *self.absence.lock());
         // A will whose delay has not passed is not sent (clause 3.1.3.2.2).
@@ -393,7 +531,7 @@ impl Session {
         }
         self.command_subscriptions(absence.subscriptions);
         for filter in self.shared_filters() {
-            realm.member_came(&filter);
+            realm.member_came(self.number, &filter);
         }
     }
 
@@ -412,7 +550,11 @@ impl Session {
 
     fn left(&self, realm: &Realm) {
         if self.connected.swap(false, Ordering::Relaxed) {
+            self.window_is_full.store(false, Ordering::Relaxed);
             realm.statistics.client_left();
+            for filter in self.shared_filters() {
+                realm.member_went(self.number, &filter);
+            }
         }
     }
 
@@ -476,4 +618,45 @@ pub(crate) fn test_message(topic: &str, qos: QoS, id: u128) -> Arc<Message> {
         origin: Origin::Client,
         hops: 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::cell::Cell;
+
+    use super::delivery::Source;
+    use super::*;
+
+    /// Ten thousand subscriptions were looked through for each of a thousand messages, while publishers waited.
+    #[tokio::test]
+    async fn a_hold_that_ends_asks_once_a_topic_and_not_under_the_queues_lock() {
+        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
+        let store = Arc::new(tidegate_event::VolatileStore);
+        let broker = crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap();
+        let realm = broker.default_realm();
+        let session = Session::new(1, "c".into(), 0, 60);
+        let number = session.outbox().hold("+".parse().unwrap());
+        for id in 0..100 {
+            let message = test_message(if id % 2 == 0 { "a" } else { "b" }, QoS::AtLeastOnce, id);
+            let (qos, source) = (QoS::AtLeastOnce, Source::Live);
+            let delivery = Delivery {
+                message,
+                subscription_ids: None,
+                qos,
+                retain: false,
+                number: None,
+                source,
+                pins_buffer: false,
+            };
+            session.push(&realm, delivery, &mut Fanout::default());
+        }
+        let asked = Cell::new(0);
+        session.release(&realm, number, |topic| {
+            assert!(session.outbox.try_lock().is_some(), "publishers wait");
+            asked.set(asked.get() + 1);
+            topic.as_str() == "b"
+        });
+        assert_eq!((asked.get(), session.outbox().len()), (2, 50));
+    }
 }

@@ -3,12 +3,12 @@
 //! Everything here is under one lock that publishers take for one push and the client's connection for one
 //! batch; no other client is ever waited for.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
 use foldhash::fast::RandomState;
-use tidegate_event::{MsgId, QoS, TopicFilter, now_ms};
+use tidegate_event::{Message, MsgId, QoS, TopicFilter, TopicName, now_ms};
 
 use super::delivery::{Delivery, Source};
 use super::hold::Holds;
@@ -19,9 +19,17 @@ use super::recent::Recent;
 use crate::control::Command;
 use crate::limits::QueueLimits;
 use crate::limits::budget::{Account, Budget};
+use crate::route::ReadAt;
 
 /// Places that an empty queue may keep while its client is idle.
 pub(crate) const IDLE_CAPACITY: usize = 64;
+
+/// Bytes of a read buffer that a message may keep alive besides itself, for a client that takes what it is sent at once, and
+/// for another.
+const PINNED_MOST: u64 = 5 * 1024;
+pub(crate) const PINNED: u64 = 512;
+/// Messages that may wait for a client, or be in flight to it, before it is such another.
+pub(crate) const FEW: usize = 8;
 
 /// How a push ended.
 #[derive(Debug)]
@@ -44,13 +52,6 @@ pub(crate) enum Room {
     Closed,
 }
 
-/// A publisher that waits for room.
-struct Waiting {
-    /// Number of its connection.
-    connection: u64,
-    waker: Waker,
-}
-
 /// What waits for one client.
 #[derive(Default)]
 pub(crate) struct Outbox {
@@ -59,6 +60,8 @@ pub(crate) struct Outbox {
     taken: usize,
     /// Memory of those that were taken last, which are perhaps not sent yet.
     taken_bytes: usize,
+    /// Memory of those that were sent and not acknowledged when the connection looked last.
+    flying: usize,
     /// How many the connection has taken in its life.
     progress: u64,
     /// How long publishers still wait for it.
@@ -68,23 +71,61 @@ pub(crate) struct Outbox {
     losses: Option<Box<Losses>>,
     recent: Option<Box<Recent>>,
     commands: VecDeque<Command>,
-    /// Publishers that wait for room, and how few messages and bytes they wait for.
-    publishers: Vec<Waiting>,
+    /// Publishers that wait for room, by the number of their connection, and how few messages and bytes they wait for.
+    publishers: HashMap<u64, Waker, RandomState>,
     room_at: (usize, usize),
     /// The connection's task, while it sleeps.
     waker: Option<Waker>,
     /// Whether a message should wake it: not while it waits for acknowledgements or for its socket.
     wants_messages: bool,
-    /// Whether the client must acknowledge something before it is sent more of QoS 1 and 2.
-    window_is_full: bool,
     connected: bool,
     closed: bool,
+    /// From where the last message was read: the connection and the position.
+    read_from: u64,
+    read_to: u64,
 }
 
 impl Outbox {
+    /// Bytes of a read buffer that a message of `size` from there keeps alive, besides itself and those before it.
+    #[inline]
+    pub(super) fn pinned(&mut self, from: &ReadAt, size: usize) -> u64 {
+        if from.connection == 0 {
+            return 0;
+        }
+        let pinned = if self.read_from == from.connection {
+            from.position.saturating_sub(self.read_to)
+        } else {
+            from.buffer as u64
+        };
+        (self.read_from, self.read_to) = (from.connection, from.position);
+        pinned.saturating_sub(size as u64)
+    }
+
+    /// Whether a message that keeps so many bytes alive is to be copied, because it may wait for long.
+    #[inline]
+    pub(super) fn is_too_much(&self, pinned: u64) -> bool {
+        let is_stuck = self.waker.is_some() && !self.wants_messages;
+        pinned > PINNED_MOST || (pinned > PINNED && (is_stuck || self.waiting.len() >= FEW))
+    }
+
+    /// Memory of the messages in it, bytes.
+    fn queued(&self) -> usize {
+        self.waiting.weight() + self.taken_bytes + self.holds.weight()
+    }
+
     /// What counts for it of the memory of all queues, bytes.
     fn weight(&self) -> usize {
-        self.waiting.weight() + self.taken_bytes + self.holds.weight()
+        self.queued() + self.recent.as_ref().map_or(0, |recent| recent.weight())
+    }
+
+    /// Whether the memory of all queues allows `delivery`.
+    fn is_admitted(&self, delivery: &Delivery, budget: &Budget) -> bool {
+        budget.admits(self.queued(), self.connected.then_some(self.flying), delivery.qos)
+    }
+
+    /// The client has not acknowledged messages of `bytes`.
+    pub(crate) fn flies(&mut self, bytes: usize) {
+        self.flying = bytes;
     }
 
     /// Whether `delivery`, which is of a shared subscription, may be pushed without dropping anything for it.
@@ -92,12 +133,28 @@ impl Outbox {
         let away = !self.connected && delivery.qos == QoS::AtMostOnce;
         !self.closed
             && !away
-            && limits.budget.admits(self.weight(), delivery.qos, self.connected)
+            && self.is_admitted(delivery, limits.budget)
             && self.waiting.fits(
                 delivery.size(),
                 limits.messages.saturating_sub(self.taken),
                 limits.bytes.saturating_sub(self.taken_bytes),
             )
+    }
+
+    /// Whether anything that waits may have expired: then it goes before anything is refused for it
+    /// ([`Outbox::take_expired`]).
+    pub(crate) fn may_have_expired(&self, now_ms: u64) -> bool {
+        self.waiting.may_have_expired(now_ms) || self.holds.may_have_expired(now_ms)
+    }
+
+    /// Takes out what has expired at `now_ms` (MQTT 5 clause 3.3.2.3.3).
+    pub(crate) fn take_expired(&mut self, now_ms: u64, budget: &Arc<Budget>) -> VecDeque<Delivery> {
+        let mut expired = VecDeque::new();
+        self.waiting.take_expired(now_ms, &mut expired);
+        self.holds.take_expired(now_ms, &mut expired);
+        let weight = self.weight();
+        self.account.settle(budget, weight);
+        expired
     }
 
     /// Whether `delivery` may be pushed; makes room for it. Follow [`Room::Free`] and [`Room::Displaced`] with
@@ -112,14 +169,12 @@ impl Outbox {
         if let Some(recent) = &self.recent
             && delivery.source == Source::Live
         {
-            if recent.contains(delivery.message.id) {
+            if recent.covers(delivery.message.id, delivery.qos) {
                 return Room::Unwanted;
             }
-            if recent.is_stale() {
-                self.recent = None;
-            }
+            self.forget_stale();
         }
-        if !limits.budget.admits(self.weight(), delivery.qos, self.connected) {
+        if !self.is_admitted(delivery, limits.budget) {
             return Room::OverBudget;
         }
         let size = delivery.size();
@@ -199,10 +254,7 @@ impl Outbox {
         if !self.connected || self.is_roomy() {
             return true;
         }
-        match self.publishers.iter_mut().find(|known| known.connection == connection) {
-            Some(known) => known.waker.clone_from(waker),
-            None => self.publishers.push(Waiting { connection, waker: waker.clone() }),
-        }
+        self.publishers.entry(connection).or_insert_with(|| waker.clone()).clone_from(waker);
         false
     }
 
@@ -213,7 +265,7 @@ impl Outbox {
 
     /// The publisher of this `connection` waits no longer.
     pub(crate) fn forget_publisher(&mut self, connection: u64) {
-        self.publishers.retain(|known| known.connection != connection);
+        self.publishers.remove(&connection);
     }
 
     /// How many messages the client's connections have taken so far: a client that is stuck takes none.
@@ -226,7 +278,7 @@ impl Outbox {
         if self.publishers.is_empty() || !self.is_roomy() {
             return Vec::new();
         }
-        std::mem::take(&mut self.publishers).into_iter().map(|known| known.waker).collect()
+        std::mem::take(&mut self.publishers).into_values().collect()
     }
 
     /// Puts back what was taken and not sent, before everything else.
@@ -245,6 +297,13 @@ impl Outbox {
             |delivery| matches!(delivery.source, Source::Shared(group) if group > 0 && wanted(group)),
         );
         taken.into_deliveries()
+    }
+
+    /// The first message that waits of the shared subscription of the group `number`.
+    pub(crate) fn first_shared(&self, number: u32) -> Option<Arc<Message>> {
+        let mut waiting = self.waiting.iter();
+        let first = waiting.find(|delivery| delivery.source == Source::Shared(number))?;
+        Some(Arc::clone(&first.message))
     }
 
     /// Takes out what waits and `is_unwanted`.
@@ -266,6 +325,11 @@ impl Outbox {
             .waiting
             .extract(|delivery| delivery.source == Source::Live && filter.matches(&delivery.message.topic));
         self.holds.begin(filter, held)
+    }
+
+    /// How many subscriptions wait for stored messages.
+    pub(crate) fn holds(&self) -> usize {
+        self.holds.len()
     }
 
     /// The messages that hold `number` keeps back.
@@ -311,6 +375,13 @@ impl Outbox {
         unwanted
     }
 
+    /// Forgets what the client was given so long ago that nothing of it can come again.
+    fn forget_stale(&mut self) {
+        if self.recent.as_ref().is_some_and(|recent| recent.is_stale()) {
+            self.recent = None;
+        }
+    }
+
     fn recent(&mut self) -> &mut Recent {
         self.recent.get_or_insert_with(|| Box::new(Recent::new()))
     }
@@ -320,6 +391,15 @@ impl Outbox {
         let now = now_ms();
         let recent = self.recent();
         ids.for_each(|id| recent.insert(id, now));
+    }
+
+    /// The client is given what has these ids, at these QoS, which the broker has retained just now: live copies of it are
+    /// not wanted, unless they are of a greater QoS.
+    pub(crate) fn retained_just_now(&mut self, given: &[(MsgId, QoS)]) {
+        if !given.is_empty() {
+            let recent = self.recent();
+            given.iter().for_each(|&(id, qos)| recent.insert_briefly(id, qos));
+        }
     }
 
     /// The client has got `ids`, however old they are: a store that is being read need not give them.
@@ -342,9 +422,20 @@ impl Outbox {
         self.recent.as_ref().is_some_and(|recent| recent.contains(id))
     }
 
+    /// The live messages that wait, oldest first.
+    pub(crate) fn waiting_live(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let is_live = |delivery: &&Delivery| delivery.source == Source::Live;
+        self.waiting.iter().filter(is_live).map(|delivery| &delivery.message)
+    }
+
     /// Ids of everything that waits.
     pub(crate) fn waiting_ids(&self) -> impl Iterator<Item = MsgId> {
         self.waiting.iter().map(|delivery| delivery.message.id)
+    }
+
+    /// Topics of everything that waits.
+    pub(crate) fn waiting_topics(&self) -> impl Iterator<Item = &TopicName> {
+        self.waiting.iter().map(|delivery| &delivery.message.topic)
     }
 
     /// Queues a command for the connection. Gives the connection's task, if it sleeps.
@@ -381,15 +472,9 @@ impl Outbox {
         self.commands.iter().any(|command| enqueue || !command.is_enqueued())
     }
 
-    /// Whether `delivery` would have to wait for an acknowledgement of the client.
-    pub(crate) fn would_wait(&self, delivery: &Delivery) -> bool {
-        self.window_is_full && delivery.qos != QoS::AtMostOnce
-    }
-
-    /// The connection goes to sleep with `taken` messages that it cannot send yet, `window_is_full` or not: `waker` wakes
-    /// it for commands, and for messages if it wants any.
-    pub(crate) fn sleep(&mut self, waker: &Waker, wants_messages: bool, taken: usize, window_is_full: bool) {
-        self.window_is_full = window_is_full;
+    /// The connection goes to sleep with `taken` messages that it cannot send yet: `waker` wakes it for commands, and for
+    /// messages if it wants any.
+    pub(crate) fn sleep(&mut self, waker: &Waker, wants_messages: bool, taken: usize) {
         self.wants_messages = wants_messages;
         self.taken = taken;
         if taken == 0 {
@@ -399,6 +484,7 @@ impl Outbox {
             }
         }
         self.waiting.shrink(IDLE_CAPACITY);
+        self.forget_stale();
         let weight = self.weight();
         self.account.rest(weight);
         match &mut self.waker {
@@ -428,11 +514,12 @@ impl Outbox {
         self.connected = false;
         self.taken = 0;
         self.taken_bytes = 0;
+        self.flying = 0;
         self.patience = Patience::default();
-        self.window_is_full = false;
         self.wants_messages = false;
         self.waker = None;
         self.commands = VecDeque::new();
+        self.forget_stale();
         let Self { waiting, holds, losses, .. } = self;
         let mut lost = |delivery: &Delivery| {
             if notes && delivery.message.qos != QoS::AtMostOnce {
@@ -447,7 +534,7 @@ impl Outbox {
         let weight = self.weight();
         self.account.settle(budget, weight);
         self.account.rest(weight);
-        std::mem::take(&mut self.publishers).into_iter().map(|known| known.waker).collect()
+        std::mem::take(&mut self.publishers).into_values().collect()
     }
 
     /// The session ends: nothing waits any more and nothing comes. Gives what waited of shared subscriptions.
@@ -481,6 +568,7 @@ mod tests {
             retain: false,
             number: None,
             source: Source::Live,
+            pins_buffer: false,
         }
     }
 
@@ -544,12 +632,33 @@ mod tests {
         assert!(budget.used() > 3_000);
         assert_eq!(drain(&mut outbox), [1, 4, 6]);
         assert!(budget.used() > 3_000, "they are not sent yet");
-        outbox.sleep(Waker::noop(), true, 0, false);
+        outbox.sleep(Waker::noop(), true, 0);
         assert_eq!(budget.used(), 0);
         let mut offer = |qos, id, bytes| offer_within(&mut outbox, sized(qos, id, bytes), limits, &budget);
         assert!(matches!(offer(QoS::AtLeastOnce, 7, 1 << 20), Room::Free), "a great one passes through");
         assert!(matches!(offer(QoS::AtLeastOnce, 8, 0), Room::Full));
         assert_eq!(budget.used(), 0, "its payload counts elsewhere");
+    }
+
+    /// Neighbours in a buffer that all wait keep no more than what they are; copies of them would slow every publisher down.
+    #[test]
+    fn only_what_lies_apart_from_the_last_message_keeps_more_than_itself() {
+        let mut outbox = Outbox { connected: true, ..Outbox::default() };
+        let read_at = |connection, position| ReadAt { connection, position, buffer: 4_096 };
+        assert_eq!(outbox.pinned(&ReadAt::default(), 10), 0, "it was not read from a connection");
+        assert_eq!(outbox.pinned(&read_at(1, 5_000), 1_000), 3_096, "who knows what else is in the buffer");
+        for position in [6_010, 7_020, 8_030] {
+            let pinned = outbox.pinned(&read_at(1, position), 1_000);
+            assert_eq!(pinned, 10);
+            assert!(!outbox.is_too_much(pinned));
+        }
+        let pinned = outbox.pinned(&read_at(1, 10_000), 20);
+        assert!(pinned > PINNED && !outbox.is_too_much(pinned), "it goes straight out");
+        outbox.sleep(Waker::noop(), false, 1);
+        assert!(outbox.is_too_much(pinned), "it waits");
+        let pinned = outbox.pinned(&read_at(1, 70_000), 20);
+        outbox.sleep(Waker::noop(), true, 0);
+        assert!(outbox.is_too_much(pinned), "however short");
     }
 
     #[test]
@@ -596,6 +705,17 @@ mod tests {
         outbox.release(second, |_| true);
         assert_eq!(drain(&mut outbox), [id(1)]);
         assert!(matches!(offer(&mut outbox, delivery("q", QoS::AtLeastOnce, id(3)), 10), Room::Unwanted));
+    }
+
+    /// A live message of QoS 2, due to another subscription, was dropped because its retained copy was sent at QoS 0.
+    #[test]
+    fn a_retained_copy_stands_for_a_live_message_of_no_greater_qos() {
+        let mut outbox = Outbox { connected: true, ..Outbox::default() };
+        outbox.retained_just_now(&[(MsgId::from_bits(1), QoS::AtLeastOnce)]);
+        for (qos, wanted) in [(QoS::AtMostOnce, false), (QoS::AtLeastOnce, false), (QoS::ExactlyOnce, true)] {
+            let room = offer(&mut outbox, delivery("t", qos, 1), 10);
+            assert_eq!(matches!(room, Room::Free), wanted, "{room:?}");
+        }
     }
 
     #[test]

@@ -36,9 +36,28 @@ pub(crate) struct Positions {
     floor: Option<MsgId>,
     /// Filters read to their end since the last loss that moved the common floor.
     read: Vec<TopicFilter>,
+    /// Filters of which stored messages are still to be read since a restart: no position in their topics moves beyond
+    /// what was sent out of a store.
+    unread: Vec<TopicFilter>,
 }
 
 impl Positions {
+    /// Positions of a client whose subscriptions to `unread` had not brought all that stores have when the process ended.
+    pub(crate) fn with_unread(unread: Vec<TopicFilter>) -> Self {
+        Self { unread, ..Self::default() }
+    }
+
+    /// What stores have for `filter` was read, or never will be.
+    pub(crate) fn joined(&mut self, filter: &TopicFilter) {
+        self.unread.retain(|unread| unread != filter);
+    }
+
+    /// The floor of `topic`, if it has none of its own.
+    fn common_floor(&self, topic: &TopicName) -> Option<MsgId> {
+        let is_unread = self.unread.iter().any(|filter| filter.matches(topic));
+        if is_unread { Some(MsgId::from_bits(0)) } else { self.floor }
+    }
+
     /// Stored messages were lost on their way to the client: no position passes them until they are read.
     pub(crate) fn lost(&mut self, losses: Losses) {
         let mut elsewhere = losses.elsewhere;
@@ -47,7 +66,7 @@ impl Positions {
                 elsewhere = Some(elsewhere.map_or(first, |floor| floor.min(first)));
                 continue;
             }
-            let common = self.floor;
+            let common = self.common_floor(&topic);
             let marks = self.topics.entry(topic).or_default();
             marks.floor = Some(marks.floor.or(common).map_or(first, |floor| floor.min(first)));
         }
@@ -59,7 +78,7 @@ impl Positions {
 
     /// Whether the client's position in `topic` may not reach `id` now.
     pub(crate) fn is_held_back(&self, topic: &TopicName, id: MsgId) -> bool {
-        let floor = self.topics.get(topic).and_then(|marks| marks.floor).or(self.floor);
+        let floor = self.topics.get(topic).and_then(|marks| marks.floor).or_else(|| self.common_floor(topic));
         floor.is_some_and(|floor| floor <= id)
     }
 
@@ -78,7 +97,7 @@ impl Positions {
     /// `id` of `topic` is being sent out of a store, and everything older that the store has was sent before.
     pub(crate) fn sent_from_store(&mut self, topic: &TopicName, id: MsgId) {
         self.sent(topic, id);
-        let common = self.floor;
+        let common = self.common_floor(topic);
         if let Some(marks) = self.topics.get_mut(topic)
             && let Some(floor) = marks.floor.or(common)
         {
@@ -114,7 +133,7 @@ impl Positions {
     /// `id` of `topic` is acknowledged. Gives the greatest id up to which all sent of the topic now are;
     /// `None` when an older one is still outstanding.
     pub(crate) fn acked(&mut self, topic: &TopicName, id: MsgId) -> Option<MsgId> {
-        let common = self.floor;
+        let common = self.common_floor(topic);
         let Some(Marks { marks, floor }) = self.topics.get_mut(topic) else {
             return if common.is_some_and(|floor| floor <= id) { None } else { Some(id) };
         };
@@ -247,5 +266,23 @@ mod tests {
         positions.read_to_the_end(&"t".parse().unwrap(), filters);
         positions.sent(&t, id(9));
         assert_eq!(positions.acked(&t, id(9)), Some(id(9)));
+    }
+
+    /// Live messages that had waited for stored ones were ordinary after a restart: their acknowledgements moved the
+    /// position over what was not read yet.
+    #[test]
+    fn no_position_passes_what_was_not_read_before_a_restart() {
+        let (mut positions, t) = (Positions::with_unread(vec!["#".parse().unwrap()]), topic("t"));
+        positions.sent(&t, id(1));
+        positions.sent(&t, id(9));
+        assert_eq!(positions.acked(&t, id(9)), None);
+        assert_eq!(positions.acked(&t, id(1)), None);
+        assert!(positions.is_held_back(&t, id(1)) && positions.is_held_back(&topic("u"), id(1)));
+        positions.sent_from_store(&t, id(3));
+        assert_eq!(positions.acked(&t, id(3)), Some(id(3)));
+        positions.joined(&"#".parse().unwrap());
+        positions.read_to_the_end(&"#".parse().unwrap(), Vec::new);
+        positions.sent(&t, id(10));
+        assert_eq!(positions.acked(&t, id(10)), Some(id(10)));
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Queue {
     bytes: usize,
     dispensable_bytes: usize,
     charged_once: usize,
+    /// None of them expires before, milliseconds since the epoch; `None`: none at all.
+    expires_ms: Option<u64>,
 }
 
 impl Queue {
@@ -88,6 +90,9 @@ impl Queue {
         let size = delivery.size();
         self.bytes += size;
         self.charged_once += delivery.charged_once();
+        if let Some(at) = delivery.message.expires_at_ms() {
+            self.expires_ms = Some(self.expires_ms.map_or(at, |first| first.min(at)));
+        }
         if delivery.qos == QoS::AtMostOnce {
             self.dispensable += 1;
             self.dispensable_bytes += size;
@@ -143,6 +148,23 @@ impl Queue {
             }
         }
         taken
+    }
+
+    /// Whether any of them may have expired at `now_ms`.
+    pub(super) fn may_have_expired(&self, now_ms: u64) -> bool {
+        self.expires_ms.is_some_and(|at| at <= now_ms)
+    }
+
+    /// Moves those that have expired at `now_ms` to `expired`.
+    pub(super) fn take_expired(&mut self, now_ms: u64, expired: &mut VecDeque<Delivery>) {
+        if !self.may_have_expired(now_ms) {
+            return;
+        }
+        let deliveries = std::mem::take(self).deliveries;
+        for delivery in deliveries {
+            let is_expired = delivery.message.expires_at_ms().is_some_and(|at| at <= now_ms);
+            if is_expired { expired.push_back(delivery) } else { self.push(delivery) }
+        }
     }
 
     /// Everything in it, in order.

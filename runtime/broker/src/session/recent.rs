@@ -1,28 +1,34 @@
 //! Which messages a client was given lately, out of a store or while one is read: it is not given them again.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
-use tidegate_event::MsgId;
+use tidegate_event::{MsgId, QoS};
 
 /// A message reaches the stores before it is routed; the gap is that of the publisher's pipeline, which waits as long
 /// as a store is down.
 const KEPT: Duration = Duration::from_secs(3_600);
+/// What the broker retains it delivers at once.
+const BRIEFLY: Duration = Duration::from_secs(10);
 /// An id takes about 40 bytes: at most 2.6 MB, while a backlog of new messages is read.
 const GREATEST: usize = 65_536;
+/// Memory of one id.
+const ID: usize = 40;
 
 /// Ids given to a client lately.
 #[derive(Debug)]
 pub(crate) struct Recent {
-    ids: HashSet<MsgId, RandomState>,
+    /// With the QoS at which they were given.
+    ids: HashMap<MsgId, QoS, RandomState>,
     order: VecDeque<MsgId>,
-    used: Instant,
+    /// From then on no live copy of anything in it can come.
+    until: Instant,
 }
 
 impl Recent {
     pub(crate) fn new() -> Self {
-        Self { ids: HashSet::default(), order: VecDeque::new(), used: Instant::now() }
+        Self { ids: HashMap::default(), order: VecDeque::new(), until: Instant::now() }
     }
 
     /// Remembers `id`, unless it is so old that no live copy can follow.
@@ -35,10 +41,21 @@ impl Recent {
 
     /// Remembers `id` however old it is: a store that is being read may give it.
     pub(crate) fn insert_of_any_age(&mut self, id: MsgId) {
-        self.used = Instant::now();
-        if !self.ids.insert(id) {
+        self.insert_for(KEPT, id, QoS::ExactlyOnce);
+    }
+
+    /// Remembers `id`, given at `qos`, of which the broker may be about to deliver a live copy.
+    pub(crate) fn insert_briefly(&mut self, id: MsgId, qos: QoS) {
+        self.insert_for(BRIEFLY, id, qos);
+    }
+
+    fn insert_for(&mut self, time: Duration, id: MsgId, qos: QoS) {
+        self.until = self.until.max(Instant::now() + time);
+        if let Some(known) = self.ids.get_mut(&id) {
+            *known = qos.max(*known);
             return;
         }
+        self.ids.insert(id, qos);
         self.order.push_back(id);
         if self.order.len() > GREATEST
             && let Some(oldest) = self.order.pop_front()
@@ -49,17 +66,27 @@ impl Recent {
 
     /// The client was not given `ids` after all.
     pub(crate) fn remove(&mut self, ids: &HashSet<MsgId, RandomState>) {
-        self.ids.retain(|id| !ids.contains(id));
+        self.ids.retain(|id, _| !ids.contains(id));
         self.order.retain(|id| !ids.contains(id));
     }
 
     pub(crate) fn contains(&self, id: MsgId) -> bool {
-        self.ids.contains(&id)
+        self.ids.contains_key(&id)
+    }
+
+    /// Whether a live copy of `id` at `qos` is not wanted: the client was given the message at that QoS, or a greater one.
+    pub(crate) fn covers(&self, id: MsgId, qos: QoS) -> bool {
+        self.ids.get(&id).is_some_and(|given| *given >= qos)
     }
 
     /// Whether no live copy of anything in it can still come.
     pub(crate) fn is_stale(&self) -> bool {
-        self.used.elapsed() > KEPT
+        self.until < Instant::now()
+    }
+
+    /// Memory that it takes, bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.order.len() * ID
     }
 }
 
@@ -84,6 +111,18 @@ mod tests {
         assert!(!recent.is_stale());
         recent.remove(&HashSet::from_iter([made_at(5)]));
         assert!(!recent.contains(made_at(5)));
+    }
+
+    /// A subscriber of very many retained messages kept the ids of all for an hour, in no budget.
+    #[test]
+    fn what_the_broker_has_retained_is_remembered_briefly_and_counts() {
+        let mut recent = Recent::new();
+        recent.insert_briefly(made_at(1), QoS::AtMostOnce);
+        assert_eq!(recent.weight(), ID);
+        assert!(recent.until <= Instant::now() + BRIEFLY);
+        recent.insert_of_any_age(made_at(2));
+        recent.insert_briefly(made_at(3), QoS::AtMostOnce);
+        assert!(recent.until > Instant::now() + BRIEFLY, "a store may still give the other one");
     }
 
     #[test]

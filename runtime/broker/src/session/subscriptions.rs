@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
-use tidegate_event::{Change, SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
+use tidegate_event::{Change, MsgId, SharedFilter, SubscriptionOptions, TopicFilter, TopicName};
 
 use super::Session;
 use super::delivery::detached_text;
 use crate::realm::Realm;
+use crate::tree;
 
 /// Subscriptions of an ended session that are removed before others have their turn.
 const REMOVED_AT_ONCE: usize = 64;
@@ -19,6 +20,34 @@ const REMOVED_AT_ONCE: usize = 64;
 pub(crate) struct Subscriptions {
     closed: bool,
     filters: HashMap<ByteString, (SharedFilter, SubscriptionOptions), RandomState>,
+    /// Those that still have to bring what was retained or stored before, and which making of each it is.
+    joining: HashMap<ByteString, MsgId, RandomState>,
+    /// How many of them are shared.
+    shared: usize,
+    /// Memory of all, about.
+    bytes: usize,
+}
+
+/// How much a session has subscribed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) subscriptions: usize,
+    /// Shared ones among them.
+    pub(crate) shared: usize,
+    /// Memory of all, about.
+    pub(crate) bytes: usize,
+}
+
+impl Subscriptions {
+    fn count_in(&mut self, filter: &SharedFilter) {
+        self.shared += usize::from(filter.group.is_some());
+        self.bytes += tree::weight(filter);
+    }
+
+    fn count_out(&mut self, filter: &SharedFilter) {
+        self.shared -= usize::from(filter.group.is_some());
+        self.bytes -= tree::weight(filter);
+    }
 }
 
 /// What a SUBSCRIBE for one filter did.
@@ -30,13 +59,16 @@ pub(crate) struct Subscribed {
 }
 
 impl Session {
-    /// Adds or changes the subscription to `text`, which parses to `shared`. `None`: the session has ended.
+    /// Adds or changes the subscription to `text`, which parses to `shared`. `joining` names this making of it when what it
+    /// brings is still to come.
+    /// `None`: the session has ended.
     pub(crate) fn subscribe(
         self: &Arc<Self>,
         realm: &Realm,
         text: &ByteString,
         shared: &SharedFilter,
         options: SubscriptionOptions,
+        joining: Option<MsgId>,
     ) -> Option<Subscribed> {
         let mut subscriptions = self.subscriptions.lock();
         if subscriptions.closed {
@@ -45,18 +77,26 @@ impl Session {
         let entry = (shared.clone(), options);
         let before = match subscriptions.filters.get_mut(text) {
             Some(known) => Some(std::mem::replace(known, entry)),
-            None => subscriptions.filters.insert(detached_text(text), entry),
+            None => {
+                subscriptions.count_in(shared);
+                subscriptions.filters.insert(detached_text(text), entry)
+            }
         };
         if before.as_ref().is_none_or(|(_, known)| *known != options) {
             realm.tree.insert(shared, self, options);
         }
         let recorded = self.is_recorded(realm);
+        match joining {
+            Some(ticket) if recorded => drop(subscriptions.joining.insert(detached_text(text), ticket)),
+            _ => drop(subscriptions.joining.remove(text)),
+        }
         if recorded {
-            realm.record(Change::Subscribed { session: self.number, filter: text.clone(), options });
+            let joining = joining.is_some();
+            realm.record(Change::Subscribed { session: self.number, filter: text.clone(), options, joining });
         }
         drop(subscriptions);
         if shared.group.is_some() && before.is_none() {
-            realm.member_came(shared);
+            realm.member_came(self.number, shared);
         }
         Some(Subscribed { existed: before.is_some(), recorded })
     }
@@ -69,14 +109,54 @@ impl Session {
         shared: &SharedFilter,
         options: SubscriptionOptions,
     ) {
-        self.subscriptions.lock().filters.insert(text.clone(), (shared.clone(), options));
+        let mut subscriptions = self.subscriptions.lock();
+        if subscriptions.filters.insert(text.clone(), (shared.clone(), options)).is_none() {
+            subscriptions.count_in(shared);
+        }
+        drop(subscriptions);
         realm.tree.insert(shared, self, options);
+    }
+
+    /// What the subscription to `text`, made with `ticket`, brings is still to come: after a restart it is begun again.
+    pub(crate) fn joins(&self, realm: &Realm, text: &ByteString, ticket: MsgId) {
+        let mut subscriptions = self.subscriptions.lock();
+        if self.is_recorded(realm)
+            && let Some((_, options)) = subscriptions.filters.get(text)
+        {
+            let (filter, options) = (text.clone(), *options);
+            subscriptions.joining.insert(detached_text(text), ticket);
+            realm.record(Change::Subscribed { session: self.number, filter, options, joining: true });
+        }
+    }
+
+    /// The subscription to `filter`, made with `ticket`, has brought all that it was to bring, unless it was made again
+    /// meanwhile.
+    pub(crate) fn joined(&self, realm: &Realm, filter: &TopicFilter, ticket: MsgId) {
+        let mut subscriptions = self.subscriptions.lock();
+        let text = filter.as_byte_string();
+        if subscriptions.joining.get(text) != Some(&ticket) {
+            return;
+        }
+        subscriptions.joining.remove(text);
+        if self.is_recorded(realm)
+            && let Some((_, options)) = subscriptions.filters.get(text)
+        {
+            let (filter, options) = (text.clone(), *options);
+            realm.record(Change::Subscribed { session: self.number, filter, options, joining: false });
+        }
+    }
+
+    /// The options of the subscription to `filter`, which is not a shared one.
+    pub(crate) fn options_of(&self, filter: &TopicFilter) -> Option<SubscriptionOptions> {
+        self.subscriptions.lock().filters.get(filter.as_byte_string()).map(|(_, options)| *options)
     }
 
     /// Removes the subscription to `text`; `None`: there is none.
     pub(crate) fn unsubscribe(&self, realm: &Realm, text: &str) -> Option<SharedFilter> {
         let mut subscriptions = self.subscriptions.lock();
         let (written, (shared, _)) = subscriptions.filters.remove_entry(text)?;
+        subscriptions.joining.remove(text);
+        subscriptions.count_out(&shared);
         let group = realm.tree.remove(&shared, self.number);
         if self.is_recorded(realm) {
             realm.record(Change::Unsubscribed { session: self.number, filter: written });
@@ -105,15 +185,6 @@ impl Session {
         own.map(|(shared, _)| shared.filter.clone()).collect()
     }
 
-    /// Whether a subscription that is not shared matches `topic`.
-    pub(crate) fn wants(&self, topic: &TopicName) -> bool {
-        let subscriptions = self.subscriptions.lock();
-        subscriptions
-            .filters
-            .values()
-            .any(|(shared, _)| shared.group.is_none() && shared.filter.matches(topic))
-    }
-
     /// The shared subscriptions.
     pub(crate) fn shared_filters(&self) -> Vec<SharedFilter> {
         let subscriptions = self.subscriptions.lock();
@@ -128,10 +199,11 @@ impl Session {
         shared.find(|(shared, _)| shared.filter.matches(topic)).map(|(shared, _)| shared.clone())
     }
 
-    /// How many subscriptions there are, when there is none to `text`.
-    pub(crate) fn subscriptions_without(&self, text: &str) -> Option<usize> {
-        let subscriptions = self.subscriptions.lock();
-        (!subscriptions.filters.contains_key(text)).then(|| subscriptions.filters.len())
+    /// What there is, when there is no subscription to `text`.
+    pub(crate) fn subscriptions_without(&self, text: &str) -> Option<Held> {
+        let Subscriptions { filters, shared, bytes, .. } = &*self.subscriptions.lock();
+        let held = Held { subscriptions: filters.len(), shared: *shared, bytes: *bytes };
+        (!filters.contains_key(text)).then_some(held)
     }
 
     /// Removes every subscription and lets no more come. `false`: that had happened before. Of very many the last go a
@@ -141,6 +213,7 @@ impl Session {
         if std::mem::replace(&mut subscriptions.closed, true) {
             return false;
         }
+        subscriptions.joining = HashMap::default();
         let mut filters = std::mem::take(&mut subscriptions.filters).into_values();
         drop(subscriptions);
         let number = self.number;

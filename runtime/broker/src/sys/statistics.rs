@@ -67,6 +67,12 @@ impl Statistics {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How many messages did not go on.
+    #[cfg(test)]
+    pub(crate) fn dropped_so_far(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
     /// A connection has done this.
     pub(crate) fn add(&self, traffic: Traffic) {
         let add = |count: &AtomicU64, by: u64| {

@@ -86,18 +86,32 @@ impl Subscribers {
         matches!(self, Self::None)
     }
 
-    pub(super) fn add_to(&self, found: &mut Vec<Subscriber>) {
+    /// Whether the session `number` is among them.
+    pub(super) fn contains(&self, number: u64) -> bool {
         match self {
-            Self::None => {}
-            Self::One(subscriber) => found.push(subscriber.clone()),
-            Self::Many(crowd) => found.extend(crowd.0.values().cloned()),
+            Self::None => false,
+            Self::One(known) => known.session.number == number,
+            Self::Many(crowd) => crowd.0.contains_key(&number),
         }
+    }
+
+    fn add_to(&self, found: &mut Matches) {
+        match self {
+            Self::None => return,
+            Self::One(subscriber) => found.subscribers.push((subscriber.session.number, subscriber.clone())),
+            Self::Many(crowd) => {
+                found
+                    .subscribers
+                    .extend(crowd.0.iter().map(|(number, subscriber)| (*number, subscriber.clone())));
+            }
+        }
+        found.filters += 1;
     }
 }
 
-/// The `$share` groups of a filter by name: few.
+/// The `$share` groups of a filter by name.
 #[derive(Default)]
-pub(super) struct Groups(pub(super) Vec<(ByteString, Arc<Group>)>);
+pub(super) struct Groups(pub(super) HashMap<ByteString, Arc<Group>, RandomState>);
 
 /// What is subscribed to one filter.
 #[derive(Default)]
@@ -112,14 +126,13 @@ impl Leaf {
     }
 
     pub(super) fn group(&self, name: &str) -> Option<&Arc<Group>> {
-        let groups = &self.groups.as_ref()?.0;
-        groups.iter().find(|(known, _)| known == name).map(|(_, group)| group)
+        self.groups.as_ref()?.0.get(name)
     }
 
     pub(super) fn add_to(&self, found: &mut Matches) {
-        self.subscribers.add_to(&mut found.subscribers);
+        self.subscribers.add_to(found);
         if let Some(groups) = &self.groups {
-            found.groups.extend(groups.0.iter().map(|(_, group)| Arc::clone(group)));
+            found.groups.extend(groups.0.values().map(Arc::clone));
         }
     }
 }
@@ -244,21 +257,22 @@ pub(super) fn find_below<'a, 'b>(
     }
 }
 
-pub(super) fn collect(node: &Node, levels: &[&str], hide_wildcards: bool, found: &mut Matches) {
+/// Gives `found` what is subscribed to the filters with wildcards that match the topic of these `levels`.
+pub(super) fn visit(node: &Node, levels: &[&str], hide_wildcards: bool, found: &mut impl FnMut(&Leaf)) {
     // Wildcards in the first level do not match topics that begin with `$` (MQTT 5 clause 4.7.2).
     if !hide_wildcards {
-        node.below.add_to(found);
+        found(&node.below);
     }
     let Some((level, rest)) = levels.split_first() else {
-        node.here.add_to(found);
+        found(&node.here);
         return;
     };
     if let Some(child) = node.children.get(level) {
-        collect(child, rest, false, found);
+        visit(child, rest, false, found);
     }
     if let Some(child) = &node.any
         && !hide_wildcards
     {
-        collect(child, rest, false, found);
+        visit(child, rest, false, found);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_broker::BrokerConfig;
-use tidegate_event::{Hook, Message, NoHooks, Verdict};
+use tidegate_event::{Hook, Message, NoHooks, QoS, Verdict};
 
 use crate::support::client::{Client, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::support::packet::{Connect, Publish, ack};
@@ -13,7 +13,7 @@ use crate::support::script::{Script, decide};
 use crate::support::store::Journal;
 use crate::support::{Server, start};
 
-async fn journalled(journal: &Journal) -> Server {
+pub(crate) async fn journalled(journal: &Journal) -> Server {
     start(BrokerConfig::default(), Arc::new(NoHooks), Arc::new(journal.clone())).await
 }
 
@@ -26,6 +26,15 @@ async fn until_waiting(journal: &Journal) {
     })
     .await
     .expect("something waits for the disk");
+}
+
+/// Connects while the disk is slow: it writes what CONNACK waits for, and no more.
+async fn connect_slowly(server: &Server, connect: &Connect, journal: &Journal) -> Client {
+    let (address, connect) = (server.address, connect.clone());
+    let client = tokio::spawn(async move { Client::connect(address, &connect).await });
+    until_waiting(journal).await;
+    journal.sync();
+    client.await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,6 +113,96 @@ async fn a_qos_2_message_is_sent_when_its_packet_id_is_on_disk() {
     client.expect(PUBREL).await;
 }
 
+/// Copies that came while the first was on its way to the disk were never acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_copy_of_a_qos_2_message_is_acknowledged_and_one_is_delivered() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut subscriber = Client::connect(server.address, &Connect::v5("s")).await;
+    subscriber.subscribe("t", 0).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    journal.slow();
+    let copy = |dup| Publish { qos: 2, id: 1, dup, ..client.draft("t", "once") }.bytes();
+    let copies = [copy(false), copy(true), copy(true)].concat();
+    client.send(&copies).await;
+    until_waiting(&journal).await;
+    client.ping().await;
+    journal.sync();
+    for _ in 0..3 {
+        let answer = client.expect(PUBREC).await;
+        assert_eq!((answer.id(), answer.reason()), (1, 0));
+    }
+    client.ping().await;
+    assert_eq!(subscriber.payloads(1).await, ["once"]);
+    subscriber.ping().await;
+}
+
+/// PUBCOMP was sent past the PUBREC that was still to come, and the packet id of a message on its way to the disk stayed
+/// taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pubcomp_follows_pubrec_when_pubrel_comes_early() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    for (name, persistent) in [("volatile", false), ("persistent", true)] {
+        let connect = Connect::v5(name);
+        let connect = if persistent { connect.persistent() } else { connect };
+        let mut client = Client::connect(server.address, &connect).await;
+        for _ in 0..2 {
+            let publish = Publish { qos: 2, id: 1, ..client.draft("t", "x") }.bytes();
+            client.send(&[publish, ack(PUBREL, 1)].concat()).await;
+            assert_eq!(client.expect(PUBREC).await.reason(), 0, "{name}");
+            assert_eq!(client.expect(PUBCOMP).await.reason(), 0, "{name}");
+        }
+    }
+    let mut client = Client::connect(server.address, &Connect::v5("slow").persistent()).await;
+    journal.slow();
+    let publish = Publish { qos: 2, id: 1, ..client.draft("t", "x") }.bytes();
+    client.send(&[publish, ack(PUBREL, 1)].concat()).await;
+    until_waiting(&journal).await;
+    client.ping().await;
+    journal.sync();
+    assert_eq!(client.expect(PUBREC).await.reason(), 0);
+    until_waiting(&journal).await;
+    journal.sync();
+    assert_eq!(client.expect(PUBCOMP).await.reason(), 0);
+    client.send(&ack(PUBREL, 1)).await;
+    until_waiting(&journal).await;
+    journal.sync();
+    assert_eq!(client.expect(PUBCOMP).await.reason(), 0x92, "it was free");
+}
+
+/// A QoS 2 message waits for the disk before it is sent: every later message of QoS 0 and 1 overtook it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_overtakes_a_qos_2_message_that_waits_for_the_disk() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let connect = Connect::v5("c").persistent();
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe("t", 2).await;
+    client.disconnect().await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    let all = [("1", 1), ("2", 2), ("3", 1), ("4", 2), ("5", 1)];
+    for (payload, qos) in all {
+        publisher.publish_done("t", payload, qos, 1).await;
+    }
+    journal.slow();
+    let mut client = connect_slowly(&server, &connect, &journal).await;
+    assert_eq!(client.message().await.payload, "1");
+    publisher.publish_done("t", "6", 0, 0).await;
+    client.ping().await;
+    assert!(journal.sync() > 0);
+    for (payload, qos) in all.into_iter().skip(1).chain([("6", 0)]) {
+        let message = client.message().await;
+        assert_eq!((message.payload.as_str(), message.qos, message.dup), (payload, qos, false));
+    }
+    drop(client);
+    let mut client = connect_slowly(&server, &connect, &journal).await;
+    for (payload, qos) in all {
+        let again = client.message().await;
+        assert_eq!((again.payload.as_str(), again.qos, again.dup), (payload, qos, true));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pubrel_comes_when_pubrec_is_on_disk_and_the_message_is_never_sent_again() {
     let journal = Journal::default();
@@ -139,10 +238,11 @@ async fn a_reconnect_does_not_say_what_is_not_on_disk_yet() {
     client.send(&ack(PUBREC, message.id)).await;
     client.ping().await;
     drop(client);
-    let mut client = Client::connect(server.address, &connect).await;
-    client.ping().await;
+    let again = tokio::spawn(async move { Client::connect(server.address, &connect).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!again.is_finished(), "CONNACK says that the session is as it was left");
     journal.sync();
-    assert_eq!(client.expect(PUBREL).await.id(), message.id);
+    assert_eq!(again.await.unwrap().expect(PUBREL).await.id(), message.id);
 }
 
 /// Subscription identifiers, RETAIN and the content that a handler had sent were lost by a restart.
@@ -208,7 +308,7 @@ async fn two_copies_of_a_message_end_one_by_one() {
 }
 
 /// Will delay in seconds.
-fn delay(seconds: u8) -> [u8; 5] {
+pub(crate) fn delay(seconds: u8) -> [u8; 5] {
     [0x18, 0, 0, 0, seconds]
 }
 
@@ -320,17 +420,217 @@ async fn a_flood_of_pubrel_does_not_pile_up_while_the_disk_is_slow() {
     let server = journalled(&journal).await;
     let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
     journal.slow();
+    journal.log();
     let flood: Vec<u8> = (1..=20_000).flat_map(|id| ack(PUBREL, id)).collect();
     client.send(&flood).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(journal.waiting() <= 1_100, "{} wait", journal.waiting());
-    let mut answered = 0;
-    while answered < 20_000 {
-        for _ in 0..journal.sync() {
-            assert_eq!(client.expect(PUBCOMP).await.reason(), 0x92);
-            answered += 1;
+    let taken = journal.log().len();
+    assert!(taken <= 1_100, "{taken} wait");
+    let disk = journal.clone();
+    let syncing = tokio::spawn(async move {
+        loop {
+            disk.sync();
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    });
+    for _ in 0..20_000 {
+        assert_eq!(client.expect(PUBCOMP).await.reason(), 0x92);
+    }
+    syncing.abort();
+    client.ping().await;
+}
+
+/// The message was routed, its commit failed, and the client was told, or made to believe, that it was not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_qos_2_message_whose_commit_fails_after_it_was_routed_is_not_routed_again() {
+    for connect in [Connect::v4("p"), Connect::v5("p")] {
+        let connect = connect.persistent();
+        let journal = Journal::default();
+        let server = journalled(&journal).await;
+        let mut live = Client::connect(server.address, &Connect::v5("live")).await;
+        live.subscribe("t", 2).await;
+        Client::connect(server.address, &Connect::v5("kept").persistent()).await.subscribe("t", 2).await;
+        let mut publisher = Client::connect(server.address, &connect).await;
+        journal.slow();
+        publisher.publish("t", "x", 2, 1).await;
+        until_waiting(&journal).await;
+        journal.abandon();
+        publisher.closed().await;
+        let mut publisher = Client::connect(server.address, &connect).await;
+        assert!(publisher.present);
+        journal.slow();
+        publisher.publish_as(Publish { qos: 2, id: 1, dup: true, ..publisher.draft("t", "x") }).await;
+        until_waiting(&journal).await;
+        publisher.ping().await;
+        journal.sync();
+        assert_eq!(publisher.expect(PUBREC).await.id(), 1);
+        publisher.send(&ack(PUBREL, 1)).await;
+        until_waiting(&journal).await;
+        journal.sync();
+        assert_eq!(publisher.expect(PUBCOMP).await.id(), 1);
+        assert_eq!(live.take().await.payload, "x");
+        live.ping().await;
+        assert_eq!(journal.counts("kept").0, 1);
+    }
+}
+
+/// A message that a handler replaced by one of QoS 0 stayed on disk for as long as its session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_sent_at_qos_0_after_all_is_not_kept() {
+    let journal = Journal::default();
+    let hooks = Script::new(&[Hook::MessageDeliver], |scope| {
+        let message = Message { qos: QoS::AtMostOnce, ..Message::clone(scope.event.message()?) };
+        decide(Verdict::Replace(Arc::new(message)))
+    });
+    let server = start(BrokerConfig::default(), hooks, Arc::new(journal.clone())).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    client.subscribe("t", 1).await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    publisher.publish_done("t", "x", 1, 1).await;
+    assert_eq!(client.take().await.qos, 0);
+    client.ping().await;
+    assert_eq!(journal.counts("c").0, 0);
+}
+
+/// CONNACK came 25 ms before what it promises was on disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connack_comes_when_the_session_and_the_will_are_on_disk() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let connect = Connect::v5("c").persistent().will_with("will/c", "x", 1, false, &delay(100));
+    for resumed in [false, true] {
+        journal.slow();
+        let (address, again) = (server.address, connect.clone());
+        let client = tokio::spawn(async move { Client::try_connect(address, &again).await });
+        until_waiting(&journal).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!client.is_finished());
+        journal.abandon();
+        let refused = client.await.unwrap();
+        assert_eq!(refused.code, 0x88);
+        assert_eq!((journal.sessions().len(), journal.wills()), (usize::from(resumed), 0));
+        journal.slow();
+        let (address, again) = (server.address, connect.clone());
+        let client = tokio::spawn(async move { Client::connect(address, &again).await });
+        until_waiting(&journal).await;
+        assert_eq!(journal.after_a_crash().wills(), 0);
+        journal.sync();
+        let client = client.await.unwrap();
+        assert_eq!(client.present, resumed);
+        assert_eq!(journal.after_a_crash().wills(), 1);
+        // It is not slow any more.
+        journal.abandon();
+        client.disconnect().await;
+        journal.sync();
+    }
+}
+
+/// A crash between the two brought both wills, or none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_will_of_a_connection_takes_the_place_of_the_last_one_at_once() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let connect = Connect::v5("c").persistent().will_with("will/c", "x", 1, false, &delay(100));
+    drop(Client::connect(server.address, &connect).await);
+    while !journal.log().contains(&"disconnected") {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    let _client = Client::connect(server.address, &connect).await;
+    let log = journal.log();
+    assert!(log.windows(4).any(|four| four == ["together", "opened", "will gone", "done"]), "{log:?}");
+    assert_eq!(journal.wills(), 1);
+}
+
+/// Each waited by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_come_together_wait_for_the_disk_together() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut subscriber = Client::connect(server.address, &Connect::v5("s").persistent()).await;
+    subscriber.subscribe("t", 2).await;
+    subscriber.disconnect().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    journal.slow();
+    let mut packets = Vec::new();
+    for id in 1..=40 {
+        packets.extend(Publish { qos: 1 + (id % 2) as u8, id, ..client.draft("t", "x") }.bytes());
+    }
+    client.send(&packets).await;
+    until_waiting(&journal).await;
     client.ping().await;
+    assert!(journal.waiting() <= 10, "{} wait", journal.waiting());
+    journal.sync();
+    for id in 1..=40 {
+        let answer = client.recv().await;
+        assert_eq!((answer.first, answer.id()), (if id % 2 == 0 { PUBACK } else { PUBREC }, id));
+    }
+    client.send(&(1..=40).filter(|id| id % 2 == 1).flat_map(|id| ack(PUBREL, id)).collect::<Vec<_>>()).await;
+    until_waiting(&journal).await;
+    client.ping().await;
+    assert!(journal.waiting() <= 5, "{} wait", journal.waiting());
+    journal.sync();
+    for id in (1..=40).step_by(2) {
+        assert_eq!(client.expect(PUBCOMP).await.id(), id);
+    }
+}
+
+/// How often `name` was recorded since the last call.
+fn recorded(journal: &Journal, name: &str) -> usize {
+    journal.log().into_iter().filter(|recorded| *recorded == name).count()
+}
+
+/// A message that is retained and not acknowledged costs its publisher nothing, and the disk a write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_retains_without_an_answer_waits_for_a_disk_that_is_behind() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut live = Client::connect(server.address, &Connect::v5("s")).await;
+    live.subscribe("#", 0).await;
+    for connect in [Connect::v5("five"), Connect::v4("four")] {
+        let mut client = Client::connect(server.address, &connect).await;
+        journal.slow();
+        journal.fall_behind(true);
+        journal.log();
+        for number in 0..10 {
+            let retained = Publish { retain: true, ..client.draft("t", "x") };
+            client.publish_as(Publish { topic: &format!("t/{number}"), ..retained }).await;
+        }
+        live.take().await;
+        client.ping().await;
+        assert_eq!((recorded(&journal, "retained"), journal.waiting()), (1, 1));
+        // Who has nothing recorded is not held up.
+        let mut other = Client::connect(server.address, &Connect::v5("o")).await;
+        other.publish("other", "x", 0, 0).await;
+        assert_eq!(live.take().await.topic, "other");
+        journal.sync();
+        live.take().await;
+        client.ping().await;
+        assert_eq!((recorded(&journal, "retained"), journal.waiting()), (1, 1));
+        journal.fall_behind(false);
+        journal.sync();
+        for _ in 2..10 {
+            live.take().await;
+        }
+        assert_eq!((recorded(&journal, "retained"), journal.waiting()), (8, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_publishes_faster_than_a_disk_that_is_behind_has_one_message_on_its_way() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    journal.slow();
+    journal.fall_behind(true);
+    for id in 1..=10 {
+        let retained = Publish { retain: true, qos: 1, id, ..client.draft("t", "x") };
+        client.publish_as(retained).await;
+    }
+    client.ping().await;
+    assert_eq!(journal.waiting(), 1);
+    for id in 1..=10 {
+        until_waiting(&journal).await;
+        assert_eq!(journal.sync(), 1);
+        assert_eq!(client.expect(PUBACK).await.id(), id);
+    }
 }

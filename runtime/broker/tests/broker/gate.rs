@@ -317,3 +317,70 @@ async fn connections_that_are_refused_slow_nobody_down() {
     }
     assert_eq!(reconnect(&server, 3).await, [0; 3]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_is_not_for_another_user_who_gives_its_client_id() {
+    let gate = ScriptedGate::new("no/");
+    let server = guarded(&gate).await;
+    let mut owner =
+        Client::connect(server.address, &Connect::v5("c").persistent().login("proved u", "")).await;
+    owner.subscribe("t", 1).await;
+    let thieves = [
+        Connect::v5("c").login("proved v", ""),
+        Connect::v5("c").persistent().login("proved v", ""),
+        Connect::v5("c").persistent(),
+        Connect::v4("c").login("u", ""),
+    ];
+    let refused = async || {
+        for thief in &thieves {
+            let mut client = Client::try_connect(server.address, thief).await;
+            assert_eq!((client.code, client.present), (if thief.level == 5 { 0x85 } else { 2 }, false));
+            assert_eq!(client.closed().await, None);
+        }
+    };
+    refused().await;
+    owner.ping().await;
+    owner.disconnect().await;
+    refused().await;
+    Client::connect(server.address, &Connect::v4("p")).await.publish_done("t", "x", 1, 1).await;
+    let mut again =
+        Client::connect(server.address, &Connect::v5("c").persistent().login("proved u", "")).await;
+    assert!(again.present);
+    assert_eq!(again.take().await.payload, "x");
+    // What was nobody's becomes the user's.
+    Client::connect(server.address, &Connect::v5("d").persistent()).await.disconnect().await;
+    let first = Connect::v5("d").persistent().login("proved u", "");
+    assert!(Client::connect(server.address, &first).await.present);
+    let second = Connect::v5("d").persistent().login("proved v", "");
+    assert_eq!(Client::try_connect(server.address, &second).await.code, 0x85);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscriptions_are_looked_at_again_only_for_other_rules_or_another_client() {
+    let gate = ScriptedGate::new("no/");
+    let server = guarded(&gate).await;
+    let asked = || gate.asked().iter().filter(|line| line.starts_with("subscribe")).count();
+    let connect = Connect::v5("c").persistent().login("u", "");
+    let mut client = Client::connect(server.address, &connect).await;
+    for number in 0..100 {
+        client.subscribe(&format!("t/{number}"), 1).await;
+    }
+    client.disconnect().await;
+    for (count, connect) in [
+        (200, connect.clone()),
+        (200, connect.clone()),
+        (300, Connect::v5("c").persistent().login("v", "")),
+        (400, connect.clone()),
+        (400, connect.clone()),
+    ] {
+        let client = Client::connect(server.address, &connect).await;
+        assert!(client.present);
+        assert_eq!(asked(), count);
+        client.disconnect().await;
+    }
+    gate.forbid("t/1");
+    let mut client = Client::connect(server.address, &connect).await;
+    assert_eq!(asked(), 500);
+    client.publish_done("t/10", "x", 1, 1).await;
+    client.ping().await;
+}

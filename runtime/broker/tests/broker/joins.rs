@@ -95,6 +95,7 @@ async fn a_fetch_after_a_reconnect_doubles_nothing_and_keeps_the_order() {
     client.send(&subscribe(true, 1, &[("t", 1)], &[])).await;
     client.expect(0x90).await;
     gate.open();
+    gate.until_passed().await;
     let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
     publish(&mut publisher, "t", 1..=6).await;
     for number in numbers(1..=4) {
@@ -184,29 +185,40 @@ impl Backlog for Pages {
     }
 }
 
+/// Retained messages of a store, of topics below `t`.
+fn retained(count: usize) -> Vec<Arc<Message>> {
+    let ids = IdSource::new(&Node::default());
+    let message = |number: usize| Message {
+        id: ids.next_id(),
+        topic: format!("t/{number}").parse().unwrap(),
+        payload: Bytes::from(number.to_string()),
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        dup: false,
+        timestamp_ms: 0,
+        sender: "earlier".into(),
+        publisher: None,
+        properties: None,
+        origin: Origin::RetainedStore,
+        hops: 0,
+    };
+    (0..count).map(|number| Arc::new(message(number))).collect()
+}
+
+/// A store that brings 300 retained messages to every subscription.
+fn bringing() -> Arc<Script> {
+    let all = retained(300);
+    Script::new(&[Hook::SessionSubscribed], move |scope| {
+        scope.effects.lock().retained = Some(all.clone());
+        pass()
+    })
+}
+
 /// Of retained messages that did not fit into a store's first answer, a second SUBSCRIBE got none, and a
 /// subscription that wants none got all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retained_messages_beyond_the_first_answer_follow_the_same_rules() {
-    let ids = IdSource::new(&Node::default());
-    let all: Vec<Arc<Message>> = (0..7)
-        .map(|number| {
-            Arc::new(Message {
-                id: ids.next_id(),
-                topic: format!("t/{number}").parse().unwrap(),
-                payload: Bytes::from(number.to_string()),
-                qos: QoS::AtLeastOnce,
-                retain: true,
-                dup: false,
-                timestamp_ms: 0,
-                sender: "earlier".into(),
-                publisher: None,
-                properties: None,
-                origin: Origin::RetainedStore,
-                hops: 0,
-            })
-        })
-        .collect();
+    let all = retained(7);
     let hooks = Script::new(&[Hook::SessionSubscribed, Hook::MessageAcked], move |scope| {
         if scope.event.hook() == Hook::SessionSubscribed {
             let mut effects = scope.effects.lock();
@@ -231,16 +243,13 @@ async fn retained_messages_beyond_the_first_answer_follow_the_same_rules() {
     }
 }
 
-/// Every SUBSCRIBE brought all retained messages into memory, however many of them the client had not taken yet.
+/// Every SUBSCRIBE brought all retained messages of a store into memory, however many of them the client had not taken
+/// yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscribe_waits_until_the_client_has_taken_what_the_last_ones_brought() {
-    let hooks = Script::observer(&[Hook::SessionSubscribed]);
+    let hooks = bringing();
     let config = BrokerConfig { max_queued: 100, max_inflight: 5, ..BrokerConfig::default() };
     let server = start(config, hooks.clone(), Arc::new(VolatileStore)).await;
-    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
-    for number in 0..300 {
-        publisher.retain(&format!("r/{number}"), "x").await;
-    }
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
     for (id, filter) in (1..).zip(["#", "+/#", "r/+", "r/#", "+/+"].iter().cycle().take(40)) {
         client.send(&subscribe(false, id, &[(filter, 1)], &[])).await;
@@ -289,18 +298,13 @@ async fn a_subscribe_waits_until_the_client_has_taken_what_the_last_ones_brought
 /// rather than left to wait for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribes_beyond_the_read_ahead_are_refused_not_stuck() {
-    let hooks = Script::observer(&[Hook::SessionSubscribed]);
     let config = BrokerConfig {
         max_queued: 100,
         max_inflight: 5,
         read_ahead_bytes: 16 * 1024,
         ..BrokerConfig::default()
     };
-    let server = start(config, hooks, Arc::new(VolatileStore)).await;
-    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
-    for number in 0..300 {
-        publisher.retain(&format!("r/{number}"), "x").await;
-    }
+    let server = start(config, bringing(), Arc::new(VolatileStore)).await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
     for id in 1..=200 {
         client.send(&subscribe(false, id, &[("r/#", 1)], &[])).await;

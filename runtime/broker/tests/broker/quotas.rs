@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use tidegate_broker::{BrokerConfig, RateAction};
 
-use crate::support::client::{Client, PATIENCE, PUBACK};
-use crate::support::packet::{Connect, Publish};
-use crate::support::with_config;
+use crate::support::client::{Client, PATIENCE, PUBACK, PUBCOMP, PUBREL};
+use crate::support::packet::{self, Connect, Publish};
+use crate::support::{plain, with_config};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_subscription_too_many_is_refused_and_those_that_are_there_can_be_changed() {
@@ -18,6 +18,17 @@ async fn one_subscription_too_many_is_refused_and_those_that_are_there_can_be_ch
     assert_eq!(client.subscribe("c", 1).await, 1);
     let mut four = Client::connect(server.address, &Connect::v4("four")).await;
     assert_eq!(four.subscribe_all(&[("a", 0), ("b", 1), ("c", 1)]).await, [0, 1, 0x80]);
+}
+
+/// Every group of one client on one filter is a delivery more for whoever publishes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_client_has_only_so_many_shared_subscriptions() {
+    let server = with_config(BrokerConfig { max_shared_subscriptions: 2, ..BrokerConfig::default() }).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    let filters = [("$share/1/#", 1), ("$share/2/#", 1), ("$share/3/#", 1), ("$share/1/#", 0), ("#", 1)];
+    assert_eq!(client.subscribe_all(&filters).await, [1, 1, 0x97, 0, 1]);
+    client.unsubscribe(&["$share/2/#"]).await;
+    assert_eq!(client.subscribe("$share/3/#", 1).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,7 +114,7 @@ async fn a_message_that_cannot_be_retained_is_refused_to_who_can_be_told() {
 async fn one_session_too_many_is_refused_and_those_that_are_there_can_be_resumed() {
     let server = with_config(BrokerConfig { max_sessions: 2, ..BrokerConfig::default() }).await;
     let kept = Connect::v5("kept").persistent();
-    Client::connect(server.address, &kept).await.disconnect().await;
+    let stays = Client::connect(server.address, &kept).await;
     let here = Client::connect(server.address, &Connect::v4("here")).await;
     let refused = Client::try_connect(server.address, &Connect::v5("more")).await;
     assert_eq!(refused.code, 0x97);
@@ -111,12 +122,89 @@ async fn one_session_too_many_is_refused_and_those_that_are_there_can_be_resumed
     assert_eq!(refused.code, 3, "server unavailable");
     let mut back = Client::connect(server.address, &kept).await;
     assert!(back.present);
+    drop(stays);
     back.ping().await;
     here.disconnect().await;
     let begun = Instant::now();
     while Client::try_connect(server.address, &Connect::v5("more")).await.code != 0 {
         assert!(begun.elapsed() < PATIENCE);
     }
+}
+
+/// Whoever came with as many ids as there may be sessions locked everybody out until they expired.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn for_one_session_too_many_the_one_gives_way_whose_client_is_away_longest() {
+    let server = with_config(BrokerConfig { max_sessions: 10, ..BrokerConfig::default() }).await;
+    let kept = |number: usize| Connect::v5(&format!("kept {number}")).persistent();
+    for number in 0..10 {
+        Client::connect(server.address, &kept(number)).await.disconnect().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Who has been there meanwhile is not the one.
+    Client::connect(server.address, &kept(0)).await.disconnect().await;
+    let mut honest = Client::connect(server.address, &Connect::v4("honest")).await;
+    honest.ping().await;
+    assert_eq!(server.broker.sessions(), 10);
+    for number in [2, 9, 0] {
+        assert!(Client::connect(server.address, &kept(number)).await.present, "{number}");
+    }
+    assert!(!Client::connect(server.address, &kept(1)).await.present);
+}
+
+/// One client could take the memory of all subscriptions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_client_takes_only_a_part_of_the_memory_of_subscriptions() {
+    let config = BrokerConfig { max_subscription_bytes: 80_000, ..BrokerConfig::default() };
+    let server = with_config(config).await;
+    let mut greedy = Client::connect(server.address, &Connect::v5("greedy")).await;
+    let mut granted = 0;
+    while greedy.subscribe(&format!("some/{granted}"), 1).await == 1 {
+        granted += 1;
+    }
+    assert!((20..30).contains(&granted), "{granted}");
+    let mut other = Client::connect(server.address, &Connect::v5("other")).await;
+    assert_eq!(other.subscribe("some/#", 1).await, 1);
+}
+
+/// Ids and names of 65,535 bytes were kept with every session and message, and counted nowhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_id_or_user_name_that_is_too_long_is_refused_with_its_code() {
+    let server = crate::support::plain().await;
+    let id = |length: usize| "i".repeat(length);
+    for (v5, v4) in [(Connect::v5 as fn(&str) -> Connect, false), (Connect::v4, true)] {
+        let code = |five, four| if v4 { four } else { five };
+        assert_eq!(Client::try_connect(server.address, &v5(&id(1_024))).await.code, 0);
+        assert_eq!(Client::try_connect(server.address, &v5(&id(1_025))).await.code, code(0x85, 2));
+        for (length, five, four) in [(4_096, 0, 0), (4_097, 0x86, 4)] {
+            let named = v5("named").login(&id(length), "");
+            assert_eq!(Client::try_connect(server.address, &named).await.code, code(five, four), "{length}");
+        }
+    }
+}
+
+/// Each connection could have as many as the receive maximum, and the session kept all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_holds_only_so_many_messages_without_pubrel_over_all_connections() {
+    let server = with_config(BrokerConfig { receive_maximum: 200, ..BrokerConfig::default() }).await;
+    let mut sent = 0;
+    'connections: loop {
+        let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+        for _ in 0..200 {
+            sent += 1;
+            client.publish("t", "x", 2, sent).await;
+            let answer = client.next().await.expect("PUBREC or DISCONNECT");
+            if answer.kind() == 14 {
+                assert_eq!(answer.body.first(), Some(&0x93));
+                break 'connections;
+            }
+            assert_eq!(answer.kind(), 5);
+        }
+    }
+    assert_eq!(sent, 1_025);
+    let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+    client.send(&packet::ack(PUBREL, 1)).await;
+    assert_eq!(client.expect(PUBCOMP).await.id(), 1);
+    client.publish_done("t", "x", 2, 1_025).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -257,4 +345,50 @@ async fn a_large_message_for_many_does_not_use_the_budget_up() {
             client.disconnect().await;
         }
     }
+}
+
+/// Aliases were counted, not the names that they stand for: 32 of 64 KiB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_aliases_stand_for_are_bounded_in_bytes() {
+    let server = plain().await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    let name = |letter: &str| letter.repeat(20_000);
+    for (alias, letter) in [(1, "a"), (2, "b"), (3, "c"), (3, "d"), (3, "d")] {
+        let topic = name(letter);
+        let properties = [0x23, 0, alias];
+        client.publish_as(Publish { properties: &properties, ..client.draft(&topic, "x") }).await;
+        client.ping().await;
+    }
+    let topic = name("e");
+    client.publish_as(Publish { properties: &[0x23, 0, 4], ..client.draft(&topic, "x") }).await;
+    assert_eq!(client.closed().await, Some(0x97));
+}
+
+/// Wills were bounded by nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_wills_count_in_the_memory_of_all_queues() {
+    let config = BrokerConfig { queue_budget_bytes: 1 << 20, ..BrokerConfig::default() };
+    let server = with_config(config).await;
+    let payload = "x".repeat(60_000);
+    let connect = |number: u16| Connect::v5(&format!("c{number}")).will("t", &payload, 0, false);
+    let (mut clients, mut refused) = (Vec::new(), 0);
+    for number in 0..30 {
+        let client = Client::try_connect(server.address, &connect(number)).await;
+        match client.code {
+            0 => clients.push(client),
+            code => {
+                assert_eq!(code, 0x97);
+                refused += 1;
+            }
+        }
+    }
+    assert!((10..18).contains(&clients.len()), "{} and {refused}", clients.len());
+    Client::connect(server.address, &Connect::v5("small").will("t", "gone", 0, false)).await.ping().await;
+    for client in clients {
+        client.disconnect().await;
+    }
+    while server.broker.connections() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Client::connect(server.address, &connect(99)).await.ping().await;
 }

@@ -1,7 +1,7 @@
 //! Retained messages (MQTT 5 clauses 3.3.1.3, 3.8.3.1).
 
-use crate::support::client::Client;
-use crate::support::packet::{Connect, Publish};
+use crate::support::client::{Client, PUBACK};
+use crate::support::packet::{self, Connect, Publish};
 use crate::support::plain;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,6 +104,75 @@ async fn more_retained_messages_than_the_queue_holds_all_arrive() {
         assert_eq!(topics.len(), 300);
         client.ping().await;
     }
+}
+
+/// They are looked up a page at a time, as the client takes them: what follows a page must not be forgotten when the
+/// client subscribes again meanwhile without wanting them, nor overtaken by a live message of its topic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retained_messages_of_many_pages_arrive_once_and_before_live_ones() {
+    let config = tidegate_broker::BrokerConfig { max_queued: 10_000, max_inflight: 10, ..Default::default() };
+    let server = crate::support::with_config(config).await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    for number in 0..1_500 {
+        publisher.retain(&format!("{}/{number}", number % 7), "old").await;
+    }
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    client.subscribe("#", 1).await;
+    client.send(&packet::subscribe(true, 79, &[("#", 1 | 1 << 4)], &[])).await;
+    for number in 0..1_500 {
+        let topic = format!("{}/{number}", number % 7);
+        let draft = publisher.draft(&topic, "new");
+        publisher.publish_as(Publish { retain: number % 2 == 0, ..draft }).await;
+    }
+    publisher.ping().await;
+    let (mut old, mut new) = (std::collections::HashSet::new(), std::collections::HashSet::new());
+    while new.len() < 1_500 {
+        let packet = client.recv().await;
+        if packet.kind() == 9 {
+            continue;
+        }
+        let message = packet.published(true);
+        if message.qos == 1 {
+            client.send(&packet::ack(PUBACK, message.id)).await;
+        }
+        if message.payload == "old" {
+            assert!(!new.contains(&message.topic), "{} came too late", message.topic);
+            assert!(old.insert(message.topic.clone()), "{} came twice", message.topic);
+        } else {
+            assert!(new.insert(message.topic.clone()), "{} came twice", message.topic);
+        }
+    }
+    assert!((750..1_500).contains(&old.len()), "{}: all but those that were replaced", old.len());
+    client.ping().await;
+}
+
+/// A client could have all retained messages walked over as often as it liked, with twenty bytes each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_looks_in_vain_again_and_again_waits_and_others_do_not() {
+    let server = plain().await;
+    let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    for number in 0..20_000 {
+        let topic = format!("{number}/a");
+        let draft = publisher.draft(&topic, "x");
+        publisher.publish_as(Publish { retain: true, ..draft }).await;
+        if number % 1_000 == 0 {
+            publisher.ping().await;
+        }
+    }
+    publisher.ping().await;
+    let mut attacker = Client::connect(server.address, &Connect::v4("attacker")).await;
+    let mut vain: Vec<String> = (0..25).map(|number| format!("+/{number}/b")).collect();
+    vain.push("19999/+".into());
+    let filters: Vec<(&str, u8)> = vain.iter().map(|filter| (filter.as_str(), 0)).collect();
+    let begun = std::time::Instant::now();
+    attacker.subscribe_all(&filters).await;
+    let mut other = Client::connect(server.address, &Connect::v4("other")).await;
+    other.subscribe("19999/+", 0).await;
+    assert_eq!(other.take().await.topic, "19999/a");
+    let took = begun.elapsed();
+    // 500,000 levels: as many as in the first second and one and a half more.
+    assert_eq!(attacker.take().await.topic, "19999/a");
+    assert!(begun.elapsed() > std::time::Duration::from_millis(1_400), "{took:?}, {:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -52,7 +52,23 @@ async fn a_misplaced_wildcard_ends_the_connection() {
     }
 }
 
+/// It ended the connection, as if it broke a rule, and the filters beside it were lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_of_too_many_levels_is_refused_alone() {
+    let server = plain().await;
+    let deep = "a/".repeat(200) + "+";
+    for (connect, code) in [(Connect::v4("four"), 0x80), (Connect::v5("five"), 0x8f)] {
+        let mut client = Client::connect(server.address, &connect).await;
+        assert_eq!(client.subscribe_all(&[(&deep, 1), ("good", 1)]).await, [code, 1]);
+        let answer = client.unsubscribe(&[&deep, "good"]).await;
+        if connect.v5 {
+            assert_eq!(answer.body[3..], [0x11, 0]);
+        }
+    }
+}
+
 /// `$share/NAME/FILTER` came with MQTT 5. Before, what looks like half of it is a filter, which the broker may refuse.
+/// It ended the connection, as if it broke a rule, and the filters beside it were lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_shared_subscription_is_malformed_in_mqtt_5_and_refused_before() {
     let server = plain().await;

@@ -156,6 +156,29 @@ async fn without_the_sub_protocol_there_is_no_upgrade() {
     }
 }
 
+/// [MQTT-6.0.0-4]: by the name that MQTT 3.1 has, later versions were served, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sub_protocol_of_mqtt_3_1_is_for_that_version_alone() {
+    let server = plain().await;
+    let address = listen(&server).await;
+    let mqtt_3_1 = b"\x10\x0f\0\x06MQIsdp\x03\x02\0\0\0\x01c".to_vec();
+    for (connect, answer) in [
+        (mqtt_3_1, &[0x20, 2, 0, 0][..]),
+        (Connect::v4("c").bytes(), &[0x20, 2, 0, 1]),
+        // It is explained in words as well.
+        (Connect::v5("c").bytes(), &[0x20]),
+    ] {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut socket, _) = client_async(request("mqttv3.1"), stream).await.unwrap();
+        socket.send(Message::binary(connect)).await.unwrap();
+        let Some(Ok(Message::Binary(came))) = socket.next().await else { panic!("no CONNACK") };
+        match answer {
+            [_] => assert_eq!((came[0], came[3]), (0x20, 0x84), "{came:02x?}"),
+            answer => assert_eq!(came, answer),
+        }
+    }
+}
+
 /// [MQTT-6.0.0-1].
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_text_frame_closes_the_connection() {

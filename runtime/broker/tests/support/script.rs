@@ -1,6 +1,7 @@
 //! Handlers that do what a test says, and a log of what was raised.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidegate_event::{
@@ -194,6 +195,13 @@ impl Gate {
     pub(crate) fn open(&self) {
         *self.0.0.lock() += 1;
         self.0.1.notify_waiters();
+    }
+
+    /// Waits until whoever was let through has gone.
+    pub(crate) async fn until_passed(&self) {
+        while *self.0.0.lock() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     pub(crate) async fn pass(&self) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tidegate_event::{
-    AckError, AckJoin, AckPart, Change, Message, MsgId, Restored, RestoredDelivery, RestoredReceipt,
+    AckError, AckJoin, AckPart, Change, Message, MsgId, Owner, Restored, RestoredDelivery, RestoredReceipt,
     RestoredSession, SessionStore, SessionStoreError, StoredWill, SubscriptionOptions, Tenant,
 };
 
@@ -13,8 +13,10 @@ use tidegate_event::{
 struct Kept {
     client: String,
     expiry: u32,
+    owner: Option<Owner>,
     disconnected_at_ms: Option<u64>,
-    subscriptions: BTreeMap<String, SubscriptionOptions>,
+    /// With whether they still have to bring something.
+    subscriptions: BTreeMap<String, (SubscriptionOptions, bool)>,
     queue: BTreeMap<u64, RestoredDelivery>,
     received: BTreeMap<u16, RestoredReceipt>,
 }
@@ -37,6 +39,7 @@ struct State {
     parts: Vec<AckPart>,
     slow: bool,
     failing: bool,
+    behind: bool,
     /// Names of the changes recorded since they were last asked for.
     log: Vec<&'static str>,
 }
@@ -75,6 +78,15 @@ impl Journal {
         true
     }
 
+    /// Nothing of what was recorded can be written for those who wait for it; it is written later, and the disk is fast again.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.0.lock();
+        state.slow = false;
+        let parts = std::mem::take(&mut state.parts);
+        drop(state);
+        drop(parts);
+    }
+
     /// How many wait for the disk.
     pub(crate) fn waiting(&self) -> usize {
         self.0.lock().parts.len()
@@ -83,6 +95,11 @@ impl Journal {
     /// From now on nothing can be written.
     pub(crate) fn fail(&self, failing: bool) {
         self.0.lock().failing = failing;
+    }
+
+    /// From now on too much waits to be written, or no longer.
+    pub(crate) fn fall_behind(&self, behind: bool) {
+        self.0.lock().behind = behind;
     }
 
     /// What the disk has after a crash now, as a store of its own.
@@ -106,6 +123,13 @@ impl Journal {
         self.0.lock().now.wills.len()
     }
 
+    /// How many subscriptions of `client` still have to bring something.
+    pub(crate) fn joining(&self, client: &str) -> usize {
+        let state = self.0.lock();
+        let kept = state.now.sessions.values().find(|kept| kept.client == client);
+        kept.map_or(0, |kept| kept.joining().count())
+    }
+
     /// How many messages are queued or in flight for `client`, and how many QoS 2 ids are taken.
     pub(crate) fn counts(&self, client: &str) -> (usize, usize) {
         let state = self.0.lock();
@@ -114,14 +138,22 @@ impl Journal {
     }
 }
 
+impl Kept {
+    /// Filters that still have to bring something.
+    fn joining(&self) -> impl Iterator<Item = &str> {
+        self.subscriptions.iter().filter(|(_, (_, joining))| *joining).map(|(filter, _)| filter.as_str())
+    }
+}
+
 impl Disk {
     fn apply(&mut self, change: Change) -> &'static str {
         let known = |sessions: &BTreeMap<u64, Kept>, session: u64| sessions.contains_key(&session);
         match change {
-            Change::Opened { session, client, expiry, will } => {
+            Change::Opened { session, client, expiry, owner, will } => {
                 self.last_session = self.last_session.max(session);
                 let kept = self.sessions.entry(session).or_default();
                 (kept.client, kept.expiry, kept.disconnected_at_ms) = (client.to_string(), expiry, None);
+                kept.owner = owner;
                 self.wills.extend(will.map(|will| ((session, will.message.id), will)));
                 "opened"
             }
@@ -175,8 +207,8 @@ impl Disk {
                 kept!(session).disconnected_at_ms = Some(at_ms);
                 "disconnected"
             }
-            Change::Subscribed { session, filter, options } => {
-                kept!(session).subscriptions.insert(filter.to_string(), options);
+            Change::Subscribed { session, filter, options, joining } => {
+                kept!(session).subscriptions.insert(filter.to_string(), (options, joining));
                 "subscribed"
             }
             Change::Unsubscribed { session, filter } => {
@@ -241,10 +273,12 @@ impl SessionStore for Journal {
                 number,
                 tenant: Tenant::default(),
                 client: kept.client.as_str().into(),
+                owner: kept.owner.clone(),
                 expiry: kept.expiry,
                 disconnected_at_ms: kept.disconnected_at_ms,
                 wills: wills(number).map(|(_, will)| will.clone()).collect(),
-                subscriptions: kept.subscriptions.iter().map(|(f, o)| (f.as_str().into(), *o)).collect(),
+                subscriptions: kept.subscriptions.iter().map(|(f, (o, _))| (f.as_str().into(), *o)).collect(),
+                joining: kept.joining().map(Into::into).collect(),
                 queue: kept.queue.values().cloned().collect(),
                 received: kept.received.values().copied().collect(),
             })
@@ -264,7 +298,9 @@ impl SessionStore for Journal {
 
     fn together(&self, changes: &mut dyn FnMut()) {
         // Nothing becomes durable but by `sync` and `durable`, which this thread does not call meanwhile.
+        self.0.lock().log.push("together");
         changes();
+        self.0.lock().log.push("done");
     }
 
     fn durable(&self) -> AckJoin {
@@ -282,6 +318,10 @@ impl SessionStore for Journal {
             part.done();
         }
         join
+    }
+
+    fn is_behind(&self) -> bool {
+        self.0.lock().behind
     }
 
     fn health(&self) -> Result<(), SessionStoreError> {

@@ -1,25 +1,66 @@
-//! Slows down who guesses passwords: by the address it comes from and by the user whose password is tried.
+//! Slows down who guesses passwords, and nobody else.
 //!
-//! After some failures within a window, further attempts are refused without a look at the password, for a time that
-//! doubles with every failure after that. Attempts that are refused so do not prolong it. A user who has logged in from an
-//! address before may fail as often there before it has to wait: neither a stranger who guesses its password elsewhere nor
-//! a broken device behind the same address can lock it out.
+//! Failures are counted three times: those of a user at an address, the users that failed at an address, and the addresses
+//! where a user failed. Where there were more of late than cost nothing, passwords are looked at one at a time, with a
+//! pause between two that doubles with every failure. Whoever comes meanwhile waits, and who of them is next is left to
+//! chance: a right password gets in before long, however often others guess, and a device that tries the same wrong one
+//! again and again slows down itself alone. A user who has logged in from an address before waits there only for failures
+//! of its own name at that address.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tidegate_event::Recent;
+
+use super::network::network;
+use super::places::{Place, Places};
 
 /// Addresses, users, and pairs of both that are remembered: about 400 KiB each when all are.
 const REMEMBERED: usize = 8_192;
 
-/// What is remembered of an address or a user.
+/// Who may wait to log in as one user from one address, and from one address at all.
+const WAIT_AS_USER: u32 = 4;
+const WAIT_AT_ADDRESS: u32 = 32;
+
+/// How many times the failures that cost nothing are free in an IPv6 network of 48 bits: a provider may have many
+/// customers in it, and one who has it all has 65,536 networks of 64 bits.
+const SITE: u32 = 8;
+
+/// How far those who wait for the same moment are spread, so that chance decides.
+const SPREAD: Duration = Duration::from_millis(50);
+
+/// What is remembered of an address, a user or a pair of them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Failures {
     count: u32,
     last: Duration,
-    /// Until when attempts are refused.
+    /// Until when nobody's password is looked at.
     until: Duration,
+}
+
+impl Failures {
+    /// What is left of them after `window` without another one. Time that is spent waiting is not such time.
+    fn of_late(self, now: Duration, window: Duration) -> Self {
+        if now > self.last.max(self.until) + window { Self::default() } else { self }
+    }
+
+    /// Begins the next pause, if they are more than the `free` ones.
+    fn pause(&mut self, now: Duration, free: u32, longest: Duration) {
+        if let Some(over) = self.count.checked_sub(free.saturating_add(1)) {
+            self.until = now + FIRST.saturating_mul(2u32.saturating_pow(over)).min(longest);
+        }
+    }
+}
+
+/// What is remembered of a user at an address.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pair {
+    /// Since it logged in last.
+    failures: Failures,
+    /// Whether it has logged in.
+    known: bool,
 }
 
 /// The limits.
@@ -29,11 +70,11 @@ pub(crate) struct Patience {
     pub(crate) failures: u32,
     /// Time without a failure after which all are forgotten.
     pub(crate) window: Duration,
-    /// The longest that attempts are refused for.
+    /// The longest pause between two passwords that are looked at.
     pub(crate) longest: Duration,
 }
 
-/// How long attempts are refused for after the first failure that costs something.
+/// The pause after the first failure that costs something.
 const FIRST: Duration = Duration::from_secs(1);
 
 /// Failed logins of late.
@@ -43,8 +84,19 @@ pub(super) struct Attempts {
     began: Instant,
     addresses: Recent<Failures>,
     users: Recent<Failures>,
-    /// Who has logged in from where: failures since then and one; 0: never.
-    known: Recent<u32>,
+    pairs: Recent<Pair>,
+    /// Held while it is decided whose turn it is.
+    deciding: Mutex<()>,
+    waiting: Places,
+}
+
+/// Leave to look at a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing speaks against it.
+    Free,
+    /// It is the only one at its time.
+    Alone,
 }
 
 impl Attempts {
@@ -54,29 +106,106 @@ impl Attempts {
             began: Instant::now(),
             addresses: Recent::new(REMEMBERED),
             users: Recent::new(REMEMBERED),
-            known: Recent::new(REMEMBERED),
+            pairs: Recent::new(REMEMBERED),
+            deciding: Mutex::default(),
+            waiting: Places::default(),
         }
     }
 
-    /// Whether the password of `user` may be tried from `address` now.
-    pub(super) fn may_try(&self, address: IpAddr, user: &str) -> bool {
-        self.may_try_at(self.began.elapsed(), address, user)
+    /// Whether the password of `user` may be looked at from `address` now, as one of many.
+    pub(super) fn is_free(&self, address: IpAddr, user: &str) -> bool {
+        self.is_slow_at(self.began.elapsed(), address, user).is_none()
     }
 
-    fn may_try_at(&self, now: Duration, address: IpAddr, user: &str) -> bool {
-        let is_over = |failures: Option<Failures>| failures.is_none_or(|failures| failures.until <= now);
-        let address = network(address);
-        self.patience.failures == 0
-            || (is_over(self.addresses.get(address)) && is_over(self.users.get(user)))
-            || self
-                .known
-                .get((address, user))
-                .is_some_and(|failures| (1..=self.patience.failures).contains(&failures))
+    /// Waits until the password of `user` may be looked at from `address`; `waits` is called if that is not at once. `None`:
+    /// too many wait for the same already.
+    pub(super) async fn turn(&self, address: IpAddr, user: &str, waits: impl FnOnce()) -> Option<Turn> {
+        let mut until = match self.turn_at(self.began.elapsed(), address, user) {
+            Ok(turn) => return Some(turn),
+            Err(until) => until,
+        };
+        waits();
+        let _places = self.places(address, user)?;
+        loop {
+            let chance = u32::try_from(RandomState::new().hash_one(user) % 1_000).unwrap_or(0);
+            tokio::time::sleep_until((self.began + until + SPREAD * chance / 1_000).into()).await;
+            match self.turn_at(self.began.elapsed(), address, user) {
+                Ok(turn) => return Some(turn),
+                Err(later) => until = later,
+            }
+        }
     }
 
-    /// The password was right.
-    pub(super) fn succeeded(&self, address: IpAddr, user: &str) {
-        self.known.update((network(address), user), |failures| *failures = 1);
+    /// A place among those who wait.
+    fn places(&self, address: IpAddr, user: &str) -> Option<[Place; 2]> {
+        let address = network(address, 64);
+        let as_user = self.waiting.take((address, user), WAIT_AS_USER)?;
+        Some([as_user, self.waiting.take(address, WAIT_AT_ADDRESS)?])
+    }
+
+    /// Whether it is the turn of `user` at `address`, and if not, when it may be. A turn that is taken is nobody else's.
+    fn turn_at(&self, now: Duration, address: IpAddr, user: &str) -> Result<Turn, Duration> {
+        let _deciding = self.deciding.lock();
+        let Some(until) = self.is_slow_at(now, address, user) else { return Ok(Turn::Free) };
+        if until > now {
+            return Err(until);
+        }
+        // Until it is known what comes of it, the others wait as if it had failed.
+        let Patience { window, longest, .. } = self.patience;
+        self.each(address, user, self.knows(address, user), |failures, free| {
+            *failures = failures.of_late(now, window);
+            failures.pause(now, free, longest);
+        });
+        Ok(Turn::Alone)
+    }
+
+    /// Until when `user` has to wait at `address`, if it has failed too often; that may be over.
+    fn is_slow_at(&self, now: Duration, address: IpAddr, user: &str) -> Option<Duration> {
+        let Patience { failures: free, window, .. } = self.patience;
+        let pair = self.pairs.get((network(address, 64), user)).unwrap_or_default();
+        let mut all = vec![(pair.failures, free)];
+        if !pair.known {
+            all.extend(self.users.get(user).map(|failures| (failures, free)));
+            all.extend(
+                networks(address, free).filter_map(|(at, free)| Some((self.addresses.get(at)?, free))),
+            );
+        }
+        all.retain(|(failures, free)| failures.of_late(now, window).count > *free);
+        all.iter().map(|(failures, _)| failures.until).max().filter(|_| free > 0)
+    }
+
+    /// Whether `user` has logged in from `address`.
+    fn knows(&self, address: IpAddr, user: &str) -> bool {
+        self.pairs.get((network(address, 64), user)).is_some_and(|pair| pair.known)
+    }
+
+    /// Has `change` change all that holds up `user` at `address`; it is given how many failures of each cost nothing.
+    fn each(&self, address: IpAddr, user: &str, known: bool, change: impl Fn(&mut Failures, u32)) {
+        let free = self.patience.failures;
+        self.pairs.update((network(address, 64), user), |pair| change(&mut pair.failures, free));
+        if !known {
+            self.users.update(user, |failures| change(failures, free));
+            networks(address, free).for_each(|(at, free)| {
+                self.addresses.update(at, |failures| change(failures, free));
+            });
+        }
+    }
+
+    /// The password was right; it was looked at in `turn`.
+    pub(super) fn succeeded(&self, address: IpAddr, user: &str, turn: Turn) {
+        self.succeeded_at(self.began.elapsed(), address, user, turn);
+    }
+
+    fn succeeded_at(&self, now: Duration, address: IpAddr, user: &str, turn: Turn) {
+        let _deciding = self.deciding.lock();
+        let key = (network(address, 64), user);
+        let known = self.pairs.update(key, |pair| {
+            std::mem::replace(pair, Pair { known: true, failures: Failures::default() }).known
+        });
+        // The next one need not wait for what did not fail.
+        if turn == Turn::Alone {
+            self.each(address, user, known, |failures, _| failures.until = failures.until.min(now));
+        }
     }
 
     /// The password was wrong, or there is no such user.
@@ -86,127 +215,33 @@ impl Attempts {
 
     fn failed_at(&self, now: Duration, address: IpAddr, user: &str) {
         let Patience { failures: free, window, longest } = self.patience;
-        let note = |failures: &mut Failures| {
-            // Time that is spent waiting is not time without a failure.
-            if now > failures.last.max(failures.until) + window {
-                failures.count = 0;
-            }
-            failures.count = failures.count.saturating_add(1);
+        let note = |failures: &mut Failures, free: u32, is_new: bool| {
+            *failures = failures.of_late(now, window);
+            let is_first = failures.count == 0;
+            failures.count = failures.count.saturating_add(u32::from(is_new || is_first));
             failures.last = now;
-            if let Some(over) = failures.count.checked_sub(free.saturating_add(1)) {
-                let doubled = 2u32.saturating_pow(over);
-                failures.until = now + FIRST.saturating_mul(doubled).min(longest);
+            if is_new {
+                failures.pause(now, free, longest);
             }
+            is_first
         };
-        let address = network(address);
-        self.addresses.update(address, note);
-        self.users.update(user, note);
-        if self.known.get((address, user)).is_some() {
-            self.known.update((address, user), |failures| *failures = failures.saturating_add(1));
-        }
+        let _deciding = self.deciding.lock();
+        let key = (network(address, 64), user);
+        // An address and a user are charged once for each other, however often that fails.
+        let is_new = self.pairs.update(key, |pair| note(&mut pair.failures, free, true));
+        self.users.update(user, |failures| note(failures, free, is_new));
+        networks(address, free).for_each(|(at, free)| {
+            self.addresses.update(at, |failures| note(failures, free, is_new));
+        });
     }
 }
 
-/// Whoever has one IPv6 address has its network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
-        address => address,
-    }
+/// What `address` is counted under, and how many failures cost nothing there.
+fn networks(address: IpAddr, free: u32) -> impl Iterator<Item = ((IpAddr, u32), u32)> {
+    let site =
+        address.to_canonical().is_ipv6().then(|| ((network(address, 48), 48), free.saturating_mul(SITE)));
+    std::iter::once(((network(address, 64), 64), free)).chain(site)
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn attempts() -> Attempts {
-        let patience = Patience { failures: 3, window: 60 * SECOND, longest: 8 * SECOND };
-        Attempts::new(patience)
-    }
-
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    /// How long attempts are refused for after `now`, whole seconds.
-    fn refused_for(attempts: &Attempts, now: Duration, from: &str, user: &str) -> u32 {
-        (0..100).find(|s| attempts.may_try_at(now + *s * SECOND, address(from), user)).unwrap()
-    }
-
-    #[test]
-    fn after_some_failures_the_next_attempts_wait_for_longer_and_longer() {
-        let attempts = attempts();
-        let mut now = SECOND;
-        let mut waits = Vec::new();
-        for _ in 0..8 {
-            attempts.failed_at(now, address("10.0.0.1"), "u");
-            let wait = refused_for(&attempts, now, "10.0.0.1", "other");
-            waits.push(wait);
-            now += wait * SECOND;
-        }
-        assert_eq!(waits, [0, 0, 0, 1, 2, 4, 8, 8]);
-        assert_eq!(refused_for(&attempts, now, "10.0.0.2", "other"), 0);
-        now += 60 * SECOND;
-        attempts.failed_at(now, address("10.0.0.1"), "u");
-        assert_ne!(refused_for(&attempts, now, "10.0.0.1", "u"), 0, "the window begins after the waiting");
-        now += 70 * SECOND;
-        attempts.failed_at(now, address("10.0.0.1"), "u");
-        assert_eq!(refused_for(&attempts, now, "10.0.0.1", "u"), 0, "all is forgotten");
-    }
-
-    #[test]
-    fn a_user_is_protected_from_many_addresses_and_an_address_from_many_users() {
-        let attempts = attempts();
-        for number in 0..4 {
-            attempts.failed_at(SECOND, address(&format!("10.0.1.{number}")), "admin");
-            attempts.failed_at(SECOND, address("10.0.2.1"), &format!("u{number}"));
-        }
-        assert_ne!(refused_for(&attempts, SECOND, "10.9.9.9", "admin"), 0);
-        assert_ne!(refused_for(&attempts, SECOND, "10.0.2.1", "fresh"), 0);
-        assert_eq!(refused_for(&attempts, SECOND, "10.9.9.9", "fresh"), 0);
-    }
-
-    #[test]
-    fn who_has_logged_in_from_an_address_is_not_locked_out_there() {
-        let attempts = attempts();
-        attempts.succeeded(address("10.0.0.1"), "u");
-        for _ in 0..10 {
-            attempts.failed_at(SECOND, address("10.0.0.1"), "broken");
-            attempts.failed_at(SECOND, address("10.0.0.2"), "u");
-        }
-        assert_eq!(refused_for(&attempts, SECOND, "10.0.0.1", "u"), 0);
-        assert_ne!(refused_for(&attempts, SECOND, "10.0.0.1", "v"), 0);
-        assert_ne!(refused_for(&attempts, SECOND, "10.0.0.3", "u"), 0);
-        // A neighbour behind its address can guess only so often, and it gets in again.
-        for free in [true, true, false] {
-            attempts.failed_at(SECOND, address("10.0.0.1"), "u");
-            assert_eq!(refused_for(&attempts, SECOND, "10.0.0.1", "u") == 0, free);
-        }
-        attempts.succeeded(address("10.0.0.1"), "u");
-        assert_eq!(refused_for(&attempts, SECOND, "10.0.0.1", "u"), 0);
-    }
-
-    #[test]
-    fn addresses_of_one_host_count_together() {
-        let attempts = attempts();
-        for number in 0..4 {
-            attempts.failed_at(SECOND, address(&format!("2001:db8::{number}")), &format!("u{number}"));
-            attempts.failed_at(SECOND, address("::ffff:10.0.0.7"), &format!("v{number}"));
-        }
-        assert_ne!(refused_for(&attempts, SECOND, "2001:db8::ffff:1", "x"), 0);
-        assert_eq!(refused_for(&attempts, SECOND, "2001:db8:0:1::1", "x"), 0);
-        assert_ne!(refused_for(&attempts, SECOND, "10.0.0.7", "x"), 0);
-    }
-
-    #[test]
-    fn no_limit_refuses_nobody() {
-        let attempts = Attempts::new(Patience { failures: 0, window: SECOND, longest: SECOND });
-        for _ in 0..100 {
-            attempts.failed_at(SECOND, address("10.0.0.1"), "u");
-        }
-        assert_eq!(refused_for(&attempts, SECOND, "10.0.0.1", "u"), 0);
-    }
-}
+mod tests;

@@ -1,8 +1,10 @@
 //! Password hashes: argon2id, within bounds that a small machine can bear.
 //!
 //! One check takes about 20 MiB and 20 ms. So only a few run at once, on threads where they may block: a storm of logins
-//! waits in a line, and who hangs up leaves it.
+//! waits in a line, and who hangs up leaves it. The line is as long as connections have patience for, and one address
+//! cannot fill it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use argon2::password_hash::rand_core::OsRng;
@@ -10,6 +12,9 @@ use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier 
 use argon2::{Algorithm, Argon2, Params, Version};
 use tidegate_event::Password;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::network::network;
+use super::places::{Place, Places};
 
 /// What new hashes take: OWASP's first choice for argon2id with little memory (Password Storage Cheat Sheet). Written
 /// out, because the crate's defaults may change.
@@ -24,6 +29,12 @@ const MOST_LANES: u32 = 16;
 
 /// Memory of all checks at once, KiB.
 const BUDGET_KIB: u32 = 128 * 1024;
+
+/// How many may wait for each check that runs: about five seconds on a slow processor, of the ten that CONNECT has.
+const WAIT: u32 = 256;
+
+/// How many of one address may wait while the line is more than half as long as it may be.
+const WAIT_AT_ADDRESS: u32 = 8;
 
 /// Why a text is no hash that is taken.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -115,34 +126,58 @@ pub(super) struct Checks {
     memory: Arc<Semaphore>,
     /// What a check takes of it at least, so that one processor is left for everything else.
     least: u32,
+    waiting: Places,
+    most_waiting: u32,
 }
 
 impl Checks {
     /// For a machine with so many processors.
     pub(super) fn new(processors: usize) -> Self {
         let at_once = u32::try_from(processors.saturating_sub(1)).unwrap_or(u32::MAX).max(1);
-        Self { memory: Arc::new(Semaphore::new(BUDGET_KIB as usize)), least: BUDGET_KIB.div_ceil(at_once) }
+        let most_waiting = WAIT * at_once.min(BUDGET_KIB / MEMORY_KIB);
+        Self {
+            memory: Arc::new(Semaphore::new(BUDGET_KIB as usize)),
+            least: BUDGET_KIB.div_ceil(at_once),
+            waiting: Places::default(),
+            most_waiting,
+        }
     }
 
-    /// Waits until `hash` may be checked; dropping the future gives the turn up.
-    pub(super) async fn turn(&self, hash: Hash) -> Turn {
+    /// All there is, so that nothing more is checked while the caller keeps it.
+    #[cfg(test)]
+    pub(super) async fn keep_busy(&self) -> Option<OwnedSemaphorePermit> {
+        self.memory.clone().acquire_many_owned(BUDGET_KIB).await.ok()
+    }
+
+    /// Waits until `hash` may be checked, for somebody at `address`; dropping the future gives the turn up. `None`: too
+    /// many wait.
+    pub(super) async fn turn(&self, hash: Hash, address: IpAddr) -> Option<Check> {
+        let _places = self.places(address)?;
         let share = self.least.max(hash.memory_kib).min(BUDGET_KIB);
         // Nobody closes the semaphore.
         let permit = self.memory.clone().acquire_many_owned(share).await.ok();
-        Turn { hash, permit }
+        Some(Check { hash, permit })
+    }
+
+    fn places(&self, address: IpAddr) -> Option<[Place; 2]> {
+        let any = self.waiting.take(None::<IpAddr>, self.most_waiting)?;
+        let is_long = any.taken() > self.most_waiting / 2;
+        let most = if is_long { WAIT_AT_ADDRESS } else { u32::MAX };
+        let own = self.waiting.take(Some(network(address, 64)), most)?;
+        Some([any, own])
     }
 }
 
 /// The right to check a hash now.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct Check {
     hash: Hash,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Turn {
+impl Check {
     /// Whether the hash is that of `password`. The turn ends when what comes with the answer is dropped.
-    pub(super) async fn check(self, password: Password) -> (bool, Option<OwnedSemaphorePermit>) {
+    pub(super) async fn of(self, password: Password) -> (bool, Option<OwnedSemaphorePermit>) {
         // The work goes on when nobody waits for it any more, and so does its turn.
         let check = tokio::task::spawn_blocking(move || (self.hash.is_of(password.bytes()), self.permit));
         check.await.unwrap_or_default()
@@ -203,11 +238,37 @@ mod tests {
         let cheap = Hash::parse(&REFERENCE.replace("m=65536,t=2", "m=8,t=1")).unwrap();
         let password = Password::new("x".into());
         let all = checks.memory.clone().acquire_many_owned(BUDGET_KIB).await.unwrap();
-        let mut waiting = Box::pin(checks.turn(cheap.clone()));
+        let here = IpAddr::from([10, 0, 0, 1]);
+        let mut waiting = Box::pin(checks.turn(cheap.clone(), here));
         assert!(futures_util::poll!(&mut waiting).is_pending());
         drop(waiting);
         drop(all);
-        assert!(!checks.turn(cheap).await.check(password).await.0);
+        assert!(!checks.turn(cheap, here).await.unwrap().of(password).await.0);
         assert_eq!(checks.memory.available_permits(), BUDGET_KIB as usize);
+    }
+
+    #[tokio::test]
+    async fn the_line_is_bounded_and_one_address_does_not_fill_it() {
+        use futures_util::FutureExt as _;
+
+        let checks = Checks::new(2);
+        let hash = Hash::parse(REFERENCE).unwrap();
+        let _all = checks.memory.clone().acquire_many_owned(BUDGET_KIB).await.unwrap();
+        let mut waiting = Vec::new();
+        let mut come = |address: [u8; 4], count: usize| {
+            let turns = (0..count).map(|_| Box::pin(checks.turn(hash.clone(), address.into())));
+            waiting.extend(turns);
+            let come = waiting.len() - count;
+            waiting
+                .iter_mut()
+                .skip(come)
+                .filter_map(|turn| turn.now_or_never().is_none().then_some(()))
+                .count()
+        };
+        assert_eq!(come([10, 0, 0, 1], 1_000), 128);
+        for other in 0..16 {
+            assert_eq!(come([10, 0, 1, other], 10), 8);
+        }
+        assert_eq!(come([10, 0, 2, 1], 1), 0, "all places are taken");
     }
 }

@@ -3,8 +3,9 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | `password_file`, `hashing` | users and their argon2id hashes; a few are checked at once |
+//! | `remembered` | who logs in again with the password that was right is not checked so |
 //! | `acl`, `pattern`, `network` | ordered lines: who may publish and subscribe to what |
-//! | `attempts` | wrong passwords: who has to wait |
+//! | `attempts`, `places` | wrong passwords: who has to wait, and how many may |
 //! | `files` | reading both files, at the start and when they change |
 //! | [`passwd`] | the command that writes the password file |
 
@@ -16,6 +17,8 @@ mod network;
 pub mod passwd;
 mod password_file;
 mod pattern;
+mod places;
+mod remembered;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -23,14 +26,20 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use metrics::{Counter, counter};
-use tidegate_event::{BoxFuture, Client, Decision, Gate, Password, ReasonCode, TopicFilter, TopicName};
+use tidegate_event::{
+    BoxFuture, Client, Decision, Gate, Owner, Password, ReasonCode, TopicFilter, TopicName,
+};
 
-use self::attempts::Attempts;
 pub(crate) use self::attempts::Patience;
+use self::attempts::{Attempts, Turn};
 pub(crate) use self::files::{Files, REFUSED, RELOADS, files};
 use self::hashing::Checks;
 use self::network::is_local;
+use self::remembered::Remembered;
 use crate::config::form;
+
+/// "The Server is busy. Try again later." (MQTT 5 table 3-1)
+const SERVER_BUSY: ReasonCode = ReasonCode(0x89);
 
 /// What is counted about logins.
 pub(crate) const LOGINS: &str = "tidegate_access_logins_total";
@@ -46,6 +55,8 @@ pub struct AccessConfig {
     pub(crate) anonymous: Anonymous,
     /// What holds where no line of the ACL matches.
     pub(crate) fallback: Fallback,
+    /// Whose a client id is.
+    pub(crate) client_ids: ClientIds,
     /// When wrong passwords cost time.
     pub(crate) patience: Patience,
 }
@@ -58,7 +69,8 @@ impl Default for AccessConfig {
             acl_file: None,
             anonymous: Anonymous::Loopback,
             fallback: Fallback::Allow,
-            patience: Patience { failures: 10, window: 60 * second, longest: 60 * second },
+            client_ids: ClientIds::Owned,
+            patience: Patience { failures: 10, window: 60 * second, longest: 5 * second },
         }
     }
 }
@@ -84,7 +96,7 @@ impl form::Words for Anonymous {
 /// What holds where no line of the ACL matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Fallback {
-    /// It is allowed, topics that begin with `$` excepted.
+    /// It is allowed; but only clients on this machine may subscribe to `$SYS`.
     #[default]
     Allow,
     /// It is not.
@@ -94,6 +106,21 @@ pub(crate) enum Fallback {
 impl form::Words for Fallback {
     const SYNTAX: &'static str = "\"allow\" or \"deny\"";
     const WORDS: &'static [(&'static str, Self)] = &[("allow", Self::Allow), ("deny", Self::Deny)];
+}
+
+/// Whose a client id, and the session behind it, is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ClientIds {
+    /// The user's that has connected with it, as long as there is its session.
+    #[default]
+    Owned,
+    /// Nobody's.
+    Free,
+}
+
+impl form::Words for ClientIds {
+    const SYNTAX: &'static str = "\"owned\" or \"free\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("owned", Self::Owned), ("free", Self::Free)];
 }
 
 /// The gate of a node.
@@ -106,10 +133,13 @@ pub(crate) struct Access {
 /// What answering a login takes, besides the file.
 struct Gatekeeper {
     checks: Checks,
+    remembered: Remembered,
     attempts: Attempts,
     accepted: Counter,
     refused: Counter,
+    /// Those that had to wait, or were refused because too many waited.
     damped: Counter,
+    busy: Counter,
 }
 
 impl Access {
@@ -122,10 +152,12 @@ impl Access {
             files: ArcSwap::from_pointee(files),
             gatekeeper: Arc::new(Gatekeeper {
                 checks: Checks::new(processors),
+                remembered: Remembered::new(),
                 attempts: Attempts::new(config.patience),
                 accepted: logins("accepted"),
                 refused: logins("refused"),
                 damped: logins("damped"),
+                busy: logins("busy"),
             }),
             config: config.clone(),
         }
@@ -135,7 +167,7 @@ impl Access {
     fn anonymous(&self, client: &Client) -> Decision {
         let allowed = client.certificate.is_some()
             || match self.config.anonymous {
-                Anonymous::Loopback => is_local(client.peer.ip()),
+                Anonymous::Loopback => is_here(client),
                 Anonymous::Never => false,
                 Anonymous::Always => true,
             };
@@ -147,6 +179,11 @@ impl Access {
         let (Some(passwords), Some(name)) = (&files.passwords, &client.username) else { return false };
         !client.certified && !passwords.knows(name)
     }
+}
+
+/// Whether `client` is on this machine, as far as can be seen: who hands something on unseen may be.
+fn is_here(client: &Client) -> bool {
+    !client.forwarded && is_local(client.peer.ip())
 }
 
 impl Gatekeeper {
@@ -162,36 +199,54 @@ impl Gatekeeper {
             self.refused.increment(1);
             return Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD);
         };
-        if !self.attempts.may_try(address, name) {
-            self.damped.increment(1);
-            return Decision::Refuse(ReasonCode::CONNECTION_RATE_EXCEEDED);
-        }
         let found = files.passwords.as_ref().and_then(|passwords| passwords.hash(name));
+        let Some(mut turn) = self.turn(address, name).await else {
+            return Decision::Refuse(ReasonCode::CONNECTION_RATE_EXCEEDED);
+        };
         // Until it is noted what came of it, the next one has to wait.
-        let mut turn_ends = None;
+        let mut check_ends = None;
         let right = match found {
+            Some((hash, true)) if self.remembered.was_right(name, &hash, &password) => true,
             Some((hash, is_own)) => {
-                let turn = self.checks.turn(hash).await;
-                // Others that waited with it may have failed meanwhile: many that come at once guess no more than that.
-                if !self.attempts.may_try(address, name) {
-                    self.damped.increment(1);
-                    return Decision::Refuse(ReasonCode::CONNECTION_RATE_EXCEEDED);
+                let check = loop {
+                    let Some(check) = self.checks.turn(hash.clone(), address).await else {
+                        self.busy.increment(1);
+                        return Decision::Refuse(SERVER_BUSY);
+                    };
+                    // Others that waited with it may have failed meanwhile: many that come at once guess no more than
+                    // those that come one after the other.
+                    if turn == Turn::Alone || self.attempts.is_free(address, name) {
+                        break check;
+                    }
+                    drop(check);
+                    let Some(other) = self.turn(address, name).await else {
+                        return Decision::Refuse(ReasonCode::CONNECTION_RATE_EXCEEDED);
+                    };
+                    turn = other;
+                };
+                let (same, check) = check.of(password.clone()).await;
+                check_ends = check;
+                if same && is_own {
+                    self.remembered.is_right(name, &hash, &password);
                 }
-                let (same, turn) = turn.check(password).await;
-                turn_ends = turn;
                 same && is_own
             }
             None => false,
         };
         if right {
-            self.attempts.succeeded(address, name);
+            self.attempts.succeeded(address, name, turn);
             self.accepted.increment(1);
         } else {
             self.attempts.failed(address, name);
             self.refused.increment(1);
         }
-        drop(turn_ends);
+        drop(check_ends);
         if right { Decision::Allow } else { Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD) }
+    }
+
+    /// Waits for the turn of the user `name` at `address`. `None`: too many do.
+    async fn turn(&self, address: IpAddr, name: &str) -> Option<Turn> {
+        self.attempts.turn(address, name, || self.damped.increment(1)).await
     }
 }
 
@@ -214,6 +269,23 @@ impl Gate for Access {
         Box::pin(async move { gatekeeper.login(files, &name, password, address).await })
     }
 
+    fn owner(&self, client: &Client) -> Option<Owner> {
+        let is_proved = client.certified || self.files.load().passwords.is_some();
+        let user =
+            client.username.clone().filter(|_| is_proved && self.config.client_ids == ClientIds::Owned)?;
+        Some(Owner { user, certified: client.certified })
+    }
+
+    fn may_take(&self, client: &Client, owner: &Owner) -> bool {
+        let files = self.files.load();
+        // A user that is gone does not come back for its session. Who has certificates is not known here.
+        let is_gone =
+            || !owner.certified && !files.passwords.as_ref().is_some_and(|all| all.knows(&owner.user));
+        self.config.client_ids == ClientIds::Free
+            || self.owner(client).is_some_and(|own| own.user == owner.user)
+            || is_gone()
+    }
+
     fn may_publish(&self, client: &Client, topic: &TopicName) -> bool {
         let files = self.files.load();
         !Self::is_expelled(&files, client)
@@ -225,7 +297,7 @@ impl Gate for Access {
         !Self::is_expelled(&files, client)
             && files.acl.subscribe(client, filter).unwrap_or_else(|| {
                 let is_own = filter.levels().next() == Some("$SYS");
-                self.config.fallback == Fallback::Allow && (!is_own || is_local(client.peer.ip()))
+                self.config.fallback == Fallback::Allow && (!is_own || is_here(client))
             })
     }
 }

@@ -46,6 +46,17 @@ impl Network {
     }
 }
 
+/// The network of so many bits that an IPv6 address is in: whoever has one address has 64 bits of them.
+pub(super) fn network(address: IpAddr, bits: u32) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let rest = 128 - bits;
+            IpAddr::V6((address.to_bits() >> rest << rest).into())
+        }
+        address => address,
+    }
+}
+
 /// Whether who has this address is on this machine.
 pub(super) fn is_local(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()

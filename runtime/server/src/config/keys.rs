@@ -60,15 +60,17 @@ keys! {
     broker.listen: Addresses => listen;
     /// Largest packet a client may send; a larger one ends its connection with reason code 0x95.
     broker.max_packet_bytes: Size => broker.max_packet_bytes;
-    /// QoS 1 and 2 messages of one client that may wait for their acknowledgement (MQTT 5 receive maximum).
+    /// QoS 1 and 2 messages of one client that may wait for their acknowledgement (MQTT 5 receive maximum). Twice as many
+    /// QoS 2 messages, 1,024 at least, may be without PUBREL over all connections of an MQTT 5 client, 16,384 of an
+    /// earlier one; one more ends the connection, with reason code 0x93.
     broker.receive_maximum: Count<1> => broker.receive_maximum;
     /// Memory of packets that are read ahead: PUBLISH while that window is full, SUBSCRIBE until it is answered, and what
     /// the client's earlier connections have left to be done. Pings, acknowledgements and DISCONNECT are still served.
     /// Twice as much left by earlier connections, and CONNECT is refused as busy.
     broker.read_ahead_bytes: Size => broker.read_ahead_bytes;
     /// Memory of what all clients have sent and handlers are not done with. While it is used up, a client that has more than
-    /// 64 KiB of it is not read from, so that it waits and nothing is lost. Packets that are not whole have half as much
-    /// for themselves; for more, the one that has been incomplete for longest ends its connection with reason code 0x97.
+    /// 64 KiB of it is not read from, so that it waits and nothing is lost. Nor is the rest of a packet above 64 KiB read, and a
+    /// CONNECT above 4 KiB is refused as busy. Packets that are not whole have half as much for themselves; for more, the one that has been incomplete for longest ends its connection with reason code 0x97.
     broker.inbound_budget_bytes: Size => broker.inbound_budget_bytes;
     /// Deliveries in flight to one client; the client's own receive maximum also bounds it.
     broker.max_inflight: Count<1> => broker.max_inflight;
@@ -77,16 +79,18 @@ keys! {
     /// Memory of the messages that may wait for one session, and of those sent and not acknowledged; beyond it the same
     /// happens. One message that is larger passes through an empty queue.
     broker.max_queued_bytes: Size => broker.max_queued_bytes;
-    /// Memory of the messages that wait for all sessions, with those sent and not acknowledged. When it is nearly used up,
+    /// Memory of the messages that wait for all sessions, with those sent and not acknowledged, and of what is to be written to
+    /// clients that do not read. When it is nearly used up,
     /// QoS 0 messages are dropped for clients that have anything waiting; when it is used up, new QoS 1 and 2 messages, too,
     /// for those that have most waiting; both are counted. A payload of 16 KiB and more counts once, in however many
-    /// queues it waits. The defaults of all limits hold on a machine of 1 GiB: there 256 MiB of queues, 128 MiB of
-    /// retained messages, 128 MiB of subscriptions, 72 MiB of what comes in, 64 MiB of `store.memory_budget_bytes`, 100 MiB of 10,000 idle
-    /// connections, 50 MiB of 50,000 sessions without one and 100 MiB of the process itself are about 900 MiB. What modules
-    /// may take comes on top.
+    /// queues it waits. The defaults of all limits hold on a machine of 1 GiB, though all is used up at once: 240 MiB
+    /// of 12,000 connections in TLS, 144 MiB of queues, 96 MiB of subscriptions, 64 MiB of retained messages, 48 MiB of what
+    /// comes in, 50 MiB of 50,000 sessions, 32 MiB of what publishers know of their subscribers, 64 MiB of
+    /// `store.memory_budget_bytes`, 64 MiB of logins that are checked and 96 MiB of the process with its own state are about
+    /// 900 MiB. What modules may take comes on top.
     broker.queue_budget_bytes: Size => broker.queue_budget_bytes;
-    /// Sessions of a tenant, connected or not. A client that would be one more is refused with reason code 0x97, before
-    /// MQTT 5 as "server unavailable".
+    /// Sessions of a tenant, connected or not. For a client that would be one more, the session ends whose client has been
+    /// away longest; when all are there, it is refused with reason code 0x97, before MQTT 5 as "server unavailable".
     broker.max_sessions: Count<1> => broker.max_sessions;
     /// Longest time a session may outlive its connection; a client that asks for more gets this.
     broker.max_session_expiry: Seconds => broker.max_session_expiry;
@@ -96,15 +100,22 @@ keys! {
     broker.session_durability: Word => session_durability;
     /// Time a new connection has for its handshakes (TLS, WebSocket) and CONNECT together, and modules to decide about it.
     broker.connect_timeout: Span => broker.connect_timeout;
-    /// Most levels of a topic name or filter.
+    /// Longest client id in bytes; a longer one is refused with reason code 0x85. A user name may be four times as long; a
+    /// longer one is refused with 0x86.
+    broker.max_client_id_bytes: Count<23> => broker.max_client_id_bytes;
+    /// Most levels of a topic name or filter. A name with more ends the connection with reason code 0x90, a filter with
+    /// more is refused with 0x8F.
     broker.max_topic_levels: Count<1> => broker.max_topic_levels;
     /// Longest topic name or filter in bytes. A longer name ends the connection with reason code 0x90, a longer filter is
     /// refused with 0x8F.
     broker.max_topic_bytes: Count<1> => broker.max_topic_bytes;
     /// Subscriptions of one session; one more is refused with reason code 0x97.
     broker.max_subscriptions: Count<0> => broker.max_subscriptions;
-    /// Memory of the subscriptions of a tenant, about: some 300,000 to single topics fit in 128 MiB, or half as many with
-    /// wildcards. One that would pass it is refused with reason code 0x97.
+    /// Shared subscriptions among them; one more is refused with reason code 0x97. Each group gets every message, so many
+    /// groups cost whoever publishes to them.
+    broker.max_shared_subscriptions: Count<0> => broker.max_shared_subscriptions;
+    /// Memory of the subscriptions of a tenant, about: some 200,000 to single topics fit in 96 MiB, or half as many with
+    /// wildcards. One session may have an eighth of it. One that would pass either is refused with reason code 0x97.
     broker.max_subscription_bytes: Size => broker.max_subscription_bytes;
     /// Messages a client may publish in a second; as many may come at once. 0 = as many as it likes.
     broker.max_message_rate: Count<0> => broker.max_message_rate;
@@ -159,6 +170,9 @@ keys! {
     /// Messages of modules, and commands to clients, that may wait; beyond it a module's call answers that the
     /// broker is busy.
     broker.max_commands: Count<1> => broker.max_commands;
+    /// Time a client may take nothing of what it is sent, before its connection ends with reason code 0x97; up to twice as long
+    /// when it has just taken something. `0`: for ever.
+    broker.write_timeout: Span => broker.write_timeout;
     /// Time that the last bytes to a client (an acknowledgement, DISCONNECT) may take.
     broker.flush_timeout: Span => broker.flush_timeout;
     /// How many times a second a client id may connect for long. What comes faster, the burst used up, is kept waiting for
@@ -175,15 +189,19 @@ keys! {
     /// From where clients without a checked user name may connect: this machine alone, nowhere, or everywhere. Where a module
     /// decides (`client.authenticate`), it is asked about the clients that this lets in.
     access.anonymous: Word => access.anonymous;
-    /// Whether clients may publish and subscribe where no line of the ACL matches. Topics that begin with `$` always need a
-    /// line, but `$SYS` may be subscribed to from this machine.
+    /// Whether clients may publish and subscribe where no line of the ACL matches. `$SYS` always needs a line, but from
+    /// this machine.
     access.default: Word => access.fallback;
-    /// Wrong passwords from one address, or for one user, that cost nothing. After them attempts are refused unseen (reason
-    /// code 0x9F) for a second, then two, four and so on; 0: no limit.
+    /// Whether a client id is the user's that has connected with it, as long as its session lasts: another user is refused
+    /// with reason code 0x85. Users that were proved by password or certificate only.
+    access.client_ids: Word => access.client_ids;
+    /// Wrong passwords for one user at one address, users that failed at one address, and addresses where one user failed,
+    /// that cost nothing. After them passwords are looked at one at a time, with a pause of a second, then two, four and so
+    /// on; 0: no limit.
     access.login_failures: Count<0> => access.patience.failures;
     /// Time without a wrong password after which all are forgotten.
     access.login_window: Span => access.patience.window;
-    /// The longest that attempts are refused for after a wrong password.
+    /// The longest such pause. Within half of `broker.connect_timeout`, a right password gets in whoever else guesses.
     access.login_penalty: Span => access.patience.longest;
 
     /// Directory of WebAssembly modules. Files put there are loaded, replaced and unloaded while the runtime

@@ -25,6 +25,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Files that look the same after this long are whole. It is also longer than a tick of the system's file times: what is
 /// written after the files were read is seen by its time.
 const SETTLED: Duration = Duration::from_millis(100);
+/// The same for the files of users and rules: half of an ACL is an ACL too, and may allow what the other half denies.
+const ACCESS_SETTLED: Duration = Duration::from_secs(1);
 /// Longest wait for files to settle, in looks.
 const MOST_LOOKS: usize = 50;
 
@@ -105,7 +107,7 @@ pub(crate) async fn follow(
             continue;
         }
         for _ in 0..MOST_LOOKS {
-            tokio::time::sleep(SETTLED).await;
+            tokio::time::sleep(settled_after(&seen, &now)).await;
             let again = self::now(&reload).await;
             if std::mem::replace(&mut now, again) == now {
                 break;
@@ -121,6 +123,11 @@ pub(crate) async fn follow(
             reload.reload().await.ok();
         }
     }
+}
+
+/// How long files that are `now` so, and were `before`, must not change to be whole.
+fn settled_after(before: &Seen, now: &Seen) -> Duration {
+    if before.access == now.access { SETTLED } else { ACCESS_SETTLED }
 }
 
 async fn now(reload: &Arc<Reload>) -> Seen {
@@ -175,6 +182,16 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::access::AccessConfig;
+
+    #[test]
+    fn rules_that_change_are_read_when_they_are_whole() {
+        let acl = |time| Seen {
+            config: Looks::new(),
+            access: vec![("acl".into(), Some((1, 1, 1, time, 0, 0, 0)))],
+        };
+        assert_eq!(settled_after(&acl(1), &acl(2)), ACCESS_SETTLED);
+        assert_eq!(settled_after(&acl(1), &Seen { config: vec![("x".into(), None)], ..acl(1) }), SETTLED);
+    }
 
     #[test]
     fn every_way_to_change_a_file_is_seen() {

@@ -55,7 +55,7 @@ pub(super) struct Database {
 impl Database {
     fn open(path: &Path) -> Result<Self, String> {
         if is_there(&path.join(MARKER))? {
-            check_trees(&path.join("keyspaces"))?;
+            check_trees(path)?;
             journal::mend(path)?;
         }
         loop {
@@ -66,7 +66,9 @@ impl Database {
             });
             // Each time one journal is cut, and then its checksums are right.
             if !is_wrong || !journal::cut_wrong(path)? {
-                return opened;
+                let opened = opened?;
+                sync_names(path)?;
+                return Ok(opened);
             }
         }
     }
@@ -114,8 +116,27 @@ fn is_there(path: &Path) -> Result<bool, String> {
     }
 }
 
-/// Whether anything was ever written to the file at `path`.
-fn is_blank(path: &Path) -> std::io::Result<bool> {
+/// Makes the name of the directory `path` durable: a new one, or one that was moved, is else gone after a power failure with
+/// all that was synced in it. Also when it is not new: its maker may have been stopped before.
+///
+/// # Errors
+/// The directory that it is in cannot be synced.
+fn sync_names(path: &Path) -> Result<(), String> {
+    // The one above that may be new as well, and another user's.
+    for directory in path.ancestors().skip(1).take(2) {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        match File::open(directory).and_then(|directory| directory.sync_all()) {
+            Err(error) if error.kind() != ErrorKind::PermissionDenied => {
+                return Err(format!("{}: {error}", directory.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether nothing was ever written to the file at `path`.
+pub(super) fn is_blank(path: &Path) -> std::io::Result<bool> {
     let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
     loop {
         let chunk = file.fill_buf()?;
@@ -198,24 +219,31 @@ fn set_unfinished_aside(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Looks whether the trees in the directory `trees` can be told from ones whose making was stopped: fjall deletes those,
-/// and what the first one does not know of.
-fn check_trees(trees: &Path) -> Result<(), String> {
+/// Looks whether the trees of the database in `path` can be told from ones whose making was stopped: fjall deletes those,
+/// and what the first one does not know of. The first one is made right after the marker: who was stopped in between has
+/// left a database without anything in it, which fjall goes on making.
+fn check_trees(path: &Path) -> Result<(), String> {
+    let trees = path.join("keyspaces");
     let failed = |error: std::io::Error| format!("{}: {error}", trees.display());
-    for entry in std::fs::read_dir(trees).map_err(failed)? {
+    let has_entries = |directory: &Path| {
+        let found = is_there(directory)? && std::fs::read_dir(directory).map_err(failed)?.next().is_some();
+        Ok::<_, String>(found)
+    };
+    let first = trees.join("0");
+    let mut is_first_alone = true;
+    for entry in std::fs::read_dir(&trees).map_err(failed)? {
         let tree = entry.map_err(failed)?.path();
+        is_first_alone &= tree == first;
         let pointer = tree.join("current");
-        if is_there(&pointer)? {
-            continue;
-        }
-        let is_first = tree.file_name().is_some_and(|name| name == "0");
-        let tables = tree.join("tables");
-        let has_tables = is_there(&tables)? && std::fs::read_dir(&tables).map_err(failed)?.next().is_some();
-        if is_first || has_tables {
+        if !is_there(&pointer)? && has_entries(&tree.join("tables"))? {
             return Err(format!("{} is missing", pointer.display()));
         }
     }
-    Ok(())
+    let pointer = first.join("current");
+    if is_there(&pointer)? || is_first_alone && journal::is_blank(path)? {
+        return Ok(());
+    }
+    Err(format!("{} is missing", pointer.display()))
 }
 
 /// What a failure has left behind.
@@ -236,6 +264,12 @@ pub(super) struct Disk {
     /// Writes that are done from now on are reported as failed.
     #[cfg(test)]
     pub(super) fails: std::sync::atomic::AtomicBool,
+    /// Writes do not come back.
+    #[cfg(test)]
+    pub(super) stalls: std::sync::atomic::AtomicBool,
+    /// The next write panics.
+    #[cfg(test)]
+    pub(super) panics: std::sync::atomic::AtomicBool,
 }
 
 impl Disk {
@@ -250,6 +284,10 @@ impl Disk {
             trouble: Mutex::default(),
             #[cfg(test)]
             fails: std::sync::atomic::AtomicBool::default(),
+            #[cfg(test)]
+            stalls: std::sync::atomic::AtomicBool::default(),
+            #[cfg(test)]
+            panics: std::sync::atomic::AtomicBool::default(),
         };
         disk.open_what_is_there()?;
         Ok(disk)
@@ -347,6 +385,13 @@ impl Disk {
         let open = self.open.read();
         let Some(database) = &*open else { return Err("it is closed".into()) };
         let seqno = database.inner.seqno();
+        #[cfg(test)]
+        {
+            while self.stalls.load(std::sync::atomic::Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert!(!self.panics.load(std::sync::atomic::Ordering::Relaxed), "a test lets it panic");
+        }
         let written = write(database);
         #[cfg(test)]
         let written = match self.fails.load(std::sync::atomic::Ordering::Relaxed) {

@@ -128,6 +128,56 @@ async fn a_database_that_was_never_finished_is_moved_aside() {
 }
 
 #[tokio::test]
+async fn a_database_whose_maker_was_killed_before_its_first_tree_was_whole_is_used() {
+    // Each moment between the marker, which comes first, and the pointer of the first tree.
+    let (whole, mine) = (tempfile::tempdir().unwrap(), space("m", "b"));
+    let state = open(whole.path(), 1_000);
+    set(&state, &mine, "a", b"1").await.unwrap();
+    close(state).await;
+    for step in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let first = path.join("keyspaces/0");
+        fs::create_dir_all(path.join("keyspaces")).unwrap();
+        fs::write(path.join("lock"), b"").unwrap();
+        fs::File::create(path.join("0.jnl")).unwrap().set_len(1 << 20).unwrap();
+        fs::copy(whole.path().join("state/version"), path.join("version")).unwrap();
+        if step > 0 {
+            fs::create_dir(&first).unwrap();
+        }
+        if step > 1 {
+            fs::create_dir(first.join("tables")).unwrap();
+        }
+        if step > 2 {
+            fs::write(first.join("v0"), &b"a part of it"[..4 * (step - 2)]).unwrap();
+        }
+        let state = open(dir.path(), 1_000);
+        assert_eq!(get(&state, &mine, "a").await, None, "{step}");
+        set(&state, &mine, "a", b"1").await.unwrap();
+        close(state).await;
+        assert_eq!(get(&open(dir.path(), 1_000), &mine, "a").await, Some(b"1".to_vec()), "{step}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_with_a_journal_and_without_its_first_tree_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, mine) = (open(dir.path(), 1_000), space("m", "b"));
+    set(&state, &mine, "a", b"1").await.unwrap();
+    close(state).await;
+    let (trees, kept) = (dir.path().join("state/keyspaces"), dir.path().join("kept"));
+    fs::rename(&trees, &kept).unwrap();
+    for with_first in [false, true] {
+        fs::create_dir_all(if with_first { trees.join("0/tables") } else { trees.clone() }).unwrap();
+        let refused = State::open(&dir.path().join("state"), 1_000).unwrap_err().to_string();
+        assert!(refused.contains("0/current is missing"), "{refused}");
+    }
+    fs::remove_dir_all(&trees).unwrap();
+    fs::rename(&kept, &trees).unwrap();
+    assert_eq!(get(&open(dir.path(), 1_000), &mine, "a").await, Some(b"1".to_vec()));
+}
+
+#[tokio::test]
 async fn a_change_that_failed_is_not_found_later() {
     let dir = tempfile::tempdir().unwrap();
     let (state, mine) = (open(dir.path(), 1_000), space("m", "b"));

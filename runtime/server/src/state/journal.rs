@@ -13,7 +13,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::disk::{beside, guarded};
+use super::disk::{self, beside, guarded};
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
@@ -186,6 +186,19 @@ fn journals(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
+/// Whether nothing was ever written to any of the journals in `directory`.
+///
+/// # Errors
+/// One of them cannot be read.
+pub(super) fn is_blank(directory: &Path) -> Result<bool, String> {
+    for journal in journals(directory).map_err(failed(directory))? {
+        if !disk::is_blank(&journal).map_err(failed(&journal))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Keeps others from the files while they are changed: a batch that another process is writing looks like a broken one.
 fn locked(directory: &Path) -> Result<File, String> {
     let path = directory.join("lock");
@@ -236,25 +249,47 @@ fn say(journal: &Path, copy: &Path, at: u64, is_followed: bool) {
     }
 }
 
+/// Empties `later`, the journals behind one that is to be cut, and keeps copies: what they say builds on what is lost. It comes
+/// before the cut: who is stopped in between finds the damage again.
+fn empty(later: impl Iterator<Item = PathBuf>) -> Result<(), String> {
+    for journal in later {
+        let Tail { filled, .. } = tail(&journal, 0).map_err(failed(&journal))?;
+        if filled > 0 {
+            let copy = cut_with_copy(&journal, 0, filled).map_err(failed(&journal))?;
+            tracing::error!(
+                journal = %journal.display(), copy = %copy.display(),
+                "the journal of the embedded state before this one is damaged: what is in this one is lost, and kept in the \
+                 copy"
+            );
+        }
+    }
+    Ok(())
+}
+
 fn failed(journal: &Path) -> impl Fn(io::Error) -> String {
     move |error| format!("{}: {error}", journal.display())
 }
 
-/// Puts right, in `directory`, journals with batches that do not end, or have no beginning.
+/// Puts right, in `directory`, the first journal with a batch that does not end, or has no beginning, and empties those behind
+/// it: what is found are the first so many batches.
 ///
 /// # Errors
 /// A journal cannot be read, or the copy of a damaged one cannot be kept.
 pub(super) fn mend(directory: &Path) -> Result<(), String> {
     let _lock = locked(directory)?;
-    for journal in journals(directory).map_err(failed(directory))? {
+    let mut left = journals(directory).map_err(failed(directory))?.into_iter();
+    while let Some(journal) = left.next() {
         let Batches { end, .. } = batches(&journal).map_err(failed(&journal))?;
         let Tail { filled, ended } = tail(&journal, end).map_err(failed(&journal))?;
+        if filled <= end {
+            continue;
+        }
+        empty(&mut left)?;
         match ended {
             // Its writing was stopped half-way: opening cuts it.
-            None if filled > end => {
+            None => {
                 tracing::info!(journal = %journal.display(), at = end, "a batch that was never finished is taken out");
             }
-            None => {}
             Some(ended) => {
                 let copy = cut_with_copy(&journal, end, filled).map_err(failed(&journal))?;
                 say(&journal, &copy, end, filled > ended);
@@ -283,14 +318,16 @@ pub(super) fn take_out(directory: &Path, seqno: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Cuts, in `directory`, the first journal that has a batch with a wrong checksum. False: none has.
+/// Cuts, in `directory`, the first journal that has a batch with a wrong checksum, and empties those behind it. False: none
+/// has.
 ///
 /// # Errors
 /// A journal cannot be read, or its copy cannot be kept.
 pub(super) fn cut_wrong(directory: &Path) -> Result<bool, String> {
     let _lock = locked(directory)?;
     let judge = Judge::new(directory)?;
-    for journal in journals(directory).map_err(failed(directory))? {
+    let mut left = journals(directory).map_err(failed(directory))?.into_iter();
+    while let Some(journal) = left.next() {
         let Batches { whole, end, .. } = batches(&journal).map_err(failed(&journal))?;
         if judge.accepts(&journal, end)? {
             continue;
@@ -304,6 +341,7 @@ pub(super) fn cut_wrong(directory: &Path) -> Result<bool, String> {
         }
         let at = whole.get(good).map_or(end, |begin| begin.at);
         let Tail { filled, .. } = tail(&journal, end).map_err(failed(&journal))?;
+        empty(left)?;
         let copy = cut_with_copy(&journal, at, filled).map_err(failed(&journal))?;
         say(&journal, &copy, at, good + 1 < whole.len());
         return Ok(true);
@@ -462,6 +500,32 @@ mod tests {
         assert_eq!(broken.broken.map(|begin| begin.at), Some(at(&batches, 4)));
         assert_eq!(found(dir.path()).await, "abcd");
         assert!(copies(dir.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_behind_a_damaged_journal_goes_with_it() {
+        for is_value in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let (journal, found_there) = five(dir.path()).await;
+            // The last two batches in a journal of their own, as after a journal was full.
+            let bytes = std::fs::read(&journal).unwrap();
+            let (middle, end) = (at(&found_there, 3) as usize, found_there.end as usize);
+            std::fs::write(journal.with_file_name("1.jnl"), &bytes[middle..end]).unwrap();
+            OpenOptions::new().write(true).open(&journal).unwrap().set_len(middle as u64).unwrap();
+            let now = batches(&journal).unwrap();
+            assert_eq!(now.whole.len(), 3, "{now:?}");
+            damage(&journal, if is_value { payload(&now, 1) } else { at(&now, 1) });
+            assert_eq!(found(dir.path()).await, "a", "{is_value}");
+            let mut copies = copies(dir.path());
+            copies.sort();
+            assert_eq!(copies.len(), 2, "{copies:?}");
+            assert_eq!(std::fs::read(&copies[1]).unwrap(), &bytes[middle..end]);
+            // What is written behind the cut is found again.
+            let state = open(dir.path(), 1_000);
+            set(&state, &space("m", "x"), "e", b"a value").await.unwrap();
+            close(state).await;
+            assert_eq!(found(dir.path()).await, "ae");
+        }
     }
 
     #[tokio::test]

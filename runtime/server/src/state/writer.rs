@@ -141,11 +141,13 @@ pub(super) struct Writer {
     quota: u64,
     sessions: Ledger,
     outage: Option<Outage>,
+    /// How long a commit may take; `None`: it is watched already.
+    patience: Option<Duration>,
 }
 
 impl Writer {
-    pub(super) fn new(disk: Arc<Disk>, quota: u64, sessions: Ledger) -> Self {
-        Self { disk, quota, sessions, outage: None }
+    pub(super) fn new(disk: Arc<Disk>, quota: u64, sessions: Ledger, patience: Duration) -> Self {
+        Self { disk, quota, sessions, outage: None, patience: Some(patience) }
     }
 
     /// Commits what comes in until nobody can send any more.
@@ -205,7 +207,7 @@ impl Writer {
 
     /// Applies `requests`, and what was recorded of sessions, in one batch and answers them; the error is the database's.
     fn commit(&mut self, requests: Vec<Work>) -> Result<(), String> {
-        let Self { disk, quota, sessions, .. } = self;
+        let Self { disk, quota, sessions, patience, .. } = self;
         if requests.is_empty() && !sessions.has_work() {
             sessions.settle(&Ok(()));
             return Ok(());
@@ -213,6 +215,10 @@ impl Writer {
         let mut waiting = Vec::with_capacity(requests.len());
         let mut unapplied = requests.into_iter();
         let began = Instant::now();
+        if let Some(patience) = patience.take() {
+            sessions.be_watched(patience);
+        }
+        sessions.begins_at_disk();
         let done = disk.write(|database| {
             let mut batch = Batch::new(database, *quota);
             for work in unapplied.by_ref() {
@@ -239,6 +245,7 @@ impl Writer {
             disk.reopen();
             unapplied.for_each(|work| work.refuse(reason));
         }
+        sessions.ends_at_disk();
         if sessions.has_work() {
             histogram!("tidegate_server_sessions_commit_seconds").record(began.elapsed());
         }

@@ -19,7 +19,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     (
         access::LOGINS,
-        "Logins with a user name by result; damped: refused unseen after too many wrong passwords",
+        "Logins with a user name by result; damped: slowed down after too many wrong passwords; busy: refused because too many waited",
     ),
     (access::RELOADS, "Files of users and rules that were read again, by file and result"),
     (PANICS, "Panics of tasks; each ended its task and nothing else"),

@@ -1,4 +1,4 @@
-//! The unmodified rumqttd listener, in a child process of this binary; with TLS rumqttd's own program.
+//! The unmodified rumqttd listener, in a process of its own; with TLS rumqttd's own program.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,8 +13,8 @@ use crate::certificates::Certificates;
 use crate::process::{self, Server};
 use crate::wire::Version;
 
-/// The hidden command that makes this binary the child.
-const COMMAND: &str = "serve-rumqttd";
+/// The program that runs the listener; it lies beside the one that measures.
+const PROGRAM: &str = "tidegate-bench-rumqttd";
 
 /// As in the configuration file that rumqttd ships.
 const MAX_CONNECTIONS: usize = 10_010;
@@ -42,9 +42,11 @@ pub(super) async fn start(program: Option<&Path>, service: &Service) -> anyhow::
         command = Command::new(program);
         command.arg("--quiet").arg("--config").arg(&file);
     } else {
-        command = Command::new(std::env::current_exe().context("finding this binary")?);
+        let listener = std::env::current_exe().context("finding this binary")?.with_file_name(PROGRAM);
+        ensure!(listener.is_file(), "{} is missing: build tidegate-bench whole", listener.display());
+        command = Command::new(listener);
         let level = if service.version == Version::V5 { "5" } else { "4" };
-        command.arg(COMMAND).arg(address.port().to_string()).arg(level);
+        command.arg(address.port().to_string()).arg(level);
     }
     Server::start(command, address, service.transport(), service.version, directory).await
 }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tidegate_conformance::ending::answer_pieces;
 use tidegate_conformance::packet::DISCONNECT;
-use tidegate_conformance::{Client, Publish, Version, name};
+use tidegate_conformance::{Client, Publish, Version, name, server};
 
 use oracle::{Refusal, Verdict, judge};
 use sequences::Sequence;
@@ -68,6 +68,9 @@ fn check(sequence: &Sequence, refusal: &Refusal) -> Result<(), String> {
     match packets.split_first() {
         Some(((CONNACK, body), _)) if body.get(1) == Some(&0) => {}
         _ => return wrong("CONNECT was not accepted"),
+    }
+    if let Some(kind) = refusal.answers.too_many(packets.iter().map(|(first, _)| *first)) {
+        return wrong(&format!("packet type {kind} answers what had to be refused, or what came behind it"));
     }
     let ends: Vec<usize> = (0..packets.len()).filter(|at| packets[*at].0 == END).collect();
     match (&ends[..], refusal.version) {
@@ -130,6 +133,7 @@ fn try_all<T: Sync>(cases: &[(Sequence, T)], check: impl Fn(&Sequence, &T) -> Re
         cases.len(),
         failed.join("\n  ")
     );
+    server::assert_no_panic();
 }
 
 /// The sequences of a version with what must become of them.

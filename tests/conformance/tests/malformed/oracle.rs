@@ -4,6 +4,7 @@
 //! It reads the packets one after the other until one breaks a rule. What a server may do this way or that, it calls
 //! [`Verdict::Open`]: such a stream is no case.
 
+use tidegate_conformance::kind;
 use tidegate_conformance::wire::{Reader, Version};
 
 use crate::properties::{self, Section, Sent};
@@ -37,6 +38,47 @@ pub(crate) struct Refusal {
     pub(crate) version: Option<Version>,
     /// Reason codes that fit; before MQTT 5 a return code of CONNACK, or none.
     pub(crate) codes: Vec<u8>,
+    /// What the right packets before it are answered by.
+    pub(crate) answers: Answers,
+}
+
+/// How many packets of each type right packets are answered by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answers([usize; 16]);
+
+impl Answers {
+    /// Counts the answer to a right packet by its first byte.
+    fn expect(&mut self, first: u8) {
+        let answer = match (first >> 4, first >> 1 & 3) {
+            (kind::PUBLISH, 1) => kind::PUBACK,
+            (kind::PUBLISH, 2) => kind::PUBREC,
+            (kind::PUBREC, _) => kind::PUBREL,
+            (kind::PUBREL, _) => kind::PUBCOMP,
+            (kind::SUBSCRIBE, _) => kind::SUBACK,
+            (kind::UNSUBSCRIBE, _) => kind::UNSUBACK,
+            (kind::PINGREQ, _) => kind::PINGRESP,
+            _ => return,
+        };
+        self.0[usize::from(answer)] += 1;
+    }
+
+    /// A type of answer that is more often among these first bytes than right packets asked for it: to a packet that had
+    /// to be refused, or to one that followed it.
+    pub(crate) fn too_many(&self, firsts: impl Iterator<Item = u8>) -> Option<u8> {
+        let mut left = self.0;
+        for kind in firsts.map(|first| first >> 4) {
+            if !matches!(kind, kind::PUBACK..=kind::PUBCOMP | kind::SUBACK | kind::UNSUBACK | kind::PINGRESP)
+            {
+                continue;
+            }
+            let left = &mut left[usize::from(kind)];
+            *left = match left.checked_sub(1) {
+                Some(left) => left,
+                None => return Some(kind),
+            };
+        }
+        None
+    }
 }
 
 /// A broken rule, with the codes that tell of it better than "malformed" and "protocol error" do.
@@ -68,11 +110,19 @@ struct Connection {
     expiry: u32,
     /// Aliases that stand for a topic.
     aliases: Vec<usize>,
+    /// What the packets so far are answered by.
+    answers: Answers,
 }
 
 /// Judges everything that a client sends on a connection.
 pub(crate) fn judge(mut stream: &[u8]) -> Verdict {
-    let mut connection = Connection { version: None, connected: false, expiry: 0, aliases: Vec::new() };
+    let mut connection = Connection {
+        version: None,
+        connected: false,
+        expiry: 0,
+        aliases: Vec::new(),
+        answers: Answers::default(),
+    };
     while let Some((first, rest)) = stream.split_first() {
         let (remaining, digits) = match remaining_length(rest) {
             Ok(found) => found,
@@ -97,7 +147,10 @@ pub(crate) fn judge(mut stream: &[u8]) -> Verdict {
         }
         let Some(body) = rest.get(digits..digits + remaining) else { return Verdict::Open };
         match connection.packet(*first, body) {
-            Ok(true) => stream = &rest[digits + remaining..],
+            Ok(true) => {
+                connection.answers.expect(*first);
+                stream = &rest[digits + remaining..];
+            }
             Ok(false) => return Verdict::Left,
             Err(fault) => return connection.verdict(fault),
         }
@@ -136,7 +189,8 @@ impl Connection {
             (better, Some(Version::V5)) => [&[0x81, 0x82], better].concat(),
             (better, _) => better.to_vec(),
         };
-        Verdict::Refused(Refusal { rule, connected: self.connected, version: self.version, codes })
+        let answers = self.answers.clone();
+        Verdict::Refused(Refusal { rule, connected: self.connected, version: self.version, codes, answers })
     }
 
     fn v5(&self) -> bool {
@@ -479,6 +533,21 @@ mod tests {
             }
             assert!(matches!(judge(&[0xC0, 0]), Verdict::Refused(refusal) if !refusal.connected));
         }
+    }
+
+    #[test]
+    fn only_right_packets_are_answered() {
+        let publish = Publish::new("a", "x").qos(1, 1).encode(V5);
+        let bad = [&[0x32, 5, 0, 1, b'a', 0, 0][..], &[0xC0, 0]].concat();
+        let Verdict::Refused(refusal) = after_connect(V5, &[&publish[..], &[0xC0, 0], &bad].concat()) else {
+            panic!("it must be refused")
+        };
+        let too_many = |firsts: &[u8]| refusal.answers.too_many(firsts.iter().copied());
+        assert_eq!(too_many(&[0x20, 0x40, 0xD0, 0xE0]), None);
+        assert_eq!(too_many(&[0x20, 0x30, 0xE0]), None, "they need not come");
+        assert_eq!(too_many(&[0x40, 0x40]), Some(kind::PUBACK));
+        assert_eq!(too_many(&[0xD0, 0xD0]), Some(kind::PINGRESP));
+        assert_eq!(too_many(&[0x90]), Some(kind::SUBACK));
     }
 
     #[test]

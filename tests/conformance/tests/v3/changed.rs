@@ -6,7 +6,7 @@ use tidegate_conformance::judge::{self, Deserves};
 use tidegate_conformance::packet::{DISCONNECT, PINGREQ, ack};
 use tidegate_conformance::received::{ConnAck, Packet};
 use tidegate_conformance::wire::frame;
-use tidegate_conformance::{Client, Connect, Publish, Subscribe, Unsubscribe, Will, kind, name};
+use tidegate_conformance::{Client, Connect, Publish, Subscribe, Unsubscribe, Will, kind, name, server};
 
 /// Every change of one byte to a few values, every cut, and a byte more.
 fn changed(body: &[u8]) -> Vec<Vec<u8>> {
@@ -74,6 +74,7 @@ fn answer(client: &mut Client) -> Result<(Vec<Packet>, bool), String> {
 fn none(wrong: &[String], tried: usize) {
     assert!(tried > 100, "{tried} packets only");
     assert!(wrong.is_empty(), "{} of {tried} packets:\n  {}", wrong.len(), wrong.join("\n  "));
+    server::assert_no_panic();
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn mqtt_3_1_2_1_another_protocol_name_is_not_processed() {
     let names =
         ["mqtt", "Mqtt", "MQT", "MQTTT", "MQTT ", "", "M", "HTTP", "MQIsdp", "MQIsdP", "MQTT\0", "AMQP"];
     let ended = first_on_a_connection(V311, names.map(named));
-    // A server may say that it does not know the level, and may not go on.
+    // Only of another level of MQTT may a server say that it does not know it: another protocol is not answered in MQTT.
     ended.each("no success", |packets| {
         packets.iter().all(|packet| matches!(packet, Packet::ConnAck(ConnAck { code: 1, .. })))
     });

@@ -32,7 +32,7 @@ fn mqtt_3_10_3_1_filters_are_utf_8() {
         case("half a length", frame(0xA2, &[0, 1, 0])),
         case("a filter longer than the packet", frame(0xA2, &[0, 1, 0, 3, b'a', b'b'])),
         case("a QoS behind the filter", frame(0xA2, &[0, 1, 0, 1, b'a', 0])),
-        case("half a second length", frame(0xA2, &[0, 1, 0, 1, b'a', 0])),
+        case("a second length without its filter", frame(0xA2, &[0, 1, 0, 1, b'a', 0, 5])),
     ];
     after_connect(V311, packed).without_a_packet();
 }

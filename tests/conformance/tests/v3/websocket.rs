@@ -1,6 +1,6 @@
 //! MQTT over WebSocket (clause 6).
 
-use tidegate_conformance::Version::V311;
+use tidegate_conformance::Version::{V31, V311};
 use tidegate_conformance::packet::{DISCONNECT, PINGREQ};
 use tidegate_conformance::websocket::{WebSocket, opcode};
 use tidegate_conformance::{Connect, Publish, Subscribe, Will, name};
@@ -124,5 +124,19 @@ fn mqtt_6_0_0_4_the_server_selects_mqtt() {
             Some("mqtt"),
             "{offered}"
         );
+    }
+}
+
+#[test]
+fn mqtt_6_0_0_4_by_the_name_of_mqtt_3_1_only_that_version_is_served() {
+    for (version, answer) in [(V31, [0x20, 2, 0, 0]), (V311, [0x20, 2, 0, 1])] {
+        let (mut socket, upgraded) = WebSocket::ask(Some("mqttv3.1"));
+        assert_eq!(upgraded.status, 101, "{upgraded:?}");
+        socket.send_frame(opcode::BINARY, &Connect::new(version).encode());
+        socket.expect_bytes(&answer);
+        match version {
+            V31 => socket.send_frame(opcode::BINARY, DISCONNECT),
+            _ => socket.expect_closed(),
+        }
     }
 }

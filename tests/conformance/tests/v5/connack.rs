@@ -5,14 +5,18 @@ use std::time::{Duration, Instant};
 
 use tidegate_conformance::client::{Came, PATIENCE};
 use tidegate_conformance::ending::{
-    BAD_METHOD, Failures, MALFORMED, PROTOCOL_ERROR, TOO_LARGE, answer_bytes, connect_refused,
+    BAD_METHOD, FORMAT_INVALID, Failures, MALFORMED, NOT_AUTHORIZED, PROTOCOL_ERROR, TOO_LARGE, answer_bytes,
+    connect_refused,
 };
 use tidegate_conformance::packet::{ack, ack_with};
 use tidegate_conformance::property::id;
+use tidegate_conformance::server::Server;
 use tidegate_conformance::wire::frame_with_length;
 use tidegate_conformance::{
     Client, Connect, Packet, Properties, Publish, Subscribe, Unsubscribe, Version::V5, Will, kind, name,
 };
+
+use crate::limits::denying;
 
 fn with_method() -> Properties {
     Properties::new().text(id::AUTHENTICATION_METHOD, "no-such-method")
@@ -232,41 +236,87 @@ fn mqtt_3_2_2_22_without_one_of_its_own_the_server_uses_the_clients_keep_alive()
 
 #[test]
 fn mqtt_3_1_2_28_response_information_is_for_those_who_ask() {
-    for properties in [Properties::new(), Properties::new().byte(id::REQUEST_RESPONSE_INFORMATION, 0)] {
-        let (_, answer) = Client::connect_with(&Connect::new(V5).properties(properties));
-        assert_eq!(answer.properties.get(id::RESPONSE_INFORMATION), None);
+    let server = Server::start("[broker]\nresponse_information = \"replies/${clientid}\"\n");
+    let told = |asks: Option<u8>| {
+        let properties = asks
+            .map(|asks| Properties::new().byte(id::REQUEST_RESPONSE_INFORMATION, asks))
+            .unwrap_or_default();
+        let connect = Connect::new(V5).client_id("asks").properties(properties);
+        Client::connect_at(server.port, &connect).1.properties
+    };
+    for asks in [None, Some(0)] {
+        assert_eq!(told(asks).get(id::RESPONSE_INFORMATION), None);
     }
+    assert_eq!(told(Some(1)).string(id::RESPONSE_INFORMATION), Some("replies/asks"));
+    // A server that has none to give.
     let asked = Properties::new().byte(id::REQUEST_RESPONSE_INFORMATION, 1);
-    Client::connect(&Connect::new(V5).properties(asked)).ping();
+    let (_, answer) = Client::connect_with(&Connect::new(V5).properties(asked));
+    assert_eq!(answer.properties.get(id::RESPONSE_INFORMATION), None);
+}
+
+/// The properties of every answer to what a server could explain: first to refusals, then to what is right or no error.
+/// `asks` is the request problem information.
+fn explained(asks: Option<u8>) -> (Vec<Properties>, Vec<Properties>) {
+    let topic = name("connack/problem");
+    let properties =
+        asks.map(|asks| Properties::new().byte(id::REQUEST_PROBLEM_INFORMATION, asks)).unwrap_or_default();
+    let (mut client, _) = Client::connect_at(denying(), &Connect::new(V5).properties(properties));
+    let (mut refused, mut taken) = (Vec::new(), Vec::new());
+
+    let not_text = || Publish::new(&topic, [0xFF]).properties(Properties::new().byte(id::PAYLOAD_FORMAT, 1));
+    for (qos, kind) in [(1, kind::PUBACK), (2, kind::PUBREC)] {
+        for (message, reason) in
+            [(Publish::new("$SYS/problem", "x"), NOT_AUTHORIZED), (not_text(), FORMAT_INVALID)]
+        {
+            client.send_publish(&message.qos(qos, 1));
+            let answer = client.expect_ack(kind, 1);
+            assert_eq!(answer.reason, reason);
+            refused.push(answer.properties);
+        }
+        client.send_publish(&Publish::new(&topic, "nobody subscribes").qos(qos, 2));
+        taken.push(client.expect_ack(kind, 2).properties);
+    }
+    client.send(ack(kind::PUBREL, 2));
+    taken.push(client.expect_ack(kind::PUBCOMP, 2).properties);
+    // Identifiers that nobody knows.
+    client.send(ack(kind::PUBREL, 99));
+    let answer = client.expect_ack(kind::PUBCOMP, 99);
+    assert_eq!(answer.reason, 0x92);
+    refused.push(answer.properties);
+    client.send(ack_with(kind::PUBREC, 99, 0, &Properties::new()));
+    let answer = client.expect_ack(kind::PUBREL, 99);
+    assert_eq!(answer.reason, 0x92);
+    refused.push(answer.properties);
+
+    client.send(Subscribe::new(3).filter("denied/x", 0).filter(&topic, 0).encode(V5));
+    let answer = client.expect_suback(3);
+    assert_eq!(answer.codes, [NOT_AUTHORIZED, 0]);
+    refused.push(answer.properties);
+    client.send(Unsubscribe::new(4).filter(name("connack/none")).encode(V5));
+    taken.push(client.expect_unsuback(4).properties);
+
+    // A message's own user properties are not problem information.
+    let message = Publish::new(&topic, "x").properties(Properties::new().user("a", "b"));
+    Client::connect_at(denying(), &Connect::new(V5)).0.send_publish(&message);
+    assert_eq!(client.expect_payload("x").properties.users(), [("a", "b")]);
+    (refused, taken)
 }
 
 #[test]
 fn mqtt_3_1_2_29_without_problem_information_answers_say_nothing_more() {
-    let topic = name("connack/problem");
-    let properties = Properties::new().byte(id::REQUEST_PROBLEM_INFORMATION, 0);
-    let mut client = Client::connect(&Connect::new(V5).properties(properties));
-    let nothing = Properties::new();
-
-    // What a server could explain: nobody subscribes, an unknown id, no such subscription, a share of nothing.
-    client.send_publish(&Publish::new(&topic, "x").qos(1, 1));
-    assert_eq!(client.expect_ack(kind::PUBACK, 1).properties, nothing);
-    client.send_publish(&Publish::new(&topic, "x").qos(2, 2));
-    assert_eq!(client.expect_ack(kind::PUBREC, 2).properties, nothing);
-    client.send(ack(kind::PUBREL, 2));
-    assert_eq!(client.expect_ack(kind::PUBCOMP, 2).properties, nothing);
-    client.send(ack(kind::PUBREL, 99));
-    assert_eq!(client.expect_ack(kind::PUBCOMP, 99).properties, nothing);
-    client.send(ack_with(kind::PUBREC, 99, 0, &Properties::new()));
-    assert_eq!(client.expect_ack(kind::PUBREL, 99).properties, nothing);
-    client.send(Unsubscribe::new(3).filter(name("connack/none")).encode(V5));
-    assert_eq!(client.expect_unsuback(3).properties, nothing);
-    client.send(Subscribe::new(4).filter(&topic, 0).encode(V5));
-    assert_eq!(client.expect_suback(4).properties, nothing);
-
-    // A message's own user properties are not problem information.
-    let message = Publish::new(&topic, "x").properties(Properties::new().user("a", "b"));
-    Client::new(V5).send_publish(&message);
-    assert_eq!(client.expect_payload("x").properties.users(), [("a", "b")]);
+    // This server explains all of these refusals to those who want to know.
+    for asks in [None, Some(1)] {
+        let (refused, _) = explained(asks);
+        assert!(
+            refused.iter().all(|properties| properties.string(id::REASON_STRING).is_some()),
+            "{refused:?}"
+        );
+    }
+    let (refused, taken) = explained(Some(0));
+    assert_eq!(refused.len(), 7);
+    for properties in refused.iter().chain(&taken) {
+        assert_eq!(*properties, Properties::new());
+    }
 }
 
 #[test]

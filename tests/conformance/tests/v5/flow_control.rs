@@ -134,6 +134,54 @@ fn mqtt_3_3_4_10_other_packets_do_not_wait_for_the_window() {
 }
 
 #[test]
+fn mqtt_3_3_4_10_pubrel_does_not_wait_for_the_window_of_a_new_connection() {
+    let topic = name("flow/released");
+    let connect = Connect::new(V5).persistent();
+    let mut client = receiver(&connect, 10, &topic);
+    send(&topic, 2, 2);
+    // Both are there before the first is acknowledged.
+    let ids = ["0", "1"].map(|payload| client.expect_payload(payload).id.unwrap());
+    for id in ids {
+        client.send_ack(kind::PUBREC, id);
+        client.expect_ack(kind::PUBREL, id);
+    }
+    client.cut();
+    let mut client = taking(&connect, 1);
+    for id in ids {
+        client.expect_ack(kind::PUBREL, id);
+    }
+}
+
+#[test]
+fn mqtt_3_3_4_10_subscribe_does_not_wait_for_acknowledgements_of_what_is_retained() {
+    let base = name("flow/retained");
+    let count = 100;
+    let mut sender = Client::new(V5);
+    for number in 0..count {
+        sender.publish_retained(format!("{base}/{number}"), "kept", 1);
+    }
+    let mut client = taking(&Connect::new(V5), 1);
+    let all: Vec<u8> = (0..count)
+        .flat_map(|number| Subscribe::new(number + 1).filter(format!("{base}/{number}"), 1).encode(V5))
+        .collect();
+    client.send(all);
+    client.send(Publish::new(name("flow/elsewhere"), "x").qos(1, 1_000).encode(V5));
+    let (mut granted, mut messages) = (0, 0);
+    loop {
+        match client.expect() {
+            Packet::SubAck(codes) => {
+                assert_eq!(codes.codes, [1]);
+                granted += 1;
+            }
+            Packet::Publish(_) => messages += 1,
+            Packet::Ack(ack) => break assert_eq!((ack.kind, ack.id), (kind::PUBACK, 1_000)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((granted, messages), (count, 1));
+}
+
+#[test]
 fn mqtt_4_9_0_1_the_quota_begins_with_the_receive_maximum_and_not_with_zero() {
     let topic = name("flow/first");
     let mut client = receiver(&Connect::new(V5), 1, &topic);
@@ -223,6 +271,33 @@ fn mqtt_4_9_0_3_without_quota_the_server_handles_everything_else() {
     }
     client.unsubscribe(&topic);
     client.disconnect();
+}
+
+#[test]
+fn mqtt_4_9_0_3_without_quota_subscribe_is_answered_however_much_is_retained() {
+    let base = name("flow/quota");
+    let mut sender = Client::new(V5);
+    for number in 0..30 {
+        sender.publish_retained(format!("{base}/{number}"), "kept", 1);
+    }
+    let mut client = taking(&Connect::new(V5), 1);
+    let filter = format!("{base}/+");
+    for id in 1..=100 {
+        client.send(Subscribe::new(id).filter(&filter, 1).encode(V5));
+    }
+    let (mut granted, mut messages) = (0, 0);
+    while granted < 100 {
+        match client.expect() {
+            Packet::SubAck(codes) => {
+                assert_eq!(codes.codes, [1]);
+                granted += 1;
+            }
+            Packet::Publish(_) => messages += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(messages <= 1);
+    client.ping();
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Maximum packet size, both ways (MQTT 5 clauses 3.1.2.11.4 and 3.2.2.3.6), and that nothing optional passes it.
 
+use std::sync::OnceLock;
+
 use tidegate_conformance::client::{Came, PATIENCE};
-use tidegate_conformance::ending::{TOO_LARGE, connect_refused};
+use tidegate_conformance::ending::{NOT_AUTHORIZED, TOO_LARGE, connect_refused};
 use tidegate_conformance::packet::PINGREQ;
 use tidegate_conformance::property::id;
+use tidegate_conformance::server::{Server, port};
 use tidegate_conformance::{
     Client, Connect, Packet, Properties, Publish, Subscribe, Unsubscribe, Version::V5, kind, name,
 };
@@ -162,113 +165,145 @@ fn mqtt_3_2_2_15_a_connect_above_the_servers_maximum_is_refused() {
     connect_refused(V5, &Connect::new(V5).properties(properties).encode(), &[TOO_LARGE]).unwrap();
 }
 
-/// What a server could explain in PUBACK, to a client that takes little: `qos` is 1, or 2 for PUBREC.
+/// The answers of an exchange: their reason codes and properties.
+type Answers = Vec<(Vec<u8>, Properties)>;
+
+/// Has `exchange` with a client that takes large answers, which are explained to it in words, and with one that does not
+/// take the words: it has the same codes, in packets that it takes. Gives all of the answers.
 #[track_caller]
-fn answer_fits(qos: u8, kind: u8) {
-    let (mut client, most) = small();
-    // Nobody subscribes.
-    client.send_publish(&Publish::new(name("limits/nobody"), "x").qos(qos, 1));
-    client.expect_ack(kind, 1);
-    // A payload that is not what it says.
-    let says_text = Properties::new().byte(id::PAYLOAD_FORMAT, 1);
-    client.send_publish(&Publish::new(name("limits/nobody"), [0xFF]).qos(qos, 2).properties(says_text));
-    client.expect_ack(kind, 2);
-    // A topic of the server's own.
-    client.send_publish(&Publish::new("$SYS/limits", "x").qos(qos, 3));
-    client.expect_ack(kind, 3);
-    fits(&client, most);
+fn words_are_left_out(port: u16, exchange: impl Fn(&mut Client) -> Answers) -> Answers {
+    let (mut large, _) = Client::connect_at(port, &Connect::new(V5));
+    let most = large.largest();
+    let mut told = exchange(&mut large);
+    assert!(large.largest() > most, "nothing is explained that could be left out: {told:?}");
+    let (mut small, _) = Client::connect_at(port, &Connect::new(V5).properties(taking(most)));
+    let left = exchange(&mut small);
+    fits(&small, most);
+    let codes = |answers: &Answers| answers.iter().map(|(codes, _)| codes.clone()).collect::<Vec<_>>();
+    assert_eq!(codes(&left), codes(&told), "the codes are the same");
+    told.extend(left);
+    told
+}
+
+/// None of the answers has a user property, which could be too large.
+#[track_caller]
+fn without_user_properties(answers: &Answers) {
+    let without = |(_, properties): &(Vec<u8>, Properties)| properties.users().is_empty();
+    assert!(!answers.is_empty() && answers.iter().all(without), "{answers:?}");
+}
+
+/// What a server could explain in PUBACK (QoS 1) or PUBREC (QoS 2).
+fn refused_publishes(qos: u8) -> impl Fn(&mut Client) -> Answers {
+    let kind = if qos == 1 { kind::PUBACK } else { kind::PUBREC };
+    move |client| {
+        // Nobody subscribes; a payload that is not what it says; a topic of the server's own.
+        let says_text = Properties::new().byte(id::PAYLOAD_FORMAT, 1);
+        let messages = [
+            Publish::new(name("limits/nobody"), "x"),
+            Publish::new(name("limits/nobody"), [0xFF]).properties(says_text),
+            Publish::new("$SYS/limits", "x"),
+        ];
+        let mut answers = Answers::new();
+        for (message, id) in messages.into_iter().zip(1..) {
+            client.send_publish(&message.qos(qos, id));
+            let answer = client.expect_ack(kind, id);
+            answers.push((vec![answer.reason], answer.properties));
+        }
+        answers
+    }
 }
 
 #[test]
 fn mqtt_3_4_2_2_no_reason_string_makes_puback_too_large() {
-    answer_fits(1, kind::PUBACK);
+    words_are_left_out(port(), refused_publishes(1));
 }
 
 #[test]
 fn mqtt_3_4_2_3_no_user_property_makes_puback_too_large() {
-    answer_fits(1, kind::PUBACK);
+    without_user_properties(&words_are_left_out(port(), refused_publishes(1)));
 }
 
 #[test]
 fn mqtt_3_5_2_2_no_reason_string_makes_pubrec_too_large() {
-    answer_fits(2, kind::PUBREC);
+    words_are_left_out(port(), refused_publishes(2));
 }
 
 #[test]
 fn mqtt_3_5_2_3_no_user_property_makes_pubrec_too_large() {
-    answer_fits(2, kind::PUBREC);
+    without_user_properties(&words_are_left_out(port(), refused_publishes(2)));
 }
 
 /// What a server could explain in PUBREL or PUBCOMP: an unknown identifier.
-#[track_caller]
-fn unknown_fits(sent: u8, answer: u8) {
-    let (mut client, most) = small();
-    client.send_ack(sent, 900);
-    assert_eq!(client.expect_ack(answer, 900).reason, 0x92);
-    fits(&client, most);
+fn unknown(sent: u8, answer: u8) -> impl Fn(&mut Client) -> Answers {
+    move |client| {
+        client.send_ack(sent, 900);
+        let answer = client.expect_ack(answer, 900);
+        assert_eq!(answer.reason, 0x92);
+        vec![(vec![answer.reason], answer.properties)]
+    }
 }
 
 #[test]
 fn mqtt_3_6_2_2_no_reason_string_makes_pubrel_too_large() {
-    unknown_fits(kind::PUBREC, kind::PUBREL);
+    words_are_left_out(port(), unknown(kind::PUBREC, kind::PUBREL));
 }
 
 #[test]
 fn mqtt_3_6_2_3_no_user_property_makes_pubrel_too_large() {
-    unknown_fits(kind::PUBREC, kind::PUBREL);
+    without_user_properties(&words_are_left_out(port(), unknown(kind::PUBREC, kind::PUBREL)));
 }
 
 #[test]
 fn mqtt_3_7_2_2_no_reason_string_makes_pubcomp_too_large() {
-    unknown_fits(kind::PUBREL, kind::PUBCOMP);
+    words_are_left_out(port(), unknown(kind::PUBREL, kind::PUBCOMP));
 }
 
 #[test]
 fn mqtt_3_7_2_3_no_user_property_makes_pubcomp_too_large() {
-    unknown_fits(kind::PUBREL, kind::PUBCOMP);
+    without_user_properties(&words_are_left_out(port(), unknown(kind::PUBREL, kind::PUBCOMP)));
 }
 
-#[track_caller]
-fn suback_fits() {
-    let (mut client, most) = small();
-    client.send(Subscribe::new(1).filter("$SYS/#", 2).encode(V5));
-    client.expect_suback(1);
-    client.send(Subscribe::new(2).filter(format!("$share/g/{}", name("limits/s")), 2).encode(V5));
-    client.expect_suback(2);
-    fits(&client, most);
+/// The port of a server on which nobody may subscribe to `denied`.
+pub(crate) fn denying() -> u16 {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    let start =
+        || Server::start_with("[access]\nacl_file = \"acl\"\n", &[("acl", "deny all subscribe denied/#\n")]);
+    SERVER.get_or_init(start).port
+}
+
+/// What a server could explain in SUBACK: a filter that is not allowed.
+fn denied(client: &mut Client) -> Answers {
+    client.send(Subscribe::new(1).filter("denied/x", 2).filter(name("limits/s"), 2).encode(V5));
+    let answer = client.expect_suback(1);
+    assert_eq!(answer.codes, [NOT_AUTHORIZED, 2]);
+    vec![(answer.codes, answer.properties)]
 }
 
 #[test]
 fn mqtt_3_9_2_1_no_reason_string_makes_suback_too_large() {
-    suback_fits();
+    words_are_left_out(denying(), denied);
 }
 
 #[test]
 fn mqtt_3_9_2_2_no_user_property_makes_suback_too_large() {
-    suback_fits();
-}
-
-#[track_caller]
-fn unsuback_fits() {
-    let (mut client, most) = small();
-    client.send(Unsubscribe::new(1).filter(name("limits/none")).encode(V5));
-    assert_eq!(client.expect_unsuback(1).codes, [0x11]);
-    fits(&client, most);
-}
-
-#[test]
-fn mqtt_3_11_2_1_no_reason_string_makes_unsuback_too_large() {
-    unsuback_fits();
+    without_user_properties(&words_are_left_out(denying(), denied));
 }
 
 #[test]
 fn mqtt_3_11_2_2_no_user_property_makes_unsuback_too_large() {
-    unsuback_fits();
+    let (mut client, most) = small();
+    let topic = name("limits/unsubscribe");
+    client.subscribe(&topic, 0);
+    client.send(Unsubscribe::new(9).filter(&topic).filter(name("limits/none")).encode(V5));
+    let answer = client.expect_unsuback(9);
+    assert_eq!(answer.codes, [0, 0x11]);
+    assert!(answer.properties.users().is_empty(), "{answer:?}");
+    fits(&client, most);
 }
 
-/// DISCONNECT for errors of several kinds, to a client that takes little.
-#[track_caller]
-fn disconnect_fits() {
+/// DISCONNECT for errors of several kinds.
+fn disconnects() -> Answers {
+    let mut answers = Answers::new();
     for bytes in [
         vec![0x00, 0],
         Publish::new("a/#", "x").encode(V5),
@@ -276,24 +311,25 @@ fn disconnect_fits() {
         vec![0x30, 0xFF, 0xFF, 0xFF, 0x7F],
         Connect::new(V5).encode(),
     ] {
-        let (mut client, most) = small();
-        client.send(&bytes);
-        match client.read_within(PATIENCE) {
-            Came::Packet(Packet::Disconnect(_)) => {}
-            other => panic!("{other:?}"),
-        }
-        fits(&client, most);
+        answers.extend(words_are_left_out(port(), |client| {
+            client.send(&bytes);
+            match client.read_within(PATIENCE) {
+                Came::Packet(Packet::Disconnect(said)) => vec![(vec![said.reason], said.properties)],
+                other => panic!("{other:?}"),
+            }
+        }));
     }
+    answers
 }
 
 #[test]
 fn mqtt_3_14_2_3_no_reason_string_makes_disconnect_too_large() {
-    disconnect_fits();
+    disconnects();
 }
 
 #[test]
 fn mqtt_3_14_2_4_no_user_property_makes_disconnect_too_large() {
-    disconnect_fits();
+    without_user_properties(&disconnects());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod access;
 mod acks;
 mod aliases;
 mod auth;
@@ -11,6 +12,7 @@ mod connack;
 mod connect;
 mod errors;
 mod flow_control;
+mod independent;
 mod limits;
 mod other_limits;
 mod ping_disconnect;

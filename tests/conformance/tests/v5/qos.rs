@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tidegate_conformance::packet::ack_with;
 use tidegate_conformance::property::id;
-use tidegate_conformance::{Client, Connect, Packet, Properties, Publish, Version::V5, kind, name};
+use tidegate_conformance::{
+    Client, Connect, Packet, Properties, Publish, Subscribe, Version::V5, kind, name,
+};
 
 /// A persistent client that subscribes to `topic` at QoS 2, and how it connects again.
 fn persistent(topic: &str) -> (Client, Connect) {
@@ -314,6 +316,24 @@ fn mqtt_4_3_3_10_before_pubrel_a_message_is_acknowledged_again_and_delivered_onc
 }
 
 #[test]
+fn mqtt_4_3_3_10_every_copy_is_acknowledged_though_they_come_together() {
+    let topic = name("qos/copies");
+    let mut client = Client::new(V5);
+    client.subscribe(&topic, 2);
+    let mut sender = Client::connect(&Connect::new(V5).persistent());
+    let publish = Publish::new(&topic, "once").qos(2, 9);
+    sender.send([publish.encode(V5), publish.clone().dup().encode(V5), publish.dup().encode(V5)].concat());
+    for _ in 0..3 {
+        assert!(sender.expect_ack(kind::PUBREC, 9).reason < 0x80);
+    }
+    sender.send_ack(kind::PUBREL, 9);
+    assert_eq!(sender.expect_ack(kind::PUBCOMP, 9).reason, 0);
+    let message = client.expect_payload("once");
+    client.acknowledge(&message);
+    nothing(&mut client);
+}
+
+#[test]
 fn mqtt_4_3_3_11_pubrel_is_answered_by_pubcomp() {
     let connect = Connect::new(V5).persistent();
     let mut sender = Client::connect(&connect);
@@ -496,6 +516,47 @@ fn mqtt_4_6_0_5_what_waited_comes_before_what_is_live() {
     for number in 0..100 {
         let message = client.expect_payload(&number.to_string());
         client.acknowledge(&message);
+    }
+}
+
+#[test]
+fn mqtt_4_6_0_5_messages_of_several_qos_keep_their_order() {
+    let topic = name("qos/mixed");
+    let (client, connect) = persistent(&topic);
+    client.cut();
+    let mut sender = Client::new(V5);
+    for number in 0..40 {
+        sender.publish(&topic, number.to_string(), 1 + number % 2);
+    }
+    let mut client = back(&connect);
+    let mut ids = Vec::new();
+    for number in 0..40 {
+        let message = client.expect_payload(&number.to_string());
+        assert_eq!(message.qos, 1 + number % 2);
+        ids.push(message.id);
+    }
+    // Over a reconnect, too.
+    client.cut();
+    let mut client = back(&connect);
+    for (number, id) in ids.into_iter().enumerate() {
+        let message = client.expect_payload(&number.to_string());
+        assert_eq!((message.dup, message.id), (true, id));
+    }
+}
+
+#[test]
+fn mqtt_4_6_0_5_what_is_retained_comes_before_what_is_newer() {
+    let topic = name("qos/older");
+    let mut sender = Client::new(V5);
+    sender.publish_retained(&topic, "kept", 1);
+    for round in 0..20 {
+        let mut client = Client::connect(&Connect::new(V5).persistent());
+        client.send(Subscribe::new(1).filter(&topic, 0).encode(V5));
+        sender.publish(&topic, "live", 0);
+        client.expect_suback(1);
+        let first = client.expect_publish();
+        // The live one may have come before the subscription.
+        assert_eq!((first.text().as_str(), first.retain), ("kept", true), "round {round}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use tidegate_conformance::property::id;
-use tidegate_conformance::{Client, Connect, Properties, Publish, Version::V5, name};
+use tidegate_conformance::{Client, Connect, Properties, Publish, Subscribe, Version::V5, name};
 
 const AS_PUBLISHED: u8 = 0b1000;
 const HANDLING_1: u8 = 0b01_0000;
@@ -121,6 +121,34 @@ fn mqtt_3_3_1_9_retain_handling_zero_sends_retained_messages_each_time() {
         client.ping();
         client.expect_silence();
     }
+}
+
+#[test]
+fn mqtt_3_3_1_9_what_an_older_subscription_is_to_deliver_is_sent_as_retained_too() {
+    let base = name("retained/older");
+    let properties = Properties::new().two(id::RECEIVE_MAXIMUM, 1);
+    let mut client = Client::connect(&Connect::new(V5).properties(properties));
+    let subscribe = |packet, filter, identifier| {
+        let properties = Properties::new().variable(id::SUBSCRIPTION_IDENTIFIER, identifier);
+        Subscribe::new(packet).filter(filter, 1).properties(properties).encode(V5)
+    };
+    client.send(subscribe(1, format!("{base}/+"), 1));
+    client.expect_suback(1);
+    let mut sender = Client::new(V5);
+    sender.publish(format!("{base}/x"), "x", 1);
+    let first = client.expect_payload("x");
+    sender.publish_retained(format!("{base}/b"), "kept", 1);
+    client.send(subscribe(2, format!("{base}/b"), 2));
+    client.expect_suback(2);
+    client.acknowledge(&first);
+    let mut got = Vec::new();
+    for _ in 0..2 {
+        let message = client.expect_payload("kept");
+        client.acknowledge(&message);
+        got.push((message.retain, message.properties.number(id::SUBSCRIPTION_IDENTIFIER)));
+    }
+    got.sort_unstable();
+    assert_eq!(got, [(false, Some(1)), (true, Some(2))]);
 }
 
 #[test]

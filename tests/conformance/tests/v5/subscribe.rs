@@ -256,6 +256,31 @@ fn mqtt_3_8_4_4_replacing_loses_nothing() {
 }
 
 #[test]
+fn mqtt_3_8_4_4_replacing_does_not_interrupt_what_is_live() {
+    let base = name("subscribe/flow");
+    let mut sender = Client::new(V5);
+    for number in 0..200 {
+        sender.publish_retained(format!("{base}/{number}"), "kept", 1);
+    }
+    let mut client = Client::new(V5);
+    let filter = format!("{base}/#");
+    client.subscribe(&filter, 1);
+    for _ in 0..200 {
+        let message = client.expect_payload("kept");
+        client.acknowledge(&message);
+    }
+    // Nothing of what this brings is acknowledged, and live messages of QoS 0 come all the same.
+    client.subscribe(&filter, 1);
+    sender.publish(format!("{base}/live"), "live", 0);
+    loop {
+        let message = client.expect_publish();
+        if message.text() == "live" {
+            break assert!(!message.retain);
+        }
+    }
+}
+
+#[test]
 fn mqtt_3_8_4_4_retain_handling_zero_sends_retained_messages_again() {
     let topic = name("subscribe/again");
     Client::new(V5).publish_retained(&topic, "kept", 0);

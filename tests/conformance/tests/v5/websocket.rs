@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidegate_conformance::client::PATIENCE;
+use tidegate_conformance::ending::UNSUPPORTED_VERSION;
 use tidegate_conformance::packet::{DISCONNECT, PINGREQ};
 use tidegate_conformance::websocket::{WebSocket, opcode};
 use tidegate_conformance::{Connect, Publish, Subscribe, Version::V5, name};
@@ -115,4 +116,14 @@ fn mqtt_6_0_0_4_no_other_sub_protocol_is_chosen() {
         let chosen = answer.fields.get("sec-websocket-protocol");
         assert!(answer.status != 101 || chosen.is_none(), "{offer:?}: {answer:?}");
     }
+}
+
+#[test]
+fn mqtt_6_0_0_4_by_the_name_of_mqtt_3_1_this_version_is_not_served() {
+    let (mut socket, answer) = WebSocket::ask(Some("mqttv3.1"));
+    assert_eq!(answer.status, 101, "{answer:?}");
+    socket.send_frame(opcode::BINARY, &Connect::new(V5).encode());
+    let refusal = socket.read(PATIENCE).expect("CONNACK").payload;
+    assert_eq!((refusal[0], refusal[3]), (0x20, UNSUPPORTED_VERSION), "{refusal:02X?}");
+    socket.expect_closed();
 }

@@ -6,13 +6,23 @@ use std::time::Duration;
 
 use tidegate_e2e::mosquitto;
 use tidegate_e2e::paho::{Options, Paho};
+use tidegate_e2e::sqlite::column;
 use tidegate_e2e::wait::{long, tell, until_within};
 use tidegate_e2e::wire::{self, Connect, Wire, kind};
 use tidegate_e2e::{Server, until};
 
+use crate::churner::Churner;
 use crate::publisher::Publisher;
+use crate::retainer::Retainer;
 use crate::subscriber::Subscriber;
 use crate::tally::Tally;
+
+/// The messages of one publisher go into a database before they are acknowledged: its QoS 2 packet ids are recorded when they
+/// arrive, and again when the message was routed.
+const STORED: &str = r#"
+backend.sqlite.pool1.path = ./data/mqtt.db
+backend.sqlite.hook.message.publish.1 = {"topic": "load/publisher-5-2", "action": {"function": "on_message_publish"}, "pool": "pool1"}
+"#;
 
 /// How long subscribers may take for the last messages.
 const SETTLE: Duration = Duration::from_secs(120);
@@ -112,7 +122,8 @@ fn expect_retained(port: u16, round: u64) {
 #[test]
 fn kill_9_under_load_loses_and_doubles_nothing() {
     let toml = "[broker]\nmax_queued = 500000\n";
-    let mut server = Server::builder().file("tidegate.toml", toml).start();
+    let server = Server::builder().file("tidegate.toml", toml);
+    let mut server = server.file("conf.d/emqx_backend_sqlite.conf", STORED).start();
     let port = server.port;
     let mut publishers: Vec<Publisher> =
         [(4, 1), (5, 1), (4, 2), (5, 2)].map(|(version, qos)| Publisher::new(version, qos)).into();
@@ -134,29 +145,43 @@ fn kill_9_under_load_loses_and_doubles_nothing() {
     let (mut by_mosquitto, mut by_paho) = (Tally::default(), Tally::default());
     let mut testators = Testators::new(port);
     testators.come_back(port, 0);
+    let (mut retainer, mut churner) = (Retainer::default(), Churner::enroll(port));
 
     for round in 1..=rounds() {
         retain(port, round);
         let gone = Testators::connect(port, round);
-        let (stop, acknowledged) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let (stop, acknowledged) = (AtomicBool::new(false), [const { AtomicUsize::new(0) }; 4]);
+        let each = || acknowledged.each_ref().map(|count| count.load(Ordering::Relaxed));
         std::thread::scope(|scope| {
-            let (stop, acknowledged) = (&stop, &acknowledged);
+            let stop = &stop;
             for subscriber in &mut subscribers {
                 scope.spawn(move || subscriber.run(port, stop));
             }
-            for publisher in &mut publishers {
+            for (publisher, acknowledged) in publishers.iter_mut().zip(&acknowledged) {
                 scope.spawn(move || publisher.run(port, stop, acknowledged));
             }
+            let (retainer, churner) = (&mut retainer, &mut churner);
+            scope.spawn(move || retainer.run(port, stop));
+            scope.spawn(move || churner.run(port, stop));
             // Not always at the same point of the load.
             let enough = 200 + 97 * usize::try_from(round % 7).unwrap();
-            until("the load is under way", || (acknowledged.load(Ordering::Relaxed) >= enough).then_some(()));
+            let is_enough = |each: [usize; 4]| each.iter().sum::<usize>() >= enough && !each.contains(&0);
+            until("the load of every publisher is under way", || is_enough(each()).then_some(()));
             server.kill();
         });
         drop(gone);
+        if round.is_multiple_of(3) {
+            // Also while it reads back what it has, and begins to serve.
+            server.launch();
+            std::thread::sleep(Duration::from_millis(17 * round % 200));
+            server.kill();
+        }
         server.start();
         // In time, for a will that has 8 seconds.
         testators.come_back(port, round);
         expect_retained(port, round);
+        retainer.check(port);
+        churner.check(port);
         testators.watch(port, Some(round));
         while let Some(message) = mosquitto.try_receive(Duration::ZERO) {
             by_mosquitto.add(&message.payload);
@@ -164,7 +189,7 @@ fn kill_9_under_load_loses_and_doubles_nothing() {
         while let Some(message) = paho.try_receive(Duration::ZERO) {
             by_paho.add(&message.payload);
         }
-        tell(&format!("kill {round}: {} acknowledged before it", acknowledged.load(Ordering::Relaxed)));
+        tell(&format!("kill {round}: {:?} acknowledged before it", each()));
     }
 
     testators.leave();
@@ -174,6 +199,7 @@ fn kill_9_under_load_loses_and_doubles_nothing() {
     let (stop, all, acknowledged) =
         (AtomicBool::new(true), Arc::new(AtomicBool::new(false)), AtomicUsize::new(0));
     publishers.iter_mut().for_each(|publisher| publisher.run(port, &stop, &acknowledged));
+    publishers.iter().for_each(Publisher::check_done);
     let sent: Vec<(String, u8, u64)> =
         publishers.iter().map(|publisher| (publisher.name.clone(), publisher.qos, publisher.next)).collect();
     let has_all = |tally: &Tally| sent.iter().all(|(name, _, end)| tally.has_all(name, *end));
@@ -227,5 +253,12 @@ fn kill_9_under_load_loses_and_doubles_nothing() {
         sent.iter().map(|(_, _, end)| end).sum::<u64>()
     ));
     testators.check();
+    let stored = column(&server.database(), "select cast(payload as text) from mqtt_msg");
+    let mut stored: Vec<u64> =
+        stored.iter().map(|row| row.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    stored.sort_unstable();
+    let end = sent.iter().find(|(name, ..)| name == "publisher-5-2").map_or(0, |(_, _, end)| *end);
+    assert_eq!(stored, (0..end).collect::<Vec<_>>(), "each message of publisher-5-2 has one row");
+    tell(&format!("{} retained messages were set", retainer.count()));
     server.assert_no_panic();
 }

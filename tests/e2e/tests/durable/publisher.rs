@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
-
 use tidegate_e2e::wire::{self, Connect, Wire, kind};
 
 /// Messages in flight.
@@ -59,12 +57,17 @@ impl Publisher {
         )
     }
 
+    /// Panics unless everything that was sent is acknowledged.
+    pub(crate) fn check_done(&self) {
+        let left: Vec<u64> = self.flights.iter().map(|flight| flight.number).collect();
+        assert!(left.is_empty(), "{}: not acknowledged: {left:?} of {}", self.name, self.next);
+    }
+
     /// Sends until the connection ends, or until `stop` and everything is acknowledged.
     pub(crate) fn run(&mut self, port: u16, stop: &AtomicBool, acknowledged: &AtomicUsize) {
         let (mut wire, present) = Wire::connect(port, &Connect::new(self.version, &self.name).persistent());
         assert_eq!(present, self.connected, "{}: its session was kept", self.name);
         self.connected = true;
-        wire.patience(Duration::from_secs(20));
         let again: Vec<Vec<u8>> = self
             .flights
             .iter()
@@ -73,8 +76,8 @@ impl Publisher {
                 false => self.publish(flight, true),
             })
             .collect();
-        if again.iter().any(|packet| wire.try_send(packet).is_err()) {
-            return;
+        if let Some(error) = again.iter().find_map(|packet| wire.try_send(packet).err()) {
+            return wire::assert_ended(&self.name, &error);
         }
         loop {
             while !stop.load(Ordering::Relaxed)
@@ -84,14 +87,17 @@ impl Publisher {
                 self.next += 1;
                 let packet = self.publish(&flight, false);
                 self.flights.push_back(flight);
-                if wire.try_send(&packet).is_err() {
-                    return;
+                if let Err(error) = wire.try_send(&packet) {
+                    return wire::assert_ended(&self.name, &error);
                 }
             }
             if self.flights.is_empty() {
                 return;
             }
-            let Ok(packet) = wire.read() else { return };
+            let packet = match wire.read() {
+                Ok(packet) => packet,
+                Err(error) => return wire::assert_ended(&self.name, &error),
+            };
             let id = packet.id();
             let at = self.flights.iter().position(|flight| flight.id == id);
             let at = at.unwrap_or_else(|| panic!("{}: nothing in flight has id {id}: {packet:?}", self.name));
@@ -99,8 +105,8 @@ impl Publisher {
                 kind::PUBREC => {
                     assert!(packet.reason() < 0x80, "{}: refused: {packet:?}", self.name);
                     self.flights[at].released = true;
-                    if wire.try_send(&wire::ack(kind::PUBREL, id)).is_err() {
-                        return;
+                    if let Err(error) = wire.try_send(&wire::ack(kind::PUBREL, id)) {
+                        return wire::assert_ended(&self.name, &error);
                     }
                 }
                 kind::PUBACK | kind::PUBCOMP => {

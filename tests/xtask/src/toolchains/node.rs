@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::pypi;
-use crate::process::{Result, output, run};
+use crate::process::{Result, fetch, output};
 
 /// AssemblyScript with its JSON library, and both ways from JavaScript to a component.
 const PACKAGES: &str = include_str!("../../npm/package.json");
@@ -57,7 +57,8 @@ pub(super) fn install(npm: &[PathBuf], node: &Path) -> Result<PathBuf> {
     let (program, first) = npm.split_first().ok_or("there is no npm")?;
     let mut command = Command::new(program);
     command.args(first).current_dir(&folder).env("PATH", with(node)?);
-    run(command.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]))
+    // `ci` begins by emptying `node_modules`: what a try that failed has left does no harm.
+    fetch(command.args(["ci", "--no-audit", "--no-fund", "--loglevel=warn"]))
         .map_err(|error| format!("the packages of tests/xtask/npm cannot be installed from npm: {error}"))?;
     std::fs::write(&mark, wanted).map_err(failed)?;
     Ok(modules)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::process::{Result, output, run, works};
+use crate::process::{Result, fetch, output, run, works};
 use crate::tools;
 
 /// The Zig compiler.
@@ -33,7 +33,7 @@ pub(super) fn install(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let mut pip = Command::new(interpreter(&folder));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
     // None of them needs another: nothing comes in whose version is not written here.
-    run(pip.arg("--no-deps").args(packages)).map_err(advice)?;
+    fetch(pip.arg("--no-deps").args(packages)).map_err(advice)?;
     if !has(&folder, packages) {
         let python = interpreter(&folder);
         return Err(advice(format!("{} does not find what pip has installed", python.display())));

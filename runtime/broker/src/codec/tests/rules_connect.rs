@@ -53,16 +53,42 @@ fn name_and_level_choose_the_version() {
         (b"\x00\x04MQTT\x00", 0),
         (b"\x00\x06MQIsdp\x04", 4),
         (b"\x00\x06MQIsdp\x83", 0x83),
-        (b"\x00\x04mqtt\x04", 0),
-        (b"\x00\x04HTTP\x05", 0),
-        (b"\x00\x05MQTT5\x05", 0),
-        (b"\x00\x00\x04\x00\x00\x00\x00", 0),
-        (b"\x00\x07MQTT\x04\x00\x00\x00\x00", 0),
     ] {
         let error = decode(&[start, b"\x02\x00\x00\x00\x01c"].concat()).unwrap_err();
         assert_eq!(error, CodecError::UnsupportedVersion { level }, "{start:?}");
         assert_eq!(error.reason().0, 0x84);
     }
+}
+
+/// Any name was answered by CONNACK in the form of MQTT 3.1.1, a client of MQTT 5 too.
+#[test]
+fn other_protocols_are_unknown_whatever_their_level() {
+    for (start, level) in [
+        (&b"\x00\x04mqtt\x04"[..], 4),
+        (b"\x00\x04HTTP\x05", 5),
+        (b"\x00\x05MQTT5\x05", 5),
+        (b"\x00\x00\x04\x00\x00\x00\x00", 4),
+        (b"\x00\x05MQTTX\x04\x00\x00\x00\x00", 4),
+        (&[&b"\x00\x21"[..], &[b'M'; 33], b"\x05"].concat(), 0),
+    ] {
+        let error = decode(&[start, b"\x02\x00\x00\x00\x01c"].concat()).unwrap_err();
+        assert_eq!(error, CodecError::UnknownProtocol { level }, "{start:?}");
+        assert_eq!(error.reason().0, 0x84);
+    }
+}
+
+/// An MQTT 5 client was told nothing when the fixed header of its CONNECT was wrong.
+#[test]
+fn the_version_is_known_though_the_fixed_header_is_wrong() {
+    for header in [&b"\x11\x0e"[..], b"\x1f\x0e", b"\x10\xff\xff\xff\xff\x01"] {
+        let mut decoder = Decoder::new(LIMITS);
+        let mut buffer = BytesMut::from(&[header, b"\x00\x04MQTT\x05"].concat()[..]);
+        assert_eq!(decoder.decode(&mut buffer).unwrap_err().reason().0, 0x81);
+        assert_eq!(decoder.protocol(), Some(Protocol::V5), "{header:?}");
+    }
+    let mut decoder = Decoder::new(LIMITS);
+    let error = decoder.decode(&mut BytesMut::from(&b"\x20\x0e\x00\x04MQTT\x05"[..])).unwrap_err();
+    assert_eq!((error.reason().0, decoder.protocol()), (0x82, None), "it is no CONNECT");
 }
 
 #[test]

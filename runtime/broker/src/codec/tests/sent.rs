@@ -9,8 +9,8 @@ use tidegate_event::{
 };
 
 use crate::codec::{
-    Ack, Auth, ConnAck, ConnAckProperties, Delivery, Disconnect, MAX_REMAINING_LENGTH, Outgoing, SubAck,
-    Terms, encode, encode_publish, encode_within, publish_len, reason_text,
+    Ack, ConnAck, ConnAckProperties, Delivery, Disconnect, MAX_REMAINING_LENGTH, Outgoing, SubAck, Terms,
+    encode, encode_publish, encode_within, publish_len, reason_text,
 };
 
 fn bytes_of(packet: &Outgoing, protocol: Protocol) -> BytesMut {
@@ -157,7 +157,7 @@ fn suback_and_unsuback() {
 }
 
 #[test]
-fn disconnect_and_auth_exist_only_in_mqtt_5() {
+fn disconnect_exists_only_in_mqtt_5() {
     let disconnect = |reason, text: Option<&str>| {
         Outgoing::Disconnect(Disconnect {
             reason: ReasonCode(reason),
@@ -169,15 +169,8 @@ fn disconnect_and_auth_exist_only_in_mqtt_5() {
     assert_eq!(bytes_of(&disconnect(0, None), V5), b"\xe0\x00"[..]);
     assert_eq!(bytes_of(&disconnect(0x8e, None), V5), b"\xe0\x01\x8e"[..]);
     assert_eq!(bytes_of(&disconnect(0x8e, Some("by")), V5), b"\xe0\x07\x8e\x05\x1f\x00\x02by"[..]);
-    let auth = Outgoing::Auth(Auth {
-        reason: ReasonCode(0x18),
-        method: Some("m".into()),
-        data: Some(Bytes::from_static(b"\xff")),
-    });
-    assert_eq!(bytes_of(&auth, V5), b"\xf0\x0a\x18\x08\x15\x00\x01m\x16\x00\x01\xff"[..]);
     for protocol in [V31, V311] {
         assert!(bytes_of(&disconnect(0x8e, None), protocol).is_empty());
-        assert!(bytes_of(&auth, protocol).is_empty());
     }
 }
 

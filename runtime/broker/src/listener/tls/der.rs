@@ -171,6 +171,11 @@ fn dotted(id: &[u8]) -> String {
     parts.join(".")
 }
 
+/// Whether `certificate` is no longer valid at `now`, seconds since the epoch.
+pub(super) fn has_ended(certificate: &[u8], now: i64) -> bool {
+    not_after(certificate).is_some_and(|end| end < now)
+}
+
 /// The last second, since the epoch, at which `certificate` is valid; `None`: it is no certificate.
 pub(super) fn not_after(certificate: &[u8]) -> Option<i64> {
     let (mut validity, _) = parts(certificate)?;
@@ -269,6 +274,8 @@ mod tests {
         assert_eq!(end(UTC_TIME, b"240229123456Z"), Some(1_709_210_096));
         assert_eq!(end(GENERALIZED_TIME, b"20500101000000Z"), Some(2_524_608_000));
         assert_eq!(end(UTC_TIME, b"soon"), None);
+        let ended = |now| has_ended(&certificate(&[], &der(UTC_TIME, b"240229123456Z")), now);
+        assert!(!ended(1_709_210_096) && ended(1_709_210_097));
     }
 
     #[test]

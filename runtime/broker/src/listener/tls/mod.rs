@@ -24,6 +24,9 @@ use self::names::Names;
 pub(super) use self::reload::follow;
 use super::config::{TlsConfig, UsernameFrom, Verify};
 
+/// What is kept encrypted for a client that does not read, bytes: one record.
+pub(crate) const BUFFER: usize = 16 * 1024;
+
 /// The TLS of a listener as its files say it now.
 pub(super) struct Tls {
     listener: Arc<str>,
@@ -54,7 +57,7 @@ struct Built {
 impl Built {
     /// Certificates that are of no use any more.
     fn warnings(&self) -> Vec<String> {
-        let now = i64::try_from(tidegate_event::now_ms() / 1_000).unwrap_or(i64::MAX);
+        let now = now();
         let ended = self.ends.iter().filter(|(_, end)| *end < now);
         ended
             .map(|(file, end)| {
@@ -160,13 +163,25 @@ impl Tls {
 
     /// The handshake, by the files as they are now.
     pub(super) async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
-        TlsAcceptor::from(self.current.load_full()).accept(stream).await
+        let mut stream = TlsAcceptor::from(self.current.load_full()).accept(stream).await?;
+        // A session that is resumed is not looked at again by the library.
+        let shown = stream.get_ref().1.peer_certificates().and_then(|shown| shown.first());
+        if shown.is_some_and(|shown| der::has_ended(shown, now())) {
+            return Err(std::io::Error::other("the client's certificate has expired"));
+        }
+        stream.get_mut().1.set_buffer_limit(Some(BUFFER));
+        Ok(stream)
     }
 
     /// Whether the certificate is the user's name.
     pub(super) fn names_users(&self) -> bool {
         self.config.username == UsernameFrom::CommonName
     }
+}
+
+/// Seconds since the epoch.
+fn now() -> i64 {
+    i64::try_from(tidegate_event::now_ms() / 1_000).unwrap_or(i64::MAX)
 }
 
 /// Who the client is by the certificate that it has shown: nobody by one that cannot be read, which is not the same as none.

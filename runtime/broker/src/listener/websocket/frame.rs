@@ -40,12 +40,19 @@ pub(super) enum Violation {
     /// Clause 5.2.
     #[error("a length that is not written in the shortest form, or has its first bit set")]
     Length,
+    /// Not forbidden, but no use either: no rate of MQTT counts them.
+    #[error("too many frames without anything of MQTT in them")]
+    Flood,
 }
 
 impl Violation {
     /// The status code of the close frame (clause 7.4.1).
     pub(super) fn code(self) -> u16 {
-        if self == Self::Text { 1003 } else { 1002 }
+        match self {
+            Self::Text => 1003,
+            Self::Flood => 1008,
+            _ => 1002,
+        }
     }
 }
 
@@ -68,6 +75,10 @@ pub(super) struct Frames {
     control_len: usize,
     ping: Option<([u8; CONTROL_MOST], usize)>,
     closed: Option<u16>,
+    /// Control frames and empty ones, since the number was last taken.
+    idle: u32,
+    /// Whether the frame at hand has no payload.
+    is_empty: bool,
 }
 
 impl Frames {
@@ -85,7 +96,18 @@ impl Frames {
             control_len: 0,
             ping: None,
             closed: None,
+            idle: 0,
+            is_empty: false,
         }
+    }
+
+    /// Whether `most` frames without anything of MQTT in them came since it was last said so.
+    pub(super) fn take_idle(&mut self, most: u32) -> bool {
+        let is_full = self.idle >= most;
+        if is_full {
+            self.idle = 0;
+        }
+        is_full
     }
 
     /// Whether the peer has sent a close frame, and the status it gave: 1000 when it gave none.
@@ -223,11 +245,13 @@ impl Frames {
         self.left = length;
         self.control_len = 0;
         self.in_payload = true;
+        self.is_empty = length == 0;
         if length == 0 { self.end_frame() } else { Ok(()) }
     }
 
     fn end_frame(&mut self) -> Result<(), Violation> {
         self.in_payload = false;
+        self.idle = self.idle.saturating_add(u32::from(self.is_empty || self.kind & 0x8 != 0));
         match self.kind {
             PING => self.ping = Some((self.control, self.control_len)),
             CLOSE => {

@@ -9,4 +9,4 @@ mod stream;
 mod upgrade;
 
 pub(super) use self::stream::WebSocket;
-pub(super) use self::upgrade::{UpgradeError, upgrade};
+pub(super) use self::upgrade::{UpgradeError, Upgraded, upgrade};

@@ -3,6 +3,7 @@
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BytesMut};
 use metrics::Counter;
@@ -10,12 +11,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frame::{self, Frames, Violation};
 
+/// So many frames that carry nothing of MQTT may not come within that time.
+const IDLE_MOST: u32 = 1_000;
+const IDLE_TIME: Duration = Duration::from_secs(10);
+
 /// Frames over `S`, read and written as what is in them.
 pub(crate) struct WebSocket<S> {
     stream: S,
     /// What came behind the request for the upgrade.
     rest: BytesMut,
     frames: Frames,
+    /// When the frames were last counted that carry nothing.
+    counted: Instant,
     violation: Option<Violation>,
     violations: Counter,
     /// Headers and control frames that are to be written next, and how much of them is.
@@ -38,6 +45,7 @@ where
             stream,
             rest,
             frames: Frames::new(),
+            counted: Instant::now(),
             violation: None,
             violations,
             pending: Vec::new(),
@@ -57,6 +65,15 @@ where
         {
             frame::pong(payload.get(..len).unwrap_or_default(), &mut self.pending);
         }
+    }
+
+    /// Whether frames that carry nothing come no faster than they may. Those with something in them count as what is in them.
+    fn check_idle(&mut self) -> std::result::Result<(), Violation> {
+        if !self.frames.take_idle(IDLE_MOST) {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.counted, Instant::now());
+        if before.elapsed() < IDLE_TIME { Err(Violation::Flood) } else { Ok(()) }
     }
 
     /// Notes that `bytes` of what is pending are written.
@@ -126,6 +143,7 @@ where
             let raw = buf.filled_mut().get_mut(before..).unwrap_or_default();
             let (bytes, result) = this.frames.decode(raw);
             buf.set_filled(before + bytes);
+            let result = result.and_then(|()| this.check_idle());
             if let Err(violation) = result {
                 this.violations.increment(1);
                 this.violation = Some(violation);

@@ -18,8 +18,10 @@ const READ: usize = 1024;
 /// What the key of a request is joined with (clause 1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Sub-protocols that are served (MQTT 5 clause 6, [MQTT-6.0.0-3]; clients of MQTT 3.1 know the other one).
-const PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+/// Sub-protocols that are served (MQTT 5 clause 6, [MQTT-6.0.0-3]).
+const PROTOCOLS: [&str; 2] = ["mqtt", OF_V31];
+/// The one that clients of MQTT 3.1 ask for. Those of later versions are not served by it ([MQTT-6.0.0-4]).
+const OF_V31: &str = "mqttv3.1";
 
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -55,16 +57,32 @@ const TOO_LONG: Refusal = Refusal {
 struct Accepted {
     key: String,
     protocol: &'static str,
+    is_foreign: bool,
 }
 
-/// Reads the request, answers it and gives what came behind it.
+/// A request that was granted.
+#[derive(Debug)]
+pub(in crate::listener) struct Upgraded {
+    /// What came behind it.
+    pub(in crate::listener) rest: BytesMut,
+    /// Whether somebody else than who has the peer's address is behind it: a proxy has handed it on, or the page that a
+    /// browser shows is of another machine.
+    pub(in crate::listener) is_foreign: bool,
+    /// Whether the sub-protocol is that of MQTT 3.1.
+    pub(in crate::listener) only_v31: bool,
+}
+
+/// Fields that proxies add.
+const BY_PROXIES: [&str; 4] = ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"];
+
+/// Reads the request and answers it.
 ///
 /// # Errors
 /// [`UpgradeError`]: the connection is of no more use.
 pub(in crate::listener) async fn upgrade<S>(
     stream: &mut S,
     config: &WebSocketConfig,
-) -> Result<BytesMut, UpgradeError>
+) -> Result<Upgraded, UpgradeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -97,7 +115,7 @@ where
             if rest.is_empty() {
                 rest = BytesMut::new();
             }
-            Ok(rest)
+            Ok(Upgraded { rest, is_foreign: accepted.is_foreign, only_v31: accepted.protocol == OF_V31 })
         }
         Err(refusal) => {
             stream.write_all(refusal.answer().as_bytes()).await?;
@@ -121,7 +139,7 @@ impl Refusal {
 }
 
 fn answer(accepted: &Accepted) -> String {
-    let Accepted { key, protocol } = accepted;
+    let Accepted { key, protocol, .. } = accepted;
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {key}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
@@ -191,7 +209,20 @@ fn check(input: &[u8], config: &WebSocketConfig) -> Result<Option<(Accepted, usi
     let Some(protocol) = PROTOCOLS.into_iter().find(is_offered) else {
         return Err(bad("Sec-WebSocket-Protocol must offer mqtt (MQTT 5 clause 6)"));
     };
-    Ok(Some((Accepted { key: accept(key), protocol }, len)))
+    let is_foreign = BY_PROXIES.iter().any(|name| values(name).next().is_some())
+        || origin.is_some_and(|origin| !is_listed(origin) && !is_of_this_machine(origin));
+    Ok(Some((Accepted { key: accept(key), protocol, is_foreign }, len)))
+}
+
+/// Whether a page of this origin (RFC 6454 clause 7) came from this machine.
+fn is_of_this_machine(origin: &str) -> bool {
+    let Some((_, authority)) = origin.split_once("://") else { return false };
+    let host = match authority.rsplit_once(':') {
+        // The colon may be one of an IPv6 address.
+        Some((host, port)) if !port.contains(']') => host,
+        _ => authority,
+    };
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|here| host.eq_ignore_ascii_case(here))
 }
 
 /// The proof that the server has understood (clause 4.2.2, 5.4).

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use tidegate_event::{
-    Change, Message, MsgId, SessionNumber, StoredDelivery, StoredSending, StoredWill, Tenant,
+    Change, Message, MsgId, Owner, SessionNumber, StoredDelivery, StoredSending, StoredWill, Tenant,
 };
 
 use super::format::{ReceiptForm, SendingForm, SentForm};
 use super::key::{Key, Name, filter_name, topic_name};
-use super::unwritten::{Inlined, Unwritten, Value};
+use super::unwritten::{Inlined, KEPT_CAPACITY, Unwritten, Value};
 
 /// A session that is kept.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub(super) struct Session {
     pub(super) client: ByteString,
     pub(super) expiry: u32,
     pub(super) disconnected_at_ms: Option<u64>,
+    pub(super) owner: Option<Owner>,
     pub(super) subscriptions: BTreeSet<Name>,
     pub(super) deliveries: BTreeMap<u64, Delivery>,
     pub(super) receipts: BTreeSet<u16>,
@@ -44,6 +45,7 @@ impl Session {
             client: ByteString::from(client),
             expiry,
             disconnected_at_ms,
+            owner: None,
             subscriptions: BTreeSet::new(),
             deliveries: BTreeMap::new(),
             receipts: BTreeSet::new(),
@@ -56,6 +58,7 @@ impl Session {
             client: self.client.clone(),
             expiry: self.expiry,
             disconnected_at_ms: self.disconnected_at_ms,
+            owner: self.owner.clone(),
         }
     }
 }
@@ -88,12 +91,15 @@ impl Index {
             self.apply_one(tenant, change, unwritten);
         }
         self.seen.clear();
+        self.seen.shrink_to(KEPT_CAPACITY);
     }
 
     fn apply_one(&mut self, tenant: Option<Tenant>, change: Change, unwritten: &mut Unwritten) {
         match change {
-            Change::Opened { session, client, expiry, will } => {
-                self.open(session, tenant.unwrap_or_default(), &client, expiry, will, unwritten);
+            Change::Opened { session, client, expiry, owner, will } => {
+                let kept =
+                    Session { owner, ..Session::new(tenant.unwrap_or_default(), &client, expiry, None) };
+                self.open(session, kept, will, unwritten);
             }
             Change::ExpiryChanged { session, expiry } => {
                 self.alter(session, unwritten, |session| session.expiry = expiry);
@@ -107,11 +113,11 @@ impl Index {
                     unwritten.remove(Key::Will(session, will));
                 }
             }
-            Change::Subscribed { session, filter, options } => {
+            Change::Subscribed { session, filter, options, joining } => {
                 if let Some(kept) = self.sessions.get_mut(&session) {
                     let name = filter_name(&filter);
                     let was_there = !kept.subscriptions.insert(name);
-                    let value = Value::Subscription { filter, options };
+                    let value = Value::Subscription { filter, options, joining };
                     unwritten.put(Key::Subscription(session, name), value, was_there);
                 }
             }
@@ -163,19 +169,18 @@ impl Index {
     fn open(
         &mut self,
         session: SessionNumber,
-        tenant: Tenant,
-        client: &str,
-        expiry: u32,
+        opened: Session,
         will: Option<StoredWill>,
         unwritten: &mut Unwritten,
     ) {
+        let tenant = opened.tenant.clone();
         let was_there = match self.sessions.get_mut(&session) {
             Some(kept) => {
-                (kept.expiry, kept.disconnected_at_ms) = (expiry, None);
+                (kept.expiry, kept.disconnected_at_ms, kept.owner) = (opened.expiry, None, opened.owner);
                 true
             }
             None => {
-                self.sessions.insert(session, Session::new(tenant.clone(), client, expiry, None));
+                self.sessions.insert(session, opened);
                 false
             }
         };

@@ -4,6 +4,7 @@
 //! it is told at once that it is not durable.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fjall::OwnedWriteBatch;
 use metrics::{counter, gauge};
@@ -13,6 +14,7 @@ use super::index::Index;
 use super::intake::{Intake, Taken};
 use super::key::Key;
 use super::unwritten::{Unwritten, Value, Written};
+use super::watch;
 use crate::state::disk::Database;
 
 /// Bytes of changes that may wait for a disk that fails. What the broker holds in memory is in them only once, and once it
@@ -25,8 +27,8 @@ pub(in crate::state) struct Ledger {
     /// `None`: nobody has restored what is on disk, so nothing can be added to it.
     known: Option<(Index, Unwritten)>,
     taken: Taken,
-    /// Who waits for the commit that is being made.
-    waiting: Vec<AckPart>,
+    /// Bytes that were taken in and are not settled.
+    intake_bytes: usize,
     /// What the batch of that commit has.
     written: Written,
     /// The last commit has failed.
@@ -42,7 +44,7 @@ impl Ledger {
             intake,
             known: None,
             taken: Taken::default(),
-            waiting: Vec::new(),
+            intake_bytes: 0,
             written: Written::default(),
             fails: false,
             lost: false,
@@ -65,10 +67,29 @@ impl Ledger {
         self.known.as_ref().is_some_and(|(_, unwritten)| self.fails || !unwritten.is_empty())
     }
 
+    /// The thread goes to the disk, which may take its time.
+    pub(in crate::state) fn begins_at_disk(&self) {
+        self.intake.begins_at_disk();
+    }
+
+    /// The thread is back from the disk.
+    pub(in crate::state) fn ends_at_disk(&self) {
+        self.intake.ends_at_disk();
+    }
+
+    /// Has the thread watched, from its first commit on.
+    pub(in crate::state) fn be_watched(&self, patience: Duration) {
+        watch::begin(&self.intake, patience);
+    }
+
     /// Takes in what was recorded.
     pub(in crate::state) fn take(&mut self) {
         self.intake.take(&mut self.taken);
-        self.waiting.append(&mut self.taken.waiting);
+        self.intake_bytes += self.taken.bytes;
+        if self.lost {
+            // They came in before they could know.
+            self.intake.fail_promised();
+        }
         if self.known.is_none() {
             self.known = self.intake.take_restored();
         }
@@ -89,9 +110,11 @@ impl Ledger {
             None => {
                 drop(changes);
                 tracing::error!(count, "changes of sessions were recorded before the sessions were restored");
-                self.waiting.clear();
+                self.intake.fail_promised();
             }
         }
+        // After a time with much to write its room would stay for good.
+        self.taken = Taken::with_room_of(std::mem::take(&mut self.taken));
     }
 
     /// Puts everything into `batch`.
@@ -115,19 +138,20 @@ impl Ledger {
     /// What [`write`](Self::write) has put into a batch is on disk, or nothing of it.
     pub(in crate::state) fn settle(&mut self, done: &Result<(), String>) {
         let written = std::mem::take(&mut self.written);
+        self.intake.release(std::mem::take(&mut self.intake_bytes));
         match done {
             Ok(()) => {
-                let failed = std::mem::take(&mut self.fails);
+                self.fails = false;
+                let has_failed = self.intake.is_written();
                 if let Some((index, unwritten)) = &mut self.known {
                     index.inline(&written.inlined);
                     unwritten.clear();
                     measure(&written, index);
-                    if failed && !self.lost {
+                    if has_failed {
                         tracing::info!("sessions are kept on disk again");
                     }
                 }
-                self.intake.is_written();
-                self.waiting.drain(..).for_each(AckPart::done);
+                self.intake.settle().into_iter().for_each(AckPart::done);
             }
             Err(reason) => self.fail(reason),
         }
@@ -136,8 +160,10 @@ impl Ledger {
     /// What was taken in cannot be written now: who waits for it is told.
     pub(in crate::state) fn fail(&mut self, reason: &str) {
         self.fails = true;
+        // What waits here has a bound of its own.
+        self.intake.release(std::mem::take(&mut self.intake_bytes));
         self.intake.has_failed(reason);
-        let Some((_, unwritten)) = &self.known else { return self.waiting.clear() };
+        let Some((_, unwritten)) = &self.known else { return self.intake.fail_promised() };
         gauge!("tidegate_server_sessions_unwritten").set(unwritten.len() as f64);
         if !self.lost && unwritten.size() > self.limit {
             self.lost = true;
@@ -149,8 +175,7 @@ impl Ledger {
             tracing::error!("the embedded state: {reason}");
             self.intake.has_lost(&reason);
         }
-        // A part that is dropped fails what waits for it.
-        self.waiting.clear();
+        self.intake.fail_promised();
     }
 
     #[cfg(test)]

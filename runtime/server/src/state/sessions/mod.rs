@@ -5,7 +5,8 @@
 //! whatever else changes at that time; then it tells who waits. What comes and goes between two commits, as most messages
 //! for a connected client do, is never written.
 //!
-//! Nobody waits for most changes. They are written at the next commit that somebody waits for, and after 25 ms.
+//! Nobody waits for most changes. They are written at the next commit that somebody waits for, and after 25 ms. What waits
+//! is counted: from so much on publishers wait for the disk whatever they send. A disk that hangs is one that fails (`watch`).
 
 mod format;
 mod index;
@@ -14,6 +15,7 @@ mod key;
 pub(super) mod ledger;
 mod restore;
 mod unwritten;
+pub(super) mod watch;
 
 use std::sync::Arc;
 
@@ -105,6 +107,10 @@ impl SessionStore for Sessions {
             self.tell();
         }
         join
+    }
+
+    fn is_behind(&self) -> bool {
+        self.intake.is_behind()
     }
 
     fn health(&self) -> Result<(), SessionStoreError> {

@@ -7,15 +7,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
 use tidegate_event::{
     Message, Restored, RestoredDelivery, RestoredReceipt, RestoredSession, SessionNumber, StoredSending,
     Tenant,
 };
 
 use super::format::{
-    BodyForm, DeliveryForm, MessageForm, ReceiptForm, RetainedForm, SendingForm, SessionForm,
-    SubscriptionForm, WillForm, decode,
+    BodyForm, DeliveryForm, Form, MessageForm, OwnerForm, ReceiptForm, RetainedForm, SendingForm,
+    SessionForm, SubscriptionForm, WillForm, decode,
 };
 use super::index::{Delivery, Index, Session};
 use super::key::{Key, Kind};
@@ -106,16 +105,13 @@ impl Records {
         Ok(head)
     }
 
-    fn next_as<T: DeserializeOwned>(&mut self) -> Result<Option<(Key, T)>, String> {
+    fn next_as<T: Form>(&mut self) -> Result<Option<(Key, T)>, String> {
         let Some((key, value)) = self.next()? else { return Ok(None) };
         Ok(Some((key, decode(&value).map_err(wrong(key))?)))
     }
 
     /// The next record for which `belongs` holds, if the next one is one.
-    fn next_if<T: DeserializeOwned>(
-        &mut self,
-        belongs: impl FnOnce(Key) -> bool,
-    ) -> Result<Option<(Key, T)>, String> {
+    fn next_if<T: Form>(&mut self, belongs: impl FnOnce(Key) -> bool) -> Result<Option<(Key, T)>, String> {
         match &self.head {
             Some((key, _)) if belongs(*key) => self.next_as(),
             _ => Ok(None),
@@ -123,7 +119,7 @@ impl Records {
     }
 
     /// The next record of `session`.
-    fn next_of<T: DeserializeOwned>(&mut self, session: SessionNumber) -> Result<Option<(Key, T)>, String> {
+    fn next_of<T: Form>(&mut self, session: SessionNumber) -> Result<Option<(Key, T)>, String> {
         self.next_if(|key| key.session() == Some(session))
     }
 
@@ -187,15 +183,21 @@ impl Reader {
 
     fn session(&mut self, number: SessionNumber, form: SessionForm) -> Result<(), String> {
         let tenant = self.tenant(&form.tenant);
-        let mut kept = Session::new(tenant.clone(), &form.client, form.expiry, form.disconnected_at_ms);
+        let owner = form.owner.map(OwnerForm::into_owner);
+        let mut kept = Session {
+            owner: owner.clone(),
+            ..Session::new(tenant.clone(), &form.client, form.expiry, form.disconnected_at_ms)
+        };
         let mut restored = RestoredSession {
             number,
             tenant,
             client: form.client,
+            owner,
             expiry: form.expiry,
             disconnected_at_ms: form.disconnected_at_ms,
             wills: Vec::new(),
             subscriptions: Vec::new(),
+            joining: Vec::new(),
             queue: Vec::new(),
             received: Vec::new(),
         };
@@ -204,6 +206,9 @@ impl Reader {
         while let Some((key, form)) = self.subscriptions.next_of::<SubscriptionForm>(number)? {
             if let Key::Subscription(_, name) = key {
                 kept.subscriptions.insert(name);
+            }
+            if form.joining {
+                restored.joining.push(form.filter.clone());
             }
             restored.subscriptions.push((form.filter.clone(), form.options().map_err(wrong(key))?));
         }

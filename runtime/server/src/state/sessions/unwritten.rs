@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use fjall::OwnedWriteBatch;
-use tidegate_event::{Message, SessionNumber, StoredDelivery, StoredWill, SubscriptionOptions, Tenant};
+use tidegate_event::{
+    Message, Owner, SessionNumber, StoredDelivery, StoredWill, SubscriptionOptions, Tenant,
+};
 
 use super::format::{
-    DeliveryForm, MessageForm, ReceiptForm, RetainedForm, SendingForm, SessionForm, SubscriptionForm,
-    WillForm, encode,
+    DeliveryForm, MessageForm, OwnerForm, ReceiptForm, RetainedForm, SendingForm, SessionForm,
+    SubscriptionForm, WillForm, encode,
 };
 use super::key::Key;
 use crate::state::disk::Database;
@@ -21,7 +23,7 @@ use crate::state::disk::Database;
 /// What a record takes besides its content: an estimate.
 const RECORD_BYTES: usize = 128;
 /// Room for so many records is kept for the next commit.
-const KEPT_CAPACITY: usize = 4_096;
+pub(super) const KEPT_CAPACITY: usize = 4_096;
 
 /// A record's content.
 #[derive(Debug)]
@@ -32,10 +34,12 @@ pub(super) enum Value {
         client: ByteString,
         expiry: u32,
         disconnected_at_ms: Option<u64>,
+        owner: Option<Owner>,
     },
     Subscription {
         filter: ByteString,
         options: SubscriptionOptions,
+        joining: bool,
     },
     Will {
         tenant: Tenant,
@@ -122,7 +126,9 @@ impl Unwritten {
             Some(Value::Body(message) | Value::Retained { message, .. }) => message.size(),
             Some(Value::Will { will, .. }) => will.message.size(),
             Some(Value::Subscription { filter, .. }) => filter.len(),
-            Some(Value::Session { client, .. }) => client.len(),
+            Some(Value::Session { client, owner, .. }) => {
+                client.len() + owner.as_ref().map_or(0, |owner| owner.user.len())
+            }
             Some(Value::LastSession(_) | Value::Delivery { .. } | Value::Sending(_) | Value::Receipt(_))
             | None => 0,
         };
@@ -156,14 +162,17 @@ impl Unwritten {
                     encode(&DeliveryForm::new(delivery, (!is_inlined(*body)).then_some(*body)))
                 }
                 Some(Value::LastSession(number)) => encode(number),
-                Some(Value::Session { tenant, client, expiry, disconnected_at_ms }) => encode(&SessionForm {
-                    tenant: tenant.name().into(),
-                    client: client.clone(),
-                    expiry: *expiry,
-                    disconnected_at_ms: *disconnected_at_ms,
-                }),
-                Some(Value::Subscription { filter, options }) => {
-                    encode(&SubscriptionForm::new(filter, *options))
+                Some(Value::Session { tenant, client, expiry, disconnected_at_ms, owner }) => {
+                    encode(&SessionForm {
+                        tenant: tenant.name().into(),
+                        client: client.clone(),
+                        expiry: *expiry,
+                        disconnected_at_ms: *disconnected_at_ms,
+                        owner: owner.as_ref().map(OwnerForm::new),
+                    })
+                }
+                Some(Value::Subscription { filter, options, joining }) => {
+                    encode(&SubscriptionForm::new(filter, *options, *joining))
                 }
                 Some(Value::Will { tenant, will }) => encode(&WillForm::new(tenant, will)),
                 Some(Value::Retained { tenant, message }) => encode(&RetainedForm::new(tenant, message)),

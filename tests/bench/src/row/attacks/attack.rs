@@ -52,6 +52,6 @@ impl Attack {
 
     /// What a server accepts for good by its default limits, MiB: retained messages stay (`broker.max_retained_bytes`).
     pub(super) fn keeps_mib(self) -> f64 {
-        if self == Self::Retained { 128.0 } else { 0.0 }
+        if self == Self::Retained { 64.0 } else { 0.0 }
     }
 }

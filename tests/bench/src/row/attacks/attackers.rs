@@ -5,7 +5,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -132,11 +131,9 @@ impl Attackers {
         self.count().opened > 0
     }
 
-    /// Ends when they have done what they have to do at least.
-    pub(super) async fn finished(&self) {
-        while self.orders.tally.bytes.load(Ordering::Relaxed) < self.orders.least_bytes {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    /// Whether they have done what they have to do at least.
+    pub(super) fn have_finished(&self) -> bool {
+        self.orders.tally.bytes.load(Ordering::Relaxed) >= self.orders.least_bytes
     }
 
     /// Tells them to stop: they leave, or hold what they have and say nothing any more.

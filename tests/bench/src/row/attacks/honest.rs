@@ -38,6 +38,19 @@ pub(super) struct Phase {
 }
 
 impl Phase {
+    /// Takes in the phase that came next.
+    ///
+    /// # Errors
+    /// The histograms are of different forms.
+    pub(super) fn add(&mut self, next: Self) -> anyhow::Result<()> {
+        self.histogram.add(&next.histogram)?;
+        self.lost += next.lost;
+        self.misordered += next.misordered;
+        self.newcomer_ms = self.newcomer_ms.max(next.newcomer_ms);
+        self.peak = self.peak.max(next.peak);
+        Ok(())
+    }
+
     pub(super) fn percentile_ms(&self, percent: f64) -> f64 {
         self.histogram.value_at_percentile(percent) as f64 / 1e6
     }

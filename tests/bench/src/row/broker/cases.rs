@@ -10,9 +10,9 @@ use crate::row::Bench;
 use crate::wire::{Session, Version};
 
 /// Rounds of a case that is no headline.
-const FEW: usize = 2;
+const FEW: usize = 3;
 /// And its span.
-const BRIEF: Span = Span { warm_up: Duration::from_millis(200), measure: Duration::from_millis(600) };
+const BRIEF: Span = Span { warm_up: Duration::from_millis(300), measure: Duration::from_millis(1_500) };
 /// Seconds that a durable session outlives its connection.
 const KEPT: u32 = 300;
 

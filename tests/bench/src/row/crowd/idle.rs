@@ -3,11 +3,12 @@
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::{Bench, REST, ROW, affordable, before, connect, named};
+use super::{Bench, REST, ROW, affordable, before, connect, named, rounds};
 use crate::load::light::Light;
 use crate::memory::Memory;
 use crate::peer::Peer;
 use crate::report::{Target, grouped};
+use crate::statistics::Summary;
 use crate::wire::Version;
 
 const CLIENTS: usize = 10_000;
@@ -33,29 +34,26 @@ pub(super) async fn run(bench: &mut Bench, version: Version) -> anyhow::Result<(
     bench.report.heading(&format!("{ROW}: {case}; each has pinged once"));
     let clients = affordable(bench, wanted);
     bench.report.line("    peer        connections/s    KiB each    of no file");
-    let mut outcomes = Vec::new();
-    for peer in bench.peers.clone() {
-        bench.progress(&case, 0, peer.name());
-        match measure(&peer, version, clients).await {
-            Ok(outcome) => {
-                let Outcome { per_second, resident, kept } = outcome;
-                bench.report.line(&format!(
-                    "    {:<10} {:>14} {resident:>11.2} {kept:>13.2}",
-                    peer.name(),
-                    grouped(per_second)
-                ));
-                let values = json!({"peer": peer.name(), "clients": clients, "per_second": per_second,
-                                    "resident_kib": resident, "kept_kib": kept});
-                bench.report.record(ROW, &case, values)?;
-                outcomes.push((peer, outcome));
-            }
-            Err(error) if peer.is_ours() => return Err(error.context(case)),
-            Err(error) => {
-                bench.report.line(&format!("    {:<10} is not measured: {error:#}", peer.name()));
-            }
-        }
+    let outcomes = rounds(bench, &case, async |peer| measure(peer, version, clients).await).await?;
+    let mut medians = Vec::new();
+    for (peer, outcomes) in &outcomes {
+        let of = |value: fn(&Outcome) -> f64| Summary::of(outcomes.iter().map(value));
+        let (rate, resident) = (of(|outcome| outcome.per_second), of(|outcome| outcome.resident));
+        let kept = of(|outcome| outcome.kept);
+        bench.report.line(&format!(
+            "    {:<10} {:>14} {:>11.2} {:>13.2}",
+            peer.name(),
+            grouped(rate.median),
+            resident.median,
+            kept.median
+        ));
+        let values = json!({"peer": peer.name(), "clients": clients, "per_second": rate,
+                            "resident_kib": resident, "kept_kib": kept});
+        bench.report.record(ROW, &case, values)?;
+        let median = Outcome { per_second: rate.median, resident: resident.median, kept: kept.median };
+        medians.push((peer, median));
     }
-    let Some((_, ours)) = outcomes.iter().find(|(peer, _)| peer.is_ours()) else { return Ok(()) };
+    let Some((_, ours)) = medians.iter().find(|(peer, _)| peer.is_ours()) else { return Ok(()) };
     bench.report.check(
         ROW,
         &case,
@@ -64,7 +62,7 @@ pub(super) async fn run(bench: &mut Bench, version: Version) -> anyhow::Result<(
         "KiB",
         Target::AtMost(EACH_KIB),
     )?;
-    for (peer, theirs) in outcomes.iter().filter(|(peer, _)| !peer.is_ours()) {
+    for (peer, theirs) in medians.iter().filter(|(peer, _)| !peer.is_ours()) {
         let what = format!("connections/s / {}", peer.name());
         let ratio = ours.per_second / theirs.per_second;
         bench.report.check(ROW, &case, &what, ratio, "x", Target::AtLeast(1.0))?;

@@ -2,6 +2,7 @@
 //!
 //! Clients are little more than a socket and come from several addresses. What is measured of a server is the memory
 //! that its process has more than before they came; sockets' own buffers, which the kernel holds, are not in it.
+//! Our server's bound on how many may connect in a second (`broker.connection_rate`) is off: the peers have none.
 
 mod idle;
 mod publishing;
@@ -17,10 +18,13 @@ use super::Bench;
 use crate::load::Endpoint;
 use crate::load::light::{Light, dial, source};
 use crate::memory::Memory;
+use crate::peer::Peer;
 use crate::process;
 use crate::wire::{Connect, Version};
 
 const ROW: &str = "crowd";
+/// Rounds of a case, unless others are asked for.
+const ROUNDS: usize = 2;
 /// Clients that connect at the same time.
 const CONNECTING: usize = 64;
 /// Clients that come and go before memory is measured: what a server makes once is not counted.
@@ -42,6 +46,32 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         publishing::run(bench, version).await?;
     }
     Ok(())
+}
+
+/// What every peer that can be measured came to, a round after the other, each time all of them.
+async fn rounds<T>(
+    bench: &mut Bench,
+    case: &str,
+    measure: impl AsyncFn(&Peer) -> anyhow::Result<T>,
+) -> anyhow::Result<Vec<(Peer, Vec<T>)>> {
+    let mut all: Vec<_> = bench.peers.iter().map(|peer| (peer.clone(), Vec::new())).collect();
+    for round in 0..bench.rounds_or(ROUNDS) {
+        let mut failed = Vec::new();
+        for (peer, outcomes) in &mut all {
+            bench.progress(case, round, peer.name());
+            match measure(peer).await {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(error) if peer.is_ours() => return Err(error.context(case.to_owned())),
+                // What a peer cannot do is a result.
+                Err(error) => failed.push((peer.name(), error)),
+            }
+        }
+        for (name, error) in failed {
+            bench.report.line(&format!("    {name:<10} is not measured: {error:#}"));
+            all.retain(|(peer, _)| peer.name() != name);
+        }
+    }
+    Ok(all)
 }
 
 /// A version's name in a case.

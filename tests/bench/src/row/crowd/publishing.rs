@@ -10,13 +10,14 @@ use serde_json::json;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::{Bench, ROW, affordable, before, connect, named};
+use super::{Bench, ROW, affordable, before, connect, named, rounds};
 use crate::load::Span;
 use crate::load::light::Light;
 use crate::memory::Memory;
 use crate::peer::Peer;
 use crate::process::CpuTime;
 use crate::report::{Target, grouped};
+use crate::statistics::Summary;
 use crate::wire::{Payload, PublishTemplate, Version, kind, packet_id_of};
 
 const CLIENTS: usize = 5_000;
@@ -52,36 +53,43 @@ pub(super) async fn run(bench: &mut Bench, version: Version) -> anyhow::Result<(
     bench
         .report
         .line("    peer          messages/s     p50 ms     p99 ms     max ms    KiB each   server us");
-    let mut outcomes = Vec::new();
-    for peer in bench.peers.clone() {
-        bench.progress(&case, 0, peer.name());
-        match measure(&peer, version, clients, bench.span).await {
-            Ok(outcome) => {
-                let Outcome { per_second, p50, p99, max, resident, server_us } = outcome;
-                bench.report.line(&format!(
-                    "    {:<10} {:>13} {p50:>10.2} {p99:>10.2} {max:>10.2} {resident:>11.2} {server_us:>11.2}",
-                    peer.name(),
-                    grouped(per_second)
-                ));
-                let values = json!({"peer": peer.name(), "clients": clients, "per_second": per_second,
-                                    "p50_ms": p50, "p99_ms": p99, "max_ms": max, "resident_kib": resident,
-                                    "server_us": server_us});
-                bench.report.record(ROW, &case, values)?;
-                outcomes.push((peer, outcome));
-            }
-            Err(error) if peer.is_ours() => return Err(error.context(case)),
-            Err(error) => {
-                bench.report.line(&format!("    {:<10} is not measured: {error:#}", peer.name()));
-            }
-        }
+    let span = bench.span;
+    let outcomes = rounds(bench, &case, async |peer| measure(peer, version, clients, span).await).await?;
+    let mut medians = Vec::new();
+    for (peer, outcomes) in &outcomes {
+        let of = |value: fn(&Outcome) -> f64| Summary::of(outcomes.iter().map(value)).median;
+        let median = Outcome {
+            per_second: of(|outcome| outcome.per_second),
+            p50: of(|outcome| outcome.p50),
+            p99: of(|outcome| outcome.p99),
+            max: Summary::of(outcomes.iter().map(|outcome| outcome.max)).greatest,
+            resident: of(|outcome| outcome.resident),
+            server_us: of(|outcome| outcome.server_us),
+        };
+        let Outcome { per_second, p50, p99, max, resident, server_us } = median;
+        bench.report.line(&format!(
+            "    {:<10} {:>13} {p50:>10.2} {p99:>10.2} {max:>10.2} {resident:>11.2} {server_us:>11.2}",
+            peer.name(),
+            grouped(per_second)
+        ));
+        let values = json!({"peer": peer.name(), "clients": clients, "per_second": per_second,
+                            "p50_ms": p50, "p99_ms": p99, "max_ms": max, "resident_kib": resident,
+                            "server_us": server_us});
+        bench.report.record(ROW, &case, values)?;
+        medians.push((peer, median));
     }
-    let Some((_, ours)) = outcomes.iter().find(|(peer, _)| peer.is_ours()) else { return Ok(()) };
-    for (peer, theirs) in outcomes.iter().filter(|(peer, _)| !peer.is_ours()) {
+    let Some((_, ours)) = medians.iter().find(|(peer, _)| peer.is_ours()) else { return Ok(()) };
+    for (peer, theirs) in medians.iter().filter(|(peer, _)| !peer.is_ours()) {
         let (name, at_least) = (peer.name(), Target::AtLeast(1.0));
         let what = format!("messages/s / {name}");
         bench.report.check(ROW, &case, &what, ours.per_second / theirs.per_second, "x", at_least)?;
         let what = format!("p99 of {name} / ours");
         bench.report.check(ROW, &case, &what, theirs.p99 / ours.p99, "x", at_least)?;
+        bench.report.line(&format!(
+            "    {:<44} {:>9.2}x",
+            format!("memory of {name} / ours"),
+            theirs.resident / ours.resident
+        ));
     }
     Ok(())
 }

@@ -98,3 +98,16 @@ async fn a_close_is_the_end_and_is_answered_with_its_status() {
     assert_eq!(next(&mut client, 4).await, [0x88, 2, 0x03, 0xe9]);
     assert_eq!(socket.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
+
+#[tokio::test]
+async fn a_flood_of_frames_without_payload_ends_the_connection() {
+    for (first, payload) in [(0x89, &b"ping"[..]), (0x8a, b""), (0x82, b"")] {
+        let (mut client, mut socket) = pair(64 * 1024);
+        client.write_all(&frame(first, payload).repeat(999)).await.unwrap();
+        client.write_all(&frame(0x82, b"x")).await.unwrap();
+        assert_eq!(socket.read_u8().await.unwrap(), b'x');
+        client.write_all(&frame(first, payload)).await.unwrap();
+        let error = socket.read_u8().await.unwrap_err();
+        assert!(error.to_string().contains("too many frames"), "{error}");
+    }
+}

@@ -21,7 +21,8 @@ fn status(request: &str, config: &WebSocketConfig) -> u16 {
 #[test]
 fn the_sample_of_the_standard_is_accepted() {
     let (accepted, len) = check(REQUEST.as_bytes(), &WebSocketConfig::default()).unwrap().unwrap();
-    assert_eq!(accepted, Accepted { key: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(), protocol: "mqtt" });
+    let key = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into();
+    assert_eq!(accepted, Accepted { key, protocol: "mqtt", is_foreign: true });
     assert_eq!(len, REQUEST.len());
     for cut in 0..REQUEST.len() {
         assert_eq!(status(&REQUEST[..cut], &WebSocketConfig::default()), 0, "the first {cut} bytes");
@@ -62,8 +63,43 @@ fn origins_bind_browsers_alone() {
     assert_eq!(status(&REQUEST.replace("Origin: http://example.com\r\n", ""), &config), 101);
 }
 
+#[test]
+fn what_a_proxy_hands_on_and_pages_of_elsewhere_are_foreign() {
+    let local = REQUEST.replace("Origin: http://example.com\r\n", "");
+    let is_foreign = |fields: &str, origins: &[&str]| {
+        let origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+        let config = WebSocketConfig { origins, ..WebSocketConfig::default() };
+        let request = local.replace("\r\n\r\n", &format!("\r\n{fields}\r\n"));
+        check(request.as_bytes(), &config).unwrap().unwrap().0.is_foreign
+    };
+    assert!(!is_foreign("", &[]), "a client that is no browser");
+    for here in [
+        "http://localhost",
+        "https://LOCALHOST:8443",
+        "http://127.0.0.1:80",
+        "http://[::1]:3000",
+        "http://[::1]",
+    ] {
+        assert!(!is_foreign(&format!("Origin: {here}\r\n"), &[]), "{here}");
+    }
+    for elsewhere in
+        ["http://example.com", "null", "http://localhost.example.com", "http://127.0.0.2", "http://[::2]:1"]
+    {
+        assert!(is_foreign(&format!("Origin: {elsewhere}\r\n"), &[]), "{elsewhere}");
+    }
+    assert!(
+        !is_foreign("Origin: http://good.example\r\n", &["http://good.example"]),
+        "the operator trusts it"
+    );
+    for field in
+        ["Forwarded: for=10.0.0.1", "x-forwarded-for: 10.0.0.1", "X-Real-IP: 10.0.0.1", "Via: 1.1 proxy"]
+    {
+        assert!(is_foreign(&format!("{field}\r\n"), &[]), "{field}");
+    }
+}
+
 /// Sends `request` and gives what is answered, and what the upgrade came to.
-async fn exchange(request: &[u8]) -> (String, Result<BytesMut, UpgradeError>) {
+async fn exchange(request: &[u8]) -> (String, Result<Upgraded, UpgradeError>) {
     let (mut client, mut server) = tokio::io::duplex(64 * 1024);
     client.write_all(request).await.unwrap();
     let result = upgrade(&mut server, &WebSocketConfig::default()).await;
@@ -80,7 +116,7 @@ async fn what_follows_the_request_is_not_lost() {
         answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("Sec-WebSocket-Protocol: mqtt\r\n\r\n"),
         "{answer}"
     );
-    assert_eq!(rest.unwrap(), b"\x82\x80abcd"[..]);
+    assert_eq!(rest.unwrap().rest, b"\x82\x80abcd"[..]);
 }
 
 #[tokio::test]

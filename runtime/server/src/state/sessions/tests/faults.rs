@@ -1,7 +1,6 @@
 //! A disk that fails or is damaged: it is told at once, nothing gets lost or out of order, and no start is made on half of it.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::super::index::Index;
 use super::super::intake::Intake;
@@ -130,6 +129,158 @@ fn more_than_may_wait_for_a_failing_disk_is_an_end_and_not_a_gap() {
     assert!(!join.is_clear(), "nothing is promised any more");
 }
 
+#[test]
+fn who_came_in_before_the_end_was_known_is_not_told_that_all_is_well() {
+    let intake = Arc::new(Intake::default());
+    intake.begin_with(Index::default(), Unwritten::default());
+    let mut ledger = Ledger::new(intake.clone());
+    ledger.set_limit(1_000);
+    intake.record(&Tenant::default(), opened(1, "c"));
+    intake.record(&Tenant::default(), queued(1, 1, &message("t", &"x".repeat(2_000))));
+    ledger.take();
+    // While the commit is being made that fails.
+    intake.record(&Tenant::default(), queued(1, 2, &message("t", "y")));
+    let (join, _) = intake.durable();
+    ledger.fail("no room");
+    // The disk works again, and what comes behind the end is not kept.
+    ledger.take();
+    ledger.settle(&Ok(()));
+    assert_eq!(futures_util::FutureExt::now_or_never(join), Some(Err(AckError::Abandoned)));
+}
+
+/// Short enough for a test, and longer than a commit takes here once there is a database.
+const SHORT: Duration = Duration::from_secs(2);
+
+impl Store {
+    /// With a session of number 1, and [`SHORT`] patience.
+    async fn impatient(dir: &Path) -> Self {
+        let (store, _) = Self::open(dir);
+        store.keep([opened(1, "c")]).await;
+        store.close().await;
+        Self::open_patient(dir, SessionDurability::Synced, SHORT).0
+    }
+
+    /// From now on no write comes back, or again.
+    fn stalls(&self, stalls: bool) {
+        self.state.disk.stalls.store(stalls, Ordering::Relaxed);
+    }
+
+    /// Waits until the state says that it fails, and gives why.
+    async fn reason(&self) -> String {
+        loop {
+            match self.sessions.health() {
+                Err(error) => return error.to_string(),
+                Ok(()) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_never_answers_is_one_that_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::impatient(dir.path()).await;
+    store.keep([queued(1, 1, &message("t", "1"))]).await;
+    store.stalls(true);
+    store.record(queued(1, 2, &message("t", "2")));
+    let (one, begun) = (store.sessions.durable(), std::time::Instant::now());
+    // The thread has the first and not the second.
+    tokio::time::sleep(SHORT / 4).await;
+    store.record(queued(1, 3, &message("t", "3")));
+    let other = store.sessions.durable();
+    assert_eq!(one.await, Err(AckError::Abandoned));
+    assert!(begun.elapsed() >= SHORT, "{:?}", begun.elapsed());
+    assert_eq!(other.await, Err(AckError::Abandoned));
+    let reason = store.reason().await;
+    assert!(reason.contains("has not answered"), "{reason}");
+    // From now on it is told at once.
+    store.record(queued(1, 4, &message("t", "4")));
+    assert_eq!(
+        futures_util::FutureExt::now_or_never(store.sessions.durable()),
+        Some(Err(AckError::Abandoned))
+    );
+    store.stalls(false);
+    store.wait_healthy().await;
+    store.keep([queued(1, 5, &message("t", "5"))]).await;
+    let (_store, restored) = store.again(dir.path()).await;
+    assert_eq!(waiting(&restored.sessions[0]), ["1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test]
+async fn a_thread_that_has_ended_is_told_to_those_who_wait_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path());
+    store.keep([opened(1, "c"), queued(1, 1, &message("t", "1"))]).await;
+    store.stalls(true);
+    store.record(queued(1, 2, &message("t", "2")));
+    let one = store.sessions.durable();
+    tokio::time::sleep(SHORT / 4).await;
+    store.record(queued(1, 3, &message("t", "3")));
+    let other = store.sessions.durable();
+    store.state.disk.panics.store(true, Ordering::Relaxed);
+    store.stalls(false);
+    assert_eq!(one.await, Err(AckError::Abandoned));
+    assert_eq!(other.await, Err(AckError::Abandoned));
+    let reason = store.reason().await;
+    assert!(reason.contains("its thread has failed"), "{reason}");
+    // What comes now is not held for a thread that will never take it.
+    let news = message("t", "4");
+    store.record(queued(1, 4, &news));
+    assert_eq!(Arc::strong_count(&news), 1);
+    assert_eq!(store.durable().await, Err(AckError::Abandoned));
+    let (_store, restored) = store.again(dir.path()).await;
+    assert_eq!(waiting(&restored.sessions[0]), ["1"]);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_disk_that_hangs_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::impatient(dir.path()).await;
+    store.keep([queued(1, 1, &message("t", "1"))]).await;
+    store.stalls(true);
+    let payload = "x".repeat(1 << 20);
+    let mut sent = Vec::new();
+    let mut retain = |number: u64| {
+        let message = message(&format!("t/{number}"), &payload);
+        sent.push(Arc::downgrade(&message));
+        store.record(Change::Retained { message });
+        sent.iter().filter(|message| message.strong_count() > 0).count()
+    };
+    // Publishers are told to wait long before.
+    let behind = (0..).find(|number| {
+        retain(*number);
+        store.sessions.is_behind()
+    });
+    assert!(behind.is_some_and(|number| (15..20).contains(&number)), "{behind:?}");
+    store.reason().await;
+    // Those who do not.
+    let held = (100..300).map(&mut retain).max();
+    assert!(held.is_some_and(|held| held <= 66), "{held:?} MiB of 200 are held");
+    let reason = store.reason().await;
+    assert!(reason.contains("a restart goes on with what was kept until now"), "{reason}");
+    store.stalls(false);
+    while store.sessions.is_behind() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(store.sessions.health().is_err(), "what was lost in between is not forgotten");
+    let (_store, restored) = store.again(dir.path()).await;
+    let kept = restored.retained.len();
+    assert!((60..=66).contains(&kept), "{kept}: the first of them");
+}
+
+#[tokio::test]
+async fn a_message_for_many_sessions_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path());
+    store.keep((1..=100).map(|session| opened(session, &format!("c{session}")))).await;
+    store.stalls(true);
+    let news = message("t", &"x".repeat(1 << 20));
+    (1..=100).for_each(|session| store.record(queued(session, 1, &news)));
+    assert!(!store.sessions.is_behind());
+    store.stalls(false);
+    store.durable().await.unwrap();
+}
+
 #[tokio::test]
 async fn nothing_is_promised_before_what_is_there_was_read() {
     let dir = tempfile::tempdir().unwrap();
@@ -159,7 +310,7 @@ async fn a_record_that_cannot_be_read_is_a_refusal_that_names_it() {
     let mut store = Some(store);
     for (key, value, says) in [
         (Key::Session(1), vec![1, 2, 3], "session 1 is damaged"),
-        (Key::Session(1), vec![2, 2, 3], "session 1 has form 2, and this release reads form 1"),
+        (Key::Session(1), vec![9, 2, 3], "session 1 has form 9, and this release reads forms 1 to 2"),
         (Key::Session(1), vec![], "session 1 is empty"),
         (Key::Delivery(1, 1), vec![1], "delivery 1 of session 1 is damaged"),
         (Key::Delivery(1, 1), missing, "delivery 1 of session 1 needs message 99, which is missing"),

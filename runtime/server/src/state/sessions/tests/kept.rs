@@ -1,6 +1,6 @@
 //! What is recorded is found again, whatever kind of change it was.
 
-use tidegate_event::{RestoredDelivery, RestoredReceipt};
+use tidegate_event::{Owner, RestoredDelivery, RestoredReceipt};
 
 use super::*;
 
@@ -35,7 +35,7 @@ async fn every_kind_of_change_survives_a_restart() {
         message: full.clone(),
         qos: QoS::ExactlyOnce,
         retain: true,
-        shared: true,
+        source: StoredSource::Shared(Some("$share/g/a/+".into())),
         subscription_ids: Some(Arc::from([1, 77])),
     };
     let replaced =
@@ -46,14 +46,20 @@ async fn every_kind_of_change_survives_a_restart() {
             session: 7,
             client: "one".into(),
             expiry: u32::MAX,
+            owner: Some(Owner { user: "u".into(), certified: false }),
             will: Some(will("farewell", 5)),
         },
     );
     store
         .keep([
             opened(9, "two"),
-            Change::Subscribed { session: 7, filter: "$share/g/a/+".into(), options },
-            subscribed(7, "b", 0),
+            Change::Subscribed { session: 7, filter: "$share/g/a/+".into(), options, joining: false },
+            Change::Subscribed {
+                session: 7,
+                filter: "b".into(),
+                options: SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() },
+                joining: true,
+            },
             queued(7, 1, &news),
             queued(7, 2, &news),
             queued(9, 1, &news),
@@ -81,6 +87,7 @@ async fn every_kind_of_change_survives_a_restart() {
         number: 7,
         tenant: acme.clone(),
         client: "one".into(),
+        owner: Some(Owner { user: "u".into(), certified: false }),
         expiry: u32::MAX,
         disconnected_at_ms: None,
         wills: vec![will("farewell", 5)],
@@ -88,6 +95,7 @@ async fn every_kind_of_change_survives_a_restart() {
             ("$share/g/a/+".into(), options),
             ("b".into(), SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() }),
         ],
+        joining: vec!["b".into()],
         queue: vec![
             RestoredDelivery {
                 sending: Some(StoredSending { sequence: 11, qos: QoS::AtLeastOnce, replacement: None }),
@@ -105,10 +113,12 @@ async fn every_kind_of_change_survives_a_restart() {
         number: 9,
         tenant: Tenant::default(),
         client: "two".into(),
+        owner: None,
         expiry: 1,
         disconnected_at_ms: Some(123),
         wills: Vec::new(),
         subscriptions: Vec::new(),
+        joining: Vec::new(),
         queue: vec![plain(1, &news)],
         received: vec![RestoredReceipt { packet_id: 65_535, message: id(60), handled: true }],
     };
@@ -141,6 +151,7 @@ async fn every_kind_of_change_survives_a_restart() {
     let left = RestoredSession {
         wills: Vec::new(),
         subscriptions: vec![("$share/g/a/+".into(), options)],
+        joining: Vec::new(),
         queue: vec![plain(2, &news)],
         received: vec![RestoredReceipt { packet_id: 5, message: id(50), handled: true }],
         ..first
@@ -185,6 +196,7 @@ async fn an_opened_session_keeps_what_it_has_and_its_earlier_wills() {
         session: 1,
         client: "c".into(),
         expiry: 10,
+        owner: None,
         will: Some(will(payload, 30)),
     };
     store.keep([with_will("first"), subscribed(1, "a", 0), queued(1, 1, &message("a", "x"))]).await;

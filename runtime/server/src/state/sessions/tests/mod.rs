@@ -10,15 +10,18 @@ mod records;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use tidegate_event::{
     AckError, Change, Message, MsgId, Origin, PublishProperties, QoS, Restored, RestoredSession,
-    SessionNumber, SessionStore, StoredDelivery, StoredSending, StoredWill, SubscriptionOptions, Tenant,
+    SessionNumber, SessionStore, StoredDelivery, StoredSending, StoredSource, StoredWill,
+    SubscriptionOptions, Tenant,
 };
 
 use super::SessionDurability;
+use super::watch::PATIENCE;
 use crate::state::State;
 
 /// An open state and its sessions.
@@ -34,7 +37,12 @@ impl Store {
     }
 
     fn open_with(dir: &Path, durability: SessionDurability) -> (Self, Restored) {
-        let state = State::open(&dir.join("state"), 1 << 20).unwrap();
+        Self::open_patient(dir, durability, PATIENCE)
+    }
+
+    /// A commit may take as long as `patience`.
+    fn open_patient(dir: &Path, durability: SessionDurability, patience: Duration) -> (Self, Restored) {
+        let state = State::open_with(&dir.join("state"), 1 << 20, patience).unwrap();
         let sessions = state.sessions(durability);
         let restored = sessions.restore().unwrap();
         (Self { state, sessions }, restored)
@@ -99,7 +107,7 @@ fn message(topic: &str, payload: &str) -> Arc<Message> {
 }
 
 fn opened(session: SessionNumber, client: &str) -> Change {
-    Change::Opened { session, client: ByteString::from(client), expiry: 3_600, will: None }
+    Change::Opened { session, client: ByteString::from(client), expiry: 3_600, owner: None, will: None }
 }
 
 fn will(payload: &str, delay: u32) -> StoredWill {
@@ -108,7 +116,7 @@ fn will(payload: &str, delay: u32) -> StoredWill {
 
 fn subscribed(session: SessionNumber, filter: &str, id: u32) -> Change {
     let options = SubscriptionOptions { qos: QoS::AtLeastOnce, id, ..SubscriptionOptions::default() };
-    Change::Subscribed { session, filter: filter.into(), options }
+    Change::Subscribed { session, filter: filter.into(), options, joining: false }
 }
 
 fn delivery(number: u64, message: &Arc<Message>) -> StoredDelivery {
@@ -117,7 +125,7 @@ fn delivery(number: u64, message: &Arc<Message>) -> StoredDelivery {
         message: message.clone(),
         qos: QoS::AtLeastOnce,
         retain: false,
-        shared: false,
+        source: StoredSource::Live,
         subscription_ids: None,
     }
 }

@@ -1,6 +1,6 @@
 //! What one fsync is shared by: how many changes a second become durable for one and for a hundred who wait.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::*;
 
