@@ -146,9 +146,13 @@ impl Play {
         let config = self.config.clone();
         let broker = runtime.block_on(async {
             clock::enter();
-            Broker::new(config, Arc::new(Node::default()), Arc::new(NoHooks), store)
+            let broker = Broker::new(config, Arc::new(Node::default()), Arc::new(NoHooks), store)
+                .expect("a journal can be read");
+            // Wills that became due meanwhile, and what waits for its time: as a node does when its handlers are bound.
+            broker.begin();
+            broker
         });
-        self.life = Some(Life { broker: broker.expect("a journal can be read"), runtime });
+        self.life = Some(Life { broker, runtime });
     }
 
     /// The broker stops, whatever it is doing.
