@@ -89,7 +89,10 @@ impl Testators {
             self.found.push(String::from_utf8(payload).unwrap());
             wire.send(&wire::ack(kind::PUBACK, id));
         }
+        wire.patience(SETTLE);
         wire.send(wire::DISCONNECT);
+        // It has read all that was sent before: else its next connection may get again what it has acknowledged.
+        wire.read_to_end();
     }
 
     /// Every will of a client that did not come back, once; none of the one that did.
