@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_event::{Change, Message, Tenant, now_ms};
+use tidegate_event::{Change, Message, Shown, Tenant, now_ms};
 use tokio::sync::mpsc;
 
 use crate::broker::Shared;
@@ -78,10 +78,9 @@ impl Realm {
             if session.is_connected() || session.is_closed() {
                 continue;
             }
-            let client = &session.client_id;
+            let client = Shown(&session.client_id);
             tracing::info!(%client, "its session was ended: there are as many as may be, and it was away longest");
             self.end_session(&session, &mut seat);
-            *seat = Seat::default();
             return true;
         }
         false
@@ -150,4 +149,12 @@ impl Realm {
             });
         }
     }
+}
+
+/// The realm of a broker without hooks that keeps nothing.
+#[cfg(test)]
+pub(crate) fn test_realm(config: crate::BrokerConfig) -> Arc<Realm> {
+    let (hooks, store) = (Arc::new(tidegate_event::NoHooks), Arc::new(tidegate_event::VolatileStore));
+    let broker = crate::Broker::new(config, Arc::default(), hooks, store);
+    broker.unwrap_or_else(|error| panic!("{error}")).default_realm()
 }

@@ -254,9 +254,7 @@ mod tests {
     use super::*;
 
     fn realm() -> Arc<Realm> {
-        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
-        let store = Arc::new(tidegate_event::VolatileStore);
-        crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap().default_realm()
+        crate::realm::test_realm(crate::BrokerConfig::default())
     }
 
     /// The older of two that waited asked for the client id once more, and so became the newer.

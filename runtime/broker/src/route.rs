@@ -528,9 +528,7 @@ mod tests {
     }
 
     fn realm() -> Arc<Realm> {
-        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
-        let store = Arc::new(tidegate_event::VolatileStore);
-        crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap().default_realm()
+        crate::realm::test_realm(crate::BrokerConfig::default())
     }
 
     fn subscribe(realm: &Realm, number: u64, filter: &str) {

@@ -449,16 +449,14 @@ mod tests {
     use std::sync::Barrier;
     use std::time::Instant;
 
-    use tidegate_event::{NoHooks, QoS, SubscriptionOptions, VolatileStore};
+    use tidegate_event::{QoS, SubscriptionOptions};
 
     use super::*;
-    use crate::session::test_message;
-    use crate::{Broker, BrokerConfig};
+    use crate::BrokerConfig;
+    use crate::session::{test_delivery, test_message};
 
     fn realm() -> Arc<Realm> {
-        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
-        let store = Arc::new(tidegate_event::VolatileStore);
-        crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap().default_realm()
+        crate::realm::test_realm(BrokerConfig::default())
     }
 
     fn member(realm: &Arc<Realm>, number: u64, connected: bool) -> Arc<Session> {
@@ -573,16 +571,7 @@ mod tests {
         for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
             let message = test_message("t", qos, 1);
             let message = Arc::new(Message { payload: vec![0; 12_000].into(), ..Message::clone(&message) });
-            let source = Source::Shared(group(&realm).number);
-            let delivery = Delivery {
-                message,
-                subscription_ids: None,
-                qos,
-                retain: false,
-                number: None,
-                source,
-                pins_buffer: false,
-            };
+            let delivery = test_delivery(message, Source::Shared(group(&realm).number));
             let mut seat = away.seat().try_lock().unwrap();
             seat.inflight.push(delivery, None);
             seat.inflight.charge(budget);
@@ -604,8 +593,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_is_gathered_from_a_member_that_ends_is_with_another_or_counted() {
         let config = BrokerConfig { max_queued: 50, ..BrokerConfig::default() };
-        let broker = Broker::new(config, Arc::default(), Arc::new(NoHooks), Arc::new(VolatileStore)).unwrap();
-        let realm = broker.default_realm();
+        let realm = crate::realm::test_realm(config);
         let text = ByteString::from_static("$share/g/t");
         let filter = SharedFilter::parse(&text).unwrap();
         let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
@@ -624,17 +612,7 @@ mod tests {
             there.subscribe(&realm, &text, &filter, options, None).unwrap();
             for id in 51..=75 {
                 let message = test_message("t", QoS::AtLeastOnce, id);
-                let (qos, source) = (QoS::AtLeastOnce, Source::Shared(group.number));
-                let delivery = Delivery {
-                    message,
-                    subscription_ids: None,
-                    qos,
-                    retain: false,
-                    number: None,
-                    source,
-                    pins_buffer: false,
-                };
-                there.push(&realm, delivery, &mut fanout);
+                there.push(&realm, test_delivery(message, Source::Shared(group.number)), &mut fanout);
             }
             let dropped = realm.statistics.dropped_so_far();
             let barrier = Barrier::new(2);

@@ -162,10 +162,8 @@ mod tests {
     /// They came every ten seconds, however seldom they were wanted.
     #[tokio::test(start_paused = true)]
     async fn statistics_come_as_seldom_as_they_are_wanted() {
-        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
-        let store = Arc::new(tidegate_event::VolatileStore);
         let config = crate::BrokerConfig { sys_interval: Duration::from_secs(60), ..Default::default() };
-        let realm = crate::Broker::new(config, node, hooks, store).unwrap().default_realm();
+        let realm = crate::realm::test_realm(config);
         let session = Arc::new(crate::session::Session::new(1, "c".into(), 0, 0));
         session.connect(&realm);
         let text = "$SYS/broker/uptime".into();

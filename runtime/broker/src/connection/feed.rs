@@ -20,6 +20,14 @@ use crate::session::{Interrupted, Seat};
 const ACTIVE: usize = 16;
 /// Joins of one client from which on a SUBSCRIBE waits.
 const JOINS: usize = 64;
+/// What the joins may do before other parts of the connection have their turn.
+const STEPS: usize = 4 * ACTIVE;
+/// How many steps a look-up of retained messages is.
+const LOOK_UP: usize = ACTIVE;
+/// Levels of retained topics that may be visited in vain in a second, for one client: because no message is there, or
+/// because the client does not want it any more when it is found. A look-up waits when there were more.
+const IN_VAIN: u64 = 200_000;
+
 /// What is sent next, as far as retained messages are concerned.
 pub(super) enum Next {
     /// This one, because it is older than the live one that waits.
@@ -29,14 +37,6 @@ pub(super) enum Next {
     /// Nothing that waits live: a retained one goes first, and cannot be sent yet.
     Waits,
 }
-
-/// What the joins may do before other parts of the connection have their turn.
-const STEPS: usize = 4 * ACTIVE;
-/// How many steps a look-up of retained messages is.
-const LOOK_UP: usize = ACTIVE;
-/// Levels of retained topics that may be visited in vain in a second, for one client: because no message is there, or
-/// because the client does not want it any more when it is found. A look-up waits when there were more.
-const IN_VAIN: u64 = 200_000;
 
 impl<S> Connection<S>
 where

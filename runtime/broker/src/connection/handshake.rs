@@ -355,7 +355,6 @@ fn let_go(
     }
     if !resumed || !session.is_durable() {
         realm.end_session(session, seat);
-        *seat = Seat::default();
         return;
     }
     session.stop_timers(realm);

@@ -372,7 +372,7 @@ where
     /// It has taken nothing of what it was sent for too long.
     fn takes_nothing(&self) -> End {
         self.shared.metrics.limited(Limited::WriteStall);
-        let (client, peer, unsent) = (&self.client.id, self.client.peer, self.output.len());
+        let (client, peer, unsent) = (Shown(&self.client.id), self.client.peer, self.output.len());
         tracing::info!(%client, %peer, unsent, "closed: the client takes nothing of what it is sent");
         End::new(DisconnectReason::Kicked, Some(ReasonCode::QUOTA_EXCEEDED))
     }

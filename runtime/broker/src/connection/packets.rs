@@ -214,7 +214,7 @@ where
             return Err(self.protocol_error(reason::RECEIVE_MAXIMUM_EXCEEDED, what));
         }
         self.shared.metrics.limited(Limited::Receipts);
-        let (client, peer) = (&self.client.id, self.client.peer);
+        let (client, peer) = (Shown(&self.client.id), self.client.peer);
         tracing::info!(%client, %peer, "closed: too many QoS 2 messages without PUBREL");
         Err(End::new(DisconnectReason::Kicked, Some(ReasonCode::QUOTA_EXCEEDED)))
     }

@@ -218,8 +218,8 @@ mod tests {
 
     use super::*;
     use crate::limits::budget::Budget;
-    use crate::session::delivery::{Delivery, Source};
-    use crate::session::test_message;
+    use crate::session::delivery::Source;
+    use crate::session::{test_delivery, test_message};
 
     /// A session whose queue has 100 messages.
     fn crowded() -> Arc<Session> {
@@ -230,15 +230,7 @@ mod tests {
     }
 
     fn push(session: &Session, id: u128) {
-        let delivery = Delivery {
-            message: test_message("t", QoS::AtMostOnce, id),
-            subscription_ids: None,
-            qos: QoS::AtMostOnce,
-            retain: false,
-            number: None,
-            source: Source::Live,
-            pins_buffer: false,
-        };
+        let delivery = test_delivery(test_message("t", QoS::AtMostOnce, id), Source::Live);
         let (mut outbox, budget) = (session.outbox(), budget());
         if outbox.len() < 100 {
             outbox.push(delivery, &budget);

@@ -524,10 +524,7 @@ mod tests {
     use crate::session::test_message;
 
     fn pipeline() -> Pipeline {
-        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
-        let store = Arc::new(tidegate_event::VolatileStore);
-        let broker = crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap();
-        Pipeline::without_client(broker.default_realm())
+        Pipeline::without_client(crate::realm::test_realm(crate::BrokerConfig::default()))
     }
 
     /// Packets were counted: 64 messages to ten thousand subscribers were one turn.

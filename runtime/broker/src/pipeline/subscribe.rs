@@ -154,7 +154,11 @@ impl Pipeline {
             has_any && !shared && options.retain_handling != NEVER
         };
         if expects_retained() && self.may_bring == 0 && request.packet_id.is_some() {
-            tracing::info!(client = %client.id, filter = %text, "refused: too many subscriptions bring retained messages");
+            self.realm.broker.metrics.limited(Limited::Subscriptions);
+            if let Some(left_out) = self.realm.broker.lines.subscription.turn() {
+                let (client, filter) = (Shown(&client.id), Shown(&text));
+                tracing::info!(%client, %filter, left_out, "refused: too many subscriptions bring retained messages");
+            }
             request.reasons.push(ReasonCode::QUOTA_EXCEEDED);
             return None;
         }

@@ -331,18 +331,10 @@ impl Inflight {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::session::test_message;
+    use crate::session::{test_delivery, test_message};
 
     fn delivery(qos: QoS) -> Delivery {
-        Delivery {
-            message: test_message("t", qos, 1),
-            subscription_ids: None,
-            qos,
-            retain: false,
-            number: None,
-            source: Source::Live,
-            pins_buffer: false,
-        }
+        test_delivery(test_message("t", qos, 1), Source::Live)
     }
 
     #[test]

@@ -620,6 +620,13 @@ pub(crate) fn test_message(topic: &str, qos: QoS, id: u128) -> Arc<Message> {
     })
 }
 
+/// `message` on its way to a client that gets it as it was published, with nothing of its own.
+#[cfg(test)]
+pub(crate) fn test_delivery(message: Arc<Message>, source: delivery::Source) -> Delivery {
+    let (qos, retain) = (message.qos, false);
+    Delivery { message, subscription_ids: None, qos, retain, number: None, source, pins_buffer: false }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -631,25 +638,12 @@ mod tests {
     /// Ten thousand subscriptions were looked through for each of a thousand messages, while publishers waited.
     #[tokio::test]
     async fn a_hold_that_ends_asks_once_a_topic_and_not_under_the_queues_lock() {
-        let (node, hooks) = (Arc::default(), Arc::new(tidegate_event::NoHooks));
-        let store = Arc::new(tidegate_event::VolatileStore);
-        let broker = crate::Broker::new(crate::BrokerConfig::default(), node, hooks, store).unwrap();
-        let realm = broker.default_realm();
+        let realm = crate::realm::test_realm(crate::BrokerConfig::default());
         let session = Session::new(1, "c".into(), 0, 60);
         let number = session.outbox().hold("+".parse().unwrap());
         for id in 0..100 {
             let message = test_message(if id % 2 == 0 { "a" } else { "b" }, QoS::AtLeastOnce, id);
-            let (qos, source) = (QoS::AtLeastOnce, Source::Live);
-            let delivery = Delivery {
-                message,
-                subscription_ids: None,
-                qos,
-                retain: false,
-                number: None,
-                source,
-                pins_buffer: false,
-            };
-            session.push(&realm, delivery, &mut Fanout::default());
+            session.push(&realm, test_delivery(message, Source::Live), &mut Fanout::default());
         }
         let asked = Cell::new(0);
         session.release(&realm, number, |topic| {

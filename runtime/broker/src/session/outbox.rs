@@ -558,18 +558,10 @@ pub(crate) enum CommandRefused {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::session::test_message;
+    use crate::session::{test_delivery, test_message};
 
     fn delivery(topic: &str, qos: QoS, id: u128) -> Delivery {
-        Delivery {
-            message: test_message(topic, qos, id),
-            subscription_ids: None,
-            qos,
-            retain: false,
-            number: None,
-            source: Source::Live,
-            pins_buffer: false,
-        }
+        test_delivery(test_message(topic, qos, id), Source::Live)
     }
 
     fn offer(outbox: &mut Outbox, delivery: Delivery, limit: usize) -> Room {

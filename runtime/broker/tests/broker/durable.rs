@@ -5,17 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_broker::BrokerConfig;
-use tidegate_event::{Hook, Message, NoHooks, QoS, Verdict};
+use tidegate_event::{Hook, Message, QoS, Verdict};
 
 use crate::support::client::{Client, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::support::packet::{Connect, Publish, ack};
 use crate::support::script::{Script, decide};
 use crate::support::store::Journal;
-use crate::support::{Server, start};
-
-pub(crate) async fn journalled(journal: &Journal) -> Server {
-    start(BrokerConfig::default(), Arc::new(NoHooks), Arc::new(journal.clone())).await
-}
+use crate::support::{Server, journalled, start};
 
 /// Waits until the broker waits for the disk.
 async fn until_waiting(journal: &Journal) {

@@ -11,13 +11,13 @@ use tidegate_event::{
     SessionStoreError, Tenant, Verdict,
 };
 
-use super::durable::{delay, journalled};
+use super::durable::delay;
 use crate::support::client::{Client, PUBACK};
 use crate::support::packet::{Connect, Publish};
 use crate::support::script::{Script, decide, pass};
 use crate::support::shelf::Shelf;
 use crate::support::store::Journal;
-use crate::support::{free, start};
+use crate::support::{free, journalled, start};
 
 /// A journal whose writer of the retained message `first` is held up for a moment.
 struct HeldUp(Journal);

@@ -9,11 +9,7 @@ use tidegate_event::NoHooks;
 use crate::support::client::{Client, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::support::packet::{Connect, Publish, ack};
 use crate::support::store::Journal;
-use crate::support::{Server, plain, start};
-
-async fn journalled(journal: &Journal) -> Server {
-    start(BrokerConfig::default(), Arc::new(NoHooks), Arc::new(journal.clone())).await
-}
+use crate::support::{journalled, plain, start};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_persistent_session_keeps_subscriptions_and_messages() {

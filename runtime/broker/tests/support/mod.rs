@@ -53,6 +53,11 @@ pub(crate) async fn start(
     Server { broker, address }
 }
 
+/// A broker without handlers whose sessions are in `journal`.
+pub(crate) async fn journalled(journal: &store::Journal) -> Server {
+    start(BrokerConfig::default(), Arc::new(NoHooks), Arc::new(journal.clone())).await
+}
+
 /// A broker behind `gate`.
 pub(crate) async fn with_gate(config: BrokerConfig, gate: Arc<dyn Gate>, hooks: Arc<dyn Hooks>) -> Server {
     let ids = Arc::new(IdSource::new(&Node::default()));
