@@ -54,9 +54,7 @@ fn restore(shared: &Arc<Shared>, mut restored: RestoredSession, overdue: &mut Ve
     let realm = shared.realm(&restored.tenant);
     let number = restored.number;
     let session = Arc::new(Session::new(number, restored.client.clone(), 0, restored.expiry));
-    if let Some(owner) = restored.owner.take() {
-        session.belong_to(owner);
-    }
+    session.belong_to(restored.owner.take());
     for (text, options) in &restored.subscriptions {
         match SharedFilter::parse(text) {
             Ok(filter) => session.restore_subscription(&realm, text, &filter, *options),

@@ -58,7 +58,11 @@ where
     };
     match connect {
         Ok(_) if !count.heard() => {
-            shared.turned_away(peer, Turned::Connections, "another came for its place before its CONNECT did");
+            shared.turned_away(
+                peer,
+                Turned::Connections,
+                "another came for its place before its CONNECT did",
+            );
         }
         Ok(connect) => {
             // On the heap, so that a connection that never sends CONNECT costs little.
@@ -78,8 +82,7 @@ where
             hang_up(&shared, stream, Output::default(), true).await;
         }
         Err(Refused::Crowded) => {
-            let why =
-                "others came after it who wait for their CONNECT too, or too much is kept of packets that are not whole";
+            let why = "others came after it who wait for their CONNECT too, or too much is kept of packets that are not whole";
             shared.turned_away(peer, Turned::Handshakes, why);
         }
         Err(Refused::Malformed(error)) => {
