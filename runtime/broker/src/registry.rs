@@ -161,9 +161,9 @@ impl Registry {
         let (client_id, connection, guard) = (&client.id, client.connection, &realm.broker.guard);
         let mut state = self.0.lock();
         let existing = state.sessions.get(client_id).cloned();
-        let mut owner = guard.owner(client);
+        let owner = guard.owner(client);
         if let Some(session) = &existing {
-            if session.owner().is_some_and(|owner| !guard.may_take(client, owner)) {
+            if session.owner().is_some_and(|owner| !guard.may_take(client, &owner)) {
                 return Claim::Foreign;
             }
             session.claim(connection);
@@ -172,17 +172,13 @@ impl Registry {
             }
             // A session without expiry ends with its connection (clause 3.1.2.11.2), so a take-over ends it.
             if !clean && session.is_durable() {
-                if let Some(owner) = owner.take() {
-                    session.belong_to(owner);
-                }
+                session.belong_to(owner);
                 return Claim::Resumed(Arc::clone(session));
             }
         }
         let number = realm.broker.session_numbers.fetch_add(1, Ordering::Relaxed);
         let session = Arc::new(Session::new(number, client_id.clone(), connection, expiry));
-        if let Some(owner) = owner {
-            session.belong_to(owner);
-        }
+        session.belong_to(owner);
         // Nobody else knows the session yet, so its seat is free; taking it here keeps the order of claims.
         let seat = loop {
             if let Ok(seat) = Arc::clone(session.seat()).try_lock_owned() {

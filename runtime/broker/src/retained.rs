@@ -40,6 +40,8 @@ struct Store {
     bytes: usize,
     /// When those expire that do.
     expiring: BTreeSet<(u64, TopicName)>,
+    /// Whether messages are recorded that are not here.
+    is_partial: bool,
 }
 
 /// How a message was retained.
@@ -146,9 +148,14 @@ impl Retained {
         self.0.read().has_room(message, limits)
     }
 
-    /// [`Self::set_and`] of what is recorded already.
+    /// [`Self::set_and`] of what is recorded already. What finds no room stays recorded: until it is deleted, or another takes
+    /// its place, it is there again when there is more room.
     pub(crate) fn set(&self, message: Arc<Message>, limits: RetainedLimits) -> Set {
-        self.set_and(message, limits, || {})
+        let set = self.set_and(message, limits, || {});
+        if set == Set::Full {
+            self.0.write().is_partial = true;
+        }
+        set
     }
 
     /// Retains `message`, which should own its memory, in place of its topic's last one, unless the store would
@@ -184,14 +191,21 @@ impl Retained {
         if old.is_some() { Set::Replaced } else { Set::New }
     }
 
-    /// Deletes the retained message of `topic`, and calls `record` before it can have another. `false`: there was none.
+    /// Deletes the retained message of `topic`, and calls `record` before it can have another: also if it may be recorded
+    /// though it is not here. `false`: it was not here.
     pub(crate) fn clear_and(&self, topic: &TopicName, record: impl FnOnce()) -> bool {
-        if find(&self.0.read().root, topic).is_none() {
-            return false;
+        {
+            let store = self.0.read();
+            if find(&store.root, topic).is_none() {
+                if store.is_partial {
+                    record();
+                }
+                return false;
+            }
         }
         let mut store = self.0.write();
         let is_there = store.remove(topic).is_some();
-        if is_there {
+        if is_there || store.is_partial {
             record();
         }
         is_there
@@ -361,6 +375,8 @@ impl<'a> Walk<'a> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::cell::Cell;
+
     use bytes::Bytes;
     use tidegate_event::{PublishProperties, QoS};
 
@@ -565,6 +581,15 @@ mod tests {
         retained.set_and(message("t", b"x", Some((now_ms() - 5_000, 1))), within(10_000), is_locked);
         assert_eq!(retained.sweep_and(9, |_| is_locked()).len(), 1);
         assert!(!retained.clear_and(&"t".parse().unwrap(), || panic!("there is nothing to be cleared")));
+        // What was recorded by an earlier life of the process may be on disk, and must go before another comes.
+        assert_eq!(retained.set(message("t", b"x", None), within(0)), Set::Full);
+        let recorded = Cell::new(false);
+        let record = || {
+            assert!(retained.0.try_write().is_none());
+            recorded.set(true);
+        };
+        assert!(!retained.clear_and(&"t".parse().unwrap(), record));
+        assert!(recorded.get());
     }
 
     #[test]

@@ -57,8 +57,14 @@ where
         () = shared.stopping.cancelled() => Err(Refused::Gone),
     };
     match connect {
+        Ok(_) if !count.heard() => {
+            shared.turned_away(
+                peer,
+                Turned::Connections,
+                "another came for its place before its CONNECT did",
+            );
+        }
         Ok(connect) => {
-            count.heard();
             // On the heap, so that a connection that never sends CONNECT costs little.
             if let Some(connection) =
                 Box::pin(welcome(&shared, stream, arrival, decoder, input, *connect, count)).await
@@ -76,8 +82,7 @@ where
             hang_up(&shared, stream, Output::default(), true).await;
         }
         Err(Refused::Crowded) => {
-            let why =
-                "too many others wait for their CONNECT, or too much is kept of packets that are not whole";
+            let why = "others came after it who wait for their CONNECT too, or too much is kept of packets that are not whole";
             shared.turned_away(peer, Turned::Handshakes, why);
         }
         Err(Refused::Malformed(error)) => {

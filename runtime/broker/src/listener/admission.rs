@@ -108,7 +108,7 @@ impl Counted {
             partial: Partial::default(),
             accepted: Share::default(),
         };
-        if before >= config.max_connections {
+        if before >= config.max_connections && !shared.admission.handshakes.give_way() {
             shared.turned_away(peer, Turned::Connections, format_args!("{before} connections are allowed"));
             return None;
         }
@@ -184,17 +184,22 @@ impl Counted {
         self.shared.admission.accepted.admits(bytes)
     }
 
-    /// CONNECT has come.
-    pub(crate) fn heard(&mut self) {
+    /// CONNECT has come. Whether it came before the connection's place was given to another.
+    pub(crate) fn heard(&mut self) -> bool {
         if let Some(number) = self.handshake.take() {
             self.shared.admission.handshakes.end(number);
             self.shared.metrics.handshakes.decrement(1.0);
         }
         self.waits_for_the_rest(0);
-        // It came in time after all.
-        if self.is_evicted() {
-            self.eviction = Arc::default();
+        if !self.is_evicted() {
+            return true;
         }
+        if self.shared.connections.load(Ordering::Relaxed) > self.shared.config.max_connections {
+            return false;
+        }
+        // There is room after all.
+        self.eviction = Arc::default();
+        true
     }
 }
 

@@ -1,7 +1,8 @@
 //! Connections that have not sent CONNECT yet: who waits longest gives way to who comes.
 //!
 //! A client needs a few round trips for its handshakes; one that means harm takes all the time there is. So when there are
-//! too many, the oldest is closed and not the newest: somebody who holds thousands of them open keeps nobody out.
+//! too many, the oldest is closed and not the newest: somebody who holds thousands of them open keeps nobody out. The same
+//! when there are too many connections of both kinds: those of connected clients stay.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +42,12 @@ impl Handshakes {
             oldest.evict();
         }
         number
+    }
+
+    /// The connection that has waited longest gives way to one that comes. `false`: all have sent CONNECT.
+    pub(super) fn give_way(&self) -> bool {
+        let oldest = self.waiting.lock().by_number.pop_first();
+        oldest.inspect(|(_, oldest)| oldest.evict()).is_some()
     }
 
     /// Connection `number` has sent CONNECT or has ended.

@@ -115,7 +115,7 @@ pub(super) async fn serve(
             passed = passing => passed,
             () = tokio::time::sleep_until(count.deadline()) => return shared.too_late(peer),
             () = evicted => {
-                return shared.turned_away(peer, Turned::Handshakes, "too many others wait for their CONNECT");
+                return shared.turned_away(peer, Turned::Handshakes, "others came after it who wait for their CONNECT too");
             }
             () = shared.stopping.cancelled() => return,
         }

@@ -20,8 +20,8 @@ mod subscriptions;
 
 use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
@@ -132,8 +132,8 @@ pub(crate) struct Session {
     /// Unique in the process, and among the sessions that outlive it.
     pub(crate) number: SessionNumber,
     pub(crate) client_id: ByteString,
-    /// The user it is for, as soon as one has proved to be that.
-    owner: OnceLock<Owner>,
+    /// The user that has it, if that has proved to be one.
+    owner: Mutex<Option<Owner>>,
     checked: Mutex<Option<allowed::Checked>>,
     /// Number of the newest connection that asked for this session: an older one has been taken over.
     claim: AtomicU64,
@@ -162,7 +162,7 @@ impl Session {
         Self {
             number,
             client_id,
-            owner: OnceLock::new(),
+            owner: Mutex::default(),
             checked: Mutex::default(),
             claim: AtomicU64::new(claim),
             connected: AtomicBool::new(false),
@@ -257,18 +257,25 @@ impl Session {
     pub(crate) fn opened(&self, realm: &Realm, will: Option<StoredWill>) {
         if self.is_recorded(realm) {
             let (session, client, expiry) = (self.number, self.client_id.clone(), self.expiry());
-            realm.record(Change::Opened { session, client, expiry, owner: self.owner().cloned(), will });
+            realm.record(Change::Opened { session, client, expiry, owner: self.owner(), will });
         }
     }
 
     /// Whose it is; `None`: whoever has the client id may have it.
-    pub(crate) fn owner(&self) -> Option<&Owner> {
-        self.owner.get()
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        self.owner.lock().clone()
     }
 
-    /// It is for `owner` from now on, if it was nobody's.
-    pub(crate) fn belong_to(&self, owner: Owner) {
-        self.owner.get_or_init(|| owner);
+    /// It is for `owner`, which may have it, from now on; `None`: for whoever has the client id. The one before has no claim
+    /// to it any more, but if it is the same user: that a certificate has proved that one is true of a connection by
+    /// password, too.
+    pub(crate) fn belong_to(&self, owner: Option<Owner>) {
+        let mut own = self.owner.lock();
+        let certified = own.take().filter(|before| before.certified);
+        *own = owner.map(|owner| match certified {
+            Some(before) if before.user == owner.user => before,
+            _ => owner,
+        });
     }
 
     /// Whether the session outlives its connection.

@@ -135,6 +135,69 @@ async fn more_connections_than_allowed_are_closed() {
     one.ping().await;
 }
 
+/// Whoever opened as many connections as there may be and sent nothing kept all clients out until the handshake's time was
+/// over, and again after it: only the limit of handshakes made them give way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_up_to_the_limit_keep_nobody_out() {
+    let config = BrokerConfig { max_connections: 8, ..BrokerConfig::default() };
+    let server = with_config(config).await;
+    let mut first = Client::connect(server.address, &Connect::v4("first")).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(Client::open(server.address, false).await);
+    }
+    let mut second = Client::connect(server.address, &Connect::v4("second")).await;
+    for _ in 0..20 {
+        silent.push(Client::open(server.address, false).await);
+    }
+    // Clients that are connected stay.
+    first.ping().await;
+    second.ping().await;
+    while server.broker.connections() > 8 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut closed = 0;
+    for client in &mut silent {
+        let quiet = tokio::time::timeout(Duration::from_millis(50), client.next()).await.is_err();
+        closed += usize::from(!quiet);
+    }
+    assert_eq!(closed, 40 - 6, "the oldest have gone, and only as many as had to");
+    // All places taken by clients: now the one that comes is refused.
+    let mut clients = Vec::new();
+    for id in 0..6 {
+        clients.push(Client::connect(server.address, &Connect::v4(&format!("c{id}"))).await);
+    }
+    let mut late = Client::open(server.address, false).await;
+    late.try_send(&Connect::v4("late").bytes()).await;
+    assert_eq!(late.next().await, None);
+    for client in &mut clients {
+        client.ping().await;
+    }
+}
+
+/// A place may be given to another while the CONNECT of the one that had it is being read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_clients_does_not_get_above_the_limit() {
+    let config = BrokerConfig { max_connections: 4, ..BrokerConfig::default() };
+    let server = with_config(config).await;
+    let address = server.address;
+    let clients: Vec<_> = (0..200)
+        .map(|n| {
+            tokio::spawn(async move {
+                let mut client = Client::open(address, false).await;
+                client.try_send(&Connect::v4(&format!("f{n}")).bytes()).await;
+                (client.next().await.is_some(), client)
+            })
+        })
+        .collect();
+    let mut connected = Vec::new();
+    for client in clients {
+        let (accepted, client) = client.await.unwrap();
+        connected.extend(accepted.then_some(client));
+    }
+    assert!((1..=4).contains(&connected.len()), "{} are connected", connected.len());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_its_acknowledgements_is_not_read() {
     let server = plain().await;

@@ -77,6 +77,27 @@ async fn of_two_publishers_the_same_retained_message_is_the_last_in_memory_and_o
     assert_eq!(last[0], last[1]);
 }
 
+/// It was not in memory, so that it was deleted was not recorded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retained_message_that_was_deleted_while_there_was_no_room_for_it_does_not_come_back() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut client = Client::connect(server.address, &Connect::v5("p")).await;
+    for topic in ["a", "b", "c"] {
+        client.retain(topic, topic).await;
+    }
+    let crashed = journal.after_a_crash();
+    let config = BrokerConfig { max_retained: 1, ..BrokerConfig::default() };
+    let lowered = start(config, Arc::new(NoHooks), Arc::new(crashed.clone())).await;
+    let mut client = Client::connect(lowered.address, &Connect::v5("p")).await;
+    client.retain("b", "").await;
+    let raised = journalled(&crashed.after_a_crash()).await;
+    let mut client = Client::connect(raised.address, &Connect::v5("c")).await;
+    client.subscribe("#", 1).await;
+    assert_eq!([client.take().await.payload, client.take().await.payload], ["a", "c"]);
+    client.ping().await;
+}
+
 /// Handlers that are bound some time after the start.
 struct BoundLater(Arc<Script>, AtomicBool);
 

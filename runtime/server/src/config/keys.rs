@@ -157,7 +157,8 @@ keys! {
     broker.max_retained: Count<0> => broker.max_retained;
     /// How often the statistics under `$SYS/broker/` are published; `0` switches them off.
     broker.sys_interval: Span => broker.sys_interval;
-    /// Connections of the whole process; one more is closed at once.
+    /// Connections of the whole process. For one more, the one that has waited longest without CONNECT is closed; when all have sent
+    /// it, the one more is.
     broker.max_connections: Count<1> => broker.max_connections;
     /// How many of them may come from one IPv4 address or one IPv6 network of 64 bits; 0 = any number. Connections of this
     /// machine itself are not limited. Many clients may share an address behind a router or a proxy.

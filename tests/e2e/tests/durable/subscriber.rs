@@ -66,7 +66,10 @@ impl Subscriber {
         assert_eq!(packet.first & 0b110, 0b100, "{}: QoS 1 or 2: {packet:?}", self.name);
         match self.held.get(&id) {
             // Sent again under its own id.
-            Some(held) => assert_eq!(*held, payload, "{}: id {id} was not free", self.name),
+            Some(held) => {
+                assert_eq!(*held, payload, "{}: id {id} was not free", self.name);
+                assert_ne!(packet.first & 0b1000, 0, "{}: {id} came again without DUP (clause 3.3.1.1)", self.name);
+            }
             None => {
                 self.tally.add(&payload);
                 self.held.insert(id, payload);
