@@ -12,6 +12,7 @@ use std::time::Duration;
 use connection::clock;
 use connection::draft::framed;
 use connection::judge::{Expected, Judge, Seen};
+use connection::mutate::{crossed, mutated};
 use connection::play::play;
 use connection::scenario::Scenario;
 use connection::seeds;
@@ -23,6 +24,10 @@ enum Event {
     Reads(usize, Vec<u8>),
     /// The broker writes this.
     Writes(usize, Vec<u8>),
+    /// The broker could write nothing: the client does not read.
+    Stalls(usize),
+    /// The broker could write nothing: the client is gone.
+    Fails(usize),
     /// The broker lets go of it.
     Drops(usize),
     Passes(u64),
@@ -31,7 +36,7 @@ enum Event {
     },
 }
 
-use Event::{Crash, Drops, Opens, Passes, Reads, Writes};
+use Event::{Crash, Drops, Fails, Opens, Passes, Reads, Stalls, Writes};
 
 /// What the judge says of `events`. A connection is opened when something happens on it.
 fn verdict(events: Vec<Event>) -> Result<(), String> {
@@ -52,6 +57,8 @@ fn verdict(events: Vec<Event>) -> Result<(), String> {
             Opens(_) => {}
             Reads(connection, bytes) => judge.heard(open[&connection], &bytes),
             Writes(connection, bytes) => judge.said(open[&connection], &bytes),
+            Stalls(connection) => judge.stalled(open[&connection]),
+            Fails(connection) => judge.failed(open[&connection]),
             Drops(connection) => judge.dropped(open[&connection]),
             Passes(seconds) => clock::pass(Duration::from_secs(seconds)),
             Crash { synced } => judge.crash(true, synced),
@@ -277,6 +284,30 @@ fn answers_to_nothing() {
     bad("DISCONNECT 0x8e for no reason", vec![Writes(0, vec![0xe0, 1, 0x8e])]);
 }
 
+/// A client acknowledged, as QoS 1, a QoS 2 message that it could not have got: the broker had sent it, and nobody had read.
+#[test]
+fn an_acknowledgement_of_what_is_not_written_yet_may_be_an_error() {
+    let mut events = begun(&EXPIRES, 2);
+    events.extend([Reads(0, ack(0x40, 1)), Writes(0, vec![0xe0, 1, 0x82])]);
+    good(events);
+}
+
+#[test]
+fn wills_of_clients_that_have_said_good_bye() {
+    let ends = |why: Option<Event>| {
+        let connect = framed(0x10, b"\0\x04MQTT\x05\x06\0\0\0\0\x01w\0\0\x01a\0\x04will");
+        let mut events = vec![Reads(2, connect), Writes(2, connack(0)), Reads(2, vec![0xe0, 0])];
+        events.extend(why);
+        events.extend([Drops(2), Writes(0, publish(0x30, 0, "will"))]);
+        events
+    };
+    bad("the will of a client that has said good-bye", ends(None));
+    // The broker has ended the connection before it came to that.
+    for why in [Stalls(2), Fails(2), Writes(2, vec![0xe0, 1, 0x97])] {
+        good(begun(&EXPIRES, 2).into_iter().chain(ends(Some(why))).collect());
+    }
+}
+
 #[test]
 fn sessions_that_are_lost_or_should_be() {
     let again = |clean, present| vec![Reads(2, connect(b's', clean, &EXPIRES)), Writes(2, connack(present))];
@@ -305,6 +336,14 @@ fn sessions_whose_fate_is_not_known() {
         Writes(2, vec![0x20, 2, 0, 0]),
         Writes(2, b"\x34\x06\0\x01a\0\x01x".to_vec()),
     ]);
+    // Its CONNECT came in time, but CONNACK had to wait.
+    with(vec![
+        Drops(0),
+        Passes(90),
+        Reads(2, connect(b's', false, &EXPIRES)),
+        Passes(90),
+        Writes(2, connack(1)),
+    ]);
     // The session of one that was not answered ends with it.
     with(vec![
         Reads(2, connect(b's', false, &[])),
@@ -321,6 +360,8 @@ fn connections_that_stay_open() {
     bad("a second CONNECT", vec![Reads(0, connect(b's', true, &[])), Passes(4)]);
     bad("still open without CONNECT", vec![Opens(2), Passes(14)]);
     bad("DISCONNECT was read", vec![Reads(0, vec![0xe0, 0]), Passes(4)]);
+    // It waits its turn behind what the client does not take.
+    good(begun(&EXPIRES, 2).into_iter().chain([Stalls(0), Reads(0, vec![0xe0, 0]), Passes(4)]).collect());
     let mut connect = connect(b's', true, &[]);
     connect[11] = 2;
     let silent = vec![Reads(0, connect), Writes(0, connack(0)), Passes(7)];
@@ -346,6 +387,23 @@ fn the_seeds_are_the_scenarios_that_they_are_named_for() {
     }
     let files = std::fs::read_dir(folder()).expect("seeds").count();
     assert_eq!(files, seeds::all().len(), "other files are no seeds");
+}
+
+#[test]
+fn a_changed_scenario_is_another_one() {
+    let mut changes = 0;
+    for (name, scenario) in seeds::all() {
+        let input = seeds::bytes(&scenario);
+        for number in 0..100 {
+            let changed = mutated(&input, number);
+            let crossed = crossed(&input, &changed, number);
+            changes += usize::from(changed != input);
+            for bytes in [changed, crossed] {
+                assert_eq!(seeds::bytes(&Scenario::read(&bytes)), bytes, "{name}, {number}");
+            }
+        }
+    }
+    assert!(changes > 80 * seeds::all().len(), "{changes}");
 }
 
 #[test]

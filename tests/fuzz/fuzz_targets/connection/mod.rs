@@ -4,6 +4,7 @@ pub mod clock;
 pub mod draft;
 pub mod gauges;
 pub mod judge;
+pub mod mutate;
 pub mod packet;
 pub mod pipe;
 pub mod play;

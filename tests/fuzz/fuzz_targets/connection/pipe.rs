@@ -105,6 +105,8 @@ impl AsyncWrite for BrokerEnd {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.state.lock();
         if state.is_gone {
+            drop(state);
+            self.judge.lock().failed(self.number);
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let count = bytes.len().min(state.capacity - state.unread);

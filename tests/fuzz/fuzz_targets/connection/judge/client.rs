@@ -61,6 +61,7 @@ impl Judge {
         }
         let this = &mut self.connections[connection];
         this.phase = Phase::Asked;
+        this.asked = clock::passed();
         this.client_id = client_id.clone();
         this.keep_alive = connect.keep_alive;
         let number = |id, otherwise| connect.properties.number(id).unwrap_or(otherwise);
@@ -156,8 +157,9 @@ impl Judge {
             *this.receipts.entry(packet_id).or_default() += 1;
         }
         let Some(sent) = session.sent.get_mut(&packet_id).filter(|sent| !sent.is_acked) else {
-            // The broker gives ids from 1 on: what it has not sent yet may have this one.
+            // The broker gives ids from 1 on: what waits to be written may have this one, and be another answer's.
             if packet_id < 0x8000 {
+                this.is_excused = true;
                 (this.is_wild, session.is_wild) = (true, true);
             }
             return;

@@ -82,13 +82,14 @@ impl Judge {
         if reserved {
             self.fault(connection, "CONNACK with a reserved byte that is not 0");
         }
-        let before = self.by_client.get(&self.connections[connection].client_id).copied();
+        let this = &self.connections[connection];
+        let (before, asked) = (self.by_client.get(&this.client_id).copied(), this.asked);
         let Some(session) = before.filter(|_| !clean).map(|before| &mut self.sessions[before]) else {
             return false;
         };
         let now = clock::passed();
         let must_live = session.must_live(now);
-        let may_live = session.may_live(now);
+        let may_live = session.may_live(asked);
         session.is_known &= must_live || !may_live;
         may_live
     }
@@ -100,8 +101,8 @@ impl Judge {
         // Whoever has asked and was not answered may have had the session, and changed or ended it.
         let mut is_clear = asked.is_none_or(Vec::is_empty) && !self.is_lost;
         if is_clear && let Some(session) = before.map(|before| &self.sessions[before]) {
-            // `[MQTT-3.2.2-3]`, `[MQTT-3.1.2-5]`, clause 3.1.2.11.2.
-            if present && session.is_known && !session.may_live(now) {
+            // `[MQTT-3.2.2-3]`, `[MQTT-3.1.2-5]`, clause 3.1.2.11.2. It does not end while CONNACK waits for a slow store.
+            if present && session.is_known && !session.may_live(self.connections[connection].asked) {
                 let state = (session.expiry, session.gone);
                 self.fault(connection, format!("a session that has ended is present: {state:?}"));
             } else if !present && !clean && session.must_live(now) {

@@ -15,7 +15,8 @@ impl Judge {
             if this.is_dropped || self.expected.is_slow {
                 continue;
             }
-            if let Some((why, since)) = &this.must_close
+            // What was read waits its turn while the client does not take what it is sent.
+            if let Some((why, since)) = this.must_close.as_ref().filter(|_| !this.has_stalled)
                 && now > *since + PATIENCE
             {
                 let why = format!("still open: {why} at {since:?}");

@@ -122,9 +122,7 @@ impl Judge {
         } else if !may_be_late && message.is_expired(clock::passed()) {
             // `[MQTT-3.3.2-5]`.
             Some("after its expiry")
-        } else if withdrawn
-            .is_some_and(|by| !self.connections[by].said_disconnect && !self.connections[by].has_stalled)
-        {
+        } else if withdrawn.is_some_and(|by| self.connections[by].has_said_good_bye()) {
             // `[MQTT-3.1.2-10]`.
             Some("the will of a client that has said good-bye")
         } else {

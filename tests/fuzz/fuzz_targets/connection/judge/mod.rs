@@ -65,6 +65,8 @@ struct Connection {
     owed: VecDeque<(Kind, u16)>,
     will: Option<usize>,
     opened: Duration,
+    /// When CONNECT was read.
+    asked: Duration,
     /// When the last whole packet was read.
     heard: Duration,
     /// When the broker has read or written anything.
@@ -80,6 +82,8 @@ struct Connection {
     is_claimed: bool,
     has_stalled: bool,
     client_is_gone: bool,
+    /// The broker could write nothing, because the client is gone: it ends the connection for that, whatever it has read.
+    has_failed: bool,
     said_disconnect: bool,
     is_shut: bool,
     is_dropped: bool,
@@ -89,6 +93,11 @@ impl Connection {
     /// The client by a name that no other has.
     fn name(&self, number: usize) -> String {
         if self.client_id.is_empty() { format!("nameless {number}") } else { self.client_id.clone() }
+    }
+
+    /// Whether the broker must have come to the DISCONNECT that was read: it has not ended the connection for another reason.
+    fn has_said_good_bye(&self) -> bool {
+        !self.said_disconnect && !self.has_stalled && !self.has_failed
     }
 }
 
@@ -197,6 +206,7 @@ impl Judge {
             owed: VecDeque::new(),
             will: None,
             opened: now,
+            asked: now,
             heard: now,
             active: now,
             must_close: None,
@@ -206,6 +216,7 @@ impl Judge {
             is_claimed: false,
             has_stalled: false,
             client_is_gone: false,
+            has_failed: false,
             said_disconnect: false,
             is_shut: false,
             is_dropped: false,
@@ -273,6 +284,11 @@ impl Judge {
     /// The broker could write nothing, because the client has not read.
     pub fn stalled(&mut self, connection: usize) {
         self.connections[connection].has_stalled = true;
+    }
+
+    /// The broker could write nothing, because the client is gone.
+    pub fn failed(&mut self, connection: usize) {
+        self.connections[connection].has_failed = true;
     }
 
     /// The broker has written `bytes`.
