@@ -101,7 +101,7 @@ where
         let Some(will) = self.will.take() else { return };
         let delay = will.delay.min(self.session.expiry());
         let (message, recorded) =
-            (will::message(&self.shared, will, &self.client), self.recorded_will.take());
+            (will::message(&self.shared, *will, &self.client), self.recorded_will.take());
         if delay == 0 {
             self.shared.metrics.wills.increment(1);
             let inbound = Inbound { will: recorded, ..Inbound::unanswered(Arc::new(message)) };

@@ -58,7 +58,11 @@ where
     };
     match connect {
         Ok(_) if !count.heard() => {
-            shared.turned_away(peer, Turned::Connections, "another came for its place before its CONNECT did");
+            shared.turned_away(
+                peer,
+                Turned::Connections,
+                "another came for its place before its CONNECT did",
+            );
         }
         Ok(connect) => {
             // On the heap, so that a connection that never sends CONNECT costs little.
@@ -75,11 +79,10 @@ where
         }
         Err(Refused::TooLate) => {
             shared.too_late(peer);
-            hang_up(&shared, stream, Output::default(), true).await;
+            Box::pin(hang_up(&shared, stream, Output::default(), true)).await;
         }
         Err(Refused::Crowded) => {
-            let why =
-                "others came after it who wait for their CONNECT too, or too much is kept of packets that are not whole";
+            let why = "others came after it who wait for their CONNECT too, or too much is kept of packets that are not whole";
             shared.turned_away(peer, Turned::Handshakes, why);
         }
         Err(Refused::Malformed(error)) => {
@@ -91,9 +94,9 @@ where
                 Some(protocol) => {
                     let refusal = connack::refusal(error.reason(), Some(error.to_string().into()));
                     let terms = connack::terms_so_far(&shared, &decoder);
-                    connack::farewell(&shared, stream, &refusal, protocol, terms).await;
+                    Box::pin(connack::farewell(&shared, stream, &refusal, protocol, terms)).await;
                 }
-                None => hang_up(&shared, stream, Output::default(), true).await,
+                None => Box::pin(hang_up(&shared, stream, Output::default(), true)).await,
             }
         }
     }

@@ -152,7 +152,8 @@ pub(crate) struct Connection<S> {
     pause: Pause,
     /// How fast the client may send, when there is a limit.
     rate: Option<Box<Rate>>,
-    will: Option<Will>,
+    /// On the heap: few clients have one.
+    will: Option<Box<Will>>,
     /// Its part of the memory of all queues.
     will_account: Account,
     /// What the session store knows the will by.
@@ -222,7 +223,7 @@ where
             keep_alive: KeepAlive::new(client.keep_alive),
             pause: Pause::new(client.connection),
             rate: Rate::new(&shared.config),
-            will: connect.will.clone(),
+            will: connect.will.clone().map(Box::new),
             will_account: Account::default(),
             recorded_will: None,
             withheld: Withheld::default(),
@@ -270,7 +271,8 @@ where
     /// Serves the client until the connection ends, then completes what it had begun.
     async fn run(mut self: Box<Self>) {
         let end = poll_fn(|cx| self.poll(cx)).await;
-        self.close(end).await;
+        // On the heap, so that a connection has no room for its end as long as it lives.
+        Box::pin(self.close(end)).await;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
