@@ -44,7 +44,7 @@ pub(crate) fn apply(shared: &Arc<Shared>, restored: Restored) -> Vec<Overdue> {
 fn retain(shared: &Arc<Shared>, tenant: &Tenant, message: Arc<Message>) {
     let realm = shared.realm(tenant);
     match realm.retained.set(message, shared.config.retained_limits()) {
-        Set::Full => {
+        Set::Full | Set::Cleared => {
             tracing::warn!(%tenant, "a retained message was not restored: the retained store is full");
         }
         Set::New | Set::Replaced => shared.metrics.retained.increment(1.0),
