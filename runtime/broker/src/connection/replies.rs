@@ -57,6 +57,7 @@ where
 
     /// Answers what came under a packet id while its message was handled: `ack` is the answer to each copy of it.
     fn answer_meanwhile(&mut self, ack: Ack, meanwhile: Meanwhile) {
+        self.pipeline.copies_answered(meanwhile.resent);
         for _ in 0..meanwhile.resent {
             self.send(&Outgoing::PubRec(ack));
         }

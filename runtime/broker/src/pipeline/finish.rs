@@ -19,6 +19,8 @@ const ENDED: usize = 8;
 impl Pipeline {
     /// The connection ends: what it holds counts as its client's next connection's from now on.
     pub(crate) fn leave(&mut self) -> Arc<Unfinished> {
+        // The next connection answers those that come on it alone.
+        self.copies = 0;
         let unfinished = Arc::clone(self.earlier.get_or_insert_default());
         self.part = Some(Part::new(Arc::clone(&unfinished)));
         self.account();
