@@ -19,6 +19,7 @@ use super::output::is_shared;
 use super::{Connection, OUTPUT_ENOUGH};
 use crate::codec::{self, Ack, Connect, Outgoing};
 use crate::config::BrokerConfig;
+use crate::limits::budget::is_charged_once;
 use crate::metrics::Drop;
 use crate::session::delivery::{Delivery, Source};
 use crate::session::inflight::{Resend, Sent};
@@ -371,7 +372,10 @@ where
             Verdict::Drop | Verdict::Reject(_) | Verdict::Fail(_) => {
                 self.discard(delivery, None, Drop::Handler);
             }
-            Verdict::Replace(other) => {
+            Verdict::Replace(mut other) => {
+                if is_charged_once(&other.payload) {
+                    other = self.shared.budget.charged(&other);
+                }
                 delivery.qos = delivery.qos.min(other.qos);
                 let original = std::mem::replace(&mut delivery.message, other);
                 self.write(delivery, Some(original));

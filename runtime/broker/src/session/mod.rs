@@ -40,7 +40,7 @@ use self::positions::Positions;
 use self::received::Received;
 use self::subscriptions::Subscriptions;
 use crate::control::Command;
-use crate::limits::budget::Account;
+use crate::limits::budget::{Account, Budget, is_charged_once};
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::route::Fanout;
@@ -314,7 +314,11 @@ impl Session {
         let mut outbox = self.outbox.lock();
         outbox.put_back(waiting.into_iter());
         if let Ok(mut seat) = Arc::clone(&self.seat).try_lock_owned() {
-            for (sending, delivery, released) in sent {
+            for (mut sending, delivery, released) in sent {
+                sending.replacement = sending.replacement.map(|replacement| {
+                    let is_large = is_charged_once(&replacement.payload);
+                    if is_large { realm.broker.budget.charged(&replacement) } else { replacement }
+                });
                 seat.inflight.restore(sending, delivery, released);
             }
             seat.inflight.charge(&realm.broker.budget);
