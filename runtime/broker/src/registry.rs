@@ -119,6 +119,18 @@ impl Registry {
         self.0.lock().away.pop_first().map(|(_, session)| session)
     }
 
+    /// Puts `sessions` back that were taken out of those whose clients are away, unless they are there by now, or have ended.
+    pub(crate) fn put_back_away(&self, sessions: Vec<Arc<Session>>) {
+        let mut state = self.0.lock();
+        for session in sessions {
+            let is_known =
+                state.sessions.get(&session.client_id).is_some_and(|known| Arc::ptr_eq(known, &session));
+            if is_known && !session.is_connected() {
+                state.away.insert(session.away(), session);
+            }
+        }
+    }
+
     /// Removes `session` unless another one has its place.
     pub(crate) fn remove(&self, session: &Arc<Session>) {
         let mut state = self.0.lock();
