@@ -111,7 +111,7 @@ impl Realm {
 
     /// Keeps `will` until its delay has passed or the session ends.
     pub(crate) fn start_will(self: &Arc<Self>, session: &Arc<Session>, will: LateWill, delay: Duration) {
-        session.keep_will(will);
+        session.keep_will(will, delay);
         self.start_timer(Due::Will, session, delay);
     }
 

@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tidegate_event::{Client, SessionNumber};
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::pipeline::Unfinished;
 use crate::realm::Realm;
@@ -152,6 +153,17 @@ impl Registry {
         }
     }
 
+    /// A connection that had taken `handover` over was refused: the next one waits for it, if there is still anything to be
+    /// waited for.
+    pub(crate) fn leave_again(&self, client_id: &ByteString, mut handover: Handover) {
+        let mut state = self.0.lock();
+        // That all is done is said before it is left, and that under this lock.
+        if handover.done.try_recv() == Err(TryRecvError::Empty) {
+            state.unfinished.insert(client_id.clone(), Arc::clone(&handover.unfinished));
+            state.leaving.insert(client_id.clone(), handover);
+        }
+    }
+
     /// The connection has nothing more to do.
     pub(crate) fn left(&self, client_id: &str, connection: u64) {
         let mut state = self.0.lock();
@@ -263,6 +275,31 @@ mod tests {
 
     fn realm() -> Arc<Realm> {
         crate::realm::test_realm(crate::BrokerConfig::default())
+    }
+
+    /// What a refused connection had taken over was put back although it was done with: it stayed for as long as the broker.
+    #[tokio::test]
+    async fn nothing_stays_of_a_connection_that_has_ended_when_the_next_is_refused() {
+        let realm = realm();
+        let registry = &realm.registry;
+        for done_before in [true, false] {
+            let ((_, quiet), (ready, done)) = (oneshot::channel(), oneshot::channel());
+            let handover = Handover { connection: 1, quiet, done, unfinished: Arc::default() };
+            registry.leave(&"c".into(), handover, None);
+            let handover = registry.0.lock().leaving.remove("c").unwrap();
+            if done_before {
+                ready.send(()).unwrap();
+                registry.left("c", 1);
+                registry.leave_again(&"c".into(), handover);
+            } else {
+                registry.leave_again(&"c".into(), handover);
+                assert!(registry.0.lock().leaving.contains_key("c"));
+                ready.send(()).unwrap();
+                registry.left("c", 1);
+            }
+            let state = registry.0.lock();
+            assert!(state.leaving.is_empty() && state.unfinished.is_empty());
+        }
     }
 
     /// The older of two that waited asked for the client id once more, and so became the newer.

@@ -22,6 +22,7 @@ use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
@@ -31,6 +32,7 @@ use tidegate_event::{
     TopicFilter, TopicName, now_ms,
 };
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use self::delivery::Delivery;
 use self::inflight::Inflight;
@@ -98,8 +100,8 @@ pub(crate) type Seated = OwnedMutexGuard<Seat>;
 #[derive(Default)]
 struct Absence {
     timers: Vec<Timer>,
-    /// A will whose delay has not passed (clause 3.1.3.2.2).
-    will: Option<LateWill>,
+    /// A will whose delay has not passed (clause 3.1.3.2.2), and when it will have; `None`: never.
+    will: Option<(LateWill, Option<Instant>)>,
     /// What handlers have subscribed the client to since it went.
     subscriptions: Vec<(ByteString, QoS)>,
 }
@@ -513,11 +515,14 @@ impl Session {
         }
     }
 
-    /// The client is back in time: its will is not sent (clause 3.1.3.2.2).
-    pub(crate) fn forget_will(&self, realm: &Realm) {
-        if let Some(recorded) = self.take_will().and_then(|will| will.recorded) {
+    /// The client is back in time: its will is not sent (clause 3.1.3.2.2). Gives it, and when its delay would have passed:
+    /// the connection may be refused yet.
+    pub(crate) fn put_will_aside(&self, realm: &Realm) -> Option<(LateWill, Option<Instant>)> {
+        let aside = self.absence.lock().will.take()?;
+        if let Some(recorded) = aside.0.recorded {
             realm.record(recorded.gone());
         }
+        Some(aside)
     }
 
     /// Nothing happens any more when its time is up.
@@ -537,7 +542,7 @@ impl Session {
         for timer in absence.timers {
             realm.broker.timers.cancel(timer);
         }
-        if let Some(recorded) = absence.will.and_then(|will| will.recorded) {
+        if let Some(recorded) = absence.will.and_then(|(will, _)| will.recorded) {
             realm.record(recorded.gone());
         }
         self.command_subscriptions(absence.subscriptions);
@@ -574,14 +579,14 @@ impl Session {
         self.absence.lock().timers.push(timer);
     }
 
-    /// Keeps a will until its delay has passed.
-    pub(crate) fn keep_will(&self, will: LateWill) {
-        self.absence.lock().will = Some(will);
+    /// Keeps a will until its `delay` has passed.
+    pub(crate) fn keep_will(&self, will: LateWill, delay: Duration) {
+        self.absence.lock().will = Some((will, Instant::now().checked_add(delay)));
     }
 
     /// Takes a will whose delay has passed, or whose session ends.
     pub(crate) fn take_will(&self) -> Option<LateWill> {
-        self.absence.lock().will.take()
+        self.absence.lock().will.take().map(|(will, _)| will)
     }
 
     /// Ends the session, whose seat is held: its subscriptions, queue and timers go, what it leaves of shared
@@ -603,7 +608,7 @@ impl Session {
         for timer in absence.timers {
             realm.broker.timers.cancel(timer);
         }
-        absence.will
+        absence.will.map(|(will, _)| will)
     }
 }
 
