@@ -120,13 +120,13 @@ impl Deliveries {
     }
 
     /// Live messages that were taken out of the outbox and are not sent, oldest first.
-    pub(super) fn live(&self) -> impl Iterator<Item = &Arc<Message>> {
+    pub(super) fn live(&self) -> impl Iterator<Item = &Delivery> {
         let running = match &self.running {
             Some(Running::Deliver(delivery, _)) => Some(delivery),
             _ => None,
         };
         let all = running.into_iter().chain(&self.parked).chain(&self.batch);
-        all.filter(|delivery| delivery.source == Source::Live).map(|delivery| &delivery.message)
+        all.filter(|delivery| delivery.source == Source::Live)
     }
 
     /// How many deliveries were taken out of the outbox and cannot be sent yet.

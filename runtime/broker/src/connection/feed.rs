@@ -20,6 +20,10 @@ use crate::session::{Interrupted, Seat};
 const ACTIVE: usize = 16;
 /// Joins of one client from which on a SUBSCRIBE waits.
 const JOINS: usize = 64;
+/// Joins of the broker's retained messages that one client may have whatever the memory of all queues.
+const ALWAYS: usize = 64;
+/// Those of one filter that go on at once. One more takes the place of the last, and begins anew.
+const SAME: usize = 4;
 /// What the joins may do before other parts of the connection have their turn.
 const STEPS: usize = 4 * ACTIVE;
 /// How many steps a look-up of retained messages is.
@@ -52,7 +56,11 @@ where
     /// How many more subscriptions may bring retained messages of the broker's: their look-up waits, not their answer, and
     /// no acknowledgement of the client is needed for that (clauses 3.3.4 and 4.9).
     pub(super) fn may_bring(&self) -> usize {
-        self.shared.config.max_subscriptions.saturating_sub(self.seat.joins.len())
+        let (joins, budget) = (self.seat.joins.len(), &self.shared.budget);
+        if joins >= ALWAYS && !budget.admits(self.seat.joins_weight(), Some(0), QoS::ExactlyOnce) {
+            return 0;
+        }
+        self.shared.config.max_subscriptions.saturating_sub(joins)
     }
 
     fn undelivered(&self) -> usize {
@@ -72,7 +80,7 @@ where
             let realm = &self.realm;
             let mut joins = self.seat.joins.iter_mut();
             let found = joins.find_map(|join| {
-                let earlier = join.earlier(&live.message, || realm.retained.get(&live.message.topic))?;
+                let earlier = join.earlier(live, || realm.retained.get(&live.message.topic))?;
                 Some((join, earlier))
             });
             let Some((join, earlier)) = found else {
@@ -86,7 +94,9 @@ where
                 return Next::Batch;
             };
             if fits(join.earlier_qos(&earlier)) {
-                return match join.take_earlier(earlier) {
+                let earlier = join.take_earlier(earlier);
+                self.seat.charge_joins(&self.shared.budget);
+                return match earlier {
                     Some(copy) => {
                         self.unpark(&copy);
                         Next::Earlier(copy)
@@ -179,11 +189,19 @@ where
                 self.end_join(index, |_| true);
             }
         }
-        // A live copy of what was retained just now is on its way too.
-        if !join.is_beside() {
+        if join.is_beside() {
+            let known = self.seat.joins.iter().enumerate();
+            let same = known.filter(|(_, known)| known.is_beside() && known.filter == join.filter);
+            // A client that has not got what it asked for so far may not have ever more made for asking again.
+            if let (SAME.., Some((last, _))) = (same.clone().count(), same.last()) {
+                self.end_join(last, |_| true);
+            }
+        } else {
+            // A live copy of what was retained just now is on its way too.
             self.session.outbox().deliver_once(join.unsent().into_iter());
         }
         self.seat.add_join(join);
+        self.seat.charge_joins(&self.shared.budget);
     }
 
     /// Begins again what subscriptions had still to bring when the process ended: the client, whose session is there, does not
@@ -265,6 +283,7 @@ where
     /// Ends a join before its time; held messages of topics that are `wanted` go on.
     fn end_join(&mut self, index: usize, wanted: impl Fn(&TopicName) -> bool) {
         let Some(join) = self.seat.remove_join(index) else { return };
+        self.seat.charge_joins(&self.shared.budget);
         self.looked_up_in_vain(join.unsent_retained());
         self.session.outbox().not_given(&join.unsent());
         match join.hold {
@@ -320,8 +339,9 @@ where
             // retained message of its topic goes first.
             let (mut live, mut oldest) = (Ids::default(), HashMap::new());
             let waiting = self.deliveries.live().chain(outbox.waiting_live());
-            for message in waiting.filter(|message| join.filter.matches(&message.topic)) {
-                if join.may_come_live(message.id) {
+            for delivery in waiting.filter(|delivery| join.filter.matches(&delivery.message.topic)) {
+                let message = &delivery.message;
+                if join.may_come_live(delivery) {
                     live.insert(message.id);
                 }
                 oldest.entry(message.topic.clone()).or_insert(message.id);
@@ -397,8 +417,10 @@ where
             }
         }
         if let Some(join) = self.seat.remove_join(index) {
-            if let Some(number) = join.hold {
-                self.session.release(&self.realm, number, |_| true);
+            self.seat.charge_joins(&self.shared.budget);
+            match join.hold {
+                Some(number) => self.session.release(&self.realm, number, |_| true),
+                None => self.unpark_if(|parked| join.filter.matches(&parked.message.topic)),
             }
             self.joined(&join.filter, join.ticket);
         }

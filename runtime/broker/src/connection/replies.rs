@@ -12,7 +12,7 @@ use crate::control::Command;
 use crate::limits::budget::is_charged_once;
 use crate::pipeline::{Granted, Job, Reply, Subscribing, Unsubscribing, Wanted};
 use crate::reason;
-use crate::session::delivery::{Delivery, Source};
+use crate::session::delivery::{Delivery, Rank, Source};
 use crate::session::join::{Beside, Join, RetainedFrom};
 use crate::session::received::Meanwhile;
 
@@ -170,6 +170,7 @@ where
             retain: false,
             number: None,
             source: Source::Direct,
+            rank: Rank::default(),
             pins_buffer: false,
         };
         self.session.push(&self.realm, delivery, &mut self.pipeline.fanout);

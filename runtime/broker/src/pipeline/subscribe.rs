@@ -1,6 +1,5 @@
 //! SUBSCRIBE and UNSUBSCRIBE on their way: one event per filter, one answer per packet.
 
-use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,6 +9,8 @@ use tidegate_event::{AckError, Effects, Event, Hook, QoS, Raised, ReasonCode, Sc
 use super::publish::Unsynced;
 use super::{Granted, Job, Joining, Pipeline, Raising, Reply, Subscribing, Unsubscribing, Wanted};
 use crate::metrics::{Limited, Refusal};
+use crate::session::delivery::Rank;
+use crate::session::subscriptions::NEVER;
 use crate::{reason, tree};
 
 impl Subscribing {
@@ -48,9 +49,6 @@ fn poll_scopes<'a>(
 const OWN_PART: usize = 8;
 /// Bytes of retained messages out of stores from which on one SUBSCRIBE gets no more subscriptions.
 const MAX_BROUGHT: usize = 64 * 1024 * 1024;
-
-/// Retain handling: no retained messages are wanted (clause 3.8.3.1).
-const NEVER: u8 = 2;
 
 impl Pipeline {
     /// Subscribes filter after filter, until the handlers of one run or all are done.
@@ -162,12 +160,7 @@ impl Pipeline {
             request.reasons.push(ReasonCode::QUOTA_EXCEEDED);
             return None;
         }
-        let waiting = || {
-            let outbox = session.outbox();
-            let matching = outbox.waiting_live().filter(|message| filter.filter.matches(&message.topic));
-            matching.map(|message| message.id).collect()
-        };
-        let mut before = expects_retained().then(waiting);
+        let mut before = expects_retained().then(|| session.outbox().next_rank());
         // Live messages wait from the first moment on, until it is known whether stored ones come before them.
         let may_read = !shared && self.is_bound(Hook::SessionSubscribed);
         let hold = may_read.then(|| session.outbox().hold(filter.filter.clone()));
@@ -180,7 +173,7 @@ impl Pipeline {
         let since = self.realm.broker.ids.next_id();
         // What was retained before the subscription was there did not reach it, so it must be looked up.
         if before.is_none() && expects_retained() {
-            before = Some(waiting());
+            before = Some(session.outbox().next_rank());
             if !joins {
                 session.joins(&self.realm, &text, ticket);
             }
@@ -229,7 +222,7 @@ impl Pipeline {
             options,
             existed: false,
             since,
-            before: Some(HashSet::default()),
+            before: Some(Rank::default()),
             hold: Some(hold),
             ticket: since,
             resumed: true,

@@ -16,7 +16,7 @@ pub(crate) mod positions;
 mod queue;
 pub(crate) mod received;
 mod recent;
-mod subscriptions;
+pub(crate) mod subscriptions;
 
 use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU64;
@@ -59,7 +59,10 @@ pub(crate) struct Seat {
     pub(crate) joins: VecDeque<Join>,
     /// How many of them have stored messages besides retained ones.
     stored_joins: usize,
-    /// Those that were going on when the process ended, until they are begun again.
+    /// Memory of the joins without what they bring, and its part of that of all queues.
+    joins_weight: usize,
+    joins_account: Account,
+    /// Those that were going on when the process ended, or could not begin before a connection did, until they are begun again.
     pub(crate) interrupted: Vec<Interrupted>,
 }
 
@@ -82,6 +85,21 @@ impl Seat {
         let join = self.joins.remove(index)?;
         self.stored_joins -= usize::from(join.has_stored());
         Some(join)
+    }
+
+    /// What the joins took in memory when that was counted last, bytes.
+    pub(crate) fn joins_weight(&self) -> usize {
+        self.joins_weight
+    }
+
+    /// Counts what the joins take now against `budget`.
+    pub(crate) fn charge_joins(&mut self, budget: &Arc<Budget>) {
+        self.joins_weight = self.joins.iter().map(Join::weight).sum();
+        if self.joins.is_empty() {
+            self.joins_account.rest(0);
+        } else {
+            self.joins_account.settle(budget, self.joins_weight);
+        }
     }
 
     /// Whether stored messages are being read, which the client may have been given already.
@@ -639,8 +657,16 @@ pub(crate) fn test_message(topic: &str, qos: QoS, id: u128) -> Arc<Message> {
 /// `message` on its way to a client that gets it as it was published, with nothing of its own.
 #[cfg(test)]
 pub(crate) fn test_delivery(message: Arc<Message>, source: delivery::Source) -> Delivery {
-    let (qos, retain) = (message.qos, false);
-    Delivery { message, subscription_ids: None, qos, retain, number: None, source, pins_buffer: false }
+    Delivery {
+        qos: message.qos,
+        message,
+        subscription_ids: None,
+        retain: false,
+        number: None,
+        source,
+        rank: delivery::Rank::default(),
+        pins_buffer: false,
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use std::task::Waker;
 use foldhash::fast::RandomState;
 use tidegate_event::{Message, MsgId, QoS, TopicFilter, TopicName, now_ms};
 
-use super::delivery::{Delivery, Source};
+use super::Interrupted;
+use super::delivery::{Delivery, Rank, Source};
 use super::hold::Holds;
 use super::loss::Losses;
 use super::patience::Patience;
@@ -64,6 +65,8 @@ pub(crate) struct Outbox {
     flying: usize,
     /// How many the connection has taken in its life.
     progress: u64,
+    /// Of what was pushed last.
+    rank: Rank,
     /// How long publishers still wait for it.
     pub(crate) patience: Patience,
     account: Account,
@@ -194,7 +197,9 @@ impl Outbox {
     }
 
     /// Puts `delivery` where it belongs. Gives the task to wake, if it sleeps and waits for messages.
-    pub(crate) fn push(&mut self, delivery: Delivery, budget: &Arc<Budget>) -> Option<Waker> {
+    pub(crate) fn push(&mut self, mut delivery: Delivery, budget: &Arc<Budget>) -> Option<Waker> {
+        self.rank = self.rank.next();
+        delivery.rank = self.rank;
         let waker = match self.holds.of(&delivery) {
             Some(hold) => {
                 hold.push(delivery);
@@ -271,6 +276,11 @@ impl Outbox {
     /// How many messages the client's connections have taken so far: a client that is stuck takes none.
     pub(crate) fn progress(&self) -> u64 {
         self.progress
+    }
+
+    /// The rank of what comes next: what is here already was before it.
+    pub(crate) fn next_rank(&self) -> Rank {
+        self.rank.next()
     }
 
     /// The publishers to wake because there is room.
@@ -423,9 +433,8 @@ impl Outbox {
     }
 
     /// The live messages that wait, oldest first.
-    pub(crate) fn waiting_live(&self) -> impl Iterator<Item = &Arc<Message>> {
-        let is_live = |delivery: &&Delivery| delivery.source == Source::Live;
-        self.waiting.iter().filter(is_live).map(|delivery| &delivery.message)
+    pub(crate) fn waiting_live(&self) -> impl Iterator<Item = &Delivery> {
+        self.waiting.iter().filter(|delivery| delivery.source == Source::Live)
     }
 
     /// Ids of everything that waits.

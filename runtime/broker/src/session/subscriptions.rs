@@ -12,6 +12,10 @@ use super::delivery::detached_text;
 use crate::realm::Realm;
 use crate::tree;
 
+/// Retain handling: retained messages are wanted if there is no such subscription yet, or never (clause 3.8.3.1).
+pub(crate) const WHEN_NEW: u8 = 1;
+pub(crate) const NEVER: u8 = 2;
+
 /// Subscriptions of an ended session that are removed before others have their turn.
 const REMOVED_AT_ONCE: usize = 64;
 
