@@ -369,6 +369,11 @@ where
         drop(outbox);
         join.give_late(late.into_iter(), until);
         join.give_page(retained, next);
+        if join.is_beside() {
+            // The message that some of them wait for may have gone, and is looked for no more.
+            let filter = join.filter.clone();
+            self.unpark_if(|parked| filter.matches(&parked.message.topic));
+        }
         self.looked_up_in_vain(visited.saturating_sub(found));
     }
 
