@@ -14,6 +14,7 @@ use crate::pipeline::{Job, Subscribing, Wanted};
 use crate::retained::Page;
 use crate::session::delivery::{Delivery, Source};
 use crate::session::join::{Advance, Arrived, Ids, Join, RetainedFrom};
+use crate::session::subscriptions::NEVER;
 use crate::session::{Interrupted, Seat};
 
 /// Joins that go on at once, oldest first; the others wait for their turn.
@@ -207,19 +208,31 @@ where
     /// Begins again what subscriptions had still to bring when the process ended: the client, whose session is there, does not
     /// subscribe again for it.
     pub(super) fn resume_joins(&mut self) {
-        if self.seat.interrupted.is_empty() {
+        let interrupted = std::mem::take(&mut self.seat.interrupted);
+        self.begin_again(interrupted);
+    }
+
+    /// Begins `interrupted` joins again, and those that an earlier connection has left.
+    fn begin_again(&mut self, mut interrupted: Vec<Interrupted>) {
+        interrupted.append(&mut self.session.outbox().take_left());
+        if interrupted.is_empty() {
             return;
         }
         // Copies of retained messages that are on their way are not sent once more.
         let inflight = self.seat.inflight.iter();
         let copies = inflight.filter(|sent| sent.delivery.source == Source::Retained);
         self.session.outbox().already_given(copies.map(|sent| sent.acked_message().id));
-        for Interrupted { filter, hold, .. } in &self.seat.interrupted {
+        for Interrupted { filter, hold, retained } in &interrupted {
             let text = filter.as_byte_string().clone();
             let filter = Ok(SharedFilter { group: None, filter: filter.clone() });
-            let wanted = Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] };
+            let options = SubscriptionOptions {
+                retain_handling: if *retained { 0 } else { NEVER },
+                ..SubscriptionOptions::default()
+            };
+            let wanted = Wanted { text, filter, options, leave: &[] };
             self.pipeline.push(Job::Subscribe(Subscribing::resuming(wanted, *hold)));
         }
+        self.seat.interrupted.extend(interrupted);
     }
 
     /// The subscription that was made with `ticket` has brought all that it was to bring.
@@ -242,9 +255,12 @@ where
         if let Some(positions) = &mut self.seat.positions {
             positions.joined(filter);
         }
+        let (realm, number) = (Arc::clone(&self.realm), self.session.number);
+        let wants = |topic: &TopicName| realm.tree.reaches(topic, number);
+        for interrupted in self.seat.interrupted.extract_if(.., |interrupted| interrupted.filter == *filter) {
+            self.session.release(&realm, interrupted.hold, wants);
+        }
         while let Some(index) = self.seat.joins.iter().position(|join| join.filter == *filter) {
-            let (realm, number) = (Arc::clone(&self.realm), self.session.number);
-            let wants = |topic: &TopicName| realm.tree.reaches(topic, number);
             let Some(join) = self.seat.joins.get_mut(index) else { return };
             // Another subscription's join has passed over what this one was to deliver.
             let wanted = join.take_wanted(|delivery| wants(&delivery.message.topic));
@@ -265,16 +281,14 @@ where
         }
     }
 
-    /// Stops the joins of filters that an earlier connection has unsubscribed from.
-    pub(super) fn stop_unwanted_joins(&mut self) {
+    /// Stops the joins of filters that an earlier connection has unsubscribed from, and begins again what it has left.
+    pub(super) fn follow_earlier(&mut self) {
+        self.begin_again(Vec::new());
         let subscribed = self.session.own_filters();
-        let stopped: Vec<TopicFilter> = self
-            .seat
-            .joins
-            .iter()
-            .filter(|join| !subscribed.contains(&join.filter))
-            .map(|join| join.filter.clone())
-            .collect();
+        let interrupted = self.seat.interrupted.iter().map(|interrupted| &interrupted.filter);
+        let joined = self.seat.joins.iter().map(|join| &join.filter);
+        let unwanted = joined.chain(interrupted).filter(|filter| !subscribed.contains(filter));
+        let stopped: Vec<TopicFilter> = unwanted.cloned().collect();
         for filter in &stopped {
             self.stop_joins(filter);
         }

@@ -15,6 +15,7 @@ use crate::reason;
 use crate::session::delivery::{Delivery, Rank, Source};
 use crate::session::join::{Beside, Join, RetainedFrom};
 use crate::session::received::Meanwhile;
+use crate::session::subscriptions::WHEN_NEW;
 
 impl<S> Connection<S>
 where
@@ -89,7 +90,12 @@ where
             ..
         } = granted;
         if resumed {
+            let interrupted = self.seat.interrupted.len();
             self.seat.interrupted.retain(|interrupted| Some(interrupted.hold) != hold);
+            if self.seat.interrupted.len() == interrupted {
+                // It was stopped meanwhile.
+                return;
+            }
         }
         if group.is_some() {
             // Shared subscriptions get neither (MQTT 5 clause 4.8.2).
@@ -97,7 +103,7 @@ where
         }
         let wants_retained = match options.retain_handling {
             0 => true,
-            1 => !existed,
+            WHEN_NEW => !existed,
             _ => false,
         };
         let retained =

@@ -124,7 +124,8 @@ impl Subscribing {
         }
     }
 
-    /// What the subscription to `wanted`, which is there, had still to bring when the process ended, behind `hold`.
+    /// What the subscription to `wanted`, which is there, had still to bring when the process or an earlier connection ended,
+    /// behind `hold`. Of the options nothing counts but that no retained messages may be wanted.
     pub(crate) fn resuming(wanted: Wanted, hold: u32) -> Self {
         Self { resumes: Some(hold), ..Self::new(None, [wanted]) }
     }

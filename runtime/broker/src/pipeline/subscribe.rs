@@ -200,14 +200,21 @@ impl Pipeline {
 
     /// The subscription `wanted` is there since before a restart: it brings what it had not brought then. Gives the event to
     /// raise about it, because handlers have to be asked again for what they brought.
-    fn resume(&self, wanted: Wanted, hold: u32, request: &mut Subscribing) -> Option<Event> {
+    fn resume(&mut self, wanted: Wanted, hold: u32, request: &mut Subscribing) -> Option<Event> {
         let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
-        let Wanted { text, filter: Ok(filter), .. } = wanted else { return None };
-        let Some(options) = session.options_of(&filter.filter) else {
+        let Wanted { text, filter: Ok(filter), options: wanted, .. } = wanted else { return None };
+        let Some(mut options) = session.options_of(&filter.filter) else {
             let number = session.number;
             session.release(&self.realm, hold, |topic| self.realm.tree.reaches(topic, number));
+            // The connection waits for nothing of it any more.
+            let mut gone = Unsubscribing::new(None, []);
+            gone.removed.push(filter.filter);
+            self.joining.push_back(Joining::Unsubscribe(gone));
             return None;
         };
+        if wanted.retain_handling == NEVER {
+            options.retain_handling = NEVER;
+        }
         let event = Event::SessionSubscribed {
             client: Arc::clone(client),
             filter: filter.filter.clone(),

@@ -66,11 +66,13 @@ pub(crate) struct Seat {
     pub(crate) interrupted: Vec<Interrupted>,
 }
 
-/// A join that an earlier life of the process had not ended.
+/// A join that an earlier life of the process, or an earlier connection, had not ended.
 pub(crate) struct Interrupted {
     pub(crate) filter: TopicFilter,
     /// Number of the hold in the outbox.
     pub(crate) hold: u32,
+    /// Whether it is to bring retained messages, if the subscription says so.
+    pub(crate) retained: bool,
 }
 
 impl Seat {
@@ -161,8 +163,8 @@ pub(crate) struct Session {
     /// Whether the client must acknowledge something before it is sent more of QoS 1 and 2, as it was when its
     /// connection went to sleep.
     window_is_full: AtomicBool,
-    /// An ended connection has unsubscribed: the present one looks which joins it still wants.
-    unsubscribed: AtomicBool,
+    /// An ended connection has changed the subscriptions: the present one looks which joins there are to be.
+    changed: AtomicBool,
     /// Since when nobody is connected, milliseconds since the epoch, if nobody is.
     away_since: AtomicU64,
     /// Seconds the session outlives its connection; 0 = not at all, `u32::MAX` = for ever.
@@ -187,7 +189,7 @@ impl Session {
             claim: AtomicU64::new(claim),
             connected: AtomicBool::new(false),
             window_is_full: AtomicBool::new(false),
-            unsubscribed: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
             away_since: AtomicU64::new(0),
             expiry: AtomicU32::new(expiry),
             deliveries: AtomicU64::new(0),
@@ -224,15 +226,15 @@ impl Session {
         self.claim.load(Ordering::Acquire) == claim
     }
 
-    /// An ended connection of the client has unsubscribed.
-    pub(crate) fn unsubscribed(&self) {
-        self.unsubscribed.store(true, Ordering::Release);
+    /// An ended connection of the client has unsubscribed, or leaves a subscription that had still to bring what is stored.
+    pub(crate) fn changed(&self) {
+        self.changed.store(true, Ordering::Release);
         self.nudge();
     }
 
     /// Whether that has happened since the last call.
-    pub(crate) fn take_unsubscribed(&self) -> bool {
-        self.unsubscribed.load(Ordering::Acquire) && self.unsubscribed.swap(false, Ordering::AcqRel)
+    pub(crate) fn take_changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire) && self.changed.swap(false, Ordering::AcqRel)
     }
 
     /// Wakes the connection, if there is one, to look at what has changed.
@@ -346,7 +348,7 @@ impl Session {
                 let Ok(filter) = TopicFilter::new(text.clone()) else { continue };
                 // What came live meanwhile goes on waiting for it.
                 let hold = outbox.hold(filter.clone());
-                seat.interrupted.push(Interrupted { filter, hold });
+                seat.interrupted.push(Interrupted { filter, hold, retained: true });
             }
         }
         drop(outbox);

@@ -337,6 +337,17 @@ impl Outbox {
         self.holds.begin(filter, held)
     }
 
+    /// The connection that was to bring what goes before hold `number` has ended: the client's next one begins with it again.
+    /// `retained`: retained messages are to come too.
+    pub(crate) fn leave(&mut self, number: u32, retained: bool) {
+        self.holds.leave(number, retained);
+    }
+
+    /// What was left since the last call.
+    pub(crate) fn take_left(&mut self) -> Vec<Interrupted> {
+        self.holds.take_left()
+    }
+
     /// How many subscriptions wait for stored messages.
     pub(crate) fn holds(&self) -> usize {
         self.holds.len()

@@ -90,12 +90,16 @@ impl Session {
             realm.tree.insert(shared, self, options);
         }
         let recorded = self.is_recorded(realm);
-        match joining {
-            Some(ticket) if recorded => drop(subscriptions.joining.insert(detached_text(text), ticket)),
-            _ => drop(subscriptions.joining.remove(text)),
-        }
+        let was_joining = match joining {
+            Some(ticket) if recorded => subscriptions.joining.insert(detached_text(text), ticket),
+            _ => subscriptions.joining.remove(text),
+        };
         if recorded {
-            let joining = joining.is_some();
+            let (joining, mut options) = (joining.is_some(), options);
+            if joining && before.is_some() && was_joining.is_none() && options.retain_handling == WHEN_NEW {
+                // After a restart nobody knows that it was there before: it is to bring what is stored, and that alone.
+                options.retain_handling = NEVER;
+            }
             realm.record(Change::Subscribed { session: self.number, filter: text.clone(), options, joining });
         }
         drop(subscriptions);
