@@ -43,9 +43,11 @@ pub(crate) fn apply(shared: &Arc<Shared>, restored: Restored) -> Vec<Overdue> {
 
 fn retain(shared: &Arc<Shared>, tenant: &Tenant, message: Arc<Message>) {
     let realm = shared.realm(tenant);
+    let topic = message.topic.clone();
     match realm.retained.set(message, shared.config.retained_limits()) {
         Set::Full | Set::Cleared => {
-            tracing::warn!(%tenant, "a retained message was not restored: the retained store is full");
+            let topic = Shown(topic.as_str());
+            tracing::warn!(%tenant, %topic, "a retained message was not restored: the retained store is full");
         }
         Set::New | Set::Replaced => shared.metrics.retained.increment(1.0),
     }
@@ -60,9 +62,7 @@ fn restore(
     let realm = shared.realm(&restored.tenant);
     let number = restored.number;
     let session = Arc::new(Session::new(number, restored.client.clone(), 0, restored.expiry));
-    if let Some(owner) = restored.owner.take() {
-        session.belong_to(owner);
-    }
+    session.belong_to(restored.owner.take());
     for (text, options) in &restored.subscriptions {
         match SharedFilter::parse(text) {
             Ok(filter) => session.restore_subscription(&realm, text, &filter, *options),

@@ -40,6 +40,8 @@ struct Store {
     bytes: usize,
     /// When those expire that do.
     expiring: BTreeSet<(u64, TopicName)>,
+    /// Whether messages are recorded that are not here.
+    is_partial: bool,
 }
 
 /// How a message was retained.
@@ -148,9 +150,14 @@ impl Retained {
         self.0.read().has_room(message, limits)
     }
 
-    /// [`Self::set_and`] of what is recorded already.
+    /// [`Self::set_and`] of what is recorded already. What finds no room stays recorded: until it is deleted, or another takes
+    /// its place, it is there again when there is more room.
     pub(crate) fn set(&self, message: Arc<Message>, limits: RetainedLimits) -> Set {
-        self.set_and(message, limits, |_| {})
+        let set = self.set_and(message, limits, |_| {});
+        if matches!(set, Set::Full | Set::Cleared) {
+            self.0.write().is_partial = true;
+        }
+        set
     }
 
     /// Retains `message`, which should own its memory, in place of its topic's last one, unless the store would
@@ -165,11 +172,11 @@ impl Retained {
         let since_ms = now_ms();
         let mut store = self.0.write();
         if !store.has_room(&message, limits) {
-            if store.remove(&message.topic).is_none() {
-                return Set::Full;
+            let was_there = store.remove(&message.topic).is_some();
+            if was_there || store.is_partial {
+                record(Set::Cleared);
             }
-            record(Set::Cleared);
-            return Set::Cleared;
+            return if was_there { Set::Cleared } else { Set::Full };
         }
         let levels = missing_levels(&store.root, &message.topic);
         let mut node = &mut store.root;
@@ -191,14 +198,21 @@ impl Retained {
         set
     }
 
-    /// Deletes the retained message of `topic`, and calls `record` before it can have another. `false`: there was none.
+    /// Deletes the retained message of `topic`, and calls `record` before it can have another: also if it may be recorded
+    /// though it is not here. `false`: it was not here.
     pub(crate) fn clear_and(&self, topic: &TopicName, record: impl FnOnce()) -> bool {
-        if find(&self.0.read().root, topic).is_none() {
-            return false;
+        {
+            let store = self.0.read();
+            if find(&store.root, topic).is_none() {
+                if store.is_partial {
+                    record();
+                }
+                return false;
+            }
         }
         let mut store = self.0.write();
         let is_there = store.remove(topic).is_some();
-        if is_there {
+        if is_there || store.is_partial {
             record();
         }
         is_there
@@ -368,6 +382,8 @@ impl<'a> Walk<'a> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::cell::Cell;
+
     use bytes::Bytes;
     use tidegate_event::{PublishProperties, QoS};
 
@@ -587,6 +603,15 @@ mod tests {
         retained.set_and(message("t", b"x", Some((now_ms() - 5_000, 1))), within(10_000), |_| is_locked());
         assert_eq!(retained.sweep_and(9, |_| is_locked()).len(), 1);
         assert!(!retained.clear_and(&"t".parse().unwrap(), || panic!("there is nothing to be cleared")));
+        // What was recorded by an earlier life of the process may be on disk, and must go before another comes.
+        assert_eq!(retained.set(message("t", b"x", None), within(0)), Set::Full);
+        let recorded = Cell::new(false);
+        let record = || {
+            assert!(retained.0.try_write().is_none());
+            recorded.set(true);
+        };
+        assert!(!retained.clear_and(&"t".parse().unwrap(), record));
+        assert!(recorded.get());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::retained::Set;
 use crate::session::Session;
-use crate::session::delivery::{Delivery, Source, copied, detached, detached_topic};
+use crate::session::delivery::{Delivery, Rank, Source, copied, detached, detached_topic};
 use crate::session::outbox::IDLE_CAPACITY;
 use crate::share::Group;
 use crate::sys;
@@ -384,6 +384,7 @@ impl Realm {
                 retain: grant.retain_as_published && message.retain,
                 number: None,
                 source,
+                rank: Rank::default(),
                 pins_buffer: false,
             };
             if route.session.push(self, delivery, fanout) {

@@ -594,7 +594,7 @@ mod tests {
         one.outbox().take(&mut VecDeque::new(), 1);
         one.outbox().sleep(std::task::Waker::noop(), true, 0);
         assert!(budget.used() < both - 10_000, "{} of {both}", budget.used());
-        realm.due(crate::timers::Due::Expiry, &away);
+        realm.due(crate::timers::Due::Expiry(away.away().0), &away);
         assert_eq!(budget.used(), 0);
     }
 

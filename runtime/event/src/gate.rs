@@ -44,8 +44,8 @@ pub trait Gate: Send + Sync + 'static {
     /// the answer any more.
     fn connect(&self, client: &Arc<Client>, password: Option<Password>) -> BoxFuture<'static, Decision>;
 
-    /// The user that `client`, which [`Self::connect`] has let in, has proved to be. `None`: it has not, and whoever has the
-    /// same client id may take its session over.
+    /// The user that `client`, which [`Self::connect`] has let in, has proved to be: its session is that user's, whosever it
+    /// was before. `None`: it has not, and whoever has the same client id may take its session over.
     fn owner(&self, client: &Client) -> Option<Owner> {
         let _ = client;
         None

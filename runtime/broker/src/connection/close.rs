@@ -109,12 +109,12 @@ where
             return;
         }
         let account = std::mem::take(&mut self.will_account);
-        let will = LateWill { message, recorded, account };
+        let (will, delay) = (LateWill { message, recorded, account }, Duration::from_secs(delay.into()));
         if reason == DisconnectReason::TakenOver {
             // The next connection is there: it cancels the will, or ends the session and has it sent.
-            self.session.keep_will(will);
+            self.session.keep_will(will, delay);
         } else {
-            self.realm.start_will(&self.session, will, Duration::from_secs(delay.into()));
+            self.realm.start_will(&self.session, will, delay);
         }
     }
 

@@ -308,8 +308,8 @@ where
         self.check_claims()?;
         self.refresh_hooks();
         let mut moved = self.poll_commands()?;
-        if self.session.take_unsubscribed() {
-            self.stop_unwanted_joins();
+        if self.session.take_changed() {
+            self.follow_earlier();
         }
         moved |= self.pause.poll(cx, self.shared.queue_limits());
         moved |= self.rate.as_mut().is_some_and(|rate| rate.poll(cx));

@@ -7,7 +7,8 @@
 //! A subscriber that keeps up loses nothing because of others that do not. The same holds for what is sent and not
 //! acknowledged: a subscriber that reads and never acknowledges has an empty queue for as long as it is sent more.
 //!
-//! What is encoded for a client that does not read it counts like its queue, and so do wills.
+//! What is encoded for a client that does not read it counts like its queue, and so do wills and subscriptions that have
+//! retained messages still to bring.
 //!
 //! A payload of at least [`LARGE_PAYLOAD`] counts once, in however many queues it waits, until the last subscriber has
 //! acknowledged it; a smaller one counts in every queue.

@@ -16,12 +16,13 @@ pub(crate) mod positions;
 mod queue;
 pub(crate) mod received;
 mod recent;
-mod subscriptions;
+pub(crate) mod subscriptions;
 
 use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
@@ -31,6 +32,7 @@ use tidegate_event::{
     TopicFilter, TopicName, now_ms,
 };
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use self::delivery::Delivery;
 use self::inflight::Inflight;
@@ -40,7 +42,7 @@ use self::positions::Positions;
 use self::received::Received;
 use self::subscriptions::Subscriptions;
 use crate::control::Command;
-use crate::limits::budget::{Account, ChargedOnce};
+use crate::limits::budget::{Account, Budget, ChargedOnce, is_charged_once};
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::route::Fanout;
@@ -57,15 +59,20 @@ pub(crate) struct Seat {
     pub(crate) joins: VecDeque<Join>,
     /// How many of them have stored messages besides retained ones.
     stored_joins: usize,
-    /// Those that were going on when the process ended, until they are begun again.
+    /// Memory of the joins without what they bring, and its part of that of all queues.
+    joins_weight: usize,
+    joins_account: Account,
+    /// Those that were going on when the process ended, or could not begin before a connection did, until they are begun again.
     pub(crate) interrupted: Vec<Interrupted>,
 }
 
-/// A join that an earlier life of the process had not ended.
+/// A join that an earlier life of the process, or an earlier connection, had not ended.
 pub(crate) struct Interrupted {
     pub(crate) filter: TopicFilter,
     /// Number of the hold in the outbox.
     pub(crate) hold: u32,
+    /// Whether it is to bring retained messages, if the subscription says so.
+    pub(crate) retained: bool,
 }
 
 impl Seat {
@@ -80,6 +87,21 @@ impl Seat {
         let join = self.joins.remove(index)?;
         self.stored_joins -= usize::from(join.has_stored());
         Some(join)
+    }
+
+    /// What the joins took in memory when that was counted last, bytes.
+    pub(crate) fn joins_weight(&self) -> usize {
+        self.joins_weight
+    }
+
+    /// Counts what the joins take now against `budget`.
+    pub(crate) fn charge_joins(&mut self, budget: &Arc<Budget>) {
+        self.joins_weight = self.joins.iter().map(Join::weight).sum();
+        if self.joins.is_empty() {
+            self.joins_account.rest(0);
+        } else {
+            self.joins_account.settle(budget, self.joins_weight);
+        }
     }
 
     /// Whether stored messages are being read, which the client may have been given already.
@@ -98,8 +120,8 @@ pub(crate) type Seated = OwnedMutexGuard<Seat>;
 #[derive(Default)]
 struct Absence {
     timers: Vec<Timer>,
-    /// A will whose delay has not passed (clause 3.1.3.2.2).
-    will: Option<LateWill>,
+    /// A will whose delay has not passed (clause 3.1.3.2.2), and when it will have; `None`: never.
+    will: Option<(LateWill, Option<Instant>)>,
     /// What handlers have subscribed the client to since it went.
     subscriptions: Vec<(ByteString, QoS)>,
 }
@@ -132,8 +154,8 @@ pub(crate) struct Session {
     /// Unique in the process, and among the sessions that outlive it.
     pub(crate) number: SessionNumber,
     pub(crate) client_id: ByteString,
-    /// The user it is for, as soon as one has proved to be that.
-    owner: OnceLock<Owner>,
+    /// The user that has it, if that has proved to be one.
+    owner: Mutex<Option<Owner>>,
     checked: Mutex<Option<allowed::Checked>>,
     /// Number of the newest connection that asked for this session: an older one has been taken over.
     claim: AtomicU64,
@@ -141,8 +163,8 @@ pub(crate) struct Session {
     /// Whether the client must acknowledge something before it is sent more of QoS 1 and 2, as it was when its
     /// connection went to sleep.
     window_is_full: AtomicBool,
-    /// An ended connection has unsubscribed: the present one looks which joins it still wants.
-    unsubscribed: AtomicBool,
+    /// An ended connection has changed the subscriptions: the present one looks which joins there are to be.
+    changed: AtomicBool,
     /// Since when nobody is connected, milliseconds since the epoch, if nobody is.
     away_since: AtomicU64,
     /// Seconds the session outlives its connection; 0 = not at all, `u32::MAX` = for ever.
@@ -162,12 +184,12 @@ impl Session {
         Self {
             number,
             client_id,
-            owner: OnceLock::new(),
+            owner: Mutex::default(),
             checked: Mutex::default(),
             claim: AtomicU64::new(claim),
             connected: AtomicBool::new(false),
             window_is_full: AtomicBool::new(false),
-            unsubscribed: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
             away_since: AtomicU64::new(0),
             expiry: AtomicU32::new(expiry),
             deliveries: AtomicU64::new(0),
@@ -204,15 +226,15 @@ impl Session {
         self.claim.load(Ordering::Acquire) == claim
     }
 
-    /// An ended connection of the client has unsubscribed.
-    pub(crate) fn unsubscribed(&self) {
-        self.unsubscribed.store(true, Ordering::Release);
+    /// An ended connection of the client has unsubscribed, or leaves a subscription that had still to bring what is stored.
+    pub(crate) fn changed(&self) {
+        self.changed.store(true, Ordering::Release);
         self.nudge();
     }
 
     /// Whether that has happened since the last call.
-    pub(crate) fn take_unsubscribed(&self) -> bool {
-        self.unsubscribed.load(Ordering::Acquire) && self.unsubscribed.swap(false, Ordering::AcqRel)
+    pub(crate) fn take_changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire) && self.changed.swap(false, Ordering::AcqRel)
     }
 
     /// Wakes the connection, if there is one, to look at what has changed.
@@ -257,18 +279,25 @@ impl Session {
     pub(crate) fn opened(&self, realm: &Realm, will: Option<StoredWill>) {
         if self.is_recorded(realm) {
             let (session, client, expiry) = (self.number, self.client_id.clone(), self.expiry());
-            realm.record(Change::Opened { session, client, expiry, owner: self.owner().cloned(), will });
+            realm.record(Change::Opened { session, client, expiry, owner: self.owner(), will });
         }
     }
 
     /// Whose it is; `None`: whoever has the client id may have it.
-    pub(crate) fn owner(&self) -> Option<&Owner> {
-        self.owner.get()
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        self.owner.lock().clone()
     }
 
-    /// It is for `owner` from now on, if it was nobody's.
-    pub(crate) fn belong_to(&self, owner: Owner) {
-        self.owner.get_or_init(|| owner);
+    /// It is for `owner`, which may have it, from now on; `None`: for whoever has the client id. The one before has no claim
+    /// to it any more, but if it is the same user: that a certificate has proved that one is true of a connection by
+    /// password, too.
+    pub(crate) fn belong_to(&self, owner: Option<Owner>) {
+        let mut own = self.owner.lock();
+        let certified = own.take().filter(|before| before.certified);
+        *own = owner.map(|owner| match certified {
+            Some(before) if before.user == owner.user => before,
+            _ => owner,
+        });
     }
 
     /// Whether the session outlives its connection.
@@ -310,7 +339,11 @@ impl Session {
         let mut outbox = self.outbox.lock();
         outbox.put_back(waiting.into_iter());
         if let Ok(mut seat) = Arc::clone(&self.seat).try_lock_owned() {
-            for (sending, delivery, released) in sent {
+            for (mut sending, delivery, released) in sent {
+                sending.replacement = sending.replacement.map(|replacement| {
+                    let is_large = is_charged_once(&replacement.payload);
+                    if is_large { realm.broker.budget.charged(&replacement) } else { replacement }
+                });
                 seat.inflight.restore(sending, delivery, released);
             }
             seat.inflight.charge(&realm.broker.budget);
@@ -318,7 +351,7 @@ impl Session {
                 let Ok(filter) = TopicFilter::new(text.clone()) else { continue };
                 // What came live meanwhile goes on waiting for it.
                 let hold = outbox.hold(filter.clone());
-                seat.interrupted.push(Interrupted { filter, hold });
+                seat.interrupted.push(Interrupted { filter, hold, retained: true });
             }
         }
         drop(outbox);
@@ -505,11 +538,14 @@ impl Session {
         }
     }
 
-    /// The client is back in time: its will is not sent (clause 3.1.3.2.2).
-    pub(crate) fn forget_will(&self, realm: &Realm) {
-        if let Some(recorded) = self.take_will().and_then(|will| will.recorded) {
+    /// The client is back in time: its will is not sent (clause 3.1.3.2.2). Gives it, and when its delay would have passed:
+    /// the connection may be refused yet.
+    pub(crate) fn put_will_aside(&self, realm: &Realm) -> Option<(LateWill, Option<Instant>)> {
+        let aside = self.absence.lock().will.take()?;
+        if let Some(recorded) = aside.0.recorded {
             realm.record(recorded.gone());
         }
+        Some(aside)
     }
 
     /// Nothing happens any more when its time is up.
@@ -529,7 +565,7 @@ impl Session {
         for timer in absence.timers {
             realm.broker.timers.cancel(timer);
         }
-        if let Some(recorded) = absence.will.and_then(|will| will.recorded) {
+        if let Some(recorded) = absence.will.and_then(|(will, _)| will.recorded) {
             realm.record(recorded.gone());
         }
         self.command_subscriptions(absence.subscriptions);
@@ -566,14 +602,14 @@ impl Session {
         self.absence.lock().timers.push(timer);
     }
 
-    /// Keeps a will until its delay has passed.
-    pub(crate) fn keep_will(&self, will: LateWill) {
-        self.absence.lock().will = Some(will);
+    /// Keeps a will until its `delay` has passed.
+    pub(crate) fn keep_will(&self, will: LateWill, delay: Duration) {
+        self.absence.lock().will = Some((will, Instant::now().checked_add(delay)));
     }
 
     /// Takes a will whose delay has passed, or whose session ends.
     pub(crate) fn take_will(&self) -> Option<LateWill> {
-        self.absence.lock().will.take()
+        self.absence.lock().will.take().map(|(will, _)| will)
     }
 
     /// Ends the session, whose seat is held: its subscriptions, queue and timers go, what it leaves of shared
@@ -595,7 +631,7 @@ impl Session {
         for timer in absence.timers {
             realm.broker.timers.cancel(timer);
         }
-        absence.will
+        absence.will.map(|(will, _)| will)
     }
 }
 
@@ -626,8 +662,16 @@ pub(crate) fn test_message(topic: &str, qos: QoS, id: u128) -> Arc<Message> {
 /// `message` on its way to a client that gets it as it was published, with nothing of its own.
 #[cfg(test)]
 pub(crate) fn test_delivery(message: Arc<Message>, source: delivery::Source) -> Delivery {
-    let (qos, retain) = (message.qos, false);
-    Delivery { message, subscription_ids: None, qos, retain, number: None, source, pins_buffer: false }
+    Delivery {
+        qos: message.qos,
+        message,
+        subscription_ids: None,
+        retain: false,
+        number: None,
+        source,
+        rank: delivery::Rank::default(),
+        pins_buffer: false,
+    }
 }
 
 #[cfg(test)]

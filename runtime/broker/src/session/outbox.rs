@@ -10,7 +10,8 @@ use std::task::Waker;
 use foldhash::fast::RandomState;
 use tidegate_event::{Message, MsgId, QoS, TopicFilter, TopicName, now_ms};
 
-use super::delivery::{Delivery, Source};
+use super::Interrupted;
+use super::delivery::{Delivery, Rank, Source};
 use super::hold::Holds;
 use super::loss::Losses;
 use super::patience::Patience;
@@ -64,6 +65,8 @@ pub(crate) struct Outbox {
     flying: usize,
     /// How many the connection has taken in its life.
     progress: u64,
+    /// Of what was pushed last.
+    rank: Rank,
     /// How long publishers still wait for it.
     pub(crate) patience: Patience,
     account: Account,
@@ -210,7 +213,9 @@ impl Outbox {
     }
 
     /// Puts `delivery` where it belongs. Gives the task to wake, if it sleeps and waits for messages.
-    pub(crate) fn push(&mut self, delivery: Delivery, budget: &Arc<Budget>) -> Option<Waker> {
+    pub(crate) fn push(&mut self, mut delivery: Delivery, budget: &Arc<Budget>) -> Option<Waker> {
+        self.rank = self.rank.next();
+        delivery.rank = self.rank;
         let waker = match self.holds.of(&delivery) {
             Some(hold) => {
                 hold.push(delivery);
@@ -288,6 +293,11 @@ impl Outbox {
         self.progress
     }
 
+    /// The rank of what comes next: what is here already was before it.
+    pub(crate) fn next_rank(&self) -> Rank {
+        self.rank.next()
+    }
+
     /// The publishers to wake because there is room.
     pub(crate) fn relieved(&mut self) -> Vec<Waker> {
         if self.publishers.is_empty() || !self.is_roomy() {
@@ -344,6 +354,17 @@ impl Outbox {
             .waiting
             .extract(|delivery| delivery.source == Source::Live && filter.matches(&delivery.message.topic));
         self.holds.begin(filter, held)
+    }
+
+    /// The connection that was to bring what goes before hold `number` has ended: the client's next one begins with it again.
+    /// `retained`: retained messages are to come too.
+    pub(crate) fn leave(&mut self, number: u32, retained: bool) {
+        self.holds.leave(number, retained);
+    }
+
+    /// What was left since the last call.
+    pub(crate) fn take_left(&mut self) -> Vec<Interrupted> {
+        self.holds.take_left()
     }
 
     /// How many subscriptions wait for stored messages.
@@ -443,9 +464,8 @@ impl Outbox {
     }
 
     /// The live messages that wait, oldest first.
-    pub(crate) fn waiting_live(&self) -> impl Iterator<Item = &Arc<Message>> {
-        let is_live = |delivery: &&Delivery| delivery.source == Source::Live;
-        self.waiting.iter().filter(is_live).map(|delivery| &delivery.message)
+    pub(crate) fn waiting_live(&self) -> impl Iterator<Item = &Delivery> {
+        self.waiting.iter().filter(|delivery| delivery.source == Source::Live)
     }
 
     /// Ids of everything that waits.

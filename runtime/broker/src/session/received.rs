@@ -30,8 +30,9 @@ enum State {
 /// What has come under a packet id while its message was handled: on a later connection, if the first has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Meanwhile {
-    /// How often the message came again: each copy is acknowledged (MQTT 5 clause 4.3.3, "MQTT-4.3.3-10").
-    pub(crate) resent: u16,
+    /// How often the message came again: each copy is acknowledged (MQTT 5 clause 4.3.3, "MQTT-4.3.3-10"). Their connection
+    /// takes no more than its read-ahead.
+    pub(crate) resent: u32,
     /// PUBREL came, before PUBREC was sent: PUBCOMP follows that.
     pub(crate) released: bool,
 }

@@ -10,7 +10,8 @@ use crate::support::client::{Client, PATIENCE, PUBACK, PUBREC};
 use crate::support::gate::ScriptedGate;
 use crate::support::packet::Connect;
 use crate::support::script::Script;
-use crate::support::{Server, with_config, with_gate};
+use crate::support::store::Journal;
+use crate::support::{Server, gated, with_config, with_gate};
 
 async fn guarded(gate: &Arc<ScriptedGate>) -> Server {
     with_gate(BrokerConfig::default(), gate.clone(), Arc::new(NoHooks)).await
@@ -353,6 +354,47 @@ async fn a_session_is_not_for_another_user_who_gives_its_client_id() {
     assert!(Client::connect(server.address, &first).await.present);
     let second = Connect::v5("d").persistent().login("proved v", "");
     assert_eq!(Client::try_connect(server.address, &second).await.code, 0x85);
+}
+
+/// The user that had it first stayed its owner for ever: once that was gone, anybody could have it from everybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_of_a_user_that_is_gone_is_the_next_ones_alone() {
+    let (gate, journal) = (ScriptedGate::new("no/"), Journal::default());
+    let start = async |store: Journal| {
+        gated(BrokerConfig::default(), gate.clone(), Arc::new(NoHooks), Arc::new(store)).await
+    };
+    let first = start(journal.clone()).await;
+    let nobody = Connect::v5("c").persistent();
+    let [one, two, three] =
+        ["proved 1", "proved 2", "proved 3"].map(|user| Connect::v5("c").persistent().login(user, ""));
+    let knock = async |server: &Server, connect: &Connect| {
+        let client = Client::try_connect(server.address, connect).await;
+        let answer = (client.code, client.present);
+        if client.code == 0 {
+            client.disconnect().await;
+        }
+        answer
+    };
+    assert_eq!(knock(&first, &one).await, (0, false));
+    assert_eq!(knock(&first, &two).await, (0x85, false));
+    gate.without(&["proved 1"]);
+    assert_eq!(knock(&first, &two).await, (0, true));
+    let crashed = start(journal.after_a_crash()).await;
+    for server in [&first, &crashed] {
+        for thief in [&three, &nobody, &one] {
+            assert_eq!(knock(server, thief).await, (0x85, false));
+        }
+        assert_eq!(knock(server, &two).await, (0, true));
+    }
+    // Who has proved nothing has it as long as nobody who has comes; the one before gets nothing back.
+    gate.without(&["proved 2"]);
+    assert_eq!(knock(&first, &nobody).await, (0, true));
+    gate.without(&[]);
+    assert_eq!(knock(&first, &nobody).await, (0, true));
+    assert_eq!(knock(&first, &three).await, (0, true));
+    for thief in [&nobody, &two] {
+        assert_eq!(knock(&first, thief).await, (0x85, false));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

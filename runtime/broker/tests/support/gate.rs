@@ -19,6 +19,8 @@ pub(crate) struct ScriptedGate {
     keeps: bool,
     answers: Arc<Semaphore>,
     asked: Mutex<Vec<String>>,
+    /// Users whose sessions others may have.
+    gone: Mutex<Vec<String>>,
 }
 
 impl ScriptedGate {
@@ -39,6 +41,7 @@ impl ScriptedGate {
             keeps,
             answers: Arc::new(Semaphore::new(0)),
             asked: Mutex::default(),
+            gone: Mutex::default(),
         })
     }
 
@@ -51,6 +54,11 @@ impl ScriptedGate {
     /// Answers one `slow` client.
     pub(crate) fn answer(&self) {
         self.answers.add_permits(1);
+    }
+
+    /// From now on there are all users but these.
+    pub(crate) fn without(&self, gone: &[&str]) {
+        *self.gone.lock() = gone.iter().map(|user| (*user).to_owned()).collect();
     }
 
     /// What it was asked so far.
@@ -94,6 +102,7 @@ impl Gate for ScriptedGate {
 
     fn may_take(&self, client: &Client, owner: &Owner) -> bool {
         client.username.as_ref() == Some(&owner.user)
+            || self.gone.lock().iter().any(|gone| **gone == *owner.user)
     }
 
     fn may_publish(&self, client: &Client, topic: &TopicName) -> bool {

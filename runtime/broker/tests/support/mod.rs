@@ -60,8 +60,18 @@ pub(crate) async fn journalled(journal: &store::Journal) -> Server {
 
 /// A broker behind `gate`.
 pub(crate) async fn with_gate(config: BrokerConfig, gate: Arc<dyn Gate>, hooks: Arc<dyn Hooks>) -> Server {
+    gated(config, gate, hooks, Arc::new(VolatileStore)).await
+}
+
+/// A broker behind `gate` whose sessions are in `store`.
+pub(crate) async fn gated(
+    config: BrokerConfig,
+    gate: Arc<dyn Gate>,
+    hooks: Arc<dyn Hooks>,
+    store: Arc<dyn SessionStore>,
+) -> Server {
     let ids = Arc::new(IdSource::new(&Node::default()));
-    let broker = Broker::with_gate(config, ids, gate, hooks, Arc::new(VolatileStore)).unwrap();
-    let address = broker.listen("127.0.0.1:0".parse::<SocketAddr>().unwrap()).await.unwrap();
+    let broker = Broker::with_gate(config, ids, gate, hooks, store).unwrap();
+    let address = broker.listen(free()).await.unwrap();
     Server { broker, address }
 }
