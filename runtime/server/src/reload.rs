@@ -295,7 +295,8 @@ mod tests {
         assert!(waiting_for_a_start(&old, &moved).is_empty());
         let other = listener("c", 3, "kind = \"ws\"\npath = \"/y\"");
         let new = load(
-            &["[broker]\nmax_inflight = 7\n", &listener("b", 2, mqtt), &other, &listener("d", 1, mqtt)].concat(),
+            &["[broker]\nmax_inflight = 7\n", &listener("b", 2, mqtt), &other, &listener("d", 1, mqtt)]
+                .concat(),
         );
         let expected = [
             "broker.max_inflight has changed",

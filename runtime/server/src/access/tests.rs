@@ -11,10 +11,17 @@ use super::*;
 
 /// Of `right`, at the least cost there is.
 fn cheap_hash() -> String {
+    cheap_hash_of("right")
+}
+
+fn cheap_hash_of(password: &str) -> String {
     use argon2::password_hash::{PasswordHasher as _, SaltString};
     let params = argon2::Params::new(8, 1, 1, None).unwrap();
     let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
-    argon.hash_password(b"right", &SaltString::from_b64("c29tZXNhbHQ").unwrap()).unwrap().to_string()
+    argon
+        .hash_password(password.as_bytes(), &SaltString::from_b64("c29tZXNhbHQ").unwrap())
+        .unwrap()
+        .to_string()
 }
 
 fn config(dir: &Path, users: &[&str], acl: Option<&str>) -> AccessConfig {
@@ -184,6 +191,31 @@ async fn a_fleet_that_returns_does_not_wait_behind_strangers() {
     }
     assert_eq!(futures_util::FutureExt::now_or_never(login("right")), Some(0));
     assert_eq!(futures_util::FutureExt::now_or_never(login("wrong")), None, "it waits with the others");
+}
+
+/// It was checked against the file as it was when it came: who was taken out while it waited got in.
+#[tokio::test]
+async fn a_login_that_waits_is_answered_by_the_file_as_it_is_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let access = open(&config(dir.path(), &["u", "v"], None));
+    let others = format!("v:{}\n", cheap_hash());
+    for (users, expected) in [
+        (format!("u:{}\n{others}", cheap_hash_of("other")), 0x86),
+        (others.clone(), 0x86),
+        // Who is remembered does not wait, so this one is the last.
+        (format!("u:{}\n{others}", cheap_hash()), 0),
+    ] {
+        std::fs::write(dir.path().join("users"), format!("u:{}\n", cheap_hash())).unwrap();
+        access.reload();
+        let busy = access.gatekeeper.checks.keep_busy().await;
+        let client = remote(test_client("c", Some("u")));
+        let mut waits = Box::pin(knock(&access, client, Some("right")));
+        let is_waiting = futures_util::poll!(&mut waits).is_pending();
+        std::fs::write(dir.path().join("users"), &users).unwrap();
+        access.reload();
+        drop(busy);
+        assert_eq!((is_waiting, waits.await), (true, expected), "{users}");
+    }
 }
 
 #[test]
