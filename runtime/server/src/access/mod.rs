@@ -2,10 +2,10 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | `password_file`, `hashing` | users and their argon2id hashes; a few are checked at once |
+//! | `password_file`, `hashing`, `places` | users and their argon2id hashes; a few are checked at once |
 //! | `remembered` | who logs in again with the password that was right is not checked so |
 //! | `acl`, `pattern`, `network` | ordered lines: who may publish and subscribe to what |
-//! | `attempts`, `places` | wrong passwords: who has to wait, and how many may |
+//! | `attempts`, `waiting` | wrong passwords: who has to wait, and how many may |
 //! | `files` | reading both files, at the start and when they change |
 //! | [`passwd`] | the command that writes the password file |
 
@@ -19,6 +19,7 @@ mod password_file;
 mod pattern;
 mod places;
 mod remembered;
+mod waiting;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -201,6 +202,11 @@ impl Gatekeeper {
             self.refused.increment(1);
             return Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD);
         };
+        if !self.attempts.is_free(address, name) && self.recognises(name, &password, address) {
+            self.attempts.recognised(address, name);
+            self.accepted.increment(1);
+            return Decision::Allow;
+        }
         let Some(mut turn) = self.turn(address, name).await else {
             return Decision::Refuse(ReasonCode::CONNECTION_RATE_EXCEEDED);
         };
@@ -249,6 +255,12 @@ impl Gatekeeper {
         }
         drop(check_ends);
         if right { Decision::Allow } else { Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD) }
+    }
+
+    /// Whether `password` is the one with which the user `name` has logged in last, if that may be looked at before its turn.
+    fn recognises(&self, name: &str, password: &Password, address: IpAddr) -> bool {
+        let Some((hash, true)) = self.hash(name) else { return false };
+        self.attempts.may_look(address, name) && self.remembered.was_right(name, &hash, password)
     }
 
     /// Waits for the turn of the user `name` at `address`. `None`: too many do.
