@@ -202,7 +202,8 @@ keys! {
     access.login_failures: Count<0> => access.patience.failures;
     /// Time without a wrong password after which all are forgotten.
     access.login_window: Span => access.patience.window;
-    /// The longest such pause. Within half of `broker.connect_timeout`, a right password gets in whoever else guesses.
+    /// The longest such pause. Within half of `broker.connect_timeout`, who waits is still there when it ends. A user that
+    /// gives the password which was right last is let in once in such a pause, and four times at once, without waiting.
     access.login_penalty: Span => access.patience.longest;
 
     /// Directory of WebAssembly modules. Files put there are loaded, replaced and unloaded while the runtime
