@@ -291,6 +291,8 @@ impl Estate<'_> {
             taken
         });
         seat.inflight.charge(&self.realm.broker.budget);
+        // The member is away, or about to be.
+        seat.inflight.rest();
     }
 }
 

@@ -587,6 +587,7 @@ where
         outbox.sleep(cx.waker(), wants_messages, self.deliveries.taken());
         outbox.flies(self.seat.inflight.weight());
         drop(outbox);
+        self.seat.inflight.rest();
         // A claim or a change of phase before the waker was there has woken nobody; that it is evicted will.
         if self.count.poll_evicted(cx).is_ready() {
             return Err(self.gives_way());

@@ -89,5 +89,7 @@ impl Session {
             unwanted
         });
         seat.inflight.charge(&realm.broker.budget);
+        // The connection may still be refused.
+        seat.inflight.rest();
     }
 }

@@ -137,6 +137,12 @@ impl Inflight {
         self.account.settle(budget, weight);
     }
 
+    /// Nothing happens to them for a while: no more stays reserved than what they take now.
+    pub(crate) fn rest(&mut self) {
+        let weight = self.weight();
+        self.account.rest(weight);
+    }
+
     /// The packet id that [`Inflight::push`] will give.
     pub(crate) fn next_packet_id(&self) -> u16 {
         packet_id(self.next_sequence())

@@ -118,6 +118,23 @@ impl Outbox {
         self.queued() + self.recent.as_ref().map_or(0, |recent| recent.weight())
     }
 
+    /// Counts what it takes now against `budget`. A client that is away leaves nothing reserved beyond that: it may be long
+    /// before anything else happens to its queue.
+    #[inline]
+    fn charge(&mut self, budget: &Arc<Budget>) {
+        let weight = self.weight();
+        self.account.settle(budget, weight);
+        if !self.connected {
+            self.account.rest(weight);
+        }
+    }
+
+    /// Something was taken out, or nothing happens to it for a while: no more stays reserved than what it takes now.
+    fn rest(&mut self) {
+        let weight = self.weight();
+        self.account.rest(weight);
+    }
+
     /// Whether the memory of all queues allows `delivery`.
     fn is_admitted(&self, delivery: &Delivery, budget: &Budget) -> bool {
         budget.admits(self.queued(), self.connected.then_some(self.flying), delivery.qos)
@@ -152,8 +169,7 @@ impl Outbox {
         let mut expired = VecDeque::new();
         self.waiting.take_expired(now_ms, &mut expired);
         self.holds.take_expired(now_ms, &mut expired);
-        let weight = self.weight();
-        self.account.settle(budget, weight);
+        self.charge(budget);
         expired
     }
 
@@ -205,8 +221,7 @@ impl Outbox {
                 if self.wants_messages { self.waker.take() } else { None }
             }
         };
-        let weight = self.weight();
-        self.account.settle(budget, weight);
+        self.charge(budget);
         waker
     }
 
@@ -308,7 +323,9 @@ impl Outbox {
 
     /// Takes out what waits and `is_unwanted`.
     pub(crate) fn take_unwanted(&mut self, is_unwanted: impl Fn(&Delivery) -> bool) -> VecDeque<Delivery> {
-        self.waiting.extract(is_unwanted).into_deliveries()
+        let taken = self.waiting.extract(is_unwanted);
+        self.rest();
+        taken.into_deliveries()
     }
 
     /// Puts back what was taken out and nobody else takes.
@@ -372,6 +389,7 @@ impl Outbox {
                 None => self.waiting.push(delivery),
             }
         }
+        self.rest();
         unwanted
     }
 
@@ -485,8 +503,7 @@ impl Outbox {
         }
         self.waiting.shrink(IDLE_CAPACITY);
         self.forget_stale();
-        let weight = self.weight();
-        self.account.rest(weight);
+        self.rest();
         match &mut self.waker {
             Some(known) if known.will_wake(waker) => {}
             other => *other = Some(waker.clone()),
@@ -531,9 +548,7 @@ impl Outbox {
             lost(delivery);
             holds.lost(&delivery.message.topic);
         });
-        let weight = self.weight();
-        self.account.settle(budget, weight);
-        self.account.rest(weight);
+        self.charge(budget);
         std::mem::take(&mut self.publishers).into_values().collect()
     }
 
@@ -697,6 +712,25 @@ mod tests {
         outbox.release(second, |_| true);
         assert_eq!(drain(&mut outbox), [id(1)]);
         assert!(matches!(offer(&mut outbox, delivery("q", QoS::AtLeastOnce, id(3)), 10), Room::Unwanted));
+    }
+
+    /// As much as 8 KiB stayed reserved for each session whose messages had expired.
+    #[test]
+    fn what_has_expired_is_not_reserved_for_a_client_that_is_away() {
+        let (mut outbox, budget) = (Outbox::default(), Arc::new(Budget::new(usize::MAX)));
+        for id in 1..=2 {
+            let mut delivery = delivery("t", QoS::AtLeastOnce, id);
+            let properties =
+                tidegate_event::PublishProperties { message_expiry: Some(1), ..Default::default() };
+            delivery.message = Arc::new(tidegate_event::Message {
+                payload: vec![0; 3_000].into(),
+                properties: Some(Box::new(properties)),
+                ..(*delivery.message).clone()
+            });
+            outbox.push(delivery, &budget);
+        }
+        assert!(budget.used() > 5_000, "{}", budget.used());
+        assert_eq!((outbox.take_expired(now_ms(), &budget).len(), budget.used()), (2, 0));
     }
 
     /// A live message of QoS 2, due to another subscription, was dropped because its retained copy was sent at QoS 0.
