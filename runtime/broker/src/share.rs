@@ -331,7 +331,7 @@ impl Realm {
         estate.unacknowledged(seat);
         let queued = session.outbox().take_shared(|_| true);
         let left = estate.queued(queued);
-        session.outbox().return_shared(left);
+        session.outbox().return_shared(left, &self.broker.budget);
         estate.fanout.flush();
     }
 
@@ -359,7 +359,7 @@ impl Realm {
         let mut estate = self.estate(session, Among::All);
         let queued = session.outbox().take_shared(|number| number == group.number);
         let left = estate.queued(queued);
-        session.outbox().return_shared(left);
+        session.outbox().return_shared(left, &self.broker.budget);
         estate.fanout.flush();
     }
 
@@ -402,7 +402,7 @@ impl Realm {
             } else {
                 let queued = member.outbox().take_shared(|number| number == group.number);
                 let kept = estate.queued(queued);
-                member.outbox().return_shared(kept);
+                member.outbox().return_shared(kept, &self.broker.budget);
             }
             estate.fanout.flush();
             left = estate.left;
@@ -564,6 +564,7 @@ mod tests {
         assert_eq!((one.outbox().len(), waiting()), (1_800 - most, 0));
         assert!(!group.stranded.load(Ordering::Acquire));
     }
+
     /// What a member had been sent counted for it after another one had got it, or its session had ended.
     #[tokio::test]
     async fn what_a_member_does_not_have_any_more_does_not_count_for_it() {
@@ -588,6 +589,44 @@ mod tests {
         assert!(budget.used() < both - 10_000, "{} of {both}", budget.used());
         realm.due(crate::timers::Due::Expiry, &away);
         assert_eq!(budget.used(), 0);
+    }
+
+    /// What had waited for a member counted for it after another one had got it, and again for that one.
+    #[tokio::test]
+    async fn what_waited_for_a_member_and_was_handed_over_does_not_count_for_it() {
+        type Leave = fn(&Realm, &Session);
+        let is_away: Leave = |realm, _| {
+            realm.gather(&group(realm));
+        };
+        let leaves: Leave = |realm, session| {
+            session.disconnect(realm, std::iter::empty());
+            realm.member_left(session, &mut session.seat().try_lock().unwrap());
+        };
+        let unsubscribes: Leave = |realm, session| {
+            assert!(session.unsubscribe(realm, "$share/g/t").is_some());
+        };
+        for (connected, leave) in [(false, is_away), (true, leaves), (true, unsubscribes)] {
+            let realm = realm();
+            let budget = &realm.broker.budget;
+            let first = member(&realm, 1, connected);
+            for id in 0..10 {
+                let message = test_message("t", QoS::AtLeastOnce, id);
+                let message =
+                    Arc::new(Message { payload: vec![0; 5_000].into(), ..Message::clone(&message) });
+                group(&realm).give(&realm, &message, &mut Fanout::default());
+            }
+            let waiting = budget.used();
+            assert!(waiting > 50_000, "{waiting}");
+            realm.member_left(&first, &mut first.seat().try_lock().unwrap());
+            assert_eq!((budget.used(), first.outbox().len()), (waiting, 10), "nobody else was there");
+            let other = member(&realm, 2, true);
+            leave(&realm, &first);
+            assert_eq!((first.outbox().len(), other.outbox().len()), (0, 10));
+            assert!(budget.used() <= waiting, "{}, not {waiting}", budget.used());
+            other.outbox().take(&mut VecDeque::new(), usize::MAX);
+            other.outbox().sleep(std::task::Waker::noop(), true, 0);
+            assert_eq!(budget.used(), 0);
+        }
     }
 
     /// A message that nobody could take was put back into the queue of a session that had ended meanwhile: gone, and not

@@ -306,11 +306,12 @@ impl Outbox {
         }
     }
 
-    /// Takes out what waits of the shared subscriptions of those groups that `wanted` is true of.
+    /// Takes out what waits of the shared subscriptions of those groups that `wanted` is true of. It counts for whoever gets it.
     pub(crate) fn take_shared(&mut self, wanted: impl Fn(u32) -> bool) -> VecDeque<Delivery> {
         let taken = self.waiting.extract(
             |delivery| matches!(delivery.source, Source::Shared(group) if group > 0 && wanted(group)),
         );
+        self.rest();
         taken.into_deliveries()
     }
 
@@ -329,10 +330,11 @@ impl Outbox {
     }
 
     /// Puts back what was taken out and nobody else takes.
-    pub(crate) fn return_shared(&mut self, deliveries: VecDeque<Delivery>) {
+    pub(crate) fn return_shared(&mut self, deliveries: VecDeque<Delivery>, budget: &Arc<Budget>) {
         for delivery in deliveries.into_iter().rev() {
             self.waiting.push_front(delivery);
         }
+        self.charge(budget);
     }
 
     /// Holds live messages that match `filter` back until [`Outbox::release`] of the number it gives: those that
