@@ -22,7 +22,7 @@ use tidegate_event::{Message, SharedFilter, StoredDelivery, StoredSource};
 
 use self::members::{Member, Members};
 use crate::broker::Shared;
-use crate::limits::budget::is_charged_once;
+use crate::limits::budget::ChargedOnce;
 use crate::realm::Realm;
 use crate::route::Fanout;
 use crate::session::delivery::{Delivery, Source};
@@ -427,7 +427,12 @@ impl Realm {
 
     /// `stored`, which was queued for `session` before a restart, as it is from now on. Of which group it is, releases before
     /// this one did not record.
-    pub(crate) fn restored_delivery(&self, session: &Session, stored: StoredDelivery) -> Delivery {
+    pub(crate) fn restored_delivery(
+        &self,
+        session: &Session,
+        stored: StoredDelivery,
+        charged: &mut ChargedOnce,
+    ) -> Delivery {
         let filter = match &stored.source {
             StoredSource::Shared(Some(text)) => SharedFilter::parse(text).ok(),
             StoredSource::Shared(None) => session.shared_filter_of(&stored.message.topic),
@@ -438,9 +443,7 @@ impl Realm {
             group.stranded.store(true, Ordering::Release);
         }
         let mut delivery = Delivery::from_stored(stored, group.map_or(0, |group| group.number));
-        if is_charged_once(&delivery.message.payload) {
-            delivery.message = self.broker.budget.charged(&delivery.message);
-        }
+        delivery.message = charged.of(delivery.message);
         delivery
     }
 }

@@ -40,7 +40,7 @@ use self::positions::Positions;
 use self::received::Received;
 use self::subscriptions::Subscriptions;
 use crate::control::Command;
-use crate::limits::budget::Account;
+use crate::limits::budget::{Account, ChargedOnce};
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::route::Fanout;
@@ -297,16 +297,19 @@ impl Session {
     }
 
     /// Makes it as it was when the process ended, but for its subscriptions. Nobody else knows it yet.
-    pub(crate) fn restore(&self, realm: &Realm, restored: RestoredSession) {
+    pub(crate) fn restore(&self, realm: &Realm, restored: RestoredSession, charged: &mut ChargedOnce) {
         let RestoredSession { queue, received, joining, .. } = restored;
         let last = queue.iter().map(|restored| restored.delivery.number).max();
         self.deliveries.store(last.unwrap_or(0), Ordering::Relaxed);
         self.received.lock().restore(&received, &realm.broker.budget);
         let (mut sent, mut waiting) = (Vec::new(), Vec::new());
         for RestoredDelivery { delivery, sending, released } in queue {
-            let delivery = realm.restored_delivery(self, delivery);
+            let delivery = realm.restored_delivery(self, delivery, charged);
             match sending {
-                Some(sending) => sent.push((sending, delivery, released)),
+                Some(mut sending) => {
+                    sending.replacement = sending.replacement.map(|message| charged.of(message));
+                    sent.push((sending, delivery, released));
+                }
                 None => waiting.push(delivery),
             }
         }
