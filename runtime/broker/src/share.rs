@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use parking_lot::RwLock;
-use tidegate_event::{Message, SharedFilter, StoredDelivery, StoredSource};
+use tidegate_event::{Message, QoS, SharedFilter, StoredDelivery, StoredSource};
 
 use self::members::{Member, Members};
 use crate::broker::Shared;
@@ -340,11 +340,15 @@ impl Realm {
     pub(crate) fn member_ended(&self, session: &Session, seat: &mut Seat, queued: VecDeque<Delivery>) {
         let mut estate = self.estate(session, Among::All);
         estate.unacknowledged(seat);
-        for delivery in estate.queued(queued) {
-            let Source::Shared(number) = delivery.source else { continue };
+        let sent = seat.inflight.iter().filter(|sent| sent.delivery.qos == QoS::AtLeastOnce);
+        let unacknowledged = sent.map(|sent| (sent.delivery.source, sent.acked_message()));
+        let queued = estate.queued(queued);
+        let queued = queued.iter().map(|delivery| (delivery.source, &delivery.message));
+        for (source, message) in unacknowledged.chain(queued) {
+            let Source::Shared(number) = source else { continue };
             if let Some(group) = estate.group(number) {
                 // It is counted as lost.
-                group.give_except(self, &delivery.message, Some(session.number), &mut estate.fanout);
+                group.give_except(self, message, Some(session.number), &mut estate.fanout);
             }
         }
         estate.fanout.flush();
@@ -454,7 +458,7 @@ mod tests {
     use std::sync::Barrier;
     use std::time::Instant;
 
-    use tidegate_event::{QoS, SubscriptionOptions};
+    use tidegate_event::SubscriptionOptions;
 
     use super::*;
     use crate::BrokerConfig;
@@ -630,6 +634,22 @@ mod tests {
             other.outbox().sleep(std::task::Waker::noop(), true, 0);
             assert_eq!(budget.used(), 0);
         }
+    }
+
+    /// It went with the session when nobody else had room for it, and was not counted.
+    #[tokio::test]
+    async fn what_a_member_was_sent_is_counted_when_its_session_ends_and_nobody_can_take_it() {
+        let realm = crate::realm::test_realm(BrokerConfig { max_queued: 1, ..BrokerConfig::default() });
+        let (ending, other) = (member(&realm, 1, true), member(&realm, 2, true));
+        let source = Source::Shared(group(&realm).number);
+        let mut seat = ending.seat().try_lock().unwrap();
+        for (qos, id) in [(QoS::AtLeastOnce, 1), (QoS::AtLeastOnce, 2), (QoS::ExactlyOnce, 3)] {
+            seat.inflight.push(test_delivery(test_message("t", qos, id), source), None);
+        }
+        let dropped = realm.statistics.dropped_so_far();
+        realm.end_session(&ending, &mut seat);
+        assert_eq!(other.outbox().waiting_ids().map(|id| id.bits()).collect::<Vec<_>>(), [1]);
+        assert_eq!(realm.statistics.dropped_so_far() - dropped, 1);
     }
 
     /// A message that nobody could take was put back into the queue of a session that had ended meanwhile: gone, and not
