@@ -45,7 +45,7 @@ fn retain(shared: &Arc<Shared>, tenant: &Tenant, message: Arc<Message>) {
     let realm = shared.realm(tenant);
     let topic = message.topic.clone();
     match realm.retained.set(message, shared.config.retained_limits()) {
-        Set::Full => {
+        Set::Full | Set::Cleared => {
             let topic = Shown(topic.as_str());
             tracing::warn!(%tenant, %topic, "a retained message was not restored: the retained store is full");
         }

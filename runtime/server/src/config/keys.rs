@@ -151,7 +151,7 @@ keys! {
     broker.reason_strings: Switch => broker.reason_strings;
     /// Memory of all retained messages of a tenant: payloads, properties and the levels of their topics. An MQTT 5 client
     /// is refused a QoS 1 or 2 message that would pass it, with reason code 0x97; from others it is delivered and not
-    /// retained. Both are counted.
+    /// retained, and what its topic had is deleted. Both are counted.
     broker.max_retained_bytes: Size => broker.max_retained_bytes;
     /// Messages a tenant may retain; the same happens to one more.
     broker.max_retained: Count<0> => broker.max_retained;
