@@ -161,8 +161,9 @@ impl Retained {
     }
 
     /// Retains `message`, which should own its memory, in place of its topic's last one, unless the store would
-    /// have more than `limits` allow: then the topic has none (clause 3.3.1.3). If anything has changed, `record` is given
-    /// what, before another can take its place: what is recorded last of a topic is what the topic has. It must not wait.
+    /// have more than `limits` allow: then the topic has none (clause 3.3.1.3). If anything has changed, or may have to where
+    /// it is recorded, `record` is given what, before another can take its place: what is recorded last of a topic is what
+    /// the topic has. It must not wait.
     pub(crate) fn set_and(
         &self,
         message: Arc<Message>,
@@ -172,11 +173,11 @@ impl Retained {
         let since_ms = now_ms();
         let mut store = self.0.write();
         if !store.has_room(&message, limits) {
-            let was_there = store.remove(&message.topic).is_some();
-            if was_there || store.is_partial {
+            let is_cleared = store.remove(&message.topic).is_some();
+            if is_cleared || store.is_partial {
                 record(Set::Cleared);
             }
-            return if was_there { Set::Cleared } else { Set::Full };
+            return if is_cleared { Set::Cleared } else { Set::Full };
         }
         let levels = missing_levels(&store.root, &message.topic);
         let mut node = &mut store.root;
@@ -611,6 +612,13 @@ mod tests {
             recorded.set(true);
         };
         assert!(!retained.clear_and(&"t".parse().unwrap(), record));
+        assert!(recorded.get());
+        recorded.set(false);
+        let is_full = |set: Set| {
+            assert!(retained.0.try_write().is_none() && set == Set::Cleared);
+            recorded.set(true);
+        };
+        assert_eq!(retained.set_and(message("t", b"x", None), within(0), is_full), Set::Full);
         assert!(recorded.get());
     }
 

@@ -156,6 +156,7 @@ where
         }
         // The client may be away for days.
         self.seat.inflight.rest();
+        self.seat.rest_joins();
         self.session.received().rest();
         Rest { handlers, acked }
     }

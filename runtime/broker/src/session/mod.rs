@@ -42,7 +42,7 @@ use self::positions::Positions;
 use self::received::Received;
 use self::subscriptions::Subscriptions;
 use crate::control::Command;
-use crate::limits::budget::{Account, Budget, ChargedOnce, is_charged_once};
+use crate::limits::budget::{Account, Budget, ChargedOnce};
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::route::Fanout;
@@ -102,6 +102,11 @@ impl Seat {
         } else {
             self.joins_account.settle(budget, self.joins_weight);
         }
+    }
+
+    /// The joins do not change until the client is back.
+    pub(crate) fn rest_joins(&mut self) {
+        self.joins_account.rest(self.joins_weight);
     }
 
     /// Whether stored messages are being read, which the client may have been given already.
@@ -339,11 +344,7 @@ impl Session {
         let mut outbox = self.outbox.lock();
         outbox.put_back(waiting.into_iter());
         if let Ok(mut seat) = Arc::clone(&self.seat).try_lock_owned() {
-            for (mut sending, delivery, released) in sent {
-                sending.replacement = sending.replacement.map(|replacement| {
-                    let is_large = is_charged_once(&replacement.payload);
-                    if is_large { realm.broker.budget.charged(&replacement) } else { replacement }
-                });
+            for (sending, delivery, released) in sent {
                 seat.inflight.restore(sending, delivery, released);
             }
             seat.inflight.charge(&realm.broker.budget);
