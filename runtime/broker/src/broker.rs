@@ -64,6 +64,13 @@ pub(crate) struct Lines {
     pub(crate) retained: Seldom,
 }
 
+/// What all tenants own. Each keeps the broker in memory that keeps them: they go when it has stopped.
+#[derive(Default)]
+struct Realms {
+    by_tenant: HashMap<Tenant, Arc<Realm>, RandomState>,
+    has_stopped: bool,
+}
+
 /// What everything in the broker shares.
 pub(crate) struct Shared {
     pub(crate) config: BrokerConfig,
@@ -96,7 +103,7 @@ pub(crate) struct Shared {
     pub(crate) connections: AtomicUsize,
     pub(crate) admission: Admission,
     pub(crate) lines: Lines,
-    realms: RwLock<HashMap<Tenant, Arc<Realm>, RandomState>>,
+    realms: RwLock<Realms>,
     /// What was due when the process was away, until [`Broker::begin`].
     overdue: Mutex<Option<Vec<Overdue>>>,
     default_tenant: Tenant,
@@ -118,7 +125,7 @@ impl Shared {
 
     /// The tenant's part of the broker, if anybody has used it.
     pub(crate) fn known_realm(&self, tenant: &Tenant) -> Option<Arc<Realm>> {
-        self.realms.read().get(tenant).cloned()
+        self.realms.read().by_tenant.get(tenant).cloned()
     }
 
     /// The tenant's part of the broker, made at first use.
@@ -127,13 +134,17 @@ impl Shared {
             return realm;
         }
         let mut realms = self.realms.write();
-        if let Some(realm) = realms.get(tenant) {
+        if let Some(realm) = realms.by_tenant.get(tenant) {
             return Arc::clone(realm);
         }
         let (sender, receiver) = mpsc::channel(self.config.max_commands.max(1));
         let realm = Arc::new(Realm::new(tenant.clone(), Arc::clone(self), sender));
+        if realms.has_stopped {
+            // Nothing is done for it any more; it goes with whoever has asked.
+            return realm;
+        }
         self.services.spawn(inject::run(Arc::clone(&realm), receiver, self.services_stopping.clone()));
-        realms.insert(tenant.clone(), Arc::clone(&realm));
+        realms.by_tenant.insert(tenant.clone(), Arc::clone(&realm));
         realm
     }
 
@@ -147,7 +158,7 @@ impl Shared {
     }
 
     pub(crate) fn all_realms(&self) -> Vec<Arc<Realm>> {
-        self.realms.read().values().cloned().collect()
+        self.realms.read().by_tenant.values().cloned().collect()
     }
 
     /// Enters `phase` and wakes every connection to see it.
@@ -156,6 +167,27 @@ impl Shared {
         for realm in self.all_realms() {
             realm.registry.all().iter().for_each(|session| session.nudge());
         }
+    }
+
+    /// The broker has stopped: nothing that keeps it in memory is kept.
+    fn forget_realms(&self) {
+        let mut realms = self.realms.write();
+        realms.has_stopped = true;
+        let forgotten = std::mem::take(&mut realms.by_tenant);
+        drop(realms);
+        let overdue = self.overdue.lock().take();
+        drop((forgotten, overdue));
+    }
+
+    /// Nobody can stop the broker any more who would wait for it.
+    fn stop_at_once(&self) {
+        self.stopping.cancel();
+        self.tasks.close();
+        self.closing.cancel();
+        self.enter(Phase::Closing);
+        self.services_stopping.cancel();
+        self.services.close();
+        self.forget_realms();
     }
 
     /// Done once a minute. Gives whether all is done.
@@ -177,10 +209,21 @@ impl Shared {
     }
 }
 
-/// An MQTT 3.1, 3.1.1 and 5 broker. Cheap to clone; all clones are one broker.
+/// An MQTT 3.1, 3.1.1 and 5 broker. Cheap to clone; all clones are one broker. When the last is dropped it stops at once, as
+/// after a [`Self::shutdown`] whose deadline has passed.
 #[derive(Clone)]
 pub struct Broker {
     shared: Arc<Shared>,
+    _last: Arc<Last>,
+}
+
+/// What all clones of a [`Broker`] have, and nothing else: dropped with the last of them.
+struct Last(Arc<Shared>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.stop_at_once();
+    }
 }
 
 impl Broker {
@@ -262,7 +305,7 @@ impl Broker {
                 () = counted.services_stopping.cancelled() => {}
             }
         });
-        Ok(Self { shared })
+        Ok(Self { _last: Arc::new(Last(Arc::clone(&shared))), shared })
     }
 
     /// Publishes the wills that became due while the process was away, and lets those that wait, and sessions, run out from
@@ -352,15 +395,85 @@ impl Broker {
             tracing::warn!("messages of modules are left unhandled");
         }
         shared.closing.cancel();
-        shared.realms.write().clear();
+        shared.forget_realms();
     }
 }
 
 #[cfg(test)]
 impl Broker {
-    /// The default tenant's part of it.
+    /// The default tenant's part of it, for tests that go on without it: it does not stop.
     pub(crate) fn default_realm(&self) -> Arc<Realm> {
+        std::mem::forget(self.clone());
         self.shared.realm(&Tenant::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use tidegate_event::{Message, NoHooks, QoS, VolatileStore};
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+    use crate::limits::budget::Account;
+    use crate::session::{LateWill, test_message};
+
+    fn broker() -> Broker {
+        let (hooks, store) = (Arc::new(NoHooks), Arc::new(VolatileStore));
+        Broker::new(BrokerConfig::default(), Arc::default(), hooks, store).unwrap()
+    }
+
+    /// All that `broker` has is freed when its tasks have ended.
+    async fn is_freed_without(broker: Broker) {
+        let shared = Arc::downgrade(&broker.shared);
+        drop(broker);
+        let freed = async {
+            while shared.strong_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), freed).await.unwrap();
+    }
+
+    /// Its tenants kept it, it kept them, and its tasks went on.
+    #[tokio::test]
+    async fn a_broker_that_is_dropped_stops_and_is_freed() {
+        let broker = broker();
+        let address = broker.listen("127.0.0.1:0".parse::<SocketAddr>().unwrap()).await.unwrap();
+        let (mut near, far) = tokio::io::duplex(1024);
+        let serving = tokio::spawn(broker.serve(far, address));
+        broker.shared.realm(&Tenant::default());
+        let other = broker.clone();
+        drop(broker);
+        tokio::task::yield_now().await;
+        assert!(!other.shared.stopping.is_cancelled() && !serving.is_finished());
+        is_freed_without(other).await;
+        assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
+        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    }
+
+    /// Wills that were due kept it when it had never begun.
+    #[tokio::test]
+    async fn a_broker_that_never_began_is_freed() {
+        let broker = broker();
+        let message = Message::clone(&test_message("t", QoS::AtMostOnce, 1));
+        let will = LateWill { message, recorded: None, account: Account::default() };
+        let realm = broker.shared.realm(&Tenant::default());
+        *broker.shared.overdue.lock() = Some(vec![Overdue { realm, will }]);
+        is_freed_without(broker).await;
+    }
+
+    /// What a module published afterwards made a tenant anew, which kept the broker.
+    #[tokio::test]
+    async fn a_broker_that_was_shut_down_is_freed_whatever_comes_later() {
+        let broker = broker();
+        broker.begin();
+        broker.shared.realm(&Tenant::default());
+        broker.shutdown(Duration::from_secs(1)).await;
+        let realm = broker.shared.realm(&Tenant::default());
+        assert!(realm.injected.is_closed());
+        drop(realm);
+        is_freed_without(broker).await;
     }
 }
 

@@ -125,7 +125,8 @@ pub struct BrokerConfig {
     pub reason_strings: bool,
     /// Memory of the retained messages of one tenant, bytes: payloads, properties and the levels of their topics.
     /// An MQTT 5 client is refused a QoS 1 or 2 message that would pass it, with 0x97 Quota exceeded. Whoever cannot be
-    /// told has it delivered but not retained. Both are counted. Default: 64 MiB.
+    /// told has it delivered but not retained, and its topic has none then: the older one would be taken for it. Both are
+    /// counted. Default: 64 MiB.
     pub max_retained_bytes: usize,
     /// How many messages one tenant may retain; the same becomes of one more. Default: 250,000.
     pub max_retained: usize,

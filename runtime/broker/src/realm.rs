@@ -72,18 +72,24 @@ impl Realm {
 
     /// Ends the session whose client has been away longest, to make room for another. `false`: every client is there.
     pub(crate) fn end_longest_away(self: &Arc<Self>) -> bool {
+        let (mut held, mut ended) = (Vec::new(), false);
         while let Some(session) = self.registry.take_longest_away() {
-            // Who holds the seat is about to be connected.
-            let Ok(mut seat) = Arc::clone(session.seat()).try_lock_owned() else { continue };
+            let Ok(mut seat) = Arc::clone(session.seat()).try_lock_owned() else {
+                // Who holds the seat is about to be connected, or only looks at what waits: then it may be its turn later.
+                held.push(session);
+                continue;
+            };
             if session.is_connected() || session.is_closed() {
                 continue;
             }
             let client = Shown(&session.client_id);
             tracing::info!(%client, "its session was ended: there are as many as may be, and it was away longest");
             self.end_session(&session, &mut seat);
-            return true;
+            ended = true;
+            break;
         }
-        false
+        self.registry.put_back_away(held);
+        ended
     }
 
     /// The session lives on without a connection, which ended so long ago: starts the timer of its end.
@@ -93,7 +99,7 @@ impl Realm {
         let expiry = session.expiry();
         if expiry != u32::MAX {
             let delay = Duration::from_secs(expiry.into()).saturating_sub(gone);
-            self.start_timer(Due::Expiry, session, delay);
+            self.start_timer(Due::Expiry(session.away().0), session, delay);
         }
     }
 
@@ -105,7 +111,7 @@ impl Realm {
 
     /// Keeps `will` until its delay has passed or the session ends.
     pub(crate) fn start_will(self: &Arc<Self>, session: &Arc<Session>, will: LateWill, delay: Duration) {
-        session.keep_will(will);
+        session.keep_will(will, delay);
         self.start_timer(Due::Will, session, delay);
     }
 
@@ -117,13 +123,15 @@ impl Realm {
                     self.publish_later(will);
                 }
             }
-            Due::Expiry => {
+            // A timer that was started while its client came back is of an absence that is over.
+            Due::Expiry(away_since) if away_since != session.away().0 => {}
+            Due::Expiry(_) => {
                 // Who holds the seat is, or is about to be, connected. Whoever asks for it while it is held here
                 // finds the session ended and gets a new one.
                 let Ok(mut seat) = Arc::clone(session.seat()).try_lock_owned() else {
                     // Or it is only looked at, or the connection is refused: then the session's time is still up.
                     if !session.is_connected() {
-                        self.start_timer(Due::Expiry, session, AGAIN);
+                        self.start_timer(due, session, AGAIN);
                     }
                     return;
                 };
@@ -157,4 +165,46 @@ pub(crate) fn test_realm(config: crate::BrokerConfig) -> Arc<Realm> {
     let (hooks, store) = (Arc::new(tidegate_event::NoHooks), Arc::new(tidegate_event::VolatileStore));
     let broker = crate::Broker::new(config, Arc::default(), hooks, store);
     broker.unwrap_or_else(|error| panic!("{error}")).default_realm()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn away(realm: &Arc<Realm>, number: u64, since_ms: u64) -> Arc<Session> {
+        let session = Arc::new(Session::new(number, format!("c{number}").into(), 0, 60));
+        realm.registry.restore(Arc::clone(&session));
+        realm.registry.went_away(&session, since_ms);
+        session
+    }
+
+    /// Who gave the messages of shared subscriptions away held the seat for a moment, and the session was never ended for
+    /// another.
+    #[tokio::test]
+    async fn a_session_whose_seat_is_held_when_room_is_made_makes_room_later() {
+        let realm = test_realm(crate::BrokerConfig::default());
+        let (first, second) = (away(&realm, 1, 1), away(&realm, 2, 2));
+        let seat = first.seat().try_lock().unwrap();
+        assert!(realm.end_longest_away());
+        assert!(second.is_closed() && !first.is_closed());
+        drop(seat);
+        assert!(realm.end_longest_away());
+        assert!(first.is_closed() && !realm.end_longest_away());
+    }
+
+    /// A client came back just when its session was to end, and went again: the session ended a second later.
+    #[tokio::test]
+    async fn a_session_ends_by_the_timer_of_its_clients_last_absence_alone() {
+        let realm = test_realm(crate::BrokerConfig::default());
+        let session = away(&realm, 1, 1);
+        let timer = Due::Expiry(session.away().0);
+        session.connect(&realm);
+        session.disconnect(&realm, std::iter::empty());
+        realm.start_expiry(&session, Duration::ZERO);
+        realm.due(timer, &session);
+        assert!(!session.is_closed());
+        realm.due(Due::Expiry(session.away().0), &session);
+        assert!(session.is_closed());
+    }
 }

@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tidegate_event::{Client, SessionNumber};
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::pipeline::Unfinished;
 use crate::realm::Realm;
@@ -119,6 +120,18 @@ impl Registry {
         self.0.lock().away.pop_first().map(|(_, session)| session)
     }
 
+    /// Puts `sessions` back that were taken out of those whose clients are away, unless they are there by now, or have ended.
+    pub(crate) fn put_back_away(&self, sessions: Vec<Arc<Session>>) {
+        let mut state = self.0.lock();
+        for session in sessions {
+            let is_known =
+                state.sessions.get(&session.client_id).is_some_and(|known| Arc::ptr_eq(known, &session));
+            if is_known && !session.is_connected() {
+                state.away.insert(session.away(), session);
+            }
+        }
+    }
+
     /// Removes `session` unless another one has its place.
     pub(crate) fn remove(&self, session: &Arc<Session>) {
         let mut state = self.0.lock();
@@ -137,6 +150,17 @@ impl Registry {
             && state.sessions.get(client_id).is_some_and(|known| Arc::ptr_eq(known, session))
         {
             state.sessions.remove(client_id);
+        }
+    }
+
+    /// A connection that had taken `handover` over was refused: the next one waits for it, if there is still anything to be
+    /// waited for.
+    pub(crate) fn leave_again(&self, client_id: &ByteString, mut handover: Handover) {
+        let mut state = self.0.lock();
+        // That all is done is said before it is left, and that under this lock.
+        if handover.done.try_recv() == Err(TryRecvError::Empty) {
+            state.unfinished.insert(client_id.clone(), Arc::clone(&handover.unfinished));
+            state.leaving.insert(client_id.clone(), handover);
         }
     }
 
@@ -251,6 +275,31 @@ mod tests {
 
     fn realm() -> Arc<Realm> {
         crate::realm::test_realm(crate::BrokerConfig::default())
+    }
+
+    /// What a refused connection had taken over was put back although it was done with: it stayed for as long as the broker.
+    #[tokio::test]
+    async fn nothing_stays_of_a_connection_that_has_ended_when_the_next_is_refused() {
+        let realm = realm();
+        let registry = &realm.registry;
+        for done_before in [true, false] {
+            let ((_, quiet), (ready, done)) = (oneshot::channel(), oneshot::channel());
+            let handover = Handover { connection: 1, quiet, done, unfinished: Arc::default() };
+            registry.leave(&"c".into(), handover, None);
+            let handover = registry.0.lock().leaving.remove("c").unwrap();
+            if done_before {
+                ready.send(()).unwrap();
+                registry.left("c", 1);
+                registry.leave_again(&"c".into(), handover);
+            } else {
+                registry.leave_again(&"c".into(), handover);
+                assert!(registry.0.lock().leaving.contains_key("c"));
+                ready.send(()).unwrap();
+                registry.left("c", 1);
+            }
+            let state = registry.0.lock();
+            assert!(state.leaving.is_empty() && state.unfinished.is_empty());
+        }
     }
 
     /// The older of two that waited asked for the client id once more, and so became the newer.

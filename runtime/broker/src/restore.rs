@@ -9,7 +9,7 @@ use tidegate_event::{
 };
 
 use crate::broker::Shared;
-use crate::limits::budget::Account;
+use crate::limits::budget::{Account, ChargedOnce};
 use crate::realm::Realm;
 use crate::retained::Set;
 use crate::session::{LateWill, RecordedWill, Session};
@@ -28,8 +28,9 @@ pub(crate) fn apply(shared: &Arc<Shared>, restored: Restored) -> Vec<Overdue> {
     for (tenant, message) in restored.retained {
         retain(shared, &tenant, message);
     }
+    let mut charged = ChargedOnce::new(&shared.budget);
     for session in restored.sessions {
-        restore(shared, session, &mut overdue);
+        restore(shared, session, &mut overdue, &mut charged);
     }
     for (tenant, number, will) in restored.wills {
         overdue.push(Overdue { realm: shared.realm(&tenant), will: late(number, &will) });
@@ -44,7 +45,7 @@ fn retain(shared: &Arc<Shared>, tenant: &Tenant, message: Arc<Message>) {
     let realm = shared.realm(tenant);
     let topic = message.topic.clone();
     match realm.retained.set(message, shared.config.retained_limits()) {
-        Set::Full => {
+        Set::Full | Set::Cleared => {
             let topic = Shown(topic.as_str());
             tracing::warn!(%tenant, %topic, "a retained message was not restored: the retained store is full");
         }
@@ -52,7 +53,12 @@ fn retain(shared: &Arc<Shared>, tenant: &Tenant, message: Arc<Message>) {
     }
 }
 
-fn restore(shared: &Arc<Shared>, mut restored: RestoredSession, overdue: &mut Vec<Overdue>) {
+fn restore(
+    shared: &Arc<Shared>,
+    mut restored: RestoredSession,
+    overdue: &mut Vec<Overdue>,
+    charged: &mut ChargedOnce,
+) {
     let realm = shared.realm(&restored.tenant);
     let number = restored.number;
     let session = Arc::new(Session::new(number, restored.client.clone(), 0, restored.expiry));
@@ -75,7 +81,7 @@ fn restore(shared: &Arc<Shared>, mut restored: RestoredSession, overdue: &mut Ve
             0
         }
     };
-    session.restore(&realm, restored);
+    session.restore(&realm, restored, charged);
     realm.registry.restore(Arc::clone(&session));
     shared.metrics.sessions.increment(1.0);
     let gone = Duration::from_millis(gone_ms);
@@ -108,4 +114,62 @@ fn late(session: SessionNumber, will: &StoredWill) -> LateWill {
     let recorded = RecordedWill { session, will: will.message.id };
     let (message, account) = (Message::clone(&will.message), Account::default());
     LateWill { message, recorded: Some(recorded), account }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use tidegate_event::{QoS, RestoredDelivery, StoredDelivery, StoredSending, StoredSource};
+
+    use super::*;
+    use crate::session::test_message;
+
+    fn large(id: u128, bytes: usize) -> Arc<Message> {
+        let message = test_message("t", QoS::AtLeastOnce, id);
+        Arc::new(Message { payload: vec![0; bytes].into(), ..Message::clone(&message) })
+    }
+
+    fn restored(number: SessionNumber, message: &Arc<Message>, sent: Arc<Message>) -> RestoredSession {
+        let (qos, source) = (QoS::AtLeastOnce, StoredSource::Live);
+        let delivery = |number| StoredDelivery {
+            number,
+            message: Arc::clone(message),
+            qos,
+            retain: false,
+            source: source.clone(),
+            subscription_ids: None,
+        };
+        let sending = Some(StoredSending { sequence: 1, qos, replacement: Some(sent) });
+        RestoredSession {
+            number,
+            tenant: Tenant::default(),
+            client: format!("c{number}").into(),
+            owner: None,
+            expiry: 100,
+            disconnected_at_ms: Some(now_ms()),
+            wills: Vec::new(),
+            subscriptions: Vec::new(),
+            joining: Vec::new(),
+            queue: vec![
+                RestoredDelivery { delivery: delivery(1), sending, released: false },
+                RestoredDelivery { delivery: delivery(2), sending: None, released: false },
+            ],
+            received: Vec::new(),
+        }
+    }
+
+    /// It counted once a session after a restart, and what a handler had had sent in its place not at all.
+    #[tokio::test]
+    async fn a_large_payload_counts_once_however_many_sessions_are_restored_with_it() {
+        let realm = crate::realm::test_realm(crate::BrokerConfig::default());
+        let (queued, budget) = (large(1, 20_000), &realm.broker.budget);
+        let sessions = (1..=3).map(|number| restored(number, &queued, large(1, 30_000))).collect();
+        drop(queued);
+        apply(&realm.broker, Restored { sessions, last_session: 3, ..Restored::default() });
+        assert_eq!(budget.used(), 20_000 + 3 * 30_000);
+        for session in realm.registry.all() {
+            realm.end_session(&session, &mut session.seat().try_lock().unwrap());
+        }
+        assert_eq!(budget.used(), 0);
+    }
 }

@@ -53,6 +53,8 @@ pub(crate) enum Set {
     Replaced,
     /// Not at all: there is no room.
     Full,
+    /// The same, and the older one of its topic is deleted: it would be taken for the last.
+    Cleared,
 }
 
 /// How much may be retained.
@@ -151,26 +153,31 @@ impl Retained {
     /// [`Self::set_and`] of what is recorded already. What finds no room stays recorded: until it is deleted, or another takes
     /// its place, it is there again when there is more room.
     pub(crate) fn set(&self, message: Arc<Message>, limits: RetainedLimits) -> Set {
-        let set = self.set_and(message, limits, || {});
-        if set == Set::Full {
+        let set = self.set_and(message, limits, |_| {});
+        if matches!(set, Set::Full | Set::Cleared) {
             self.0.write().is_partial = true;
         }
         set
     }
 
     /// Retains `message`, which should own its memory, in place of its topic's last one, unless the store would
-    /// have more than `limits` allow. If it is retained, `record` is called before another can take its place: what is
-    /// recorded last of a topic is what the topic has. It must not wait.
+    /// have more than `limits` allow: then the topic has none (clause 3.3.1.3). If anything has changed, or may have to where
+    /// it is recorded, `record` is given what, before another can take its place: what is recorded last of a topic is what
+    /// the topic has. It must not wait.
     pub(crate) fn set_and(
         &self,
         message: Arc<Message>,
         limits: RetainedLimits,
-        record: impl FnOnce(),
+        record: impl FnOnce(Set),
     ) -> Set {
         let since_ms = now_ms();
         let mut store = self.0.write();
         if !store.has_room(&message, limits) {
-            return Set::Full;
+            let is_cleared = store.remove(&message.topic).is_some();
+            if is_cleared || store.is_partial {
+                record(Set::Cleared);
+            }
+            return if is_cleared { Set::Cleared } else { Set::Full };
         }
         let levels = missing_levels(&store.root, &message.topic);
         let mut node = &mut store.root;
@@ -187,8 +194,9 @@ impl Retained {
             store.count_out(&old.message);
         }
         store.count_in(&message);
-        record();
-        if old.is_some() { Set::Replaced } else { Set::New }
+        let set = if old.is_some() { Set::Replaced } else { Set::New };
+        record(set);
+        set
     }
 
     /// Deletes the retained message of `topic`, and calls `record` before it can have another: also if it may be recorded
@@ -463,6 +471,21 @@ mod tests {
         assert_eq!(retained.len(), 1);
     }
 
+    /// The one before stayed, and new subscribers took it for the last.
+    #[test]
+    fn a_message_without_room_leaves_its_topic_with_none() {
+        let retained = Retained::default();
+        let room = size(&message("t", b"12345", None)) + level_size("t");
+        assert_eq!(retained.set(message("t", b"12345", None), within(room)), Set::New);
+        let set = retained.set_and(message("t", b"123456789", None), within(room), |set| {
+            assert!(retained.0.try_read().is_none());
+            assert_eq!(set, Set::Cleared);
+        });
+        assert_eq!((set, retained.len(), retained.0.read().bytes), (Set::Cleared, 0, 0));
+        let set = retained.set_and(message("t", b"123456789", None), within(room), |set| panic!("{set:?}"));
+        assert_eq!(set, Set::Full);
+    }
+
     #[test]
     fn the_store_is_bounded_in_messages() {
         let retained = Retained::default();
@@ -576,9 +599,9 @@ mod tests {
     fn a_change_is_recorded_before_the_next_one_is_made() {
         let retained = Retained::default();
         let is_locked = || assert!(retained.0.try_read().is_none());
-        retained.set_and(message("t", b"x", None), within(10_000), is_locked);
+        retained.set_and(message("t", b"x", None), within(10_000), |_| is_locked());
         assert!(retained.clear_and(&"t".parse().unwrap(), is_locked));
-        retained.set_and(message("t", b"x", Some((now_ms() - 5_000, 1))), within(10_000), is_locked);
+        retained.set_and(message("t", b"x", Some((now_ms() - 5_000, 1))), within(10_000), |_| is_locked());
         assert_eq!(retained.sweep_and(9, |_| is_locked()).len(), 1);
         assert!(!retained.clear_and(&"t".parse().unwrap(), || panic!("there is nothing to be cleared")));
         // What was recorded by an earlier life of the process may be on disk, and must go before another comes.
@@ -589,6 +612,13 @@ mod tests {
             recorded.set(true);
         };
         assert!(!retained.clear_and(&"t".parse().unwrap(), record));
+        assert!(recorded.get());
+        recorded.set(false);
+        let is_full = |set: Set| {
+            assert!(retained.0.try_write().is_none() && set == Set::Cleared);
+            recorded.set(true);
+        };
+        assert_eq!(retained.set_and(message("t", b"x", None), within(0), is_full), Set::Full);
         assert!(recorded.get());
     }
 

@@ -19,7 +19,7 @@ use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::retained::Set;
 use crate::session::Session;
-use crate::session::delivery::{Delivery, Source, copied, detached, detached_topic};
+use crate::session::delivery::{Delivery, Rank, Source, copied, detached, detached_topic};
 use crate::session::outbox::IDLE_CAPACITY;
 use crate::share::Group;
 use crate::sys;
@@ -384,6 +384,7 @@ impl Realm {
                 retain: grant.retain_as_published && message.retain,
                 number: None,
                 source,
+                rank: Rank::default(),
                 pins_buffer: false,
             };
             if route.session.push(self, delivery, fanout) {
@@ -420,19 +421,27 @@ impl Realm {
             tracing::warn!(tenant = %self.tenant, levels, "a topic with too many levels is not retained");
             return;
         }
-        let set = || record(Change::Retained { message: Arc::clone(&copy) });
-        match self.retained.set_and(Arc::clone(&copy), self.broker.config.retained_limits(), set) {
+        let change = |set| {
+            record(match set {
+                Set::Cleared => Change::RetainCleared { topic: copy.topic.clone() },
+                _ => Change::Retained { message: Arc::clone(&copy) },
+            });
+        };
+        match self.retained.set_and(Arc::clone(&copy), self.broker.config.retained_limits(), change) {
             Set::New => self.broker.metrics.retained.increment(1.0),
             Set::Replaced => {}
-            Set::Full => {
+            set @ (Set::Full | Set::Cleared) => {
+                if set == Set::Cleared {
+                    self.broker.metrics.retained.decrement(1.0);
+                }
                 self.dropped(Drop::RetainedFull);
                 if let Some(left_out) = self.broker.lines.retained.turn() {
                     let topic = Shown(message.topic.as_str());
                     tracing::warn!(tenant = %self.tenant, %topic, left_out, "not retained: the store is full");
                 }
-                return;
             }
         }
+        // As above, who has changed nothing waits, too.
         fanout.recorded |= keeps;
     }
 

@@ -18,11 +18,11 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use parking_lot::RwLock;
-use tidegate_event::{Message, SharedFilter, StoredDelivery, StoredSource};
+use tidegate_event::{Message, QoS, SharedFilter, StoredDelivery, StoredSource};
 
 use self::members::{Member, Members};
 use crate::broker::Shared;
-use crate::limits::budget::is_charged_once;
+use crate::limits::budget::ChargedOnce;
 use crate::realm::Realm;
 use crate::route::Fanout;
 use crate::session::delivery::{Delivery, Source};
@@ -291,6 +291,8 @@ impl Estate<'_> {
             taken
         });
         seat.inflight.charge(&self.realm.broker.budget);
+        // The member is away, or about to be.
+        seat.inflight.rest();
     }
 }
 
@@ -329,7 +331,7 @@ impl Realm {
         estate.unacknowledged(seat);
         let queued = session.outbox().take_shared(|_| true);
         let left = estate.queued(queued);
-        session.outbox().return_shared(left);
+        session.outbox().return_shared(left, &self.broker.budget);
         estate.fanout.flush();
     }
 
@@ -338,11 +340,15 @@ impl Realm {
     pub(crate) fn member_ended(&self, session: &Session, seat: &mut Seat, queued: VecDeque<Delivery>) {
         let mut estate = self.estate(session, Among::All);
         estate.unacknowledged(seat);
-        for delivery in estate.queued(queued) {
-            let Source::Shared(number) = delivery.source else { continue };
+        let sent = seat.inflight.iter().filter(|sent| sent.delivery.qos == QoS::AtLeastOnce);
+        let unacknowledged = sent.map(|sent| (sent.delivery.source, sent.acked_message()));
+        let queued = estate.queued(queued);
+        let queued = queued.iter().map(|delivery| (delivery.source, &delivery.message));
+        for (source, message) in unacknowledged.chain(queued) {
+            let Source::Shared(number) = source else { continue };
             if let Some(group) = estate.group(number) {
                 // It is counted as lost.
-                group.give_except(self, &delivery.message, Some(session.number), &mut estate.fanout);
+                group.give_except(self, message, Some(session.number), &mut estate.fanout);
             }
         }
         estate.fanout.flush();
@@ -357,7 +363,7 @@ impl Realm {
         let mut estate = self.estate(session, Among::All);
         let queued = session.outbox().take_shared(|number| number == group.number);
         let left = estate.queued(queued);
-        session.outbox().return_shared(left);
+        session.outbox().return_shared(left, &self.broker.budget);
         estate.fanout.flush();
     }
 
@@ -400,7 +406,7 @@ impl Realm {
             } else {
                 let queued = member.outbox().take_shared(|number| number == group.number);
                 let kept = estate.queued(queued);
-                member.outbox().return_shared(kept);
+                member.outbox().return_shared(kept, &self.broker.budget);
             }
             estate.fanout.flush();
             left = estate.left;
@@ -425,7 +431,12 @@ impl Realm {
 
     /// `stored`, which was queued for `session` before a restart, as it is from now on. Of which group it is, releases before
     /// this one did not record.
-    pub(crate) fn restored_delivery(&self, session: &Session, stored: StoredDelivery) -> Delivery {
+    pub(crate) fn restored_delivery(
+        &self,
+        session: &Session,
+        stored: StoredDelivery,
+        charged: &mut ChargedOnce,
+    ) -> Delivery {
         let filter = match &stored.source {
             StoredSource::Shared(Some(text)) => SharedFilter::parse(text).ok(),
             StoredSource::Shared(None) => session.shared_filter_of(&stored.message.topic),
@@ -436,9 +447,7 @@ impl Realm {
             group.stranded.store(true, Ordering::Release);
         }
         let mut delivery = Delivery::from_stored(stored, group.map_or(0, |group| group.number));
-        if is_charged_once(&delivery.message.payload) {
-            delivery.message = self.broker.budget.charged(&delivery.message);
-        }
+        delivery.message = charged.of(delivery.message);
         delivery
     }
 }
@@ -449,7 +458,7 @@ mod tests {
     use std::sync::Barrier;
     use std::time::Instant;
 
-    use tidegate_event::{QoS, SubscriptionOptions};
+    use tidegate_event::SubscriptionOptions;
 
     use super::*;
     use crate::BrokerConfig;
@@ -562,6 +571,7 @@ mod tests {
         assert_eq!((one.outbox().len(), waiting()), (1_800 - most, 0));
         assert!(!group.stranded.load(Ordering::Acquire));
     }
+
     /// What a member had been sent counted for it after another one had got it, or its session had ended.
     #[tokio::test]
     async fn what_a_member_does_not_have_any_more_does_not_count_for_it() {
@@ -584,8 +594,62 @@ mod tests {
         one.outbox().take(&mut VecDeque::new(), 1);
         one.outbox().sleep(std::task::Waker::noop(), true, 0);
         assert!(budget.used() < both - 10_000, "{} of {both}", budget.used());
-        realm.due(crate::timers::Due::Expiry, &away);
+        realm.due(crate::timers::Due::Expiry(away.away().0), &away);
         assert_eq!(budget.used(), 0);
+    }
+
+    /// What had waited for a member counted for it after another one had got it, and again for that one.
+    #[tokio::test]
+    async fn what_waited_for_a_member_and_was_handed_over_does_not_count_for_it() {
+        type Leave = fn(&Realm, &Session);
+        let is_away: Leave = |realm, _| {
+            realm.gather(&group(realm));
+        };
+        let leaves: Leave = |realm, session| {
+            session.disconnect(realm, std::iter::empty());
+            realm.member_left(session, &mut session.seat().try_lock().unwrap());
+        };
+        let unsubscribes: Leave = |realm, session| {
+            assert!(session.unsubscribe(realm, "$share/g/t").is_some());
+        };
+        for (connected, leave) in [(false, is_away), (true, leaves), (true, unsubscribes)] {
+            let realm = realm();
+            let budget = &realm.broker.budget;
+            let first = member(&realm, 1, connected);
+            for id in 0..10 {
+                let message = test_message("t", QoS::AtLeastOnce, id);
+                let message =
+                    Arc::new(Message { payload: vec![0; 5_000].into(), ..Message::clone(&message) });
+                group(&realm).give(&realm, &message, &mut Fanout::default());
+            }
+            let waiting = budget.used();
+            assert!(waiting > 50_000, "{waiting}");
+            realm.member_left(&first, &mut first.seat().try_lock().unwrap());
+            assert_eq!((budget.used(), first.outbox().len()), (waiting, 10), "nobody else was there");
+            let other = member(&realm, 2, true);
+            leave(&realm, &first);
+            assert_eq!((first.outbox().len(), other.outbox().len()), (0, 10));
+            assert!(budget.used() <= waiting, "{}, not {waiting}", budget.used());
+            other.outbox().take(&mut VecDeque::new(), usize::MAX);
+            other.outbox().sleep(std::task::Waker::noop(), true, 0);
+            assert_eq!(budget.used(), 0);
+        }
+    }
+
+    /// It went with the session when nobody else had room for it, and was not counted.
+    #[tokio::test]
+    async fn what_a_member_was_sent_is_counted_when_its_session_ends_and_nobody_can_take_it() {
+        let realm = crate::realm::test_realm(BrokerConfig { max_queued: 1, ..BrokerConfig::default() });
+        let (ending, other) = (member(&realm, 1, true), member(&realm, 2, true));
+        let source = Source::Shared(group(&realm).number);
+        let mut seat = ending.seat().try_lock().unwrap();
+        for (qos, id) in [(QoS::AtLeastOnce, 1), (QoS::AtLeastOnce, 2), (QoS::ExactlyOnce, 3)] {
+            seat.inflight.push(test_delivery(test_message("t", qos, id), source), None);
+        }
+        let dropped = realm.statistics.dropped_so_far();
+        realm.end_session(&ending, &mut seat);
+        assert_eq!(other.outbox().waiting_ids().map(|id| id.bits()).collect::<Vec<_>>(), [1]);
+        assert_eq!(realm.statistics.dropped_so_far() - dropped, 1);
     }
 
     /// A message that nobody could take was put back into the queue of a session that had ended meanwhile: gone, and not

@@ -16,8 +16,8 @@ use crate::session::Session;
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// The session's expiry has passed (MQTT 5 clause 3.1.2.11.2).
-    Expiry,
+    /// The session's expiry has passed (MQTT 5 clause 3.1.2.11.2) since its client went away then, milliseconds since the epoch.
+    Expiry(u64),
     /// The will's delay has passed (clause 3.1.3.2.2).
     Will,
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use support::client::{Client, PUBACK};
-use support::packet::{Connect, Publish};
+use support::packet::{Connect, Publish, ack, subscribe};
 use support::script::{Gate, Script};
 use support::{start, with_config};
 use tidegate_broker::BrokerConfig;
@@ -125,6 +125,48 @@ fn clients_that_read_and_never_acknowledge_stay_within_the_memory_of_all_queues(
             publisher.publish_done("good", &payload, 1, id).await;
             assert_eq!(good.take().await.payload.len(), payload.len());
         }
+    });
+}
+
+/// Every filter copied the ids of all messages that waited, and the same filter could be sent again and again.
+#[test]
+fn filters_of_a_client_that_does_not_acknowledge_keep_nothing_of_what_waits() {
+    alone(async {
+        let server = with_config(BrokerConfig::default()).await;
+        let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+        let topic = "a/b/c/d/e/f/g/h";
+        publisher.retain(topic, "retained").await;
+        let mut client = Client::connect(server.address, &Connect::v5("c").receive_maximum(1)).await;
+        // Without what is retained.
+        client.subscribe(topic, 1 | 2 << 4).await;
+        for id in 1..=900 {
+            publisher.publish_done(topic, "live", 1, id).await;
+        }
+        let first = client.message().await;
+        let with_wildcards = |mask: usize| {
+            let levels = topic.split('/').enumerate();
+            let levels: Vec<_> =
+                levels.map(|(n, level)| if mask >> n & 1 == 1 { "+" } else { level }).collect();
+            levels.join("/")
+        };
+        let different: Vec<String> = (1..256).map(with_wildcards).collect();
+        let different: Vec<(&str, u8)> = different.iter().map(|filter| (filter.as_str(), 1)).collect();
+        let before = HELD.load(Ordering::Relaxed);
+        for filters in [different].into_iter().chain((0..10).map(|_| vec![("a/#", 1); 250])) {
+            client.send(&subscribe(true, 7, &filters, &[])).await;
+            let codes = client.expect(0x90).await.body.split_off(3);
+            assert_eq!(codes, vec![1; filters.len()]);
+        }
+        let kept = kept_since(before).await;
+        println!("kept: {kept}");
+        assert!(kept < 2 * MIB, "{kept}");
+        client.send(&ack(PUBACK, first.id)).await;
+        let (mut live, mut retained) = (1, 0);
+        while live < 900 || retained < 255 + 4 {
+            let message = client.take().await;
+            *if message.retain { &mut retained } else { &mut live } += 1;
+        }
+        client.ping().await;
     });
 }
 

@@ -1,5 +1,10 @@
 //! The `tidegate` command.
 
+/// Messages are allocated by the worker that reads them and freed by the one that writes them last: the system's allocator
+/// spends a fifth of the broker's time on that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     tidegate::cli::main()
 }

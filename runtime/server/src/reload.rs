@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
+use tidegate_broker::ListenerConfig;
 use tidegate_store::config::{Diagnostic, Loaded, StoreConfig};
 use tidegate_store::{Changes, Stores};
 
@@ -21,7 +22,7 @@ pub(crate) use file_change::FileChange;
 pub(crate) use watch::{Seen, follow};
 
 use crate::backends::Sources;
-use crate::config::{Config, KEYS, Overrides};
+use crate::config::{Config, KEYS, Key, Listener, Overrides};
 use crate::handlers::Handlers;
 use crate::status::Status;
 
@@ -229,14 +230,29 @@ impl Reload {
     }
 }
 
-/// Keys whose new values wait for the next start.
+/// Keys whose new values wait for the next start, and listeners.
 fn waiting_for_a_start(old: &Config, new: &Config) -> Vec<String> {
     let file = new.file.as_ref().map_or("tidegate.toml", |file| &*file.name);
-    let is_changed = |key: &&crate::config::Key| (key.show)(old) != (key.show)(new);
-    let words = |key: &crate::config::Key| {
-        format!("{file}: {}.{} has changed: it takes effect at the next start", key.section, key.name)
-    };
-    KEYS.iter().filter(is_changed).map(words).collect()
+    let is_changed = |key: &&Key| (key.show)(old) != (key.show)(new);
+    let keys = KEYS.iter().filter(is_changed).map(|key| format!("{}.{} has changed", key.section, key.name));
+    keys.chain(changed_listeners(&old.listeners, &new.listeners))
+        .map(|change| format!("{file}: {change}: it takes effect at the next start"))
+        .collect()
+}
+
+/// What is different about listeners; where their tables stand is not.
+fn changed_listeners(old: &[Listener], new: &[Listener]) -> Vec<String> {
+    fn named<'a>(all: &'a [Listener], name: &str) -> Option<&'a ListenerConfig> {
+        all.iter().map(|listener| &listener.config).find(|config| config.name == name)
+    }
+    let words = |name: &str, what| format!("[[broker.listener]] {name:?} {what}");
+    let is_there = new.iter().filter_map(|Listener { config, .. }| match named(old, &config.name) {
+        Some(before) if before == config => None,
+        Some(_) => Some(words(&config.name, "has changed")),
+        None => Some(words(&config.name, "was added")),
+    });
+    let is_gone = old.iter().map(|listener| &*listener.config.name).filter(|name| named(new, name).is_none());
+    is_there.chain(is_gone.map(|name| words(name, "was removed"))).collect()
 }
 
 fn listed(problems: &[Diagnostic]) -> Vec<String> {
@@ -249,4 +265,46 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, String> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.unwrap_or_else(|_| Err("reading the configuration panicked: see the log".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// Only the table of keys was looked at: a listener that was added or changed was passed over in silence.
+    #[test]
+    fn listeners_that_are_other_ones_wait_for_a_start_like_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.toml");
+        let load = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let (config, problems) =
+                Config::load(Overrides { file: Some(path.clone()), ..Overrides::default() });
+            assert!(problems.is_empty(), "{problems:?}");
+            config
+        };
+        let listener = |name: &str, port: u16, rest: &str| {
+            format!("[[broker.listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\n{rest}\n")
+        };
+        let (mqtt, ws) = ("kind = \"mqtt\"", "kind = \"ws\"\npath = \"/x\"");
+        let old = load(&[listener("a", 1, mqtt), listener("b", 2, mqtt), listener("c", 3, ws)].concat());
+        let moved = load(
+            &["# x\n", &listener("c", 3, ws), &listener("b", 2, mqtt), &listener("a", 1, mqtt)].concat(),
+        );
+        assert!(waiting_for_a_start(&old, &moved).is_empty());
+        let other = listener("c", 3, "kind = \"ws\"\npath = \"/y\"");
+        let new = load(
+            &["[broker]\nmax_inflight = 7\n", &listener("b", 2, mqtt), &other, &listener("d", 1, mqtt)]
+                .concat(),
+        );
+        let expected = [
+            "broker.max_inflight has changed",
+            "[[broker.listener]] \"c\" has changed",
+            "[[broker.listener]] \"d\" was added",
+            "[[broker.listener]] \"a\" was removed",
+        ];
+        let line = |what: &&str| format!("{}: {what}: it takes effect at the next start", path.display());
+        assert_eq!(waiting_for_a_start(&old, &new), expected.iter().map(line).collect::<Vec<_>>());
+    }
 }

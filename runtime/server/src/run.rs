@@ -103,6 +103,7 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
     crate::control::recover(&config.modules_dir);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .event_interval(tidegate_broker::EVENT_INTERVAL)
+        .global_queue_interval(tidegate_broker::QUEUE_INTERVAL)
         .enable_all()
         .build()
         .map_err(|error| Failed::at("tokio", &error))?;

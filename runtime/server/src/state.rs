@@ -105,14 +105,12 @@ impl State {
         outcome.await.map_err(|_| unavailable("it is closed"))?
     }
 
-    /// Reads apart from the threads that carry messages: a disk may take its time.
+    /// Reads what is durable.
     async fn read<T: Default + Send + 'static>(
         &self,
         read: impl FnOnce(&Database) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {
-        let disk = self.disk.clone();
-        let done = tokio::task::spawn_blocking(move || disk.read(read)).await;
-        done.map_err(|_| unavailable("the node stops"))?
+        self.disk.read_apart(read).await
     }
 }
 

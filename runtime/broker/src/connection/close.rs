@@ -101,7 +101,7 @@ where
         let Some(will) = self.will.take() else { return };
         let delay = will.delay.min(self.session.expiry());
         let (message, recorded) =
-            (will::message(&self.shared, will, &self.client), self.recorded_will.take());
+            (will::message(&self.shared, *will, &self.client), self.recorded_will.take());
         if delay == 0 {
             self.shared.metrics.wills.increment(1);
             let inbound = Inbound { will: recorded, ..Inbound::unanswered(Arc::new(message)) };
@@ -109,12 +109,12 @@ where
             return;
         }
         let account = std::mem::take(&mut self.will_account);
-        let will = LateWill { message, recorded, account };
+        let (will, delay) = (LateWill { message, recorded, account }, Duration::from_secs(delay.into()));
         if reason == DisconnectReason::TakenOver {
             // The next connection is there: it cancels the will, or ends the session and has it sent.
-            self.session.keep_will(will);
+            self.session.keep_will(will, delay);
         } else {
-            self.realm.start_will(&self.session, will, Duration::from_secs(delay.into()));
+            self.realm.start_will(&self.session, will, delay);
         }
     }
 
@@ -154,6 +154,10 @@ where
                 self.realm.start_expiry(&self.session, Duration::ZERO);
             }
         }
+        // The client may be away for days.
+        self.seat.inflight.rest();
+        self.seat.rest_joins();
+        self.session.received().rest();
         Rest { handlers, acked }
     }
 }
@@ -220,4 +224,61 @@ pub(super) async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(
     });
     // A peer that is gone, or takes nothing, has no use for them.
     tokio::time::timeout(shared.config.flush_timeout, last_words).await.ok();
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::net::SocketAddr;
+
+    use tidegate_event::{Message, NoHooks, QoS, VolatileStore};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::route::{Fanout, RouteCache};
+    use crate::session::test_message;
+    use crate::{Broker, BrokerConfig};
+
+    /// As much as 8 KiB stayed reserved for each session that had acknowledged everything, for as long as it lived.
+    #[tokio::test]
+    async fn what_was_acknowledged_is_reserved_neither_for_who_is_idle_nor_for_who_is_away() {
+        let (hooks, store) = (Arc::new(NoHooks), Arc::new(VolatileStore));
+        let broker = Broker::new(BrokerConfig::default(), Arc::default(), hooks, store).unwrap();
+        let (realm, peer) = (broker.default_realm(), "127.0.0.1:1".parse::<SocketAddr>().unwrap());
+        let (mut client, far) = tokio::io::duplex(1 << 16);
+        let serving = tokio::spawn(broker.serve(far, peer));
+        // CONNECT of 3.1.1 without clean session, SUBSCRIBE at QoS 1.
+        client.write_all(b"\x10\x0d\0\x04MQTT\x04\0\0\0\0\x01c\x82\x06\0\x01\0\x01t\x01").await.unwrap();
+        let mut answers = [0; 4 + 5];
+        client.read_exact(&mut answers).await.unwrap();
+        assert_eq!(answers, *b"\x20\x02\0\0\x90\x03\0\x01\x01");
+        let budget = &realm.broker.budget;
+        let all_is_given_back = async || {
+            let waited = async {
+                while budget.used() > 0 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), waited).await.unwrap();
+        };
+        let mut publish = vec![0; 1 + 2 + 3 + 2 + 6_000];
+        for number in 1..=2 {
+            let message = test_message("t", QoS::AtLeastOnce, number);
+            let message = Arc::new(Message { payload: vec![0; 6_000].into(), ..Message::clone(&message) });
+            let mut fanout = Fanout::default();
+            realm.deliver(&message, &mut RouteCache::default(), &mut fanout);
+            fanout.flush();
+            client.read_exact(&mut publish).await.unwrap();
+            assert!(budget.used() > 4_000, "{}", budget.used());
+            if number == 1 {
+                client.write_all(b"\x40\x02\0\x01").await.unwrap();
+                all_is_given_back().await;
+            }
+        }
+        // It does not rest between the last acknowledgement and the end.
+        client.write_all(b"\x40\x02\0\x02").await.unwrap();
+        drop(client);
+        serving.await.unwrap();
+        assert_eq!((budget.used(), realm.registry.len()), (0, 1));
+    }
 }

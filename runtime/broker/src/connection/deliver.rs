@@ -19,6 +19,7 @@ use super::output::is_shared;
 use super::{Connection, OUTPUT_ENOUGH};
 use crate::codec::{self, Ack, Connect, Outgoing};
 use crate::config::BrokerConfig;
+use crate::limits::budget::is_charged_once;
 use crate::metrics::Drop;
 use crate::session::delivery::{Delivery, Source};
 use crate::session::inflight::{Resend, Sent};
@@ -119,13 +120,13 @@ impl Deliveries {
     }
 
     /// Live messages that were taken out of the outbox and are not sent, oldest first.
-    pub(super) fn live(&self) -> impl Iterator<Item = &Arc<Message>> {
+    pub(super) fn live(&self) -> impl Iterator<Item = &Delivery> {
         let running = match &self.running {
             Some(Running::Deliver(delivery, _)) => Some(delivery),
             _ => None,
         };
         let all = running.into_iter().chain(&self.parked).chain(&self.batch);
-        all.filter(|delivery| delivery.source == Source::Live).map(|delivery| &delivery.message)
+        all.filter(|delivery| delivery.source == Source::Live)
     }
 
     /// How many deliveries were taken out of the outbox and cannot be sent yet.
@@ -371,7 +372,10 @@ where
             Verdict::Drop | Verdict::Reject(_) | Verdict::Fail(_) => {
                 self.discard(delivery, None, Drop::Handler);
             }
-            Verdict::Replace(other) => {
+            Verdict::Replace(mut other) => {
+                if is_charged_once(&other.payload) {
+                    other = self.shared.budget.charged(&other);
+                }
                 delivery.qos = delivery.qos.min(other.qos);
                 let original = std::mem::replace(&mut delivery.message, other);
                 self.write(delivery, Some(original));

@@ -14,12 +14,17 @@ use crate::pipeline::{Job, Subscribing, Wanted};
 use crate::retained::Page;
 use crate::session::delivery::{Delivery, Source};
 use crate::session::join::{Advance, Arrived, Ids, Join, RetainedFrom};
+use crate::session::subscriptions::NEVER;
 use crate::session::{Interrupted, Seat};
 
 /// Joins that go on at once, oldest first; the others wait for their turn.
 const ACTIVE: usize = 16;
 /// Joins of one client from which on a SUBSCRIBE waits.
 const JOINS: usize = 64;
+/// Joins of the broker's retained messages that one client may have whatever the memory of all queues.
+const ALWAYS: usize = 64;
+/// Those of one filter that go on at once. One more takes the place of the last, and begins anew.
+const SAME: usize = 4;
 /// What the joins may do before other parts of the connection have their turn.
 const STEPS: usize = 4 * ACTIVE;
 /// How many steps a look-up of retained messages is.
@@ -52,7 +57,11 @@ where
     /// How many more subscriptions may bring retained messages of the broker's: their look-up waits, not their answer, and
     /// no acknowledgement of the client is needed for that (clauses 3.3.4 and 4.9).
     pub(super) fn may_bring(&self) -> usize {
-        self.shared.config.max_subscriptions.saturating_sub(self.seat.joins.len())
+        let (joins, budget) = (self.seat.joins.len(), &self.shared.budget);
+        if joins >= ALWAYS && !budget.admits(self.seat.joins_weight(), Some(0), QoS::ExactlyOnce) {
+            return 0;
+        }
+        self.shared.config.max_subscriptions.saturating_sub(joins)
     }
 
     fn undelivered(&self) -> usize {
@@ -72,7 +81,7 @@ where
             let realm = &self.realm;
             let mut joins = self.seat.joins.iter_mut();
             let found = joins.find_map(|join| {
-                let earlier = join.earlier(&live.message, || realm.retained.get(&live.message.topic))?;
+                let earlier = join.earlier(live, || realm.retained.get(&live.message.topic))?;
                 Some((join, earlier))
             });
             let Some((join, earlier)) = found else {
@@ -86,7 +95,9 @@ where
                 return Next::Batch;
             };
             if fits(join.earlier_qos(&earlier)) {
-                return match join.take_earlier(earlier) {
+                let earlier = join.take_earlier(earlier);
+                self.seat.charge_joins(&self.shared.budget);
+                return match earlier {
                     Some(copy) => {
                         self.unpark(&copy);
                         Next::Earlier(copy)
@@ -179,29 +190,49 @@ where
                 self.end_join(index, |_| true);
             }
         }
-        // A live copy of what was retained just now is on its way too.
-        if !join.is_beside() {
+        if join.is_beside() {
+            let known = self.seat.joins.iter().enumerate();
+            let same = known.filter(|(_, known)| known.is_beside() && known.filter == join.filter);
+            // A client that has not got what it asked for so far may not have ever more made for asking again.
+            if let (SAME.., Some((last, _))) = (same.clone().count(), same.last()) {
+                self.end_join(last, |_| true);
+            }
+        } else {
+            // A live copy of what was retained just now is on its way too.
             self.session.outbox().deliver_once(join.unsent().into_iter());
         }
         self.seat.add_join(join);
+        self.seat.charge_joins(&self.shared.budget);
     }
 
     /// Begins again what subscriptions had still to bring when the process ended: the client, whose session is there, does not
     /// subscribe again for it.
     pub(super) fn resume_joins(&mut self) {
-        if self.seat.interrupted.is_empty() {
+        let interrupted = std::mem::take(&mut self.seat.interrupted);
+        self.begin_again(interrupted);
+    }
+
+    /// Begins `interrupted` joins again, and those that an earlier connection has left.
+    fn begin_again(&mut self, mut interrupted: Vec<Interrupted>) {
+        interrupted.append(&mut self.session.outbox().take_left());
+        if interrupted.is_empty() {
             return;
         }
         // Copies of retained messages that are on their way are not sent once more.
         let inflight = self.seat.inflight.iter();
         let copies = inflight.filter(|sent| sent.delivery.source == Source::Retained);
         self.session.outbox().already_given(copies.map(|sent| sent.acked_message().id));
-        for Interrupted { filter, hold, .. } in &self.seat.interrupted {
+        for Interrupted { filter, hold, retained } in &interrupted {
             let text = filter.as_byte_string().clone();
             let filter = Ok(SharedFilter { group: None, filter: filter.clone() });
-            let wanted = Wanted { text, filter, options: SubscriptionOptions::default(), leave: &[] };
+            let options = SubscriptionOptions {
+                retain_handling: if *retained { 0 } else { NEVER },
+                ..SubscriptionOptions::default()
+            };
+            let wanted = Wanted { text, filter, options, leave: &[] };
             self.pipeline.push(Job::Subscribe(Subscribing::resuming(wanted, *hold)));
         }
+        self.seat.interrupted.extend(interrupted);
     }
 
     /// The subscription that was made with `ticket` has brought all that it was to bring.
@@ -224,9 +255,12 @@ where
         if let Some(positions) = &mut self.seat.positions {
             positions.joined(filter);
         }
+        let (realm, number) = (Arc::clone(&self.realm), self.session.number);
+        let wants = |topic: &TopicName| realm.tree.reaches(topic, number);
+        for interrupted in self.seat.interrupted.extract_if(.., |interrupted| interrupted.filter == *filter) {
+            self.session.release(&realm, interrupted.hold, wants);
+        }
         while let Some(index) = self.seat.joins.iter().position(|join| join.filter == *filter) {
-            let (realm, number) = (Arc::clone(&self.realm), self.session.number);
-            let wants = |topic: &TopicName| realm.tree.reaches(topic, number);
             let Some(join) = self.seat.joins.get_mut(index) else { return };
             // Another subscription's join has passed over what this one was to deliver.
             let wanted = join.take_wanted(|delivery| wants(&delivery.message.topic));
@@ -247,16 +281,14 @@ where
         }
     }
 
-    /// Stops the joins of filters that an earlier connection has unsubscribed from.
-    pub(super) fn stop_unwanted_joins(&mut self) {
+    /// Stops the joins of filters that an earlier connection has unsubscribed from, and begins again what it has left.
+    pub(super) fn follow_earlier(&mut self) {
+        self.begin_again(Vec::new());
         let subscribed = self.session.own_filters();
-        let stopped: Vec<TopicFilter> = self
-            .seat
-            .joins
-            .iter()
-            .filter(|join| !subscribed.contains(&join.filter))
-            .map(|join| join.filter.clone())
-            .collect();
+        let interrupted = self.seat.interrupted.iter().map(|interrupted| &interrupted.filter);
+        let joined = self.seat.joins.iter().map(|join| &join.filter);
+        let unwanted = joined.chain(interrupted).filter(|filter| !subscribed.contains(filter));
+        let stopped: Vec<TopicFilter> = unwanted.cloned().collect();
         for filter in &stopped {
             self.stop_joins(filter);
         }
@@ -265,6 +297,7 @@ where
     /// Ends a join before its time; held messages of topics that are `wanted` go on.
     fn end_join(&mut self, index: usize, wanted: impl Fn(&TopicName) -> bool) {
         let Some(join) = self.seat.remove_join(index) else { return };
+        self.seat.charge_joins(&self.shared.budget);
         self.looked_up_in_vain(join.unsent_retained());
         self.session.outbox().not_given(&join.unsent());
         match join.hold {
@@ -320,8 +353,9 @@ where
             // retained message of its topic goes first.
             let (mut live, mut oldest) = (Ids::default(), HashMap::new());
             let waiting = self.deliveries.live().chain(outbox.waiting_live());
-            for message in waiting.filter(|message| join.filter.matches(&message.topic)) {
-                if join.may_come_live(message.id) {
+            for delivery in waiting.filter(|delivery| join.filter.matches(&delivery.message.topic)) {
+                let message = &delivery.message;
+                if join.may_come_live(delivery) {
                     live.insert(message.id);
                 }
                 oldest.entry(message.topic.clone()).or_insert(message.id);
@@ -349,6 +383,11 @@ where
         drop(outbox);
         join.give_late(late.into_iter(), until);
         join.give_page(retained, next);
+        if join.is_beside() {
+            // The message that some of them wait for may have gone, and is looked for no more.
+            let filter = join.filter.clone();
+            self.unpark_if(|parked| filter.matches(&parked.message.topic));
+        }
         self.looked_up_in_vain(visited.saturating_sub(found));
     }
 
@@ -397,8 +436,10 @@ where
             }
         }
         if let Some(join) = self.seat.remove_join(index) {
-            if let Some(number) = join.hold {
-                self.session.release(&self.realm, number, |_| true);
+            self.seat.charge_joins(&self.shared.budget);
+            match join.hold {
+                Some(number) => self.session.release(&self.realm, number, |_| true),
+                None => self.unpark_if(|parked| join.filter.matches(&parked.message.topic)),
             }
             self.joined(&join.filter, join.ticket);
         }

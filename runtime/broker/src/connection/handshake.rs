@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
-use tidegate_event::{Change, Client, DisconnectReason, Hook, ReasonCode, Shown, StoredWill, now_ms};
+use tidegate_event::{
+    Change, Client, DisconnectReason, Hook, Message, ReasonCode, Shown, StoredWill, now_ms,
+};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use super::authenticate::{self, Asked, Passed};
 use super::close::hang_up;
@@ -21,7 +24,7 @@ use crate::realm::Realm;
 use crate::reason;
 use crate::registry::{Attached, Handover, NotAttached};
 use crate::session::delivery::detached_text;
-use crate::session::{RecordedWill, Seat, Session};
+use crate::session::{LateWill, RecordedWill, Seat, Session};
 use crate::will;
 
 /// Bytes read at first: CONNECT is small.
@@ -79,7 +82,7 @@ where
         }
         Err(Refused::TooLate) => {
             shared.too_late(peer);
-            hang_up(&shared, stream, Output::default(), true).await;
+            Box::pin(hang_up(&shared, stream, Output::default(), true)).await;
         }
         Err(Refused::Crowded) => {
             let why = "others came after it who wait for their CONNECT too, or too much is kept of packets that are not whole";
@@ -94,9 +97,9 @@ where
                 Some(protocol) => {
                     let refusal = connack::refusal(error.reason(), Some(error.to_string().into()));
                     let terms = connack::terms_so_far(&shared, &decoder);
-                    connack::farewell(&shared, stream, &refusal, protocol, terms).await;
+                    Box::pin(connack::farewell(&shared, stream, &refusal, protocol, terms)).await;
                 }
-                None => hang_up(&shared, stream, Output::default(), true).await,
+                None => Box::pin(hang_up(&shared, stream, Output::default(), true)).await,
             }
         }
     }
@@ -309,9 +312,10 @@ where
     let recorded_will =
         will.as_ref().map(|will| RecordedWill { session: session.number, will: will.message.id });
     // Together: after a crash it is the last connection's will that is found, or this one's.
+    let mut aside = None;
     shared.store.together(&mut || {
         session.opened(&realm, will.take());
-        session.forget_will(&realm);
+        aside = session.put_will_aside(&realm);
     });
     // CONNACK promises that the session is there, or that the one before is not, and that the will is known.
     if shared.keeps
@@ -319,7 +323,7 @@ where
         && let Err(why) = recorded(shared).await
     {
         recorded_will.inspect(|will| realm.record(will.gone()));
-        let_go(&realm, &session, &mut seat, resumed, handover);
+        let_go(&realm, &session, &mut seat, resumed, handover, aside);
         drop(seat);
         turn_away(shared, stream, &client, reason::SERVER_UNAVAILABLE, terms, &why).await;
         return None;
@@ -347,22 +351,38 @@ async fn recorded(shared: &Shared) -> Result<(), String> {
     }
 }
 
-/// The client is not told of `session` after all: as if it had gone at once.
+/// The client is not there after all: its `will` is sent when it is `due`.
+fn bring_will_back(realm: &Arc<Realm>, session: &Arc<Session>, will: LateWill, due: Option<Instant>) {
+    let left = due.map_or(Duration::MAX, |due| due.saturating_duration_since(Instant::now()));
+    if let Some(recorded) = will.recorded {
+        // Rounded up: it is sent too late after a crash rather than too early.
+        let delay = u32::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
+        let message = Arc::new(Message { id: recorded.will, ..will.message.clone() });
+        session.opened(realm, Some(StoredWill { message, delay }));
+    }
+    realm.start_will(session, will, left);
+}
+
+/// The client is not told of `session` after all: as if it had gone at once, and its earlier `will` not been touched.
 fn let_go(
     realm: &Arc<Realm>,
     session: &Arc<Session>,
     seat: &mut Seat,
     resumed: bool,
     handover: Option<Handover>,
+    will: Option<(LateWill, Option<Instant>)>,
 ) {
     if let Some(handover) = handover {
-        realm.registry.leave(&session.client_id, handover, None);
+        realm.registry.leave_again(&session.client_id, handover);
+    }
+    session.stop_timers(realm);
+    if let Some((will, due)) = will {
+        bring_will_back(realm, session, will, due);
     }
     if !resumed || !session.is_durable() {
         realm.end_session(session, seat);
         return;
     }
-    session.stop_timers(realm);
     realm.member_left(session, seat);
     if session.is_recorded(realm) {
         realm.record(Change::Disconnected { session: session.number, at_ms: now_ms() });

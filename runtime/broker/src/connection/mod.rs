@@ -152,7 +152,8 @@ pub(crate) struct Connection<S> {
     pause: Pause,
     /// How fast the client may send, when there is a limit.
     rate: Option<Box<Rate>>,
-    will: Option<Will>,
+    /// On the heap: few clients have one.
+    will: Option<Box<Will>>,
     /// Its part of the memory of all queues.
     will_account: Account,
     /// What the session store knows the will by.
@@ -222,7 +223,7 @@ where
             keep_alive: KeepAlive::new(client.keep_alive),
             pause: Pause::new(client.connection),
             rate: Rate::new(&shared.config),
-            will: connect.will.clone(),
+            will: connect.will.clone().map(Box::new),
             will_account: Account::default(),
             recorded_will: None,
             withheld: Withheld::default(),
@@ -270,7 +271,8 @@ where
     /// Serves the client until the connection ends, then completes what it had begun.
     async fn run(mut self: Box<Self>) {
         let end = poll_fn(|cx| self.poll(cx)).await;
-        self.close(end).await;
+        // On the heap, so that a connection has no room for its end as long as it lives.
+        Box::pin(self.close(end)).await;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -306,8 +308,8 @@ where
         self.check_claims()?;
         self.refresh_hooks();
         let mut moved = self.poll_commands()?;
-        if self.session.take_unsubscribed() {
-            self.stop_unwanted_joins();
+        if self.session.take_changed() {
+            self.follow_earlier();
         }
         moved |= self.pause.poll(cx, self.shared.queue_limits());
         moved |= self.rate.as_mut().is_some_and(|rate| rate.poll(cx));
@@ -587,6 +589,7 @@ where
         outbox.sleep(cx.waker(), wants_messages, self.deliveries.taken());
         outbox.flies(self.seat.inflight.weight());
         drop(outbox);
+        self.seat.inflight.rest();
         // A claim or a change of phase before the waker was there has woken nobody; that it is evicted will.
         if self.count.poll_evicted(cx).is_ready() {
             return Err(self.gives_way());

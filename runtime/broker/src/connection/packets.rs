@@ -116,7 +116,10 @@ where
                 received.settle(&self.shared.budget);
                 drop(received);
                 match arrival {
-                    Arrival::InPipeline => return Ok(()),
+                    Arrival::InPipeline => {
+                        self.pipeline.copy_came();
+                        return Ok(());
+                    }
                     Arrival::Routed => {
                         let answer = Ack { packet_id, reason: ReasonCode::SUCCESS };
                         self.send_when_durable(true, &Outgoing::PubRec(answer));

@@ -12,9 +12,10 @@ use crate::control::Command;
 use crate::limits::budget::is_charged_once;
 use crate::pipeline::{Granted, Job, Reply, Subscribing, Unsubscribing, Wanted};
 use crate::reason;
-use crate::session::delivery::{Delivery, Source};
+use crate::session::delivery::{Delivery, Rank, Source};
 use crate::session::join::{Beside, Join, RetainedFrom};
 use crate::session::received::Meanwhile;
+use crate::session::subscriptions::WHEN_NEW;
 
 impl<S> Connection<S>
 where
@@ -57,6 +58,7 @@ where
 
     /// Answers what came under a packet id while its message was handled: `ack` is the answer to each copy of it.
     fn answer_meanwhile(&mut self, ack: Ack, meanwhile: Meanwhile) {
+        self.pipeline.copies_answered(meanwhile.resent);
         for _ in 0..meanwhile.resent {
             self.send(&Outgoing::PubRec(ack));
         }
@@ -88,7 +90,12 @@ where
             ..
         } = granted;
         if resumed {
+            let interrupted = self.seat.interrupted.len();
             self.seat.interrupted.retain(|interrupted| Some(interrupted.hold) != hold);
+            if self.seat.interrupted.len() == interrupted {
+                // It was stopped meanwhile.
+                return;
+            }
         }
         if group.is_some() {
             // Shared subscriptions get neither (MQTT 5 clause 4.8.2).
@@ -96,7 +103,7 @@ where
         }
         let wants_retained = match options.retain_handling {
             0 => true,
-            1 => !existed,
+            WHEN_NEW => !existed,
             _ => false,
         };
         let retained =
@@ -169,6 +176,7 @@ where
             retain: false,
             number: None,
             source: Source::Direct,
+            rank: Rank::default(),
             pins_buffer: false,
         };
         self.session.push(&self.realm, delivery, &mut self.pipeline.fanout);

@@ -7,15 +7,18 @@
 //! A subscriber that keeps up loses nothing because of others that do not. The same holds for what is sent and not
 //! acknowledged: a subscriber that reads and never acknowledges has an empty queue for as long as it is sent more.
 //!
-//! What is encoded for a client that does not read it counts like its queue, and so do wills.
+//! What is encoded for a client that does not read it counts like its queue, and so do wills and subscriptions that have
+//! retained messages still to bring.
 //!
 //! A payload of at least [`LARGE_PAYLOAD`] counts once, in however many queues it waits, until the last subscriber has
 //! acknowledged it; a smaller one counts in every queue.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use tidegate_event::{Message, QoS};
 
 use crate::session::delivery::LARGE_PAYLOAD;
@@ -106,6 +109,33 @@ impl AsRef<[u8]> for Charged {
 impl Drop for Charged {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.payload.len(), Ordering::Relaxed);
+    }
+}
+
+/// The messages of queues that are read back after a restart: one with a large payload that waits in several of them is one
+/// again, and counts once.
+pub(crate) struct ChargedOnce {
+    budget: Arc<Budget>,
+    /// By their address, with those that were read, which keep it.
+    charged: HashMap<usize, (Arc<Message>, Arc<Message>), RandomState>,
+}
+
+impl ChargedOnce {
+    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+        Self { budget: Arc::clone(budget), charged: HashMap::default() }
+    }
+
+    /// `message` as it goes into queues.
+    pub(crate) fn of(&mut self, message: Arc<Message>) -> Arc<Message> {
+        if !is_charged_once(&message.payload) {
+            return message;
+        }
+        let Self { budget, charged } = self;
+        let (_, charged) = charged.entry(Arc::as_ptr(&message).addr()).or_insert_with(|| {
+            let charged = budget.charged(&message);
+            (message, charged)
+        });
+        Arc::clone(charged)
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! Whether the rest of a packet comes is up to its sender. One that means harm begins a large packet on every connection
 //! and stops; so when there is too much, the packet that has been incomplete for longest ends its connection, and not the
-//! newest, which is whole in a moment.
+//! newest, which is whole in a moment. Of small ones as many have to go as make room for what has come.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use super::eviction::Eviction;
 
@@ -64,7 +65,7 @@ impl Partials {
         }
         let grew = bytes > partial.bytes;
         partial.bytes = bytes;
-        let mut oldest = None;
+        let mut oldest = SmallVec::<[Arc<Eviction>; 4]>::new();
         let mut state = self.state.lock();
         match partial.number {
             Some(number) if bytes == 0 => {
@@ -74,14 +75,15 @@ impl Partials {
             Some(number) => state.resize(number, bytes),
             None => partial.number = Some(state.insert(bytes, eviction)),
         }
-        if grew && state.bytes > self.limit {
-            oldest = state.by_number.pop_first();
-            state.bytes -= oldest.as_ref().map_or(0, |(_, (bytes, _))| *bytes);
+        while grew
+            && state.bytes > self.limit
+            && let Some((_, (bytes, eviction))) = state.by_number.pop_first()
+        {
+            state.bytes -= bytes;
+            oldest.push(eviction);
         }
         drop(state);
-        if let Some((_, (_, eviction))) = oldest {
-            eviction.evict();
-        }
+        oldest.iter().for_each(|eviction| eviction.evict());
     }
 }
 
@@ -146,6 +148,29 @@ mod tests {
         stalled[0].has(&partials, 0);
         assert_eq!(partials.state.lock().bytes, 80 * 1024);
         for connection in stalled.iter_mut().chain([&mut good]) {
+            connection.has(&partials, 0);
+        }
+        let state = partials.state.lock();
+        assert_eq!((state.bytes, state.by_number.len()), (0, 0));
+    }
+
+    /// One had to go for each that grew: of the oldest, which were small, so that all had eight times as much as they may.
+    #[test]
+    fn as_many_have_to_go_as_make_room() {
+        let partials = Partials::new(100 * 1024);
+        let mut stalled = [(); 12].map(|()| Connection::new());
+        for connection in &mut stalled {
+            connection.has(&partials, FREE);
+        }
+        let mut large = Connection::new();
+        large.has(&partials, 64 * 1024);
+        assert!(partials.state.lock().bytes <= 100 * 1024);
+        let gone = stalled.iter().filter(|connection| connection.eviction.has_happened()).count();
+        assert_eq!((gone, stalled[7].eviction.has_happened()), (8, true), "60 KiB were too much");
+        assert!(!large.eviction.has_happened());
+        large.has(&partials, 200 * 1024);
+        assert!(large.eviction.has_happened(), "alone it is too much");
+        for connection in stalled.iter_mut().chain([&mut large]) {
             connection.has(&partials, 0);
         }
         let state = partials.state.lock();

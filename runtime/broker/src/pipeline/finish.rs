@@ -5,13 +5,15 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use tidegate_event::SharedFilter;
 use tokio::sync::oneshot;
 
 use super::job::OVERHEAD;
 use super::unfinished::Part;
-use super::{Pipeline, Reply, Unfinished, arrived};
+use super::{Granted, Pipeline, Reply, Unfinished, arrived};
 use crate::control::Command;
 use crate::session::Session;
+use crate::session::subscriptions::WHEN_NEW;
 
 /// What an ended connection that has something to complete takes besides it, in units of [`OVERHEAD`].
 const ENDED: usize = 8;
@@ -19,6 +21,8 @@ const ENDED: usize = 8;
 impl Pipeline {
     /// The connection ends: what it holds counts as its client's next connection's from now on.
     pub(crate) fn leave(&mut self) -> Arc<Unfinished> {
+        // The next connection answers those that come on it alone.
+        self.copies = 0;
         let unfinished = Arc::clone(self.earlier.get_or_insert_default());
         self.part = Some(Part::new(Arc::clone(&unfinished)));
         self.account();
@@ -56,9 +60,8 @@ impl Pipeline {
             match reply {
                 Reply::Subscribed { granted, .. } => {
                     // What goes on since before a restart is begun by the client's next connection.
-                    let new = granted.iter().filter(|granted| !granted.resumed);
-                    for hold in new.filter_map(|granted| granted.hold) {
-                        session.release(&self.realm, hold, |_| true);
+                    for granted in granted.into_iter().filter(|granted| !granted.resumed) {
+                        self.not_brought(session, granted);
                     }
                 }
                 // The client's next connection was told nothing when the message came again.
@@ -66,12 +69,28 @@ impl Pipeline {
                     self.answer_later(session, Command::Answer(ack, meanwhile));
                 }
                 Reply::Close { resent: true } => self.answer_later(session, Command::Close),
-                Reply::Unsubscribed { removed, .. } if !removed.is_empty() => session.unsubscribed(),
+                Reply::Unsubscribed { removed, .. } if !removed.is_empty() => session.changed(),
                 Reply::PubAck(_)
                 | Reply::PubRec { .. }
                 | Reply::Close { .. }
                 | Reply::Unsubscribed { .. } => {}
             }
+        }
+    }
+
+    /// Nobody is there to be sent what `granted` brings: if stores have any of it, the client's next connection begins with
+    /// that, and live messages go on waiting. The acknowledgement of one would move the client's position over it.
+    fn not_brought(&self, session: &Session, granted: Granted) {
+        let Granted { filter: SharedFilter { group, filter }, options, existed, hold, effects, .. } = granted;
+        let reads_stores = effects.retained.is_some() || !effects.backlogs.is_empty();
+        if reads_stores && group.is_none() && session.is_durable() {
+            let mut outbox = session.outbox();
+            let hold = hold.unwrap_or_else(|| outbox.hold(filter));
+            outbox.leave(hold, !existed || options.retain_handling != WHEN_NEW);
+            drop(outbox);
+            session.changed();
+        } else if let Some(hold) = hold {
+            session.release(&self.realm, hold, |_| true);
         }
     }
 

@@ -11,7 +11,7 @@ use tidegate_event::{
 
 use crate::codec::Ack;
 use crate::session::RecordedWill;
-use crate::session::join::Ids;
+use crate::session::delivery::Rank;
 use crate::session::received::Meanwhile;
 
 /// A step of a client's life that raises an event, in the order in which it happened.
@@ -124,7 +124,8 @@ impl Subscribing {
         }
     }
 
-    /// What the subscription to `wanted`, which is there, had still to bring when the process ended, behind `hold`.
+    /// What the subscription to `wanted`, which is there, had still to bring when the process or an earlier connection ended,
+    /// behind `hold`. Of the options nothing counts but that no retained messages may be wanted.
     pub(crate) fn resuming(wanted: Wanted, hold: u32) -> Self {
         Self { resumes: Some(hold), ..Self::new(None, [wanted]) }
     }
@@ -146,8 +147,8 @@ pub(crate) struct Granted {
     pub(crate) existed: bool,
     /// Ids from this one on are of messages published since.
     pub(crate) since: MsgId,
-    /// If the broker may have retained messages for it: which live ones waited for the client when it was made.
-    pub(crate) before: Option<Ids>,
+    /// If the broker may have retained messages for it: what came before this waited for the client when it was made.
+    pub(crate) before: Option<Rank>,
     /// Number of the hold that keeps live messages back until it is known whether stores have older ones.
     pub(crate) hold: Option<u32>,
     /// Names this making of the subscription.

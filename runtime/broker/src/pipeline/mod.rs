@@ -30,6 +30,7 @@ use std::task::{Context, Poll, Waker};
 use tidegate_event::{AckJoin, Admitted, BoxFuture, Client, Event, Hook, Raised, Scope, Verdict};
 use tokio::sync::oneshot;
 
+use self::job::OVERHEAD;
 pub(crate) use self::job::{Granted, Inbound, Job, Reply, Subscribing, Unsubscribing, Wanted};
 pub(crate) use self::leave::ASKED_OF_CLIENTS;
 use self::publish::Unsynced;
@@ -94,6 +95,8 @@ pub(crate) struct Pipeline {
     waiting: VecDeque<Job>,
     /// Of the jobs that wait, and of SUBSCRIBE and UNSUBSCRIBE until they are answered.
     waiting_bytes: usize,
+    /// QoS 2 messages that came again while they were handled, on this connection: they are answered when the first is.
+    copies: usize,
     raising: Option<Raising>,
     joining: VecDeque<Joining>,
     syncing: VecDeque<Syncing>,
@@ -168,6 +171,7 @@ impl Pipeline {
             client: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            copies: 0,
             raising: None,
             joining: VecDeque::new(),
             syncing: VecDeque::new(),
@@ -198,7 +202,22 @@ impl Pipeline {
 
     /// Bytes of packets that wait for their turn, those that earlier connections of the client have left included.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        self.waiting_bytes + self.earlier.as_ref().map_or(0, |earlier| earlier.bytes())
+        self.own_waiting_bytes() + self.earlier.as_ref().map_or(0, |earlier| earlier.bytes())
+    }
+
+    fn own_waiting_bytes(&self) -> usize {
+        self.waiting_bytes + self.copies * OVERHEAD
+    }
+
+    /// A QoS 2 message that is being handled came again. It waits like any other packet: nobody gets more answers at once than
+    /// he may have packets waiting.
+    pub(crate) fn copy_came(&mut self) {
+        self.copies += 1;
+    }
+
+    /// So many are being answered.
+    pub(crate) fn copies_answered(&mut self, answered: u32) {
+        self.copies = self.copies.saturating_sub(answered as usize);
     }
 
     /// Bytes of all packets of this connection that were taken and are not done with.
@@ -395,7 +414,7 @@ impl Pipeline {
             Some(Job::Publish(_)) if self.is_held_back() => return false,
             Some(Job::Subscribe(request)) if self.must_wait(request) => {
                 let broker = &self.realm.broker;
-                if self.waiting_bytes < broker.config.read_ahead() && broker.phase() == Phase::Running {
+                if self.own_waiting_bytes() < broker.config.read_ahead() && broker.phase() == Phase::Running {
                     return false;
                 }
                 // Nothing is read any more, not even the acknowledgements it waits for.

@@ -380,7 +380,10 @@ impl Pipeline {
     fn forget(&self, answer: Answer) -> Meanwhile {
         let mut meanwhile = Meanwhile::default();
         if let (Some(QoS::ExactlyOnce), Some(session)) = (answer.qos, &self.session) {
-            meanwhile = session.received().forget(answer.packet_id);
+            let mut received = session.received();
+            meanwhile = received.forget(answer.packet_id);
+            received.settle(&self.realm.broker.budget);
+            drop(received);
             if session.is_recorded(&self.realm) {
                 let (session, packet_id) = (session.number, answer.packet_id);
                 self.realm.record(Change::Freed { session, packet_id });
@@ -396,5 +399,39 @@ impl Pipeline {
     /// Its client, for log lines.
     pub(super) fn client_id(&self) -> tracing::field::DisplayValue<Shown<'_>> {
         tracing::field::display(Shown(self.client.as_ref().map_or("", |client| &client.id)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use tidegate_event::{Client, Protocol};
+
+    use super::*;
+    use crate::session::{Session, test_message};
+
+    /// The packet ids of QoS 2 messages that were refused counted in the memory of all queues until the session ended.
+    #[tokio::test]
+    async fn packet_ids_of_messages_that_are_refused_do_not_count() {
+        let realm = crate::realm::test_realm(crate::BrokerConfig::default());
+        let budget = &realm.broker.budget;
+        let session = Arc::new(Session::new(1, "c".into(), 1, 60));
+        let client = Arc::new(Client { protocol: Protocol::V5, ..Client::default() });
+        let mut pipeline = Pipeline::new(Arc::clone(&realm), Arc::clone(&session), client, None);
+        let messages = (1..=200_u16).map(|packet_id| {
+            let message = test_message("t", QoS::ExactlyOnce, packet_id.into());
+            let refusal = Some(reason::PAYLOAD_FORMAT_INVALID);
+            Inbound { packet_id, refusal, ..Inbound::unanswered(message) }
+        });
+        let messages: Vec<Inbound> = messages.collect();
+        for inbound in &messages {
+            let mut received = session.received();
+            received.arrive(inbound.packet_id, |_| Ok::<_, ()>(inbound.message.id)).unwrap();
+            received.settle(budget);
+        }
+        assert!(budget.used() > 0);
+        let mut replies = VecDeque::new();
+        messages.into_iter().for_each(|inbound| pipeline.publish(inbound, &mut replies));
+        assert_eq!((replies.len(), budget.used()), (200, 0));
     }
 }

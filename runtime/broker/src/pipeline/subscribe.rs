@@ -1,6 +1,5 @@
 //! SUBSCRIBE and UNSUBSCRIBE on their way: one event per filter, one answer per packet.
 
-use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,6 +9,8 @@ use tidegate_event::{AckError, Effects, Event, Hook, QoS, Raised, ReasonCode, Sc
 use super::publish::Unsynced;
 use super::{Granted, Job, Joining, Pipeline, Raising, Reply, Subscribing, Unsubscribing, Wanted};
 use crate::metrics::{Limited, Refusal};
+use crate::session::delivery::Rank;
+use crate::session::subscriptions::NEVER;
 use crate::{reason, tree};
 
 impl Subscribing {
@@ -48,9 +49,6 @@ fn poll_scopes<'a>(
 const OWN_PART: usize = 8;
 /// Bytes of retained messages out of stores from which on one SUBSCRIBE gets no more subscriptions.
 const MAX_BROUGHT: usize = 64 * 1024 * 1024;
-
-/// Retain handling: no retained messages are wanted (clause 3.8.3.1).
-const NEVER: u8 = 2;
 
 impl Pipeline {
     /// Subscribes filter after filter, until the handlers of one run or all are done.
@@ -162,12 +160,8 @@ impl Pipeline {
             request.reasons.push(ReasonCode::QUOTA_EXCEEDED);
             return None;
         }
-        let waiting = || {
-            let outbox = session.outbox();
-            let matching = outbox.waiting_live().filter(|message| filter.filter.matches(&message.topic));
-            matching.map(|message| message.id).collect()
-        };
-        let mut before = expects_retained().then(waiting);
+        let first = session.outbox().next_rank();
+        let mut before = expects_retained().then_some(first);
         // Live messages wait from the first moment on, until it is known whether stored ones come before them.
         let may_read = !shared && self.is_bound(Hook::SessionSubscribed);
         let hold = may_read.then(|| session.outbox().hold(filter.filter.clone()));
@@ -178,9 +172,10 @@ impl Pipeline {
             return None;
         };
         let since = self.realm.broker.ids.next_id();
-        // What was retained before the subscription was there did not reach it, so it must be looked up.
+        // What was retained before the subscription was there did not reach it, so it must be looked up. What has come since
+        // may have come by it.
         if before.is_none() && expects_retained() {
-            before = Some(waiting());
+            before = Some(first);
             if !joins {
                 session.joins(&self.realm, &text, ticket);
             }
@@ -207,14 +202,21 @@ impl Pipeline {
 
     /// The subscription `wanted` is there since before a restart: it brings what it had not brought then. Gives the event to
     /// raise about it, because handlers have to be asked again for what they brought.
-    fn resume(&self, wanted: Wanted, hold: u32, request: &mut Subscribing) -> Option<Event> {
+    fn resume(&mut self, wanted: Wanted, hold: u32, request: &mut Subscribing) -> Option<Event> {
         let (session, client) = (self.session.as_ref()?, self.client.as_ref()?);
-        let Wanted { text, filter: Ok(filter), .. } = wanted else { return None };
-        let Some(options) = session.options_of(&filter.filter) else {
+        let Wanted { text, filter: Ok(filter), options: wanted, .. } = wanted else { return None };
+        let Some(mut options) = session.options_of(&filter.filter) else {
             let number = session.number;
             session.release(&self.realm, hold, |topic| self.realm.tree.reaches(topic, number));
+            // The connection waits for nothing of it any more.
+            let mut gone = Unsubscribing::new(None, []);
+            gone.removed.push(filter.filter);
+            self.joining.push_back(Joining::Unsubscribe(gone));
             return None;
         };
+        if wanted.retain_handling == NEVER {
+            options.retain_handling = NEVER;
+        }
         let event = Event::SessionSubscribed {
             client: Arc::clone(client),
             filter: filter.filter.clone(),
@@ -229,7 +231,7 @@ impl Pipeline {
             options,
             existed: false,
             since,
-            before: Some(HashSet::default()),
+            before: Some(Rank::default()),
             hold: Some(hold),
             ticket: since,
             resumed: true,

@@ -67,7 +67,7 @@ impl Session {
             self.unsubscribe(realm, text);
         }
         // Joins that no subscription wants any more end when the connection looks.
-        self.unsubscribed();
+        self.changed();
         let left = self.subscriptions_to(|_| true);
         // Each topic once, and not under the lock: publishers wait for that.
         let mut topics: Topics = self.outbox().waiting_topics().cloned().collect();
@@ -89,5 +89,7 @@ impl Session {
             unwanted
         });
         seat.inflight.charge(&realm.broker.budget);
+        // The connection may still be refused.
+        seat.inflight.rest();
     }
 }

@@ -24,6 +24,25 @@ pub(crate) enum Source {
     Backlog(u32),
 }
 
+/// When a delivery came to a session, compared with others of the same session.
+///
+/// The numbers begin again after four billion: what came two billion deliveries apart is in a wrong order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rank(u32);
+
+impl Rank {
+    /// Whether it came before `other`.
+    pub(crate) fn is_before(self, other: Self) -> bool {
+        let distance = other.0.wrapping_sub(self.0);
+        distance != 0 && distance <= u32::MAX / 2
+    }
+
+    /// That of what comes next.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
 /// The number of a join of an earlier life of the process: no join has it.
 const ENDED_JOIN: u32 = u32::MAX;
 
@@ -40,6 +59,8 @@ pub(crate) struct Delivery {
     /// Under which number the session store has it, if it has: then its end must be recorded too.
     pub(crate) number: Option<NonZeroU64>,
     pub(crate) source: Source,
+    /// When it came; what was there before a restart came first of all.
+    pub(crate) rank: Rank,
     /// Whether it keeps more of its publisher's read buffer alive than it is long: see [`ReadAt`](crate::route::ReadAt).
     pub(crate) pins_buffer: bool,
 }
@@ -74,7 +95,8 @@ impl Delivery {
             StoredSource::Backlog => Source::Backlog(ENDED_JOIN),
         };
         let number = NonZeroU64::new(number);
-        Self { message, subscription_ids, qos, retain, number, source, pins_buffer: false }
+        let (rank, pins_buffer) = (Rank::default(), false);
+        Self { message, subscription_ids, qos, retain, number, source, rank, pins_buffer }
     }
 
     /// About how many bytes of memory it takes.

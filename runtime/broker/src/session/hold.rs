@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use tidegate_event::{TopicFilter, TopicName};
 
+use super::Interrupted;
 use super::delivery::{Delivery, Source};
 use super::queue::{Place, Queue};
 
@@ -15,6 +16,8 @@ pub(super) struct Hold {
     filter: TopicFilter,
     held: Queue,
     overflowed: bool,
+    /// The connection that was to bring what goes before it has ended; whether retained messages are among that.
+    left: Option<bool>,
 }
 
 impl Hold {
@@ -42,7 +45,7 @@ impl Holds {
         let number = self.next;
         // The greatest one stands for a join that there is not.
         self.next = self.next.wrapping_add(1) % u32::MAX;
-        self.holds.push_back(Hold { number, filter, held, overflowed: false });
+        self.holds.push_back(Hold { number, filter, held, overflowed: false, left: None });
         number
     }
 
@@ -94,6 +97,23 @@ impl Holds {
     pub(super) fn extract(&mut self, number: u32, unwanted: impl Fn(&Delivery) -> bool) -> Queue {
         let hold = self.holds.iter_mut().find(|hold| hold.number == number);
         hold.map(|hold| hold.held.extract(unwanted)).unwrap_or_default()
+    }
+
+    /// The connection that was to bring what goes before hold `number` has ended. `retained`: retained messages are among that.
+    pub(super) fn leave(&mut self, number: u32, retained: bool) {
+        for hold in self.holds.iter_mut().filter(|hold| hold.number == number) {
+            hold.left = Some(retained);
+        }
+    }
+
+    /// Those of which that was said since the last call.
+    pub(super) fn take_left(&mut self) -> Vec<Interrupted> {
+        let holds = self.holds.iter_mut();
+        let left = holds.filter_map(|hold| {
+            let (retained, filter) = (hold.left.take()?, hold.filter.clone());
+            Some(Interrupted { filter, hold: hold.number, retained })
+        });
+        left.collect()
     }
 
     /// Whether anything in them may have expired at `now_ms`.

@@ -8,7 +8,7 @@ use tidegate_event::{Message, MsgId, QoS, StoredSending};
 
 use super::delivery::{Delivery, Source, detached};
 use super::outbox::FEW;
-use crate::limits::budget::{Account, Budget};
+use crate::limits::budget::{Account, Budget, is_charged_once};
 
 /// Packet ids run from 1 to 65,535.
 const IDS: u64 = 65_535;
@@ -33,7 +33,26 @@ pub(crate) struct Sent {
     on_wire: bool,
 }
 
+/// How much of the memory of all queues a message takes.
+#[derive(Clone, Copy)]
+struct Size {
+    /// All of it.
+    bytes: usize,
+    /// What of that counts once for all queues.
+    charged_once: usize,
+}
+
 impl Sent {
+    /// What it takes, with the message in whose place it was sent.
+    fn size(&self) -> Size {
+        let delivery = Size { bytes: self.delivery.size(), charged_once: self.delivery.charged_once() };
+        self.original.as_ref().map_or(delivery, |original| Size {
+            bytes: delivery.bytes + size_of::<Message>() + original.size(),
+            charged_once: delivery.charged_once
+                + if is_charged_once(&original.payload) { original.payload.len() } else { 0 },
+        })
+    }
+
     /// The message that an acknowledgement is about.
     pub(crate) fn acked_message(&self) -> &Arc<Message> {
         self.original.as_ref().unwrap_or(&self.delivery.message)
@@ -116,9 +135,15 @@ impl Inflight {
             && self.sent.len() < (window.saturating_mul(16)).min(IDS as usize - 1)
     }
 
-    fn count_in(&mut self, delivery: &Delivery) {
-        self.bytes += delivery.size();
-        self.charged_once += delivery.charged_once();
+    fn count_in(&mut self, sent: &Sent) {
+        let Size { bytes, charged_once } = sent.size();
+        self.bytes += bytes;
+        self.charged_once += charged_once;
+    }
+
+    fn count_out(&mut self, Size { bytes, charged_once }: Size) {
+        self.bytes -= bytes;
+        self.charged_once -= charged_once;
     }
 
     /// What the messages take in memory, bytes.
@@ -137,6 +162,12 @@ impl Inflight {
         self.account.settle(budget, weight);
     }
 
+    /// Nothing happens to them for a while: no more stays reserved than what they take now.
+    pub(crate) fn rest(&mut self) {
+        let weight = self.weight();
+        self.account.rest(weight);
+    }
+
     /// The packet id that [`Inflight::push`] will give.
     pub(crate) fn next_packet_id(&self) -> u16 {
         packet_id(self.next_sequence())
@@ -148,13 +179,15 @@ impl Inflight {
     }
 
     /// `delivery` is sent now. Gives its packet id.
-    pub(crate) fn push(&mut self, mut delivery: Delivery, original: Option<Arc<Message>>) -> u16 {
+    pub(crate) fn push(&mut self, mut delivery: Delivery, mut original: Option<Arc<Message>>) -> u16 {
         let id = self.next_packet_id();
         if delivery.pins_buffer && self.sent.len() >= FEW {
             delivery.message = detached(&delivery.message);
+            original = original.as_ref().map(detached);
         }
-        self.count_in(&delivery);
-        self.sent.push_back(Some(Sent { delivery, original, stage: Stage::Published, on_wire: true }));
+        let sent = Sent { delivery, original, stage: Stage::Published, on_wire: true };
+        self.count_in(&sent);
+        self.sent.push_back(Some(sent));
         self.on_wire += 1;
         id
     }
@@ -172,9 +205,10 @@ impl Inflight {
         if self.sent.len() as u64 + gap < IDS - 1 {
             self.sent.extend((0..gap).map(|_| None));
         }
-        self.count_in(&delivery);
         let stage = if released { Stage::Released } else { Stage::Published };
-        self.sent.push_back(Some(Sent { delivery, original, stage, on_wire: false }));
+        let sent = Sent { delivery, original, stage, on_wire: false };
+        self.count_in(&sent);
+        self.sent.push_back(Some(sent));
     }
 
     /// A new connection: everything in flight is to be sent again under the same packet ids (clause 4.4).
@@ -268,13 +302,13 @@ impl Inflight {
     }
 
     fn withdraw_all(&mut self, mut is_meant: impl FnMut(&Sent) -> bool) {
-        for slot in &mut self.sent {
-            if slot.as_ref().is_some_and(&mut is_meant)
+        for index in 0..self.sent.len() {
+            if let Some(slot) = self.sent.get_mut(index)
+                && slot.as_ref().is_some_and(&mut is_meant)
                 && let Some(sent) = slot.take()
             {
                 self.on_wire -= usize::from(sent.on_wire);
-                self.bytes -= sent.delivery.size();
-                self.charged_once -= sent.delivery.charged_once();
+                self.count_out(sent.size());
             }
         }
         self.trim();
@@ -301,8 +335,7 @@ impl Inflight {
                 if sent.on_wire {
                     self.on_wire -= 1;
                 }
-                self.bytes -= sent.delivery.size();
-                self.charged_once -= sent.delivery.charged_once();
+                self.count_out(sent.size());
                 self.trim();
                 Settled::Done(sent)
             }
@@ -427,6 +460,27 @@ mod tests {
         }
         assert_eq!(seen, [65_534, 65_535, 2]);
         assert_eq!(inflight.next_packet_id(), 3);
+    }
+
+    /// What a handler had sent in place of a message counted, and not the message itself, which is kept for as long.
+    #[test]
+    fn the_message_in_whose_place_another_is_sent_counts_too() {
+        let mut inflight = Inflight::default();
+        let budget = Arc::new(Budget::new(1 << 20));
+        let sized = |size: usize| {
+            let message = Message::clone(&test_message("t", QoS::AtLeastOnce, 1));
+            Arc::new(Message { payload: vec![0; size].into(), ..message })
+        };
+        let id = inflight.push(delivery(QoS::AtLeastOnce), Some(sized(12_000)));
+        inflight.push(delivery(QoS::AtLeastOnce), Some(budget.charged(&sized(50_000))));
+        inflight.charge(&budget);
+        assert!(inflight.weight() > 12_000 && inflight.weight() < 14_000, "{}", inflight.weight());
+        assert!((60_000..66_000).contains(&budget.used()), "{}", budget.used());
+        assert!(matches!(inflight.puback(id), Settled::Done(_)));
+        inflight.withdraw_unreceived(|_| true);
+        assert_eq!((inflight.bytes(), inflight.weight()), (0, 0));
+        drop(inflight);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

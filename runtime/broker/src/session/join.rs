@@ -18,7 +18,7 @@ use foldhash::fast::RandomState;
 use tidegate_event::{Backlog, Message, MsgId, Origin, QoS, StorageError, TopicFilter, TopicName};
 use tokio::sync::oneshot;
 
-use super::delivery::{Delivery, Source, detached_topic};
+use super::delivery::{Delivery, Rank, Source, detached_topic};
 use crate::retained::Cursor;
 
 /// A backlog and the page it gave.
@@ -53,10 +53,10 @@ enum LookUp {
 
 /// What a join that holds nothing knows of the live messages that are sent beside it.
 pub(crate) struct Beside {
-    /// Ids of those that waited for the client when the subscription was made: they are of older subscriptions.
-    pub(crate) before: Ids,
+    /// Those that came before it waited for the client when the subscription was made: they are of older subscriptions.
+    before: Rank,
     /// What is retained under this id or a later one came live.
-    pub(crate) since: MsgId,
+    since: MsgId,
     /// Topics whose retained message went before its turn, or came live. No more than [`GONE`]: beyond that one may come
     /// once more.
     gone: HashSet<TopicName, RandomState>,
@@ -69,9 +69,11 @@ pub(crate) struct Beside {
 
 /// Topics that a join remembers.
 const GONE: usize = 10_000;
+/// Memory of one of them, without its name.
+const GONE_TOPIC: usize = 64;
 
 impl Beside {
-    pub(crate) fn new(before: Ids, since: MsgId) -> Self {
+    pub(crate) fn new(before: Rank, since: MsgId) -> Self {
         Self { before, since, gone: HashSet::default(), late: VecDeque::new(), until: 0 }
     }
 }
@@ -129,6 +131,8 @@ pub(crate) struct Join {
     fruitful: bool,
     /// Messages of the page that are sent and not acknowledged.
     outstanding: usize,
+    /// Memory that it takes besides what it brings, about, bytes.
+    weight: usize,
 }
 
 /// A page that has arrived.
@@ -177,6 +181,7 @@ impl Join {
     ) -> Self {
         let stored = !backlogs.is_empty();
         let mut join = Self {
+            weight: size_of::<Self>() + filter.as_str().len(),
             hold,
             beside: None,
             filter,
@@ -226,6 +231,7 @@ impl Join {
 
     /// Live messages go beside it.
     pub(crate) fn beside(mut self, beside: Beside) -> Self {
+        self.weight += size_of::<Beside>();
         self.beside = Some(Box::new(beside));
         self
     }
@@ -243,10 +249,17 @@ impl Join {
         })
     }
 
-    /// Whether the live message `id` was routed to the client after the subscription was made, but under an older id: its
-    /// retained copy is not wanted then.
-    pub(crate) fn may_come_live(&self, id: MsgId) -> bool {
-        self.beside.as_ref().is_some_and(|beside| id < beside.since && !beside.before.contains(&id))
+    /// Memory that it takes besides what it brings, about, bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Whether `live` was routed to the client after the subscription was made, but under an older id: its retained copy is
+    /// not wanted then.
+    pub(crate) fn may_come_live(&self, live: &Delivery) -> bool {
+        self.beside
+            .as_ref()
+            .is_some_and(|beside| live.message.id < beside.since && !live.rank.is_before(beside.before))
     }
 
     /// The QoS at which the retained `message` is sent.
@@ -258,13 +271,14 @@ impl Join {
     /// topic (clause 4.6). `find` finds what is retained now.
     pub(crate) fn earlier(
         &mut self,
-        live: &Message,
+        live: &Delivery,
         find: impl FnOnce() -> Option<Arc<Message>>,
     ) -> Option<Earlier> {
         let beside = self.beside.as_ref()?;
-        if !self.filter.matches(&live.topic) || beside.before.contains(&live.id) {
+        if !self.filter.matches(&live.message.topic) || live.rank.is_before(beside.before) {
             return None;
         }
+        let live = &live.message;
         if let Some(place) = place_of(&self.retained, &live.topic) {
             let id = self.retained.get(place)?.id;
             if id == live.id {
@@ -339,8 +353,9 @@ impl Join {
     fn gone(&mut self, topic: &TopicName) {
         if let Some(beside) = &mut self.beside
             && beside.gone.len() < GONE
+            && beside.gone.insert(detached_topic(topic))
         {
-            beside.gone.insert(detached_topic(topic));
+            self.weight += GONE_TOPIC + topic.as_str().len();
         }
     }
 
@@ -446,6 +461,7 @@ impl Join {
                 subscription_ids: self.subscription_ids.clone(),
                 number: None,
                 source: Source::Backlog(self.hold.unwrap_or_default()),
+                rank: Rank::default(),
                 pins_buffer: false,
                 message,
             });
@@ -496,6 +512,7 @@ impl Join {
             retain: true,
             number: None,
             source: Source::Retained,
+            rank: Rank::default(),
             pins_buffer: false,
         }
     }
@@ -605,23 +622,30 @@ fn pause(failures: u32) -> Option<Duration> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::session::test_message;
+    use crate::session::{test_delivery, test_message};
 
     fn id(number: u128) -> MsgId {
         MsgId::from_bits(number)
+    }
+
+    /// Message `number` of `topic`, which came to the session as that.
+    fn live(topic: &str, number: u16) -> Delivery {
+        let mut live = test_delivery(test_message(topic, QoS::AtLeastOnce, number.into()), Source::Live);
+        (0..number).for_each(|_| live.rank = live.rank.next());
+        live
     }
 
     /// A join of `a/#` at QoS 1, of a subscription made before message 100 while message 5 waited.
     fn beside() -> Join {
         let filter = "a/#".parse().unwrap();
         let join = Join::new(None, filter, QoS::AtLeastOnce, None, RetainedFrom::Broker, Vec::new());
-        join.beside(Beside::new(Ids::from_iter([id(5)]), id(100)))
+        join.beside(Beside::new(live("a/b", 6).rank, id(100)))
     }
 
     #[test]
     fn what_is_retained_goes_before_newer_live_messages_of_its_topic_once() {
-        let (retained, live) =
-            (test_message("a/b", QoS::AtLeastOnce, 7), |id| test_message("a/b", QoS::AtLeastOnce, id));
+        let (retained, live_of) = (test_message("a/b", QoS::AtLeastOnce, 7), live);
+        let live = |number| live_of("a/b", number);
         let mut join = beside();
         let find = || Some(Arc::clone(&retained));
         assert!(join.earlier(&live(5), find).is_none(), "of an older subscription");
@@ -633,10 +657,7 @@ mod tests {
         assert!(!join.brings(&retained), "and is not when it is looked up");
         let mut join = beside();
         join.give_page(vec![Arc::clone(&retained)], None);
-        assert!(
-            join.earlier(&test_message("a/c", QoS::AtLeastOnce, 101), find).is_none(),
-            "looked up already"
-        );
+        assert!(join.earlier(&live_of("a/c", 101), find).is_none(), "looked up already");
         let earlier = join.earlier(&live(101), || None).unwrap();
         assert_eq!(join.take_earlier(earlier).unwrap().message.id, id(7));
         assert_eq!((join.undelivered(), join.earlier(&live(102), find).is_none()), (0, true));
@@ -644,13 +665,14 @@ mod tests {
 
     #[test]
     fn what_came_live_is_not_sent_as_retained_besides() {
-        let live = test_message("a/b", QoS::AtLeastOnce, 7);
-        let find = || Some(Arc::clone(&live));
+        let live_of = |number| live("a/b", number);
+        let live = live_of(7);
+        let find = || Some(Arc::clone(&live.message));
         let mut join = beside();
         assert!(join.earlier(&live, find).is_none());
-        assert!(!join.brings(&live));
+        assert!(!join.brings(&live.message));
         let mut join = beside();
-        join.give_page(vec![Arc::clone(&live)], None);
+        join.give_page(vec![Arc::clone(&live.message)], None);
         assert!(join.earlier(&live, find).is_none());
         assert_eq!(join.undelivered(), 0);
         assert!(
@@ -658,9 +680,9 @@ mod tests {
             "retained since the subscription"
         );
         assert!(
-            beside().may_come_live(id(7))
-                && !beside().may_come_live(id(5))
-                && !beside().may_come_live(id(100))
+            beside().may_come_live(&live_of(7))
+                && !beside().may_come_live(&live_of(5))
+                && !beside().may_come_live(&live_of(100))
         );
     }
 }

@@ -16,12 +16,13 @@ pub(crate) mod positions;
 mod queue;
 pub(crate) mod received;
 mod recent;
-mod subscriptions;
+pub(crate) mod subscriptions;
 
 use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
@@ -31,6 +32,7 @@ use tidegate_event::{
     TopicFilter, TopicName, now_ms,
 };
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use self::delivery::Delivery;
 use self::inflight::Inflight;
@@ -40,7 +42,7 @@ use self::positions::Positions;
 use self::received::Received;
 use self::subscriptions::Subscriptions;
 use crate::control::Command;
-use crate::limits::budget::Account;
+use crate::limits::budget::{Account, Budget, ChargedOnce};
 use crate::metrics::Drop;
 use crate::realm::Realm;
 use crate::route::Fanout;
@@ -57,15 +59,20 @@ pub(crate) struct Seat {
     pub(crate) joins: VecDeque<Join>,
     /// How many of them have stored messages besides retained ones.
     stored_joins: usize,
-    /// Those that were going on when the process ended, until they are begun again.
+    /// Memory of the joins without what they bring, and its part of that of all queues.
+    joins_weight: usize,
+    joins_account: Account,
+    /// Those that were going on when the process ended, or could not begin before a connection did, until they are begun again.
     pub(crate) interrupted: Vec<Interrupted>,
 }
 
-/// A join that an earlier life of the process had not ended.
+/// A join that an earlier life of the process, or an earlier connection, had not ended.
 pub(crate) struct Interrupted {
     pub(crate) filter: TopicFilter,
     /// Number of the hold in the outbox.
     pub(crate) hold: u32,
+    /// Whether it is to bring retained messages, if the subscription says so.
+    pub(crate) retained: bool,
 }
 
 impl Seat {
@@ -80,6 +87,26 @@ impl Seat {
         let join = self.joins.remove(index)?;
         self.stored_joins -= usize::from(join.has_stored());
         Some(join)
+    }
+
+    /// What the joins took in memory when that was counted last, bytes.
+    pub(crate) fn joins_weight(&self) -> usize {
+        self.joins_weight
+    }
+
+    /// Counts what the joins take now against `budget`.
+    pub(crate) fn charge_joins(&mut self, budget: &Arc<Budget>) {
+        self.joins_weight = self.joins.iter().map(Join::weight).sum();
+        if self.joins.is_empty() {
+            self.joins_account.rest(0);
+        } else {
+            self.joins_account.settle(budget, self.joins_weight);
+        }
+    }
+
+    /// The joins do not change until the client is back.
+    pub(crate) fn rest_joins(&mut self) {
+        self.joins_account.rest(self.joins_weight);
     }
 
     /// Whether stored messages are being read, which the client may have been given already.
@@ -98,8 +125,8 @@ pub(crate) type Seated = OwnedMutexGuard<Seat>;
 #[derive(Default)]
 struct Absence {
     timers: Vec<Timer>,
-    /// A will whose delay has not passed (clause 3.1.3.2.2).
-    will: Option<LateWill>,
+    /// A will whose delay has not passed (clause 3.1.3.2.2), and when it will have; `None`: never.
+    will: Option<(LateWill, Option<Instant>)>,
     /// What handlers have subscribed the client to since it went.
     subscriptions: Vec<(ByteString, QoS)>,
 }
@@ -141,8 +168,8 @@ pub(crate) struct Session {
     /// Whether the client must acknowledge something before it is sent more of QoS 1 and 2, as it was when its
     /// connection went to sleep.
     window_is_full: AtomicBool,
-    /// An ended connection has unsubscribed: the present one looks which joins it still wants.
-    unsubscribed: AtomicBool,
+    /// An ended connection has changed the subscriptions: the present one looks which joins there are to be.
+    changed: AtomicBool,
     /// Since when nobody is connected, milliseconds since the epoch, if nobody is.
     away_since: AtomicU64,
     /// Seconds the session outlives its connection; 0 = not at all, `u32::MAX` = for ever.
@@ -167,7 +194,7 @@ impl Session {
             claim: AtomicU64::new(claim),
             connected: AtomicBool::new(false),
             window_is_full: AtomicBool::new(false),
-            unsubscribed: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
             away_since: AtomicU64::new(0),
             expiry: AtomicU32::new(expiry),
             deliveries: AtomicU64::new(0),
@@ -204,15 +231,15 @@ impl Session {
         self.claim.load(Ordering::Acquire) == claim
     }
 
-    /// An ended connection of the client has unsubscribed.
-    pub(crate) fn unsubscribed(&self) {
-        self.unsubscribed.store(true, Ordering::Release);
+    /// An ended connection of the client has unsubscribed, or leaves a subscription that had still to bring what is stored.
+    pub(crate) fn changed(&self) {
+        self.changed.store(true, Ordering::Release);
         self.nudge();
     }
 
     /// Whether that has happened since the last call.
-    pub(crate) fn take_unsubscribed(&self) -> bool {
-        self.unsubscribed.load(Ordering::Acquire) && self.unsubscribed.swap(false, Ordering::AcqRel)
+    pub(crate) fn take_changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire) && self.changed.swap(false, Ordering::AcqRel)
     }
 
     /// Wakes the connection, if there is one, to look at what has changed.
@@ -297,16 +324,19 @@ impl Session {
     }
 
     /// Makes it as it was when the process ended, but for its subscriptions. Nobody else knows it yet.
-    pub(crate) fn restore(&self, realm: &Realm, restored: RestoredSession) {
+    pub(crate) fn restore(&self, realm: &Realm, restored: RestoredSession, charged: &mut ChargedOnce) {
         let RestoredSession { queue, received, joining, .. } = restored;
         let last = queue.iter().map(|restored| restored.delivery.number).max();
         self.deliveries.store(last.unwrap_or(0), Ordering::Relaxed);
         self.received.lock().restore(&received, &realm.broker.budget);
         let (mut sent, mut waiting) = (Vec::new(), Vec::new());
         for RestoredDelivery { delivery, sending, released } in queue {
-            let delivery = realm.restored_delivery(self, delivery);
+            let delivery = realm.restored_delivery(self, delivery, charged);
             match sending {
-                Some(sending) => sent.push((sending, delivery, released)),
+                Some(mut sending) => {
+                    sending.replacement = sending.replacement.map(|message| charged.of(message));
+                    sent.push((sending, delivery, released));
+                }
                 None => waiting.push(delivery),
             }
         }
@@ -322,7 +352,7 @@ impl Session {
                 let Ok(filter) = TopicFilter::new(text.clone()) else { continue };
                 // What came live meanwhile goes on waiting for it.
                 let hold = outbox.hold(filter.clone());
-                seat.interrupted.push(Interrupted { filter, hold });
+                seat.interrupted.push(Interrupted { filter, hold, retained: true });
             }
         }
         drop(outbox);
@@ -509,11 +539,14 @@ impl Session {
         }
     }
 
-    /// The client is back in time: its will is not sent (clause 3.1.3.2.2).
-    pub(crate) fn forget_will(&self, realm: &Realm) {
-        if let Some(recorded) = self.take_will().and_then(|will| will.recorded) {
+    /// The client is back in time: its will is not sent (clause 3.1.3.2.2). Gives it, and when its delay would have passed:
+    /// the connection may be refused yet.
+    pub(crate) fn put_will_aside(&self, realm: &Realm) -> Option<(LateWill, Option<Instant>)> {
+        let aside = self.absence.lock().will.take()?;
+        if let Some(recorded) = aside.0.recorded {
             realm.record(recorded.gone());
         }
+        Some(aside)
     }
 
     /// Nothing happens any more when its time is up.
@@ -533,7 +566,7 @@ impl Session {
         for timer in absence.timers {
             realm.broker.timers.cancel(timer);
         }
-        if let Some(recorded) = absence.will.and_then(|will| will.recorded) {
+        if let Some(recorded) = absence.will.and_then(|(will, _)| will.recorded) {
             realm.record(recorded.gone());
         }
         self.command_subscriptions(absence.subscriptions);
@@ -570,14 +603,14 @@ impl Session {
         self.absence.lock().timers.push(timer);
     }
 
-    /// Keeps a will until its delay has passed.
-    pub(crate) fn keep_will(&self, will: LateWill) {
-        self.absence.lock().will = Some(will);
+    /// Keeps a will until its `delay` has passed.
+    pub(crate) fn keep_will(&self, will: LateWill, delay: Duration) {
+        self.absence.lock().will = Some((will, Instant::now().checked_add(delay)));
     }
 
     /// Takes a will whose delay has passed, or whose session ends.
     pub(crate) fn take_will(&self) -> Option<LateWill> {
-        self.absence.lock().will.take()
+        self.absence.lock().will.take().map(|(will, _)| will)
     }
 
     /// Ends the session, whose seat is held: its subscriptions, queue and timers go, what it leaves of shared
@@ -599,7 +632,7 @@ impl Session {
         for timer in absence.timers {
             realm.broker.timers.cancel(timer);
         }
-        absence.will
+        absence.will.map(|(will, _)| will)
     }
 }
 
@@ -630,8 +663,16 @@ pub(crate) fn test_message(topic: &str, qos: QoS, id: u128) -> Arc<Message> {
 /// `message` on its way to a client that gets it as it was published, with nothing of its own.
 #[cfg(test)]
 pub(crate) fn test_delivery(message: Arc<Message>, source: delivery::Source) -> Delivery {
-    let (qos, retain) = (message.qos, false);
-    Delivery { message, subscription_ids: None, qos, retain, number: None, source, pins_buffer: false }
+    Delivery {
+        qos: message.qos,
+        message,
+        subscription_ids: None,
+        retain: false,
+        number: None,
+        source,
+        rank: delivery::Rank::default(),
+        pins_buffer: false,
+    }
 }
 
 #[cfg(test)]

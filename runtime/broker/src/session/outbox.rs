@@ -10,7 +10,8 @@ use std::task::Waker;
 use foldhash::fast::RandomState;
 use tidegate_event::{Message, MsgId, QoS, TopicFilter, TopicName, now_ms};
 
-use super::delivery::{Delivery, Source};
+use super::Interrupted;
+use super::delivery::{Delivery, Rank, Source};
 use super::hold::Holds;
 use super::loss::Losses;
 use super::patience::Patience;
@@ -64,6 +65,8 @@ pub(crate) struct Outbox {
     flying: usize,
     /// How many the connection has taken in its life.
     progress: u64,
+    /// Of what was pushed last.
+    rank: Rank,
     /// How long publishers still wait for it.
     pub(crate) patience: Patience,
     account: Account,
@@ -118,6 +121,23 @@ impl Outbox {
         self.queued() + self.recent.as_ref().map_or(0, |recent| recent.weight())
     }
 
+    /// Counts what it takes now against `budget`. A client that is away leaves nothing reserved beyond that: it may be long
+    /// before anything else happens to its queue.
+    #[inline]
+    fn charge(&mut self, budget: &Arc<Budget>) {
+        let weight = self.weight();
+        self.account.settle(budget, weight);
+        if !self.connected {
+            self.account.rest(weight);
+        }
+    }
+
+    /// Something was taken out, or nothing happens to it for a while: no more stays reserved than what it takes now.
+    fn rest(&mut self) {
+        let weight = self.weight();
+        self.account.rest(weight);
+    }
+
     /// Whether the memory of all queues allows `delivery`.
     fn is_admitted(&self, delivery: &Delivery, budget: &Budget) -> bool {
         budget.admits(self.queued(), self.connected.then_some(self.flying), delivery.qos)
@@ -152,8 +172,7 @@ impl Outbox {
         let mut expired = VecDeque::new();
         self.waiting.take_expired(now_ms, &mut expired);
         self.holds.take_expired(now_ms, &mut expired);
-        let weight = self.weight();
-        self.account.settle(budget, weight);
+        self.charge(budget);
         expired
     }
 
@@ -194,7 +213,9 @@ impl Outbox {
     }
 
     /// Puts `delivery` where it belongs. Gives the task to wake, if it sleeps and waits for messages.
-    pub(crate) fn push(&mut self, delivery: Delivery, budget: &Arc<Budget>) -> Option<Waker> {
+    pub(crate) fn push(&mut self, mut delivery: Delivery, budget: &Arc<Budget>) -> Option<Waker> {
+        self.rank = self.rank.next();
+        delivery.rank = self.rank;
         let waker = match self.holds.of(&delivery) {
             Some(hold) => {
                 hold.push(delivery);
@@ -205,8 +226,7 @@ impl Outbox {
                 if self.wants_messages { self.waker.take() } else { None }
             }
         };
-        let weight = self.weight();
-        self.account.settle(budget, weight);
+        self.charge(budget);
         waker
     }
 
@@ -273,6 +293,11 @@ impl Outbox {
         self.progress
     }
 
+    /// The rank of what comes next: what is here already was before it.
+    pub(crate) fn next_rank(&self) -> Rank {
+        self.rank.next()
+    }
+
     /// The publishers to wake because there is room.
     pub(crate) fn relieved(&mut self) -> Vec<Waker> {
         if self.publishers.is_empty() || !self.is_roomy() {
@@ -291,11 +316,12 @@ impl Outbox {
         }
     }
 
-    /// Takes out what waits of the shared subscriptions of those groups that `wanted` is true of.
+    /// Takes out what waits of the shared subscriptions of those groups that `wanted` is true of. It counts for whoever gets it.
     pub(crate) fn take_shared(&mut self, wanted: impl Fn(u32) -> bool) -> VecDeque<Delivery> {
         let taken = self.waiting.extract(
             |delivery| matches!(delivery.source, Source::Shared(group) if group > 0 && wanted(group)),
         );
+        self.rest();
         taken.into_deliveries()
     }
 
@@ -308,14 +334,17 @@ impl Outbox {
 
     /// Takes out what waits and `is_unwanted`.
     pub(crate) fn take_unwanted(&mut self, is_unwanted: impl Fn(&Delivery) -> bool) -> VecDeque<Delivery> {
-        self.waiting.extract(is_unwanted).into_deliveries()
+        let taken = self.waiting.extract(is_unwanted);
+        self.rest();
+        taken.into_deliveries()
     }
 
     /// Puts back what was taken out and nobody else takes.
-    pub(crate) fn return_shared(&mut self, deliveries: VecDeque<Delivery>) {
+    pub(crate) fn return_shared(&mut self, deliveries: VecDeque<Delivery>, budget: &Arc<Budget>) {
         for delivery in deliveries.into_iter().rev() {
             self.waiting.push_front(delivery);
         }
+        self.charge(budget);
     }
 
     /// Holds live messages that match `filter` back until [`Outbox::release`] of the number it gives: those that
@@ -325,6 +354,17 @@ impl Outbox {
             .waiting
             .extract(|delivery| delivery.source == Source::Live && filter.matches(&delivery.message.topic));
         self.holds.begin(filter, held)
+    }
+
+    /// The connection that was to bring what goes before hold `number` has ended: the client's next one begins with it again.
+    /// `retained`: retained messages are to come too.
+    pub(crate) fn leave(&mut self, number: u32, retained: bool) {
+        self.holds.leave(number, retained);
+    }
+
+    /// What was left since the last call.
+    pub(crate) fn take_left(&mut self) -> Vec<Interrupted> {
+        self.holds.take_left()
     }
 
     /// How many subscriptions wait for stored messages.
@@ -372,6 +412,7 @@ impl Outbox {
                 None => self.waiting.push(delivery),
             }
         }
+        self.rest();
         unwanted
     }
 
@@ -423,9 +464,8 @@ impl Outbox {
     }
 
     /// The live messages that wait, oldest first.
-    pub(crate) fn waiting_live(&self) -> impl Iterator<Item = &Arc<Message>> {
-        let is_live = |delivery: &&Delivery| delivery.source == Source::Live;
-        self.waiting.iter().filter(is_live).map(|delivery| &delivery.message)
+    pub(crate) fn waiting_live(&self) -> impl Iterator<Item = &Delivery> {
+        self.waiting.iter().filter(|delivery| delivery.source == Source::Live)
     }
 
     /// Ids of everything that waits.
@@ -485,8 +525,7 @@ impl Outbox {
         }
         self.waiting.shrink(IDLE_CAPACITY);
         self.forget_stale();
-        let weight = self.weight();
-        self.account.rest(weight);
+        self.rest();
         match &mut self.waker {
             Some(known) if known.will_wake(waker) => {}
             other => *other = Some(waker.clone()),
@@ -531,9 +570,7 @@ impl Outbox {
             lost(delivery);
             holds.lost(&delivery.message.topic);
         });
-        let weight = self.weight();
-        self.account.settle(budget, weight);
-        self.account.rest(weight);
+        self.charge(budget);
         std::mem::take(&mut self.publishers).into_values().collect()
     }
 
@@ -697,6 +734,25 @@ mod tests {
         outbox.release(second, |_| true);
         assert_eq!(drain(&mut outbox), [id(1)]);
         assert!(matches!(offer(&mut outbox, delivery("q", QoS::AtLeastOnce, id(3)), 10), Room::Unwanted));
+    }
+
+    /// As much as 8 KiB stayed reserved for each session whose messages had expired.
+    #[test]
+    fn what_has_expired_is_not_reserved_for_a_client_that_is_away() {
+        let (mut outbox, budget) = (Outbox::default(), Arc::new(Budget::new(usize::MAX)));
+        for id in 1..=2 {
+            let mut delivery = delivery("t", QoS::AtLeastOnce, id);
+            let properties =
+                tidegate_event::PublishProperties { message_expiry: Some(1), ..Default::default() };
+            delivery.message = Arc::new(tidegate_event::Message {
+                payload: vec![0; 3_000].into(),
+                properties: Some(Box::new(properties)),
+                ..(*delivery.message).clone()
+            });
+            outbox.push(delivery, &budget);
+        }
+        assert!(budget.used() > 5_000, "{}", budget.used());
+        assert_eq!((outbox.take_expired(now_ms(), &budget).len(), budget.used()), (2, 0));
     }
 
     /// A live message of QoS 2, due to another subscription, was dropped because its retained copy was sent at QoS 0.

@@ -30,8 +30,9 @@ enum State {
 /// What has come under a packet id while its message was handled: on a later connection, if the first has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Meanwhile {
-    /// How often the message came again: each copy is acknowledged (MQTT 5 clause 4.3.3, "MQTT-4.3.3-10").
-    pub(crate) resent: u16,
+    /// How often the message came again: each copy is acknowledged (MQTT 5 clause 4.3.3, "MQTT-4.3.3-10"). Their connection
+    /// takes no more than its read-ahead.
+    pub(crate) resent: u32,
     /// PUBREL came, before PUBREC was sent: PUBCOMP follows that.
     pub(crate) released: bool,
 }
@@ -99,6 +100,11 @@ impl Received {
         } else {
             self.account.settle(budget, self.ids.len() * ID);
         }
+    }
+
+    /// The client has gone, perhaps for long: no more stays reserved than what they take now.
+    pub(crate) fn rest(&mut self) {
+        self.account.rest(self.ids.len() * ID);
     }
 
     /// A PUBLISH with `packet_id` arrived; `next_id` makes an id for a message that was not known, or says why it must
@@ -222,6 +228,24 @@ mod tests {
         assert_eq!(received.arrive(1, |_| Ok::<_, ()>(MsgId::from_bits(9))), Ok(Arrival::New(ID_OF, false)));
         assert_eq!(received.release(2), Release::Done, "the answer may have been sent before the restart");
         assert_eq!(received.arrive(3, |_| Ok::<_, ()>(MsgId::from_bits(9))), Ok(Arrival::Answered));
+    }
+
+    /// As much as 8 KiB stayed reserved for a client that had left one of many without PUBREL.
+    #[test]
+    fn ids_that_are_free_are_not_reserved_for_a_client_that_has_gone() {
+        let (mut received, budget) = (Received::default(), Arc::new(Budget::new(1 << 20)));
+        for packet_id in 1..=80 {
+            received.arrive(packet_id, |_| Ok::<_, ()>(ID_OF)).unwrap();
+            received.settle(&budget);
+        }
+        for packet_id in 2..=80 {
+            received.answered(packet_id);
+            received.release(packet_id);
+            received.settle(&budget);
+        }
+        assert!(budget.used() > 0);
+        received.rest();
+        assert_eq!(budget.used(), 0);
     }
 
     /// A client that sent PUBLISH and never PUBREL took 6 MB, in no budget.

@@ -12,6 +12,10 @@ use super::delivery::detached_text;
 use crate::realm::Realm;
 use crate::tree;
 
+/// Retain handling: retained messages are wanted if there is no such subscription yet, or never (clause 3.8.3.1).
+pub(crate) const WHEN_NEW: u8 = 1;
+pub(crate) const NEVER: u8 = 2;
+
 /// Subscriptions of an ended session that are removed before others have their turn.
 const REMOVED_AT_ONCE: usize = 64;
 
@@ -86,12 +90,16 @@ impl Session {
             realm.tree.insert(shared, self, options);
         }
         let recorded = self.is_recorded(realm);
-        match joining {
-            Some(ticket) if recorded => drop(subscriptions.joining.insert(detached_text(text), ticket)),
-            _ => drop(subscriptions.joining.remove(text)),
-        }
+        let was_joining = match joining {
+            Some(ticket) if recorded => subscriptions.joining.insert(detached_text(text), ticket),
+            _ => subscriptions.joining.remove(text),
+        };
         if recorded {
-            let joining = joining.is_some();
+            let (joining, mut options) = (joining.is_some(), options);
+            if joining && before.is_some() && was_joining.is_none() && options.retain_handling == WHEN_NEW {
+                // After a restart nobody knows that it was there before: it is to bring what is stored, and that alone.
+                options.retain_handling = NEVER;
+            }
             realm.record(Change::Subscribed { session: self.number, filter: text.clone(), options, joining });
         }
         drop(subscriptions);

@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use tidegate_event::{Message, Origin, SubscriptionOptions};
 
 use crate::session::Session;
-use crate::session::delivery::{Delivery, Source};
+use crate::session::delivery::{Delivery, Rank, Source};
 use crate::tree::Subscriber;
 
 /// A member of a group.
@@ -38,6 +38,7 @@ impl Member {
             // A shared subscription is joined to nothing, so its messages are held back by nothing. What the broker
             // says itself moves no position and need not reach another.
             source: if message.origin == Origin::Broker { Source::Direct } else { Source::Shared(group) },
+            rank: Rank::default(),
             pins_buffer: false,
         }
     }

@@ -14,7 +14,7 @@ use crate::support::store::Journal;
 use crate::support::{Server, journalled, start};
 
 /// Waits until the broker waits for the disk.
-async fn until_waiting(journal: &Journal) {
+pub(crate) async fn until_waiting(journal: &Journal) {
     tokio::time::timeout(Duration::from_secs(20), async {
         while journal.waiting() == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -1,6 +1,7 @@
 //! Where stored and live messages meet: nothing is lost, doubled or out of order, and nothing grows without bound.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tidegate_broker::BrokerConfig;
@@ -10,7 +11,7 @@ use tidegate_event::{
 
 use crate::support::client::{Client, PUBACK};
 use crate::support::packet::{Connect, ack, subscribe};
-use crate::support::script::{Gate, Script, pass};
+use crate::support::script::{Gate, Script, Withheld, pass};
 use crate::support::shelf::{Shelf, until_left};
 use crate::support::{start, with_hooks};
 
@@ -35,8 +36,12 @@ async fn no_position_passes_messages_that_a_full_queue_dropped() {
     let connect = Connect::v4("c").persistent();
     let mut client = Client::connect(server.address, &connect).await;
     client.subscribe("t/+", 1).await;
-    drop(client);
     let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+    // It has brought all that there was: what comes while the client is away waits in its queue.
+    publish(&mut publisher, "t/x", 100..=100).await;
+    assert_eq!(client.payloads(1).await, numbers(100..=100));
+    hooks.until_line("+message.acked c t/x 100").await;
+    drop(client);
     until_left(&server, 1).await;
     publish(&mut publisher, "t/x", 1..=20).await;
     let mut client = Client::connect(server.address, &connect).await;
@@ -319,4 +324,47 @@ async fn subscribes_beyond_the_read_ahead_are_refused_not_stuck() {
         }
     }
     assert!(granted >= 1 && refused >= 1, "granted {granted}, refused {refused}");
+}
+
+/// What stores had for the subscription was thrown away when its handlers were ready after the connection had ended, and the
+/// acknowledgement of a live message moved the client's position over it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stores_have_for_a_subscription_comes_on_the_next_connection() {
+    for is_back in [false, true] {
+        let (shelf, withheld) = (Shelf::new(4, None), Withheld::default());
+        let (handler, acks, first) = (shelf.clone(), withheld.clone(), AtomicBool::new(true));
+        let hooks = [Hook::MessagePublish, Hook::SessionSubscribed, Hook::MessageAcked];
+        let hooks = Script::new(&hooks, move |scope| {
+            handler.handle(scope);
+            if scope.event.hook() == Hook::SessionSubscribed && first.swap(false, Ordering::SeqCst) {
+                acks.take(scope);
+            }
+            pass()
+        });
+        let server = with_hooks(hooks.clone()).await;
+        let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
+        publish(&mut publisher, "t", 1..=3).await;
+        let connect = Connect::v5("c").persistent();
+        let mut client = Client::connect(server.address, &connect).await;
+        client.send(&subscribe(true, 1, &[("t", 1)], &[])).await;
+        hooks.until_line("+session.subscribed c t 1").await;
+        drop(client);
+        until_left(&server, 1).await;
+        publish(&mut publisher, "t", 4..=4).await;
+        let ready = withheld.part("session.subscribed");
+        let mut client = if is_back {
+            let mut client = Client::connect(server.address, &connect).await;
+            client.ping().await;
+            ready.done();
+            client
+        } else {
+            ready.done();
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            Client::connect(server.address, &connect).await
+        };
+        assert_eq!(client.payloads(4).await, numbers(1..=4), "{is_back}");
+        hooks.until_line("+message.acked c t 4").await;
+        assert_eq!(shelf.position("c", "t").as_deref(), Some("4"));
+        client.ping().await;
+    }
 }

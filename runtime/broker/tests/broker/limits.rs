@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate_broker::BrokerConfig;
 use tidegate_event::{Hook, Verdict};
 
-use crate::support::client::{Client, PUBACK};
+use crate::support::client::{Client, PUBACK, PUBREC};
 use crate::support::packet::{Connect, Publish, ack};
 use crate::support::script::{Gate, Script};
 use crate::support::{plain, start, with_config};
@@ -213,4 +213,52 @@ async fn a_client_that_does_not_read_its_acknowledgements_is_not_read() {
     let stopped = tokio::time::timeout(Duration::from_millis(1_500), flood).await.is_err();
     assert!(stopped, "the broker stops reading, so the client cannot send");
     other.ping().await;
+}
+
+/// Sixty-five thousand copies of a message that waited for its handlers took no room, and all were answered at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_of_a_message_that_waits_are_packets_that_wait() {
+    let gate = Gate::default();
+    let waiting = gate.clone();
+    let hooks = Script::new(&[Hook::MessagePublish], move |_| {
+        let gate = waiting.clone();
+        Some(Box::pin(async move {
+            gate.pass().await;
+            Verdict::Pass
+        }))
+    });
+    let config = BrokerConfig { read_ahead_bytes: 16 * 1024, ..BrokerConfig::default() };
+    let server = start(config, hooks, std::sync::Arc::new(tidegate_event::VolatileStore)).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c")).await;
+    for count in [10, 200] {
+        let first = Publish { qos: 2, id: count, ..client.draft("t", "x") };
+        let mut bytes = first.bytes();
+        for _ in 0..count {
+            bytes.extend(Publish { dup: true, ..first }.bytes());
+        }
+        bytes.extend([0xc0, 0]);
+        client.send(&bytes).await;
+        if count == 10 {
+            client.expect(0xd0).await;
+        } else {
+            let pong = tokio::time::timeout(Duration::from_millis(300), client.recv()).await;
+            assert!(pong.is_err(), "it was read on: {pong:?}");
+        }
+        gate.open();
+        let mut pongs = usize::from(count == 10);
+        for _ in 0..=count {
+            let packet = client.recv().await;
+            if packet.first == 0xd0 {
+                pongs += 1;
+            } else {
+                assert_eq!((packet.first, packet.id(), packet.reason()), (PUBREC, count, 0), "each copy");
+            }
+        }
+        if pongs == 0 {
+            client.expect(0xd0).await;
+        } else if count > 10 {
+            client.expect(PUBREC).await;
+        }
+        client.ping().await;
+    }
 }

@@ -1,12 +1,15 @@
 //! What one client, and all of them together, may have: subscriptions, topics, retained messages, sessions, rates.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_broker::{BrokerConfig, RateAction};
+use tidegate_event::NoHooks;
 
 use crate::support::client::{Client, PATIENCE, PUBACK, PUBCOMP, PUBREL};
 use crate::support::packet::{self, Connect, Publish};
-use crate::support::{plain, with_config};
+use crate::support::store::Journal;
+use crate::support::{journalled, plain, start, with_config};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_subscription_too_many_is_refused_and_those_that_are_there_can_be_changed() {
@@ -108,6 +111,32 @@ async fn a_message_that_cannot_be_retained_is_refused_to_who_can_be_told() {
     assert_eq!(subscriber.take().await.payload, "");
     five.retain("b", "third").await;
     assert_eq!(subscriber.take().await.payload, "third");
+}
+
+/// The one before stayed, and new subscribers took it for the last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_not_retained_leaves_no_older_one_in_its_place() {
+    let config = BrokerConfig { max_retained_bytes: 10_000, ..BrokerConfig::default() };
+    let journal = Journal::default();
+    let server = start(config, Arc::new(NoHooks), Arc::new(journal.clone())).await;
+    let mut five = Client::connect(server.address, &Connect::v5("five")).await;
+    for topic in ["a", "b", "c"] {
+        five.retain(topic, "old").await;
+    }
+    let large = "x".repeat(20_000);
+    five.publish_as(Publish { qos: 1, id: 7, retain: true, ..five.draft("a", &large) }).await;
+    assert_eq!(five.expect(PUBACK).await.reason(), 0x97, "it is told, and its topic keeps what it has");
+    five.publish_as(Publish { retain: true, ..five.draft("b", &large) }).await;
+    five.ping().await;
+    let mut four = Client::connect(server.address, &Connect::v4("four")).await;
+    four.retain("c", &large).await;
+    let restarted = journalled(&journal.after_a_crash()).await;
+    for address in [server.address, restarted.address] {
+        let mut client = Client::connect(address, &Connect::v5("s")).await;
+        client.subscribe("+", 1).await;
+        assert_eq!(client.take().await.topic, "a");
+        client.ping().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tidegate_broker::{Broker, BrokerConfig};
 use tidegate_event::{
-    AckJoin, Change, Event, Hook, Hooks, NoHooks, Node, Raised, ReasonCode, Restored, SessionStore,
+    AckJoin, Change, Event, Hook, Hooks, IdSource, NoHooks, Node, Raised, ReasonCode, Restored, SessionStore,
     SessionStoreError, Tenant, Verdict,
 };
 
 use super::durable::delay;
 use crate::support::client::{Client, PUBACK};
-use crate::support::packet::{Connect, Publish};
+use crate::support::gate::ScriptedGate;
+use crate::support::packet::{Connect, Publish, subscribe};
 use crate::support::script::{Script, decide, pass};
 use crate::support::shelf::Shelf;
 use crate::support::store::Journal;
@@ -265,4 +266,79 @@ async fn a_message_of_a_shared_subscription_stays_in_its_group_over_a_crash() {
         assert_eq!(member.take().await.payload, "x", "{group}");
         member.ping().await;
     }
+}
+
+/// The position of every topic of the filter stood still for as long as the session lived, and when the client subscribed to
+/// the filter once more, what it had had came again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn positions_go_on_when_a_subscription_with_stored_messages_is_not_allowed_after_a_crash() {
+    let (journal, shelf) = (Journal::default(), Shelf::new(2, None));
+    let server = start(BrokerConfig::default(), shelf.hooks(), Arc::new(journal.clone())).await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    for number in 1..=4 {
+        publisher.publish_done("a/c", &number.to_string(), 1, number).await;
+    }
+    let mut connect = Connect::v5("c").persistent();
+    connect.properties.extend(ONE_AT_A_TIME);
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe_all(&[("a/b", 1), ("a/#", 1)]).await;
+    assert_eq!(client.message().await.payload, "1");
+    client.ping().await;
+    while journal.joining("c") > 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    journal.sync();
+    let crashed = journal.after_a_crash();
+    assert_eq!(crashed.joining("c"), 1);
+    drop((client, publisher, server));
+
+    let (hooks, gate) = (shelf.hooks(), ScriptedGate::new("a/#"));
+    let ids = Arc::new(IdSource::new(&Node::default()));
+    let store = Arc::new(crashed.clone());
+    let broker = Broker::with_gate(BrokerConfig::default(), ids, gate, hooks.clone(), store).unwrap();
+    broker.begin();
+    let address = broker.listen(free()).await.unwrap();
+    let mut client = Client::connect(address, &connect).await;
+    assert!(client.present);
+    let mut publisher = Client::connect(address, &Connect::v5("p")).await;
+    publisher.publish_done("a/b", "live", 1, 1).await;
+    assert_eq!(client.payloads(1).await, ["live"]);
+    hooks.until_line("+message.acked c a/b live").await;
+    assert_eq!(shelf.position("c", "a/b").as_deref(), Some("live"));
+    client.ping().await;
+}
+
+/// Who subscribed once more and wanted what is retained only with a new subscription got it after a crash.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_was_there_before_brings_nothing_that_is_retained_after_a_crash() {
+    let (journal, shelf) = (Journal::default(), Shelf::new(2, None));
+    let server = start(BrokerConfig::default(), shelf.hooks(), Arc::new(journal.clone())).await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    publisher.publish_as(Publish { retain: true, ..publisher.draft("t/r", "retained") }).await;
+    publisher.ping().await;
+    let mut connect = Connect::v5("c").persistent();
+    connect.properties.extend(ONE_AT_A_TIME);
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe("t/#", 1).await;
+    assert_eq!(client.take().await.payload, "retained");
+    client.disconnect().await;
+    for number in 1..=4 {
+        publisher.publish_done(&format!("t/{number}"), "stored", 1, number).await;
+    }
+    let mut client = Client::connect(server.address, &connect).await;
+    let first = client.message().await;
+    client.send(&subscribe(true, 1, &[("t/#", 1 | 1 << 4)], &[])).await;
+    client.expect(0x90).await;
+    journal.sync();
+    let crashed = journal.after_a_crash();
+    assert_eq!((first.payload.as_str(), crashed.joining("c")), ("stored", 1));
+    drop((client, publisher, server));
+
+    let server = start(BrokerConfig::default(), shelf.hooks(), Arc::new(crashed.clone())).await;
+    let mut client = Client::connect(server.address, &connect).await;
+    assert_eq!(client.payloads(4).await, ["stored"; 4]);
+    while crashed.joining("c") > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    client.ping().await;
 }

@@ -177,3 +177,29 @@ async fn a_new_subscription_brings_what_is_retained_though_an_older_one_is_to_de
     assert_eq!(got, [(false, vec![(0x0b, vec![1])]), (true, vec![(0x0b, vec![2])])]);
     client.ping().await;
 }
+
+/// A live message that waited for the retained one of its topic slept until another one came, when that had expired.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_message_does_not_wait_for_a_retained_one_that_is_gone() {
+    let server = with_config(BrokerConfig { max_queued: 5, ..BrokerConfig::default() }).await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    for number in 0..10 {
+        publisher.retain(&format!("r/{number}"), "retained").await;
+    }
+    let one_second = [0x02, 0, 0, 0, 1];
+    let short = Publish { qos: 1, id: 1, retain: true, ..publisher.draft("t", "short") };
+    publisher.publish_as(Publish { properties: &one_second, ..short }).await;
+    publisher.finish(1, 1).await;
+    let mut client = Client::connect(server.address, &Connect::v5("c").receive_maximum(1)).await;
+    // What the second one brings is not looked up before most of the first is sent.
+    client.subscribe_all(&[("r/#", 1), ("t", 1)]).await;
+    let first = client.message().await;
+    publisher.publish_done("t", "live", 0, 0).await;
+    client.ping().await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    client.send(&ack(PUBACK, first.id)).await;
+    let mut others = client.payloads(10).await;
+    others.sort();
+    assert_eq!((others[0].as_str(), others[9].as_str()), ("live", "retained"));
+    client.ping().await;
+}

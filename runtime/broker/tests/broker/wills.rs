@@ -1,8 +1,11 @@
 //! Wills (MQTT 5 clauses 3.1.2.5, 3.1.3.2, 3.14.4).
 
+use super::durable::until_waiting;
 use crate::support::client::Client;
 use crate::support::packet::Connect;
-use crate::support::{Server, plain};
+use crate::support::shelf::until_left;
+use crate::support::store::Journal;
+use crate::support::{Server, journalled, plain};
 
 /// A client that watches `will/#`, and what connects with a will.
 async fn watched() -> (Server, Client) {
@@ -106,4 +109,37 @@ async fn a_client_that_returns_in_time_cancels_its_will() {
     third.ping().await;
     watcher.ping().await;
     drop((first, second));
+}
+
+/// The will was forgotten before it was known whether the connection that came back could be welcomed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_will_is_sent_when_the_connection_that_came_back_in_time_is_refused() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let mut watcher = Client::connect(server.address, &Connect::v5("watcher")).await;
+    watcher.subscribe("will/#", 1).await;
+    for (taken_over, id) in [(false, "gone"), (true, "taken over")] {
+        let connect = Connect::v5(id).persistent().will_with("will/c", id, 1, false, &delay(2));
+        let first = Client::connect(server.address, &connect).await;
+        let mut kept = taken_over.then_some(first);
+        if !taken_over {
+            until_left(&server, 1).await;
+        }
+        journal.slow();
+        let (address, again) = (server.address, Connect::v5(id).persistent());
+        let second = tokio::spawn(async move { Client::try_connect(address, &again).await });
+        until_waiting(&journal).await;
+        journal.abandon();
+        assert_eq!(second.await.unwrap().code, 0x88);
+        journal.sync();
+        assert_eq!(journal.after_a_crash().wills(), 1);
+        assert_eq!(watcher.take().await.payload, id);
+        watcher.ping().await;
+        if let Some(first) = &mut kept {
+            first.closed().await;
+        }
+        while journal.wills() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
 }

@@ -12,7 +12,7 @@ use bytestring::ByteString;
 use tidegate_event::{Client, TopicFilter, TopicName};
 use tidegate_store::config::{Diagnostic, Place};
 
-use super::network::Network;
+use super::network::{Network, is_local};
 use super::pattern::Pattern;
 
 /// What a line is about.
@@ -137,6 +137,12 @@ impl Acl {
         let mut lists =
             [&*self.others, of_user.map_or(none, |l| l), self.clients.get(&client.id).map_or(none, |l| l)];
         let address = client.peer.ip().to_canonical();
+        // Its address is that of the proxy, or of the browser that a foreign page has it from: it is no reason to allow.
+        let is_elsewhere = client.forwarded && is_local(address);
+        let is_from = |rule: &Rule| {
+            let is_in = |network: Network| network.contains(address) && !(rule.allows && is_elsewhere);
+            rule.network.is_none_or(is_in)
+        };
         loop {
             let rest = lists.iter_mut().filter(|list| !list.is_empty());
             let list = rest.min_by_key(|list| list.first().copied())?;
@@ -144,7 +150,7 @@ impl Acl {
             *list = rest;
             let rule = self.rules.get(*number)?;
             if action(rule.action)
-                && rule.network.is_none_or(|network| network.contains(address))
+                && is_from(rule)
                 && rule.patterns.iter().any(|pattern| matches(rule.allows, pattern))
             {
                 return Some(rule.allows);
@@ -378,6 +384,29 @@ mod tests {
         ] {
             let client = from(address, test_client("c", None));
             assert_eq!(acl.publish(&client, &topic), expected, "{address}");
+        }
+    }
+
+    /// Whom a proxy on this machine handed on had what was meant for this machine.
+    #[test]
+    fn who_is_handed_on_by_a_local_proxy_is_allowed_nothing_for_its_address() {
+        let acl = acl("deny addr 127.0.0.0/8 publish secret\nallow addr 127.0.0.1 pubsub #\n\
+                       allow addr ::1 pubsub #\nallow addr 10.0.0.7 pubsub #\nallow all publish open");
+        for (address, forwarded, topic, expected) in [
+            ("127.0.0.1", false, "t", Some(true)),
+            ("127.0.0.1", true, "t", None),
+            ("127.0.0.1", true, "open", Some(true)),
+            ("127.0.0.1", true, "secret", Some(false)),
+            ("[::1]", false, "t", Some(true)),
+            ("[::1]", true, "t", None),
+            ("[::ffff:127.0.0.1]", true, "t", None),
+            // A proxy on another machine is whom the line names.
+            ("10.0.0.7", true, "t", Some(true)),
+        ] {
+            let client = from(address, Client { forwarded, ..test_client("c", None) });
+            assert_eq!(acl.publish(&client, &topic.parse().unwrap()), expected, "{address} {topic}");
+            let filter = acl.subscribe(&client, &topic.parse().unwrap());
+            assert_eq!(filter, expected.filter(|_| topic == "t"), "{address} {topic}");
         }
     }
 

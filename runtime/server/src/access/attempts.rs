@@ -3,11 +3,13 @@
 //! Failures are counted three times: those of a user at an address, the users that failed at an address, and the addresses
 //! where a user failed. Where there were more of late than cost nothing, passwords are looked at one at a time, with a
 //! pause between two that doubles with every failure. Whoever comes meanwhile waits, and who of them is next is left to
-//! chance: a right password gets in before long, however often others guess, and a device that tries the same wrong one
-//! again and again slows down itself alone. A user who has logged in from an address before waits there only for failures
-//! of its own name at that address.
+//! chance (`waiting`): nobody is locked out, though a right password has to come about as often as the
+//! guesses to be next. A device that tries the same wrong one again and again slows down itself alone. A user who has logged
+//! in from an address before waits there only for failures of its own name at that address.
+//!
+//! Who gives the password that was right last need not wait for its turn, a few times: so it gets in, whoever guesses, but for
+//! those who guess its own password from its own address. They guess no faster by it than twice.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -15,18 +17,17 @@ use parking_lot::Mutex;
 use tidegate_event::Recent;
 
 use super::network::network;
-use super::places::{Place, Places};
+use super::waiting::{Waiting, chance};
 
 /// Addresses, users, and pairs of both that are remembered: about 400 KiB each when all are.
 const REMEMBERED: usize = 8_192;
 
-/// Who may wait to log in as one user from one address, and from one address at all.
-const WAIT_AS_USER: u32 = 4;
-const WAIT_AT_ADDRESS: u32 = 32;
-
 /// How many times the failures that cost nothing are free in an IPv6 network of 48 bits: a provider may have many
 /// customers in it, and one who has it all has 65,536 networks of 64 bits.
 const SITE: u32 = 8;
+
+/// How often it is looked before its turn, without a pause, whether a password is the one that was right last.
+const LOOKS: u32 = 4;
 
 /// How far those who wait for the same moment are spread, so that chance decides.
 const SPREAD: Duration = Duration::from_millis(50);
@@ -87,7 +88,10 @@ pub(super) struct Attempts {
     pairs: Recent<Pair>,
     /// Held while it is decided whose turn it is.
     deciding: Mutex<()>,
-    waiting: Places,
+    waiting: Waiting,
+    /// When looks that were had before their turn will be made up for: of users at addresses that they have logged in from,
+    /// and at all others.
+    looks: Recent<Duration>,
 }
 
 /// Leave to look at a password.
@@ -108,7 +112,8 @@ impl Attempts {
             users: Recent::new(REMEMBERED),
             pairs: Recent::new(REMEMBERED),
             deciding: Mutex::default(),
-            waiting: Places::default(),
+            waiting: Waiting::default(),
+            looks: Recent::new(REMEMBERED),
         }
     }
 
@@ -117,30 +122,53 @@ impl Attempts {
         self.is_slow_at(self.began.elapsed(), address, user).is_none()
     }
 
+    /// Whether it may be looked before its turn if a password of `user` that comes from `address` is the one that was right
+    /// last. Whoever guesses can do so, too, so it is not often.
+    pub(super) fn may_look(&self, address: IpAddr, user: &str) -> bool {
+        self.may_look_at(self.began.elapsed(), address, user)
+    }
+
+    fn may_look_at(&self, now: Duration, address: IpAddr, user: &str) -> bool {
+        let pause = self.patience.longest;
+        // Who has many addresses has no more looks at them than at one.
+        let at = self.knows(address, user).then(|| network(address, 64));
+        self.looks.update((at, user), |made_up| {
+            let begins = now.max(*made_up);
+            let may = begins - now <= pause.saturating_mul(LOOKS - 1);
+            if may {
+                *made_up = begins.saturating_add(pause);
+            }
+            may
+        })
+    }
+
+    /// The password that `user` gave at `address` was found to be right before its turn. What failed there goes on counting:
+    /// it was not this one's.
+    pub(super) fn recognised(&self, address: IpAddr, user: &str) {
+        let _deciding = self.deciding.lock();
+        self.pairs.update((network(address, 64), user), |pair| pair.known = true);
+    }
+
     /// Waits until the password of `user` may be looked at from `address`; `waits` is called if that is not at once. `None`:
-    /// too many wait for the same already.
+    /// its place is somebody else's, because too many wait for the same.
     pub(super) async fn turn(&self, address: IpAddr, user: &str, waits: impl FnOnce()) -> Option<Turn> {
         let mut until = match self.turn_at(self.began.elapsed(), address, user) {
             Ok(turn) => return Some(turn),
             Err(until) => until,
         };
         waits();
-        let _places = self.places(address, user)?;
+        let mut waiter = self.waiting.sit(network(address, 64), user);
         loop {
-            let chance = u32::try_from(RandomState::new().hash_one(user) % 1_000).unwrap_or(0);
-            tokio::time::sleep_until((self.began + until + SPREAD * chance / 1_000).into()).await;
+            let spread = SPREAD * u32::try_from(chance(1_000)).unwrap_or(0) / 1_000;
+            tokio::select! {
+                () = waiter.loses_its_seat() => return None,
+                () = tokio::time::sleep_until((self.began + until + spread).into()) => {}
+            }
             match self.turn_at(self.began.elapsed(), address, user) {
                 Ok(turn) => return Some(turn),
                 Err(later) => until = later,
             }
         }
-    }
-
-    /// A place among those who wait.
-    fn places(&self, address: IpAddr, user: &str) -> Option<[Place; 2]> {
-        let address = network(address, 64);
-        let as_user = self.waiting.take((address, user), WAIT_AS_USER)?;
-        Some([as_user, self.waiting.take(address, WAIT_AT_ADDRESS)?])
     }
 
     /// Whether it is the turn of `user` at `address`, and if not, when it may be. A turn that is taken is nobody else's.

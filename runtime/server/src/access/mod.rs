@@ -2,10 +2,10 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | `password_file`, `hashing` | users and their argon2id hashes; a few are checked at once |
+//! | `password_file`, `hashing`, `places` | users and their argon2id hashes; a few are checked at once |
 //! | `remembered` | who logs in again with the password that was right is not checked so |
 //! | `acl`, `pattern`, `network` | ordered lines: who may publish and subscribe to what |
-//! | `attempts`, `places` | wrong passwords: who has to wait, and how many may |
+//! | `attempts`, `waiting` | wrong passwords: who has to wait, and how many may |
 //! | `files` | reading both files, at the start and when they change |
 //! | [`passwd`] | the command that writes the password file |
 
@@ -19,6 +19,7 @@ mod password_file;
 mod pattern;
 mod places;
 mod remembered;
+mod waiting;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ use tidegate_event::{
 pub(crate) use self::attempts::Patience;
 use self::attempts::{Attempts, Turn};
 pub(crate) use self::files::{Files, REFUSED, RELOADS, files};
-use self::hashing::Checks;
+use self::hashing::{Checks, Hash};
 use self::network::is_local;
 use self::remembered::Remembered;
 use crate::config::form;
@@ -126,12 +127,13 @@ impl form::Words for ClientIds {
 /// The gate of a node.
 pub(crate) struct Access {
     config: AccessConfig,
-    files: ArcSwap<Files>,
+    files: Arc<ArcSwap<Files>>,
     gatekeeper: Arc<Gatekeeper>,
 }
 
-/// What answering a login takes, besides the file.
+/// What answering a login takes.
 struct Gatekeeper {
+    files: Arc<ArcSwap<Files>>,
     checks: Checks,
     remembered: Remembered,
     attempts: Attempts,
@@ -148,9 +150,11 @@ impl Access {
         files::count_from_nothing(config);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let logins = |result| counter!(LOGINS, "result" => result);
+        let files = Arc::new(ArcSwap::from_pointee(files));
         Self {
-            files: ArcSwap::from_pointee(files),
+            files: files.clone(),
             gatekeeper: Arc::new(Gatekeeper {
+                files,
                 checks: Checks::new(processors),
                 remembered: Remembered::new(),
                 attempts: Attempts::new(config.patience),
@@ -187,25 +191,28 @@ fn is_here(client: &Client) -> bool {
 }
 
 impl Gatekeeper {
+    /// What a password of `name` is to be checked against, and whether that is the user's hash.
+    fn hash(&self, name: &str) -> Option<(Hash, bool)> {
+        self.files.load().passwords.as_ref().and_then(|passwords| passwords.hash(name))
+    }
+
     /// Whether `password` is that of the user `name`, who knocks from `address`.
-    async fn login(
-        &self,
-        files: Arc<Files>,
-        name: &str,
-        password: Option<Password>,
-        address: IpAddr,
-    ) -> Decision {
+    async fn login(&self, name: &str, password: Option<Password>, address: IpAddr) -> Decision {
         let Some(password) = password else {
             self.refused.increment(1);
             return Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD);
         };
-        let found = files.passwords.as_ref().and_then(|passwords| passwords.hash(name));
+        if !self.attempts.is_free(address, name) && self.recognises(name, &password, address) {
+            self.attempts.recognised(address, name);
+            self.accepted.increment(1);
+            return Decision::Allow;
+        }
         let Some(mut turn) = self.turn(address, name).await else {
             return Decision::Refuse(ReasonCode::CONNECTION_RATE_EXCEEDED);
         };
         // Until it is noted what came of it, the next one has to wait.
         let mut check_ends = None;
-        let right = match found {
+        let right = match self.hash(name) {
             Some((hash, true)) if self.remembered.was_right(name, &hash, &password) => true,
             Some((hash, is_own)) => {
                 let check = loop {
@@ -226,10 +233,16 @@ impl Gatekeeper {
                 };
                 let (same, check) = check.of(password.clone()).await;
                 check_ends = check;
-                if same && is_own {
+                let right = same && is_own;
+                if right {
+                    // It was the right one when it came. The file may say something else by now.
+                    if self.hash(name).is_none_or(|(now, is_own)| !is_own || now != hash) {
+                        self.refused.increment(1);
+                        return Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD);
+                    }
                     self.remembered.is_right(name, &hash, &password);
                 }
-                same && is_own
+                right
             }
             None => false,
         };
@@ -242,6 +255,12 @@ impl Gatekeeper {
         }
         drop(check_ends);
         if right { Decision::Allow } else { Decision::Refuse(ReasonCode::BAD_USER_NAME_OR_PASSWORD) }
+    }
+
+    /// Whether `password` is the one with which the user `name` has logged in last, if that may be looked at before its turn.
+    fn recognises(&self, name: &str, password: &Password, address: IpAddr) -> bool {
+        let Some((hash, true)) = self.hash(name) else { return false };
+        self.attempts.may_look(address, name) && self.remembered.was_right(name, &hash, password)
     }
 
     /// Waits for the turn of the user `name` at `address`. `None`: too many do.
@@ -258,15 +277,15 @@ impl Gate for Access {
     }
 
     fn connect(&self, client: &Arc<Client>, password: Option<Password>) -> BoxFuture<'static, Decision> {
-        let (address, files) = (client.peer.ip(), self.files.load_full());
+        let (address, has_users) = (client.peer.ip(), self.files.load().passwords.is_some());
         // A name out of a certificate is proved already.
-        let to_check = client.username.clone().filter(|_| files.passwords.is_some() && !client.certified);
+        let to_check = client.username.clone().filter(|_| has_users && !client.certified);
         let Some(name) = to_check else {
             let decision = self.anonymous(client);
             return Box::pin(std::future::ready(decision));
         };
         let gatekeeper = self.gatekeeper.clone();
-        Box::pin(async move { gatekeeper.login(files, &name, password, address).await })
+        Box::pin(async move { gatekeeper.login(&name, password, address).await })
     }
 
     fn owner(&self, client: &Client) -> Option<Owner> {

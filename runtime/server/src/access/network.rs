@@ -10,6 +10,9 @@ pub(super) struct Network {
     bits: u8,
 }
 
+/// Bits before the IPv4 address in one that is mapped into IPv6 (RFC 4291 section 2.5.5.2).
+const MAPPED: u8 = 96;
+
 impl Network {
     /// Reads an address, with `/BITS` or without. `None`: it is neither.
     pub(super) fn parse(text: &str) -> Option<Self> {
@@ -18,7 +21,7 @@ impl Network {
             None => (text, None),
         };
         let address: IpAddr = address.parse().ok()?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
+        let most: u8 = if address.is_ipv4() { 32 } else { 128 };
         let bits = match bits {
             // No sign and no zero before the number, which parse would take.
             Some(bits) if bits.len() > 1 && !bits.starts_with(|c: char| ('1'..='9').contains(&c)) => {
@@ -27,7 +30,11 @@ impl Network {
             Some(bits) => bits.parse().ok().filter(|bits| *bits <= most)?,
             None => most,
         };
-        Some(Self { address, bits })
+        // Addresses come in canonical form, so one that is mapped into IPv6 would match none.
+        Some(match (address.to_canonical(), bits.checked_sub(MAPPED)) {
+            (mapped @ IpAddr::V4(_), Some(bits)) if address.is_ipv6() => Self { address: mapped, bits },
+            _ => Self { address, bits },
+        })
     }
 
     /// Whether `address`, in canonical form, lies in it.
@@ -83,6 +90,14 @@ mod tests {
             ("::/0", "fe80::1", true),
             ("::1", "::1", true),
             ("::1/127", "::", true),
+            // As they stand in the logs of others; they matched nothing.
+            ("::ffff:10.0.0.0/104", "10.9.9.9", true),
+            ("::ffff:10.0.0.0/104", "11.0.0.0", false),
+            ("::ffff:192.168.1.7", "192.168.1.7", true),
+            ("::ffff:0:0/96", "1.2.3.4", true),
+            ("::ffff:0:0/96", "::1", false),
+            ("::ffff:0:0/95", "1.2.3.4", false),
+            ("::ffff:0:0/95", "::fffe:102:304", true),
         ] {
             let found = Network::parse(network).unwrap().contains(address.parse().unwrap());
             assert_eq!(found, expected, "{address} in {network}");

@@ -11,10 +11,17 @@ use super::*;
 
 /// Of `right`, at the least cost there is.
 fn cheap_hash() -> String {
+    cheap_hash_of("right")
+}
+
+fn cheap_hash_of(password: &str) -> String {
     use argon2::password_hash::{PasswordHasher as _, SaltString};
     let params = argon2::Params::new(8, 1, 1, None).unwrap();
     let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
-    argon.hash_password(b"right", &SaltString::from_b64("c29tZXNhbHQ").unwrap()).unwrap().to_string()
+    argon
+        .hash_password(password.as_bytes(), &SaltString::from_b64("c29tZXNhbHQ").unwrap())
+        .unwrap()
+        .to_string()
 }
 
 fn config(dir: &Path, users: &[&str], acl: Option<&str>) -> AccessConfig {
@@ -184,6 +191,75 @@ async fn a_fleet_that_returns_does_not_wait_behind_strangers() {
     }
     assert_eq!(futures_util::FutureExt::now_or_never(login("right")), Some(0));
     assert_eq!(futures_util::FutureExt::now_or_never(login("wrong")), None, "it waits with the others");
+}
+
+/// Places to wait in were all taken by those who guess, and who came with the right password was refused unseen.
+#[tokio::test]
+async fn who_logs_in_again_does_not_wait_with_those_who_guess() {
+    use futures_util::FutureExt as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let minute = Duration::from_secs(60);
+    let patience = Patience { failures: 3, window: minute, longest: minute };
+    let access = open(&AccessConfig { patience, ..config(dir.path(), &["u", "v", "w"], None) });
+    let from = |address: &str, name: &str, password| {
+        let peer = format!("{address}:1").parse().unwrap();
+        Box::pin(knock(&access, Client { peer, ..test_client("c", Some(name)) }, Some(password)))
+    };
+    for (address, name) in [("10.0.0.1", "u"), ("10.0.0.1", "w"), ("10.0.0.9", "v")] {
+        assert_eq!(from(address, name, "right").await, 0);
+    }
+    // As the user that is there, and as strangers; so many that no place is left.
+    for name in ["u", "u", "u", "u", "x0", "x1", "x2"] {
+        assert_eq!(from("10.0.0.1", name, "wrong").await, 0x86);
+    }
+    let mut waiting = Vec::new();
+    for number in 0..40 {
+        let mut guess = from("10.0.0.1", &format!("x{}", number / 4), "wrong");
+        assert!(futures_util::poll!(&mut guess).is_pending(), "{number}");
+        waiting.push(guess);
+    }
+    let mut guess = async || {
+        let mut guess = from("10.0.0.1", "u", "wrong");
+        assert!(futures_util::poll!(&mut guess).is_pending());
+        waiting.push(guess);
+    };
+    guess().await;
+    // Here before; here before, and nobody guesses its password; never here before.
+    for name in ["u", "w", "v"] {
+        assert_eq!(from("10.0.0.1", name, "right").now_or_never(), Some(0), "{name}");
+    }
+    // But it is no way to guess faster.
+    for _ in 0..4 {
+        guess().await;
+    }
+    assert_eq!(from("10.0.0.1", "u", "right").now_or_never(), None);
+    assert_eq!(from("10.0.0.1", "v", "right").now_or_never(), Some(0));
+}
+
+/// It was checked against the file as it was when it came: who was taken out while it waited got in.
+#[tokio::test]
+async fn a_login_that_waits_is_answered_by_the_file_as_it_is_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let access = open(&config(dir.path(), &["u", "v"], None));
+    let others = format!("v:{}\n", cheap_hash());
+    for (users, expected) in [
+        (format!("u:{}\n{others}", cheap_hash_of("other")), 0x86),
+        (others.clone(), 0x86),
+        // Who is remembered does not wait, so this one is the last.
+        (format!("u:{}\n{others}", cheap_hash()), 0),
+    ] {
+        std::fs::write(dir.path().join("users"), format!("u:{}\n", cheap_hash())).unwrap();
+        access.reload();
+        let busy = access.gatekeeper.checks.keep_busy().await;
+        let client = remote(test_client("c", Some("u")));
+        let mut waits = Box::pin(knock(&access, client, Some("right")));
+        let is_waiting = futures_util::poll!(&mut waits).is_pending();
+        std::fs::write(dir.path().join("users"), &users).unwrap();
+        access.reload();
+        drop(busy);
+        assert_eq!((is_waiting, waits.await), (true, expected), "{users}");
+    }
 }
 
 #[test]

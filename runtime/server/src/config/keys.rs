@@ -151,7 +151,7 @@ keys! {
     broker.reason_strings: Switch => broker.reason_strings;
     /// Memory of all retained messages of a tenant: payloads, properties and the levels of their topics. An MQTT 5 client
     /// is refused a QoS 1 or 2 message that would pass it, with reason code 0x97; from others it is delivered and not
-    /// retained. Both are counted.
+    /// retained, and what its topic had is deleted. Both are counted.
     broker.max_retained_bytes: Size => broker.max_retained_bytes;
     /// Messages a tenant may retain; the same happens to one more.
     broker.max_retained: Count<0> => broker.max_retained;
@@ -202,7 +202,8 @@ keys! {
     access.login_failures: Count<0> => access.patience.failures;
     /// Time without a wrong password after which all are forgotten.
     access.login_window: Span => access.patience.window;
-    /// The longest such pause. Within half of `broker.connect_timeout`, a right password gets in whoever else guesses.
+    /// The longest such pause. Within half of `broker.connect_timeout`, who waits is still there when it ends. A user that
+    /// gives the password which was right last is let in once in such a pause, and four times at once, without waiting.
     access.login_penalty: Span => access.patience.longest;
 
     /// Directory of WebAssembly modules. Files put there are loaded, replaced and unloaded while the runtime

@@ -1,6 +1,6 @@
 //! The overflow buffers of connectors in the embedded state: records in the order in which they came.
 //!
-//! Reads are on a blocking thread; changes go through the one thread that writes, and share its fsync with whatever else
+//! Reads are on a few blocking threads; changes go through the one thread that writes, and share its fsync with whatever else
 //! changes at that time.
 
 use std::collections::HashMap;
@@ -267,10 +267,8 @@ impl Buffers {
         &self,
         look: impl FnOnce(&Database) -> Result<T, String> + Send + 'static,
     ) -> Result<T, SpaceError> {
-        let disk = self.disk.clone();
         let look = move |database: &Database| look(database).map_err(super::disk::unavailable);
-        let done = tokio::task::spawn_blocking(move || disk.read(look)).await;
-        done.map_err(|_| failed("the node stops"))?.map_err(|error| match error {
+        self.disk.read_apart(look).await.map_err(|error| match error {
             StorageError::Unavailable { reason, .. } => SpaceError::Failed(reason),
             other => failed(other),
         })

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fjall::{Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, SeqNo};
 use parking_lot::{Mutex, RwLock};
 use tidegate_event::StorageError;
+use tokio::sync::Semaphore;
 
 use super::journal;
 
@@ -27,6 +29,8 @@ const WORKERS: usize = 2;
 const MARKER: &str = "version";
 /// How often readers try to open what a failure has closed.
 const REST: Duration = Duration::from_secs(1);
+/// Threads that read at once. A disk that hangs keeps them, and passwords are checked on threads of the same pool.
+pub(super) const READERS: usize = 32;
 /// More than a thread needs from its last step to its end.
 const LETTING_GO: Duration = Duration::from_millis(10);
 
@@ -261,6 +265,7 @@ pub(super) struct Disk {
     path: PathBuf,
     open: RwLock<Option<Database>>,
     trouble: Mutex<Trouble>,
+    readers: Arc<Semaphore>,
     /// Writes that are done from now on are reported as failed.
     #[cfg(test)]
     pub(super) fails: std::sync::atomic::AtomicBool,
@@ -282,6 +287,7 @@ impl Disk {
             path: path.to_owned(),
             open: RwLock::default(),
             trouble: Mutex::default(),
+            readers: Arc::new(Semaphore::new(READERS)),
             #[cfg(test)]
             fails: std::sync::atomic::AtomicBool::default(),
             #[cfg(test)]
@@ -316,6 +322,24 @@ impl Disk {
                 .unwrap_or_else(|_| Err(unavailable("its files are damaged"))),
             None => Err(unavailable("it could not be opened again after a failure")),
         }
+    }
+
+    /// [`Self::read`], apart from the threads that carry messages: a disk may take its time. Who does not wait for the answer any
+    /// more gives up its turn, but for a read that has begun.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) async fn read_apart<T: Default + Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Database) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let turn = self.readers.clone().acquire_owned().await.map_err(unavailable)?;
+        let disk = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            disk.read(read)
+        });
+        done.await.map_err(|_| unavailable("the node stops"))?
     }
 
     /// Opens what a failure has closed, now and then: who only reads must not wait for somebody who writes.

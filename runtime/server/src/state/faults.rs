@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +32,48 @@ async fn numbers(space: &dyn BufferSpace) -> Vec<u64> {
 
 fn records(count: usize) -> Vec<Bytes> {
     vec![Bytes::from_static(b"record"); count]
+}
+
+/// Each read that hung kept a thread, until none was left for others: nobody's password could be checked.
+#[test]
+fn reads_that_hang_leave_threads_for_others() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(disk::READERS + 1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, mine) = (open(dir.path(), 1_000), space("m", "b"));
+        set(&state, &mine, "a", b"1").await.unwrap();
+        let hangs = Arc::new(AtomicBool::new(true));
+        let reads: Vec<_> = (0..10 * disk::READERS)
+            .map(|_| {
+                let (state, hangs) = (state.clone(), hangs.clone());
+                let hang = move |_: &Database| {
+                    while hangs.load(Ordering::Relaxed) {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    Ok(())
+                };
+                tokio::spawn(async move { state.read(hang).await })
+            })
+            .collect();
+        let buffers = state.buffers(1_000).unwrap();
+        let extent = tokio::spawn(async move { buffers.extent("a").await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let others = tokio::time::timeout(Duration::from_secs(5), tokio::task::spawn_blocking(|| 7)).await;
+        let is_waiting = !extent.is_finished();
+        hangs.store(false, Ordering::Relaxed);
+        assert!(matches!(others, Ok(Ok(7))), "{others:?}");
+        assert!(is_waiting, "buffers share the threads");
+        for read in reads {
+            read.await.unwrap().unwrap();
+        }
+        extent.await.unwrap().unwrap();
+        assert_eq!(get(&state, &mine, "a").await, Some(b"1".to_vec()));
+    });
 }
 
 #[tokio::test]

@@ -68,7 +68,12 @@ impl Subscriber {
             // Sent again under its own id.
             Some(held) => {
                 assert_eq!(*held, payload, "{}: id {id} was not free", self.name);
-                assert_ne!(packet.first & 0b1000, 0, "{}: {id} came again without DUP (clause 3.3.1.1)", self.name);
+                assert_ne!(
+                    packet.first & 0b1000,
+                    0,
+                    "{}: {id} came again without DUP (clause 3.3.1.1)",
+                    self.name
+                );
             }
             None => {
                 self.tally.add(&payload);

@@ -115,6 +115,24 @@ fn addresses_of_one_host_count_together_and_those_of_a_site_later() {
 }
 
 #[test]
+fn before_its_turn_it_is_looked_a_few_times_and_then_once_a_pause() {
+    let attempts = attempts();
+    attempts.succeeded_at(SECOND, address("10.0.0.1"), "u", Turn::Free);
+    let looks = |now: u32, from: &str, user| {
+        (0..10).filter(|_| attempts.may_look_at(now * SECOND, address(from), user)).count()
+    };
+    assert_eq!(looks(1, "10.0.0.1", "u"), 4);
+    assert_eq!(looks(5, "10.0.0.1", "u"), 0);
+    assert_eq!(looks(9, "10.0.0.1", "u"), 1);
+    // Many addresses that the user has never logged in from take nothing from it, and have together what one has.
+    assert_eq!((0..10).map(|number| looks(9, &format!("10.0.1.{number}"), "u")).sum::<usize>(), 4);
+    assert_eq!(looks(9, "10.0.0.1", "v"), 4);
+    attempts.recognised(address("10.0.1.1"), "u");
+    assert_eq!(looks(9, "10.0.1.1", "u"), 4);
+    assert_eq!(looks(1_000, "10.0.0.1", "u"), 4, "no more are saved up");
+}
+
+#[test]
 fn no_limit_holds_nobody_up() {
     let attempts = Attempts::new(Patience { failures: 0, window: SECOND, longest: SECOND });
     for _ in 0..100 {
@@ -128,13 +146,14 @@ async fn those_who_wait_get_their_turn_one_after_the_other_and_are_not_many() {
     let attempts = Attempts::new(Patience { failures: 3, window: 60 * SECOND, longest: SECOND / 4 });
     let here = address("10.0.0.1");
     (0..4).for_each(|_| attempts.failed(here, "u"));
-    let mut waiting: Vec<_> = (0..4).map(|_| Box::pin(attempts.turn(here, "u", || {}))).collect();
+    let mut waiting: Vec<_> = (0..5).map(|_| Box::pin(attempts.turn(here, "u", || {}))).collect();
     for turn in &mut waiting {
         assert!(futures_util::poll!(turn).is_pending());
     }
-    assert_eq!(attempts.turn(here, "u", || {}).await, None, "there are as many as may wait");
     let began = Instant::now();
     let turns = futures_util::future::join_all(waiting).await;
-    assert_eq!(turns, [Some(Turn::Alone); 4]);
+    let count = |wanted| turns.iter().filter(|turn| **turn == wanted).count();
+    assert_eq!((count(Some(Turn::Alone)), count(None)), (4, 1), "one more than may wait");
+    assert_eq!(turns.last(), Some(&Some(Turn::Alone)), "which is not the newest");
     assert!(began.elapsed() >= SECOND * 3 / 4, "{:?}", began.elapsed());
 }

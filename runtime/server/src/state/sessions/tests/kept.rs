@@ -144,6 +144,8 @@ async fn every_kind_of_change_survives_a_restart() {
             Change::Freed { session: 7, packet_id: 4 },
             Change::WillGone { session: 7, will: will("farewell", 5).message.id },
             Change::RetainCleared { topic: "news".parse().unwrap() },
+            // Of which there is nothing.
+            Change::RetainCleared { topic: "never".parse().unwrap() },
             Change::Closed { session: 9 },
         ])
         .await;
