@@ -399,6 +399,12 @@ impl Broker {
     }
 }
 
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 impl Broker {
     /// The default tenant's part of it, for tests that go on without it: it does not stop.
@@ -474,11 +480,5 @@ mod tests {
         assert!(realm.injected.is_closed());
         drop(realm);
         is_freed_without(broker).await;
-    }
-}
-
-impl std::fmt::Debug for Broker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Broker").field("connections", &self.connections()).finish_non_exhaustive()
     }
 }
