@@ -57,8 +57,8 @@ mod will;
 /// tasks that are polled for microseconds; a flood keeps one busy for a millisecond each time).
 pub const EVENT_INTERVAL: u32 = 8;
 /// After how many polls of tasks of its own a worker should take one of the queue of all workers. What thousands of clients that
-/// send at once do not find room for in a worker's queue of 256 waits there: with tokio's own 31 some of them had twenty turns
-/// while others had none.
+/// send at once do not find room for in a worker's queue of 256 waits there: with tokio's own 31 it waits while others have turn
+/// after turn.
 pub const QUEUE_INTERVAL: u32 = 2;
 
 pub use broker::Broker;

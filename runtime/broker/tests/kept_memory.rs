@@ -16,7 +16,7 @@ use support::packet::{Connect, Publish, ack, subscribe};
 use support::script::{Gate, Script};
 use support::{start, with_config};
 use tidegate_broker::BrokerConfig;
-use tidegate_event::{Hook, Verdict, VolatileStore};
+use tidegate_event::{Hook, VolatileStore};
 
 /// Bytes that the process has allocated and not freed.
 static HELD: AtomicIsize = AtomicIsize::new(0);
@@ -238,14 +238,7 @@ fn a_will_keeps_nothing_of_what_came_beside_it() {
 fn large_packets_are_not_read_while_too_much_waits_for_handlers() {
     alone(async {
         let gate = Gate::default();
-        let waiting = gate.clone();
-        let hooks = Script::new(&[Hook::MessagePublish], move |_| {
-            let gate = waiting.clone();
-            Some(Box::pin(async move {
-                gate.pass().await;
-                Verdict::Pass
-            }))
-        });
+        let hooks = Script::gated(Hook::MessagePublish, &gate);
         let config = BrokerConfig { inbound_budget_bytes: 8 * 1024 * 1024, ..BrokerConfig::default() };
         let server = start(config, hooks, Arc::new(VolatileStore)).await;
         let before = HELD.load(Ordering::Relaxed);

@@ -82,14 +82,7 @@ async fn a_published_message_goes_through_the_hooks_up_to_a_limit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_queues_say_busy_and_a_stopping_broker_says_so() {
     let gate = Gate::default();
-    let closed = gate.clone();
-    let hooks = Script::new(&[Hook::MessagePublish], move |_| {
-        let gate = closed.clone();
-        Some(Box::pin(async move {
-            gate.pass().await;
-            Verdict::Pass
-        }))
-    });
+    let hooks = Script::gated(Hook::MessagePublish, &gate);
     let config = tidegate_broker::BrokerConfig { max_commands: 3, ..Default::default() };
     let server = start(config, hooks.clone(), Arc::new(tidegate_event::VolatileStore)).await;
     let control: Arc<dyn Control> = server.broker.control();

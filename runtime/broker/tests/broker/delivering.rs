@@ -12,14 +12,7 @@ use crate::support::with_hooks;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_waits_for_its_handlers_and_keeps_its_order() {
     let gate = Gate::default();
-    let closed = gate.clone();
-    let hooks = Script::new(&[Hook::MessageDeliver], move |_| {
-        let gate = closed.clone();
-        Some(Box::pin(async move {
-            gate.pass().await;
-            Verdict::Pass
-        }))
-    });
+    let hooks = Script::gated(Hook::MessageDeliver, &gate);
     let server = with_hooks(hooks.clone()).await;
     let mut client = Client::connect(server.address, &Connect::v4("c")).await;
     client.subscribe("t", 1).await;

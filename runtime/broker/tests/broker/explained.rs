@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tidegate_broker::BrokerConfig;
-use tidegate_event::{Hook, Verdict};
+use tidegate_event::Hook;
 
 use crate::support::client::{Client, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::support::packet::{Connect, Publish, ack, frame, string};
@@ -89,14 +89,7 @@ async fn the_check_of_payload_formats_can_be_switched_off() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_payload_is_answered_in_its_turn() {
     let gate = Gate::default();
-    let closed = gate.clone();
-    let hooks = Script::new(&[Hook::MessagePublish], move |_| {
-        let gate = closed.clone();
-        Some(Box::pin(async move {
-            gate.pass().await;
-            Verdict::Pass
-        }))
-    });
+    let hooks = Script::gated(Hook::MessagePublish, &gate);
     let server = with_hooks(hooks.clone()).await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;
     client.publish("t", "1", 1, 1).await;

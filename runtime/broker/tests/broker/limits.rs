@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidegate_broker::BrokerConfig;
-use tidegate_event::{Hook, Verdict};
+use tidegate_event::Hook;
 
 use crate::support::client::{Client, PUBACK, PUBREC};
 use crate::support::packet::{Connect, Publish, ack};
@@ -83,14 +83,7 @@ async fn the_clients_receive_maximum_is_respected() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_window_still_answers_pingreq() {
     let gate = Gate::default();
-    let waiting = gate.clone();
-    let hooks = Script::new(&[Hook::MessagePublish], move |_| {
-        let gate = waiting.clone();
-        Some(Box::pin(async move {
-            gate.pass().await;
-            Verdict::Pass
-        }))
-    });
+    let hooks = Script::gated(Hook::MessagePublish, &gate);
     let config = BrokerConfig { receive_maximum: 2, read_ahead_bytes: 20_000, ..BrokerConfig::default() };
     let server = start(config, hooks.clone(), std::sync::Arc::new(tidegate_event::VolatileStore)).await;
     let mut client = Client::connect(server.address, &Connect::v4("c").keep_alive(1)).await;
@@ -219,14 +212,7 @@ async fn a_client_that_does_not_read_its_acknowledgements_is_not_read() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_of_a_message_that_waits_are_packets_that_wait() {
     let gate = Gate::default();
-    let waiting = gate.clone();
-    let hooks = Script::new(&[Hook::MessagePublish], move |_| {
-        let gate = waiting.clone();
-        Some(Box::pin(async move {
-            gate.pass().await;
-            Verdict::Pass
-        }))
-    });
+    let hooks = Script::gated(Hook::MessagePublish, &gate);
     let config = BrokerConfig { read_ahead_bytes: 16 * 1024, ..BrokerConfig::default() };
     let server = start(config, hooks, std::sync::Arc::new(tidegate_event::VolatileStore)).await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;

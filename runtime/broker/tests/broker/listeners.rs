@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_broker::{Arrival, BrokerConfig, ListenerConfig, WebSocketConfig};
-use tidegate_event::{Hook, Verdict, VolatileStore};
+use tidegate_event::{Hook, VolatileStore};
 use tokio::io::{AsyncWriteExt as _, duplex};
 use tokio::net::TcpStream;
 
@@ -190,14 +190,7 @@ async fn of_packets_that_stay_incomplete_the_oldest_go() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_whose_handlers_are_slow_share_a_bound_and_lose_nothing() {
     let gate = Gate::default();
-    let waiting = gate.clone();
-    let hooks = Script::new(&[Hook::MessagePublish], move |_| {
-        let gate = waiting.clone();
-        Some(Box::pin(async move {
-            gate.pass().await;
-            Verdict::Pass
-        }))
-    });
+    let hooks = Script::gated(Hook::MessagePublish, &gate);
     let config = BrokerConfig { inbound_budget_bytes: 1 << 20, ..BrokerConfig::default() };
     let server = start(config, hooks, Arc::new(VolatileStore)).await;
     let payload = "x".repeat(30_000);

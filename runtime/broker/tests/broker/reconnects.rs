@@ -199,14 +199,7 @@ async fn a_replacement_that_is_too_large_counts_for_the_message_it_replaced() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_whose_read_ahead_is_full_can_be_disconnected_and_sent_to() {
     let gate = Gate::default();
-    let closed = gate.clone();
-    let hooks = Script::new(&[Hook::MessagePublish], move |_| {
-        let gate = closed.clone();
-        Some(Box::pin(async move {
-            gate.pass().await;
-            Verdict::Pass
-        }))
-    });
+    let hooks = Script::gated(Hook::MessagePublish, &gate);
     let config = BrokerConfig { read_ahead_bytes: 2_000, ..BrokerConfig::default() };
     let server = start(config, hooks.clone(), Arc::new(VolatileStore)).await;
     let mut client = Client::connect(server.address, &Connect::v5("c")).await;

@@ -55,6 +55,18 @@ impl Script {
         Self::new(hooks, |_| pass())
     }
 
+    /// Handlers of `hook` that `gate` lets through, one event after the other.
+    pub(crate) fn gated(hook: Hook, gate: &Gate) -> Arc<Self> {
+        let gate = gate.clone();
+        Self::new(&[hook], move |_| {
+            let gate = gate.clone();
+            Some(Box::pin(async move {
+                gate.pass().await;
+                Verdict::Pass
+            }))
+        })
+    }
+
     /// What was raised so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lines.lock().clone()
