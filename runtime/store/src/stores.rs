@@ -281,15 +281,18 @@ impl Stores {
             Some(old) => Arc::clone(&old.metrics),
             None => Arc::new(ConnectorMetrics::new(&name)),
         };
-        match tokio::time::timeout(FIRST_CHECK, backend.check()).await {
-            Ok(Ok(())) => drop(metrics.health.set_up()),
-            Ok(Err(error)) => {
-                metrics.health.set_down();
+        let error = match tokio::time::timeout(FIRST_CHECK, backend.check()).await {
+            Ok(checked) => checked.err().map(|error| error.to_string()),
+            Err(_) => Some(format!("no answer within {FIRST_CHECK:?}")),
+        };
+        match error {
+            None => drop(metrics.health.set_up()),
+            Some(error) => {
                 metrics.failed(&error);
-            }
-            Err(_) => {
-                metrics.health.set_down();
-                metrics.failed(&format!("no answer within {FIRST_CHECK:?}"));
+                // Said now: the first write will find it down already.
+                if metrics.health.set_down() {
+                    tracing::warn!(connector = %name, %error, "store is down: operations wait and are tried again");
+                }
             }
         }
         let (predecessor, turn) = Turn::after();
@@ -402,8 +405,8 @@ impl Stores {
             connector.metrics.failed(&error);
             error.into_storage(&connector.name)
         });
-        if checked.is_ok() {
-            connector.metrics.health.set_up();
+        if checked.is_ok() && connector.metrics.health.set_up() {
+            tracing::info!(connector = %connector.name, "store is up");
         }
         checked
     }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fjall::{Readable as _, Snapshot};
 use tidegate_event::{BoxFuture, StorageError};
 use tidegate_store::buffer::{Amount, BufferSpace, Extent, Removed, SpaceError, Stored};
 use tokio::sync::{mpsc, oneshot};
@@ -83,10 +84,14 @@ impl Sheet {
     }
 
     fn of(database: &Database, name: &str) -> Result<Self, String> {
+        Self::in_view(database, &database.view(), name)
+    }
+
+    fn in_view(database: &Database, view: &Snapshot, name: &str) -> Result<Self, String> {
         if name.is_empty() {
             return Ok(Self::default()); // the database takes no empty key
         }
-        let found = guarded(|| database.buffers.get(name))?;
+        let found = guarded(|| view.get(&database.buffers, name))?;
         let Some(bytes) = found else { return Ok(Self::default()) };
         Self::from_bytes(&bytes).ok_or_else(|| format!("what it knows of the buffer {name} is damaged"))
     }
@@ -310,11 +315,13 @@ impl BufferSpace for Buffers {
         Box::pin(async move {
             let name = name.to_owned();
             self.look(move |database| {
-                let sheet = Sheet::of(database, &name)?;
+                // Whoever reads records up to a number takes it that none before it is still to come.
+                let view = database.view();
+                let sheet = Sheet::in_view(database, &view, &name)?;
                 let range = key(&name, from.max(sheet.first))..=key(&name, u64::MAX);
                 guarded(|| {
                     let (mut found, mut size) = (Vec::new(), 0);
-                    for pair in database.records.range(range) {
+                    for pair in view.range(&database.records, range) {
                         if found.len() >= records {
                             break;
                         }
@@ -515,5 +522,33 @@ mod tests {
             space.remove(name, numbers, None).await.unwrap();
         }
         assert!(space.names().await.unwrap().is_empty());
+    }
+
+    /// Records were seen one by one while they were committed, in any order: what was read up to a number could be removed up to
+    /// it, and those before it that came a moment later were never seen again.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_batch_is_seen_as_a_whole_or_not_at_all() {
+        const AT_ONCE: u8 = 200;
+        let dir = tempfile::tempdir().unwrap();
+        let space = open(&dir.path().join("state"), 1 << 30);
+        space.append("a", records(0, AT_ONCE)).await.unwrap();
+        let appending = tokio::spawn({
+            let space = space.clone();
+            async move {
+                for _ in 0..100 {
+                    space.append("a", records(0, AT_ONCE)).await.unwrap();
+                }
+            }
+        });
+        let mut from = 1;
+        while !appending.is_finished() {
+            let stored = space.read("a", from, 100_000, usize::MAX).await.unwrap();
+            let numbers: Vec<u64> = stored.iter().map(|stored| stored.number).collect();
+            let expected: Vec<u64> = (from..from + numbers.len() as u64).collect();
+            assert_eq!(numbers, expected);
+            assert_eq!(numbers.len() % usize::from(AT_ONCE), 0);
+            from += numbers.len() as u64;
+        }
+        appending.await.unwrap();
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Memory {
     pub(crate) refuses: Mutex<Option<SpaceError>>,
     /// How long an append takes.
     pub(crate) delay: Mutex<Duration>,
+    /// How long whoever appended does not hear that it is done.
+    pub(crate) silence: Mutex<Duration>,
     /// How often records were read.
     pub(crate) reads: AtomicUsize,
 }
@@ -32,6 +34,11 @@ pub(crate) struct Memory {
 impl Memory {
     pub(crate) fn count(&self) -> usize {
         self.queues.lock().values().map(|queue| queue.records.len()).sum()
+    }
+
+    /// Somebody empties all of them.
+    pub(crate) fn clear(&self) {
+        self.queues.lock().values_mut().for_each(|queue| queue.records.clear());
     }
 }
 
@@ -55,13 +62,18 @@ impl BufferSpace for Memory {
             if let Some(error) = self.refuses.lock().clone() {
                 return Err(error);
             }
-            let mut queues = self.queues.lock();
-            let queue = queues.entry(name.to_owned()).or_default();
-            for record in records {
-                queue.last += 1;
-                queue.records.insert(queue.last, record);
-            }
-            Ok(queue.last)
+            let last = {
+                let mut queues = self.queues.lock();
+                let queue = queues.entry(name.to_owned()).or_default();
+                for record in records {
+                    queue.last += 1;
+                    queue.records.insert(queue.last, record);
+                }
+                queue.last
+            };
+            let silence = *self.silence.lock();
+            tokio::time::sleep(silence).await;
+            Ok(last)
         })
     }
 

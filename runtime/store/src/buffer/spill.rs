@@ -42,11 +42,19 @@ pub(crate) struct Spill {
 }
 
 /// What is in the buffer, as far as this process knows.
+///
+/// A record can leave before whoever appended it has counted it: the disk has it earlier. So both are counted for themselves,
+/// and what is held is the difference.
 #[derive(Clone, Copy, Debug, Default)]
 struct Level {
-    held: Amount,
+    /// What has gone in, with what was there at the beginning.
+    appended: Amount,
+    /// What has come out.
+    removed: Amount,
     /// Appends that have begun and not ended.
     appending: usize,
+    /// Removals that have begun and not ended.
+    removing: usize,
     /// Number of the newest record.
     last: u64,
     /// Number of the newest record of an earlier process, or of the connector that stood in this one's place: what those
@@ -55,8 +63,20 @@ struct Level {
 }
 
 impl Level {
+    fn held(self) -> Amount {
+        Amount {
+            records: self.appended.records.saturating_sub(self.removed.records),
+            bytes: self.appended.bytes.saturating_sub(self.removed.bytes),
+        }
+    }
+
     fn is_empty(self) -> bool {
-        self.held.records == 0 && self.appending == 0
+        self.held().records == 0 && self.appending == 0
+    }
+
+    /// Whether all that the disk has is counted.
+    fn is_exact(self) -> bool {
+        self.appending == 0 && self.removing == 0
     }
 }
 
@@ -111,6 +131,15 @@ impl Drop for Appending<'_> {
     }
 }
 
+/// Counts a removal that has not ended.
+struct Removing<'a>(&'a Spill);
+
+impl Drop for Removing<'_> {
+    fn drop(&mut self) {
+        self.0.level.lock().removing -= 1;
+    }
+}
+
 impl Spill {
     /// The buffer `name` in `space`. Nothing may be written before it [begins](Self::begin).
     pub(crate) fn new(
@@ -145,8 +174,8 @@ impl Spill {
         let look = || async {
             let Extent { held, last } = space.extent(&self.name).await?;
             let before = if held.records > 0 { last } else { 0 };
-            *self.level.lock() = Level { held, appending: 0, last, before };
-            self.show();
+            *self.level.lock() = Level { appended: held, last, before, ..Level::default() };
+            self.tell();
             self.filled.notify_one();
             self.known.send_replace(true);
             Ok(())
@@ -168,7 +197,7 @@ impl Spill {
 
     /// What the buffer holds.
     pub(crate) fn held(&self) -> Amount {
-        self.level.lock().held
+        self.level.lock().held()
     }
 
     /// The same, also before it begins.
@@ -224,13 +253,13 @@ impl Spill {
         };
         {
             let mut level = self.level.lock();
-            level.held.records += added.records;
-            level.held.bytes += added.bytes;
+            level.appended.records += added.records;
+            level.appended.bytes += added.bytes;
             level.last = level.last.max(last);
         }
         drop(appending);
         self.metrics.spilled.increment(added.records);
-        self.show();
+        self.tell();
         self.filled.notify_one();
         Ok(last)
     }
@@ -264,7 +293,7 @@ impl Spill {
 
     /// Waits until something is in the buffer.
     pub(crate) async fn filled(&self) {
-        while self.level.lock().held.records == 0 {
+        while self.held().records == 0 {
             self.filled.notified().await;
         }
     }
@@ -281,16 +310,18 @@ impl Spill {
     pub(crate) async fn oldest(&self, records: usize, bytes: usize) -> Result<Vec<Stored>, SpaceError> {
         drop(self.direct.write().await);
         let Some(space) = &self.space else { return Ok(Vec::new()) };
+        let before = *self.level.lock();
         let found = space.read(&self.name, 0, records, bytes).await?;
         if found.is_empty() {
-            // Somebody else removed them.
-            let mut level = self.level.lock();
-            if level.appending == 0 {
-                level.held = Amount::default();
-                let last = level.last;
-                drop(level);
-                self.left.send_modify(|left| *left = last.max(*left));
+            {
+                let mut level = self.level.lock();
+                // Somebody else removed them. What went in or out beside the read is counted by whoever did it.
+                if before.is_exact() && level.is_exact() && before.last == level.last {
+                    level.removed = level.appended;
+                }
             }
+            self.tell();
+            self.freed.notify_waiters();
         }
         Ok(found)
     }
@@ -320,6 +351,8 @@ impl Spill {
         let Some(space) = &self.space else { return Ok(0) };
         let numbers = going.iter().map(|record| record.number).collect();
         let was_known = self.begun.initialized();
+        self.level.lock().removing += 1;
+        let removing = Removing(self);
         let Removed { numbers, amount: removed } = space.remove(&self.name, numbers, through).await?;
         if !was_known {
             // What is there is looked at later, without these.
@@ -333,15 +366,17 @@ impl Spill {
                 count.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        let through = {
+        let left_over = {
             let mut level = self.level.lock();
-            level.held.records = level.held.records.saturating_sub(removed.records);
-            level.held.bytes = level.held.bytes.saturating_sub(removed.bytes);
-            if level.held.records == 0 { Some(level.last) } else { through }
+            level.removed.records += removed.records;
+            level.removed.bytes += removed.bytes;
+            level.held().records
         };
-        let more = |credit: u64| Some((credit + removed.records / 2).min(MOST_CREDIT));
+        drop(removing);
+        // No more than what is left: the last records would be followed by others for as long as there is credit.
+        let more = |credit: u64| Some((credit + removed.records / 2).min(left_over).min(MOST_CREDIT));
         self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok();
-        self.show();
+        self.tell();
         self.left.send_modify(|left| *left = through.map_or(*left, |through| through.max(*left)));
         self.freed.notify_waiters();
         Ok(removed.records)
@@ -356,7 +391,7 @@ impl Spill {
     pub(crate) async fn drain(&self) {
         self.known().await;
         let level = *self.level.lock();
-        if level.held.records > 0 {
+        if level.held().records > 0 {
             // An error means that the buffer is gone, and with it what was waited for.
             self.left.subscribe().wait_for(|left| *left >= level.last).await.map(drop).unwrap_or_default();
         }
@@ -365,10 +400,11 @@ impl Spill {
     /// Waits until nothing about the client or topic `key` is in the buffer, or nothing of what is there now.
     pub(crate) async fn drain_of(&self, key: &str) {
         self.known().await;
-        let Level { held, before, last, .. } = *self.level.lock();
-        if held.records == 0 {
+        let level = *self.level.lock();
+        if level.held().records == 0 {
             return;
         }
+        let Level { before, last, .. } = level;
         let count = self.about.get(shard_of(key, SLOTS));
         let is_out = |left: &u64| {
             let is_gone = || count.is_none_or(|count| count.load(Ordering::Relaxed) == 0);
@@ -377,9 +413,17 @@ impl Spill {
         self.left.subscribe().wait_for(is_out).await.map(drop).unwrap_or_default();
     }
 
-    fn show(&self) {
-        let held = self.held();
+    /// Shows what is held, and tells those who wait for all of it to leave when nothing is.
+    fn tell(&self) {
+        let level = self.level.lock();
+        let held = level.held();
+        // Under the lock: an older value must not be the last one shown.
         self.metrics.buffered.set(held.records as f64);
         self.metrics.buffered_bytes.set(held.bytes as f64);
+        let gone = level.is_empty().then_some(level.last);
+        drop(level);
+        if let Some(last) = gone {
+            self.left.send_modify(|left| *left = last.max(*left));
+        }
     }
 }

@@ -80,10 +80,15 @@ impl Replay {
         let at_once = self.records.load(Ordering::Relaxed);
         let records = self.spill.oldest(at_once, BYTES).await?;
         let began = tokio::time::Instant::now();
-        let Some(newest) = records.last().map(|record| record.number) else { return Ok(true) };
+        let Some(newest) = records.last().map(|record| record.number) else {
+            // Whoever appends or removes right now has not counted it yet.
+            return Ok(self.spill.held().records == 0);
+        };
         let total = records.len();
         let (lanes, unread) = self.lanes(records);
-        let writing = lanes.into_iter().zip(&self.committers).map(|(mut lane, committer)| async move {
+        // That a store "took" a lane of nothing would say that it is up.
+        let filled = lanes.into_iter().zip(&self.committers).filter(|(lane, _)| !lane.going.is_empty());
+        let writing = filled.map(|(mut lane, committer)| async move {
             let Batch { operations, parts, .. } = &mut lane.batch;
             let undecided = committer.commit(operations, parts, Patience::Only(PATIENCE)).await.undecided();
             let going = lane.going.into_iter().enumerate();

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::buffer::memory::Memory;
-use crate::buffer::{SpaceError, record};
+use crate::buffer::{Going, SpaceError, Spill, record};
 
 pub(super) fn buffered(shards: usize, permits: usize) -> (Bench, Arc<Memory>) {
     let space = Arc::new(Memory::default());
@@ -281,4 +281,83 @@ async fn a_buffer_empties_while_more_comes_than_the_store_takes() {
 #[tokio::test(start_paused = true)]
 async fn a_buffer_empties_into_a_slow_store_too() {
     empties(1, Duration::from_millis(2), 3_000).await;
+}
+
+/// The disk has a record before its appender has counted it. What was taken out in between was subtracted from nothing, so that
+/// for ever one was held that nobody could find.
+#[tokio::test(start_paused = true)]
+async fn what_leaves_before_it_is_counted_is_not_held() {
+    let recorder = Recorder::default();
+    let (bench, space) = metrics::with_local_recorder(&recorder, || buffered(1, MANY));
+    bench.down();
+    assert_eq!(bench.put("first").await.await, Ok(()));
+    *space.silence.lock() = Duration::from_secs(60);
+    let late = bench.put("late").await;
+    // Until both are read at once.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(space.count(), 2);
+    bench.up();
+    bench.writer.knock();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!((space.count(), late.clone().now_or_never()), (0, None), "out, and not counted yet");
+    let all = TopicFilter::all();
+    let mut drain = bench.writer.drain_filter(&all).boxed();
+    assert!((&mut drain).now_or_never().is_none(), "nobody knows yet that it is out");
+    assert_eq!(late.await, Ok(()));
+    drain.await;
+    for gauge in ["buffered", "buffered_bytes"] {
+        let name = format!("tidegate_store_{gauge}{{connector=test:p}}");
+        assert!(recorder.gauge(&name) < 0.5, "{name}: {}", recorder.gauge(&name));
+    }
+    *space.silence.lock() = Duration::ZERO;
+    assert_eq!(bench.put("next").await.await, Ok(()));
+    assert_eq!(
+        (bench.backend.stored(), space.count()),
+        (["first", "late", "next"].map(String::from).to_vec(), 0)
+    );
+}
+
+/// What somebody else had taken out of the buffer was shown as held for ever.
+#[tokio::test(start_paused = true)]
+async fn what_others_have_removed_is_not_shown_any_more() {
+    let recorder = Recorder::default();
+    let (bench, space) = metrics::with_local_recorder(&recorder, || buffered(1, MANY));
+    bench.down();
+    assert_eq!(bench.put("a").await.await, Ok(()));
+    space.clear();
+    // Until what was read before is not tried any more.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    bench.up();
+    bench.writer.drain_filter(&TopicFilter::all()).await;
+    assert!(recorder.gauge("tidegate_store_buffered{connector=test:p}") < 0.5);
+    assert_eq!(bench.put("b").await.await, Ok(()));
+    assert_eq!(bench.backend.stored(), ["b"]);
+}
+
+/// The lanes for which nothing was in the buffer were "written": a store that did not answer was said to be up.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_asked_nothing_has_not_answered() {
+    let (bench, _) = buffered(4, MANY);
+    bench.down();
+    assert_eq!(bench.put("a").await.await, Ok(()));
+    bench.up();
+    bench.writer.drain_filter(&TopicFilter::all()).await;
+    assert_eq!(*bench.backend.batches.lock(), [["a"]], "no batch of nothing");
+}
+
+/// Credit that was left when little was in the buffer let operations follow each other through it, thousands of them.
+#[tokio::test(start_paused = true)]
+async fn no_more_may_go_in_than_is_there() {
+    let space = Arc::new(Memory::default());
+    let spill = Spill::new("test:p", Some(space), Arc::new(ConnectorMetrics::new("test:p")));
+    spill.begin().await.unwrap();
+    let operations: Vec<Operation> =
+        (0..100).map(|n| Operation::DeleteRetained { topic: format!("t/{n}").parse().unwrap() }).collect();
+    spill.append(&operations).await.unwrap();
+    let going: Vec<Going> =
+        (1..).zip(&operations).take(90).map(|(number, one)| Going::of(number, one)).collect();
+    spill.remove(&going, None).await.unwrap();
+    spill.flows(true);
+    assert_eq!(spill.turn(11).now_or_never(), None);
+    assert_eq!(spill.turn(10).now_or_never(), Some(true));
 }
