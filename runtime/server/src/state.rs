@@ -2,8 +2,8 @@
 //! the broker, key-value pairs of modules, and the overflow buffers of connectors.
 //!
 //! A change is durable when its future completes: one thread gathers what waits and commits it with one fsync
-//! (`writer`). Reads see only what is durable, and all of what was changed at once. The directory is made at the first
-//! change, so a node on which nothing is kept has no files and does no work for it.
+//! (`writer`). Reads see only what is durable. The directory is made at the first change, so a node on which nothing is
+//! kept has no files and does no work for it.
 
 mod buffer;
 mod disk;
@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fjall::{Keyspace, Readable as _, Snapshot};
 use tidegate_event::key_value::{MAX_ANSWER_BYTES, check_key, check_value};
 use tidegate_event::{BoxFuture, KeyValue, Space, StorageError, Swap};
 use tidegate_store::buffer::BufferSpace;
@@ -115,8 +114,8 @@ impl State {
     }
 }
 
-fn value(view: &Snapshot, pairs: &Keyspace, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-    let found = guarded(|| view.get(pairs, name)).map_err(unavailable)?;
+fn value(database: &Database, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+    let found = guarded(|| database.pairs.get(name)).map_err(unavailable)?;
     Ok(found.map(|value| value.to_vec()))
 }
 
@@ -132,10 +131,8 @@ impl KeyValue for State {
             let wanted = names.len();
             let found = self.read(move |database| {
                 let (mut found, mut bytes) = (Vec::with_capacity(names.len()), 0);
-                // What was set together is read together.
-                let view = database.view();
                 for name in &names {
-                    let value = value(&view, &database.pairs, name)?;
+                    let value = value(database, name)?;
                     bytes += value.as_ref().map_or(0, Vec::len);
                     if bytes > MAX_ANSWER_BYTES {
                         return Err(StorageError::QuotaExceeded(format!(
@@ -193,11 +190,10 @@ impl KeyValue for State {
             let bucket = key::pair(space, "");
             let from = key::pair(space, after.as_deref().unwrap_or_default());
             self.read(move |database| {
-                let view = database.view();
                 guarded(|| {
                     let mut keys = Vec::new();
-                    let range: (Bound<Vec<u8>>, Bound<Vec<u8>>) = (Bound::Excluded(from), Bound::Unbounded);
-                    for pair in view.range(&database.pairs, range) {
+                    for pair in database.pairs.range::<Vec<u8>, _>((Bound::Excluded(from), Bound::Unbounded))
+                    {
                         let name = pair.key()?;
                         let Some(key) = name.strip_prefix(&*bucket) else { break };
                         keys.push(String::from_utf8_lossy(key).into_owned());

@@ -93,12 +93,6 @@ impl Database {
         Ok(Self { inner, pairs, usage, records, buffers, sessions, deliveries })
     }
 
-    /// All of every batch that is committed, and nothing of the one that is being committed: the keyspaces themselves show its
-    /// changes one by one.
-    pub(super) fn view(&self) -> fjall::Snapshot {
-        self.inner.snapshot()
-    }
-
     /// A batch that is durable when its commit returns; if not `synced`, the operating system has it then.
     pub(super) fn batch(&self, synced: bool) -> OwnedWriteBatch {
         let mode = if synced { PersistMode::SyncData } else { PersistMode::Buffer };

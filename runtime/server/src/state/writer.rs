@@ -403,14 +403,15 @@ impl<'d> Batch<'d> {
         for (module, used) in self.usage {
             batch.insert(&self.database.usage, module, used.to_be_bytes());
         }
+        // Readers see the changes one by one, in this order, and go by the sheets.
+        for (name, record) in &self.buffers.records {
+            match record {
+                Some(record) => batch.insert(&self.database.records, &**name, &**record),
+                None => batch.remove(&self.database.records, &**name),
+            }
+        }
         for (name, sheet) in self.buffers.sheets() {
             batch.insert(&self.database.buffers, name, sheet);
-        }
-        for (name, record) in self.buffers.records {
-            match record {
-                Some(record) => batch.insert(&self.database.records, name, &*record),
-                None => batch.remove(&self.database.records, name),
-            }
         }
         guarded(|| batch.commit())
     }

@@ -247,6 +247,9 @@ impl Spill {
                 slots().for_each(|count| {
                     count.fetch_sub(1, Ordering::Relaxed);
                 });
+                drop(appending);
+                // Nothing may be left but for this one, which is not there either.
+                self.tell();
                 self.left.send_modify(|_| ());
                 return Err(error);
             }
@@ -316,8 +319,10 @@ impl Spill {
             {
                 let mut level = self.level.lock();
                 // Somebody else removed them. What went in or out beside the read is counted by whoever did it.
-                if before.is_exact() && level.is_exact() && before.last == level.last {
+                if before.is_exact() && level.is_exact() && before.last == level.last && !level.is_empty() {
                     level.removed = level.appended;
+                    // Whoever appends or removes touches these only while that is counted above.
+                    self.about.iter().for_each(|count| count.store(0, Ordering::Relaxed));
                 }
             }
             self.tell();
@@ -351,8 +356,11 @@ impl Spill {
         let Some(space) = &self.space else { return Ok(0) };
         let numbers = going.iter().map(|record| record.number).collect();
         let was_known = self.begun.initialized();
-        self.level.lock().removing += 1;
-        let removing = Removing(self);
+        // One that is not subtracted does not count: what is looked at meanwhile may be there or not.
+        let removing = was_known.then(|| {
+            self.level.lock().removing += 1;
+            Removing(self)
+        });
         let Removed { numbers, amount: removed } = space.remove(&self.name, numbers, through).await?;
         if !was_known {
             // What is there is looked at later, without these.
@@ -415,7 +423,13 @@ impl Spill {
 
     /// Shows what is held, and tells those who wait for all of it to leave when nothing is.
     fn tell(&self) {
-        let level = self.level.lock();
+        let mut level = self.level.lock();
+        if level.is_exact() {
+            // More has come out than is known to have gone in, by a connector that stood in this one's place and ended in the
+            // middle of it: that must not hide what comes.
+            level.appended.records = level.appended.records.max(level.removed.records);
+            level.appended.bytes = level.appended.bytes.max(level.removed.bytes);
+        }
         let held = level.held();
         // Under the lock: an older value must not be the last one shown.
         self.metrics.buffered.set(held.records as f64);
