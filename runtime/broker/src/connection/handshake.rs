@@ -234,8 +234,10 @@ where
             }
         }
     }
-    if expiry > 0
-        && let Err(error) = shared.store.health()
+    let realm = shared.realm(&client.tenant);
+    let has_kept = || realm.registry.find(&client.id).is_some_and(|session| session.is_durable());
+    if let Err(error) = shared.store.health()
+        && (expiry > 0 || has_kept())
     {
         let why = format!("its session could not be kept: {error}");
         turn_away(shared, stream, &client, reason::SERVER_UNAVAILABLE, terms, &why).await;
@@ -248,7 +250,6 @@ where
         turn_away(shared, stream, &client, reason::IMPLEMENTATION_SPECIFIC, terms, why).await;
         return None;
     }
-    let realm = shared.realm(&client.tenant);
     let unfinished = realm.registry.unfinished(&client.id);
     if unfinished >= ENDED_BYTES * shared.config.read_ahead() {
         shared.metrics.connect_refused(reason::SERVER_BUSY);
@@ -300,9 +301,12 @@ where
             return None;
         }
     };
+    let expired_before = session.expiry();
     if resumed {
         session.keep_allowed(&realm, &mut seat, &client).await;
-        session.change_expiry(&realm, expiry);
+        if expiry > 0 {
+            session.change_expiry(&realm, expiry);
+        }
     }
     let will = connect.will.as_ref().filter(|_| session.is_recorded(&realm));
     let mut will = will.map(|will| StoredWill {
@@ -323,10 +327,15 @@ where
         && let Err(why) = recorded(shared).await
     {
         recorded_will.inspect(|will| realm.record(will.gone()));
+        session.change_expiry(&realm, expired_before);
         let_go(&realm, &session, &mut seat, resumed, handover, aside);
         drop(seat);
         turn_away(shared, stream, &client, reason::SERVER_UNAVAILABLE, terms, &why).await;
         return None;
+    }
+    if expiry == 0 {
+        // Not before: whoever is refused keeps the session that it has.
+        session.change_expiry(&realm, 0);
     }
     tracing::debug!(client = %client.id, %peer, ?protocol, resumed, "connected");
 

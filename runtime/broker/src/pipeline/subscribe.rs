@@ -188,10 +188,10 @@ impl Pipeline {
             qos: options.qos,
             shared,
         };
-        let (existed, effects) = (subscribed.existed, Effects::default());
+        let (replaced, effects) = (subscribed.replaced, Effects::default());
         let resumed = false;
         let granted =
-            Granted { text, filter, options, existed, since, before, hold, ticket, resumed, effects };
+            Granted { text, filter, options, replaced, since, before, hold, ticket, resumed, effects };
         if granted.pauses() {
             self.bringing += 1;
             self.may_bring = self.may_bring.saturating_sub(1);
@@ -229,7 +229,7 @@ impl Pipeline {
             text,
             filter,
             options,
-            existed: false,
+            replaced: None,
             since,
             before: Some(Rank::default()),
             hold: Some(hold),
@@ -251,7 +251,8 @@ impl Pipeline {
         self.sync(recorded, Unsynced::Subscribed { packet_id, reasons, granted })
     }
 
-    /// Takes subscriptions back that could not be recorded: the client is told that it has none.
+    /// Takes subscriptions back that could not be recorded: the client is told that it has none of them, and those that it had
+    /// before are as they were.
     pub(super) fn withdraw(&self, reasons: &mut [ReasonCode], granted: &mut Vec<Granted>, error: &AckError) {
         tracing::warn!(client = self.client_id(), %error, "a SUBSCRIBE was not recorded");
         self.realm.broker.metrics.refused(Refusal::StateFailed);
@@ -260,13 +261,15 @@ impl Pipeline {
             .filter(|code| !reason::is_error(**code))
             .for_each(|code| *code = ReasonCode::UNSPECIFIED);
         let Some(session) = &self.session else { return };
-        for Granted { text, filter, hold, ticket, existed, .. } in granted.drain(..) {
+        // The last one first: one SUBSCRIBE may have changed a subscription twice.
+        for Granted { text, filter, hold, ticket, replaced, .. } in granted.drain(..).rev() {
             if let Some(hold) = hold {
                 session.release(&self.realm, hold, |_| true);
             }
             session.joined(&self.realm, &filter.filter, ticket);
-            if !existed {
-                session.unsubscribe(&self.realm, &text);
+            match replaced {
+                Some(options) => drop(session.subscribe(&self.realm, &text, &filter, options, None)),
+                None => drop(session.unsubscribe(&self.realm, &text)),
             }
         }
     }
