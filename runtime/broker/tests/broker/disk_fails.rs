@@ -1,7 +1,7 @@
 //! A disk that takes nothing: who could not be told that something is kept is refused, what was kept before is not touched,
 //! and what nobody was promised goes on (docs/sessions.md; MQTT 5 clauses 3.2.2.2, 3.3.1.3, 3.4.2.1, 4.3.3).
 
-use super::durable::delay;
+use super::durable::{delay, until_waiting};
 use crate::support::client::{Client, PUBACK, PUBREC};
 use crate::support::packet::{Connect, Publish};
 use crate::support::store::Journal;
@@ -161,4 +161,36 @@ async fn who_brings_a_will_and_asks_for_a_session_is_refused_and_its_last_will_s
     assert!(back.present);
     assert_eq!(journal.after_a_crash().wills(), 1, "the new one in place of the last");
     live.ping().await;
+}
+
+/// Its session was ended, with all that waited for it, although it was told that it could not have it: who comes without an
+/// expiry ends its session with this connection, and this connection never was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_refused_does_not_lose_the_session_that_it_has() {
+    for fails_at_once in [true, false] {
+        let journal = Journal::default();
+        let server = journalled(&journal).await;
+        let connect = absent(&server, "c").await;
+        let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+        publisher.publish_done("t", "x", 1, 1).await;
+        let without_expiry = Connect { clean: false, ..Connect::v5("c") };
+        if fails_at_once {
+            journal.fail(true);
+        } else {
+            journal.slow();
+        }
+        let address = server.address;
+        let refused = tokio::spawn(async move { Client::try_connect(address, &without_expiry).await });
+        if !fails_at_once {
+            until_waiting(&journal).await;
+            journal.abandon();
+        }
+        assert_eq!(refused.await.unwrap().code, 0x88);
+        journal.fail(false);
+        let mut client = Client::connect(server.address, &connect).await;
+        assert!(client.present, "fails at once: {fails_at_once}");
+        assert_eq!(client.take().await.payload, "x");
+        client.ping().await;
+        assert_eq!(journal.after_a_crash().sessions(), ["c"]);
+    }
 }
