@@ -417,7 +417,10 @@ impl Broker {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use tidegate_event::{Message, NoHooks, QoS, VolatileStore};
+    use tidegate_event::{
+        AckJoin, Message, NoHooks, PublishProperties, QoS, Restored, RestoredDelivery, RestoredSession,
+        StoredDelivery, StoredSource, VolatileStore, now_ms,
+    };
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
@@ -480,5 +483,91 @@ mod tests {
         assert!(realm.injected.is_closed());
         drop(realm);
         is_freed_without(broker).await;
+    }
+
+    /// A store that has something to begin with, and notes what is to go.
+    #[derive(Default)]
+    struct Found {
+        restored: Restored,
+        gone: Mutex<Vec<String>>,
+    }
+
+    impl SessionStore for Found {
+        fn keeps(&self) -> bool {
+            true
+        }
+
+        fn restore(&self) -> Result<Restored, SessionStoreError> {
+            Ok(self.restored.clone())
+        }
+
+        fn record(&self, _: &Tenant, change: Change) {
+            let gone = match change {
+                Change::RetainCleared { topic } => topic.to_string(),
+                Change::Finished { session, number } => format!("delivery {session}/{number}"),
+                other => format!("{other:?}"),
+            };
+            self.gone.lock().push(gone);
+        }
+
+        fn together(&self, changes: &mut dyn FnMut()) {
+            changes();
+        }
+
+        fn durable(&self) -> AckJoin {
+            AckJoin::new()
+        }
+
+        fn is_behind(&self) -> bool {
+            false
+        }
+
+        fn health(&self) -> Result<(), SessionStoreError> {
+            Ok(())
+        }
+    }
+
+    /// Nobody comes for what has expired: it is on disk until somebody takes it out.
+    #[tokio::test]
+    async fn what_had_expired_when_it_was_read_back_leaves_the_durable_state_and_nothing_else_does() {
+        let message = |topic: &str, seconds| {
+            let properties = PublishProperties { message_expiry: Some(seconds), ..Default::default() };
+            Arc::new(Message {
+                timestamp_ms: now_ms() - 5_000,
+                payload: "x".into(),
+                properties: Some(Box::new(properties)),
+                ..Message::clone(&test_message(topic, QoS::AtLeastOnce, seconds.into()))
+            })
+        };
+        let queued = |number, seconds| {
+            let (message, qos, source) = (message("t", seconds), QoS::AtLeastOnce, StoredSource::Live);
+            let (retain, subscription_ids) = (false, None);
+            let delivery = StoredDelivery { number, message, qos, retain, source, subscription_ids };
+            RestoredDelivery { delivery, sending: None, released: false }
+        };
+        let session = RestoredSession {
+            number: 7,
+            tenant: Tenant::default(),
+            client: "c".into(),
+            owner: None,
+            expiry: 100,
+            disconnected_at_ms: Some(now_ms()),
+            wills: Vec::new(),
+            subscriptions: Vec::new(),
+            joining: Vec::new(),
+            queue: vec![queued(1, 1), queued(2, 100)],
+            received: Vec::new(),
+        };
+        let retained = [("short", 1), ("long", 100)];
+        let retained = retained.map(|(topic, seconds)| (Tenant::default(), message(topic, seconds)));
+        let restored = Restored { sessions: vec![session], retained: retained.into(), ..Restored::default() };
+        let store = Arc::new(Found { restored, ..Found::default() });
+        let config = BrokerConfig::default();
+        let broker = Broker::new(config, Arc::default(), Arc::new(NoHooks), store.clone()).unwrap();
+        assert!(store.gone.lock().is_empty());
+        assert!(broker.shared.sweep(), "that was all");
+        let mut gone = store.gone.lock().clone();
+        gone.sort();
+        assert_eq!(gone, ["delivery 7/1", "short"]);
     }
 }

@@ -6,6 +6,8 @@
 mod churner;
 #[path = "durable/disk.rs"]
 mod disk;
+#[path = "durable/durability.rs"]
+mod durability;
 #[path = "durable/killed.rs"]
 mod killed;
 #[path = "durable/publisher.rs"]

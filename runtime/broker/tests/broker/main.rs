@@ -15,6 +15,7 @@ mod closing;
 mod connect;
 mod control;
 mod delivering;
+mod disk_fails;
 mod durable;
 mod explained;
 mod gate;

@@ -1,9 +1,10 @@
 //! What a broker finds that starts after a crash, and what it does with it: the newest retained messages, wills that are due,
-//! subscriptions that had not brought everything, messages of shared subscriptions (MQTT 5 clauses 3.1.3.2.2, 3.3.1.3, 4.8.2).
+//! subscriptions that had not brought everything, messages of shared subscriptions, what has expired meanwhile (MQTT 5 clauses
+//! 3.1.2.11.2, 3.1.3.2.2, 3.3.1.3, 3.3.2.3.3, 4.8.2).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate_broker::{Broker, BrokerConfig};
 use tidegate_event::{
@@ -12,9 +13,9 @@ use tidegate_event::{
 };
 
 use super::durable::delay;
-use crate::support::client::{Client, PUBACK};
+use crate::support::client::{Client, PATIENCE, PUBACK};
 use crate::support::gate::ScriptedGate;
-use crate::support::packet::{Connect, Publish, subscribe};
+use crate::support::packet::{self, Connect, Publish, subscribe};
 use crate::support::script::{Script, decide, pass};
 use crate::support::shelf::Shelf;
 use crate::support::store::Journal;
@@ -341,4 +342,67 @@ async fn a_subscription_that_was_there_before_brings_nothing_that_is_retained_af
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     client.ping().await;
+}
+
+/// Time goes on while the server is away: who was promised a message for a second is not sent it after two, and of the others
+/// it is said what is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_expired_while_the_server_was_away_does_not_come_and_the_rest_says_what_is_left() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let connect = Connect::v5("c").persistent();
+    let mut client = Client::connect(server.address, &connect).await;
+    client.subscribe("queued/#", 1).await;
+    client.disconnect().await;
+    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+    for (first, retain) in [("queued", false), ("retained", true)] {
+        for (id, payload, seconds) in [(1, "short", 1), (2, "long", 100)] {
+            let (topic, expiry) = (format!("{first}/{payload}"), [0x02, 0, 0, 0, seconds]);
+            let draft = Publish { qos: 1, id, retain, ..publisher.draft(&topic, payload) };
+            publisher.publish_as(Publish { properties: &expiry, ..draft }).await;
+            publisher.finish(1, id).await;
+        }
+    }
+    let crashed = journal.after_a_crash();
+    assert_eq!(crashed.counts("c").0, 2);
+    assert_eq!(crashed.retained(), ["retained/long", "retained/short"]);
+    drop((publisher, server));
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+
+    let server = journalled(&crashed).await;
+    let mut client = Client::connect(server.address, &connect).await;
+    assert!(client.present);
+    let queued = client.take().await;
+    client.ping().await;
+    assert_eq!(crashed.counts("c").0, 0, "what has expired is not kept on disk either");
+    client.subscribe("retained/#", 1).await;
+    let retained = client.take().await;
+    client.ping().await;
+    for (message, topic) in [(queued, "queued/long"), (retained, "retained/long")] {
+        let left = packet::number(&message.properties, 0x02);
+        assert_eq!((message.topic.as_str(), message.payload.as_str()), (topic, "long"));
+        assert!(left.is_some_and(|left| (50..=99).contains(&left)), "{topic}: {left:?} seconds");
+    }
+}
+
+/// Its connection ended with the process, and nobody has recorded when: its time begins with the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_session_of_a_client_that_was_connected_at_the_crash_ends_when_its_time_has_passed() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    let connect = Connect { clean: false, ..Connect::v5("c").expiry(1) };
+    let client = Client::connect(server.address, &connect).await;
+    let crashed = journal.after_a_crash();
+    assert_eq!(crashed.sessions(), ["c"]);
+    drop((client, server));
+    let begun = Instant::now();
+    let server = journalled(&crashed).await;
+    let ends = async {
+        while !crashed.sessions().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ends).await.expect("its session ends, and leaves the disk");
+    assert!(begun.elapsed() >= Duration::from_secs(1), "after {:?}", begun.elapsed());
+    assert!(!Client::connect(server.address, &connect).await.present);
 }

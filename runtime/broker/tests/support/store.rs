@@ -118,6 +118,11 @@ impl Journal {
         self.0.lock().now.sessions.values().map(|kept| kept.client.clone()).collect()
     }
 
+    /// Topics that have a retained message.
+    pub(crate) fn retained(&self) -> Vec<String> {
+        self.0.lock().now.retained.keys().cloned().collect()
+    }
+
     /// How many wills are kept.
     pub(crate) fn wills(&self) -> usize {
         self.0.lock().now.wills.len()

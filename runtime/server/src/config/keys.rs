@@ -295,21 +295,82 @@ mod tests {
         assert!(KEYS.iter().all(|key| names.insert((key.section, key.name))));
     }
 
+    /// Sets `key` to `value`, as it would stand in the file.
+    fn set(key: &Key, value: &str, config: &mut Config) {
+        let text = format!("x = {value}");
+        let table = toml::de::DeTable::parse(&text).map(toml::Spanned::into_inner);
+        let value = table.as_ref().ok().and_then(|table| table.get("x"));
+        let outcome = value.map(|value| (key.set)(config, value.get_ref()));
+        assert_eq!(outcome, Some(Ok(())), "{}.{} = {text}", key.section, key.name);
+    }
+
     #[test]
     fn every_default_is_accepted_in_the_file() {
         let defaults = Config::default();
         for key in KEYS {
-            let text = format!("x = {}", (key.show)(&defaults));
-            let table = toml::de::DeTable::parse(&text).map(toml::Spanned::into_inner);
-            let value = table.as_ref().ok().and_then(|table| table.get("x"));
-            let mut copy = Config::default();
-            assert_eq!(
-                value.map(|value| (key.set)(&mut copy, value.get_ref())),
-                Some(Ok(())),
-                "{}.{} = {text}",
-                key.section,
-                key.name
-            );
+            set(key, &(key.show)(&defaults), &mut Config::default());
         }
+    }
+
+    /// A value for `key` that no default is: as it may stand in the file, and as `Debug` shows it. `None`: for texts, paths and
+    /// the like.
+    fn another_value(key: &Key, number: usize) -> Option<(String, String)> {
+        let number = number.to_string();
+        let (written, debug) = match (key.name, key.syntax) {
+            ("rate_action", _) => ("\"disconnect\"", "Disconnect"),
+            ("response_information", _) => ("\"a/b\"", "\"a/b\""),
+            (_, "true or false") => ("false", "false"),
+            (_, "0, 1 or 2") => ("1", "AtLeastOnce"),
+            (_, "number" | "size" | "size, 0 for none" | "duration or \"never\"") => {
+                return Some((number.clone(), number));
+            }
+            (_, "duration") => return Some((number.clone(), format!("{number}s"))),
+            _ => return None,
+        };
+        Some((written.into(), debug.into()))
+    }
+
+    /// Which key sets which field is written by hand: one row with another's field would compile, and change a limit that
+    /// nobody meant.
+    #[test]
+    fn every_key_of_the_broker_changes_the_field_of_its_name_and_no_other() {
+        let fields = |config: &Config| -> Vec<String> {
+            format!("{:#?}", config.broker).lines().map(|line| line.trim().to_owned()).collect()
+        };
+        let defaults = fields(&Config::default());
+        let (mut elsewhere, mut changed) = (Vec::new(), 0);
+        for (number, key) in KEYS.iter().enumerate().filter(|(_, key)| key.section == "broker") {
+            let Some((written, debug)) = another_value(key, 30_001 + number) else {
+                elsewhere.push(key.name);
+                continue;
+            };
+            let mut config = Config::default();
+            set(key, &written, &mut config);
+            let now = fields(&config);
+            let differ = now.iter().zip(&defaults).filter(|(now, default)| now != default);
+            let differ: Vec<&str> = differ.map(|(now, _)| now.as_str()).collect();
+            assert_eq!(differ, [format!("{}: {debug},", key.name)]);
+            assert_eq!(now.len(), defaults.len(), "{}", key.name);
+            changed += 1;
+        }
+        assert_eq!(elsewhere, ["listen", "session_durability"], "these are no fields of the broker");
+        // The first line and the last are no fields.
+        assert_eq!(changed, defaults.len() - 2, "each field has a key");
+    }
+
+    #[test]
+    fn no_key_changes_what_another_shows() {
+        let defaults = Config::default();
+        let mut changed = 0;
+        for (number, key) in KEYS.iter().enumerate() {
+            let Some((written, _)) = another_value(key, 30_001 + number) else { continue };
+            let mut config = Config::default();
+            set(key, &written, &mut config);
+            let differ = KEYS.iter().filter(|other| (other.show)(&config) != (other.show)(&defaults));
+            let differ: Vec<_> = differ.map(|other| (other.section, other.name)).collect();
+            assert_eq!(differ, [(key.section, key.name)]);
+            changed += 1;
+        }
+        assert!(changed > 50, "{changed}");
     }
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tidegate_e2e::paho::{Options, Paho};
-use tidegate_e2e::server::{binary, free_port, text_of};
+use tidegate_e2e::server::{Builder, binary, free_port, text_of};
 use tidegate_e2e::wait::PATIENCE;
 use tidegate_e2e::wire::{self, Connect, Wire, kind};
 use tidegate_e2e::{Server, mosquitto, until};
@@ -86,6 +86,57 @@ fn a_full_disk_refuses_what_it_cannot_keep_and_loses_nothing_that_it_promised() 
     for payload in ["before 0".to_owned(), "after 0".to_owned()].into_iter().chain(promised) {
         assert_eq!(found.iter().filter(|found| **found == payload).count(), 1, "{payload} in {found:?}");
     }
+    server.assert_no_panic();
+}
+
+/// Ends `server` as `kill -9` does; gives a directory for another with the state that its small disk has then.
+fn killed_with_its_state(server: Server) -> Builder {
+    let builder = Server::builder();
+    let data = builder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    // The disk is gone with the process, which does nothing more while it is copied.
+    let stopped = Command::new("kill").args(["-STOP", &server.pid().to_string()]).status().unwrap();
+    assert!(stopped.success());
+    let copied = Command::new("cp").arg("-r").args([&server.on_disk("state"), &data]).status().unwrap();
+    assert!(copied.success());
+    drop(server);
+    builder
+}
+
+/// The value that was refused may be there: it was on its way when the disk had no more room. An older one may not.
+#[test]
+fn of_retained_messages_on_a_full_disk_the_last_that_was_acknowledged_is_there_after_a_kill() {
+    let server = Server::builder().small_disk(48 << 20).start();
+    mosquitto::publish(server.port, &["-t", "last", "-m", "before", "-q", "1", "-r"]);
+    let (filler, mark) = (server.on_disk("filler"), server.log_mark());
+    fill(&filler);
+    // Room for some hundreds.
+    let file = std::fs::OpenOptions::new().write(true).open(&filler).unwrap();
+    file.set_len(file.metadata().unwrap().len() - (1 << 20)).unwrap();
+    let (mut wire, _) = Wire::connect(server.port, &Connect::new(5, "publisher"));
+    let mut next = 0_u64;
+    let reason = loop {
+        let payload = format!("{next:<2000}");
+        wire.send(&wire::publish_with(5, "last", payload.as_bytes(), 0b011, 1, &[]));
+        let answer = wire.expect(kind::PUBACK);
+        if answer.reason() >= 0x80 {
+            break answer.reason();
+        }
+        next += 1;
+    };
+    assert_eq!(reason, 0x80);
+    assert!(next > 0, "there was room");
+    server.wait_log(mark, "the reason", |line| line.contains("No space left on device"));
+    server.assert_no_panic();
+
+    let server = killed_with_its_state(server).start();
+    let (mut wire, _) = Wire::connect(server.port, &Connect::new(5, "reader"));
+    wire.send(&wire::subscribe(5, 1, "last", 1));
+    wire.expect(kind::SUBACK);
+    let (_, _, payload) = wire.expect(kind::PUBLISH).publish(5);
+    let found = String::from_utf8(payload).unwrap();
+    let found: u64 = found.trim_end().parse().unwrap_or_else(|_| panic!("an older one: {found}"));
+    assert!((next - 1..=next).contains(&found), "{found}, and {} was acknowledged", next - 1);
     server.assert_no_panic();
 }
 
