@@ -4,7 +4,7 @@
 //! that both cannot share a mistake. It checks nothing: tests send through it what no decent client would.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::time::Duration;
 
 use crate::wait::PATIENCE;
@@ -244,7 +244,15 @@ impl Wire {
     /// # Errors
     /// The socket's.
     pub fn try_open(port: u16) -> io::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        Self::try_open_at((Ipv4Addr::LOCALHOST, port))
+    }
+
+    /// The same at another address of this machine.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn try_open_at(address: (Ipv4Addr, u16)) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream })
