@@ -30,6 +30,8 @@ pub const BAD_LOGIN: u8 = 0x86;
 pub const BUSY: u8 = 0x89;
 /// Bad authentication method.
 pub const BAD_METHOD: u8 = 0x8C;
+/// Keep alive timeout.
+pub const KEEP_ALIVE_TIMEOUT: u8 = 0x8D;
 /// Session taken over.
 pub const TAKEN_OVER: u8 = 0x8E;
 /// Topic filter invalid.

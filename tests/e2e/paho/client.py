@@ -38,7 +38,7 @@ class Driver:
             transport=command.get("transport", "tcp"), **options
         )
         if "path" in command:
-            client.ws_set_options(path=command["path"])
+            client.ws_set_options(path=command["path"], headers=command.get("headers"))
         if "cafile" in command:
             client.tls_set(command["cafile"], command.get("certfile"), command.get("keyfile"))
         client.on_connect = lambda c, u, flags, code, p: report(

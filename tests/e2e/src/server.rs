@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -329,6 +329,32 @@ impl Drop for Server {
 /// get the same one; a fixed port (not 0) lets a killed runtime come back where its clients look for it.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("loopback has free ports").port()
+}
+
+/// An address of this machine that is none of loopback: who connects by it is somebody else to the runtime, and what is
+/// sent stays here all the same.
+///
+/// # Panics
+/// There is none. Nothing is added to the network of the machine that runs the tests: the message says how to.
+pub fn own_address() -> Ipv4Addr {
+    // Nothing is sent by connecting a UDP socket: the kernel only looks from where it would be. There is a way to this
+    // address, of those for documentation (RFC 5737), where there is one to anywhere.
+    let by_route = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip().to_string())
+    };
+    // Without any way out there may be a network of containers.
+    let by_name = || {
+        let output = Command::new("hostname").arg("-I").output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let found = [by_route(), by_name()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let mut addresses = found.split_whitespace().filter_map(|address| address.parse::<Ipv4Addr>().ok());
+    addresses.find(|address| !address.is_loopback()).expect(
+        "this test needs an IPv4 address that is none of loopback, and this machine has none: \
+         `ip address add 192.0.2.1/32 dev lo` adds one",
+    )
 }
 
 fn http_get(port: u16, path: &str) -> Option<(u16, String)> {

@@ -4,7 +4,7 @@
 //! that both cannot share a mistake. It checks nothing: tests send through it what no decent client would.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::time::Duration;
 
 use crate::wait::PATIENCE;
@@ -54,6 +54,30 @@ impl Packet {
     pub fn reason(&self) -> u8 {
         let at = if self.kind() == kind::DISCONNECT { 0 } else { 2 };
         self.body.get(at).copied().unwrap_or(0)
+    }
+
+    /// The value of a property of a version 5 CONNACK (clause 3.2.2.3) that is a number; `None`: it is not there.
+    pub fn connack_number(&self, wanted: u8) -> Option<u32> {
+        assert_eq!(self.kind(), kind::CONNACK, "{self:?}");
+        // The tests never see more than 127 bytes of properties.
+        let mut rest =
+            self.body.get(3..3 + usize::from(self.body[2])).expect("CONNACK has all its properties");
+        while let [id, value @ ..] = rest {
+            let text = |at: usize| 2 + usize::from(u16::from_be_bytes([value[at], value[at + 1]]));
+            let (length, is_number) = match id {
+                0x24 | 0x25 | 0x28 | 0x29 | 0x2A => (1, true),
+                0x13 | 0x21 | 0x22 => (2, true),
+                0x11 | 0x27 => (4, true),
+                0x12 | 0x15 | 0x16 | 0x1A | 0x1C | 0x1F => (text(0), false),
+                0x26 => (text(0) + text(text(0)), false),
+                other => panic!("a property that CONNACK does not have: {other:#04X}"),
+            };
+            if is_number && *id == wanted {
+                return Some(value[..length].iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte)));
+            }
+            rest = &value[length..];
+        }
+        None
     }
 
     /// Topic, packet id (0 at QoS 0) and payload of a PUBLISH.
@@ -244,7 +268,15 @@ impl Wire {
     /// # Errors
     /// The socket's.
     pub fn try_open(port: u16) -> io::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        Self::try_open_at((Ipv4Addr::LOCALHOST, port))
+    }
+
+    /// The same at another address of this machine.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn try_open_at(address: (Ipv4Addr, u16)) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream })

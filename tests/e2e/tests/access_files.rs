@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use serde_json::json;
 use tidegate_e2e::mosquitto::{self, Subscriber};
 use tidegate_e2e::paho::{Options, Paho};
-use tidegate_e2e::server::{Builder, binary, text_of};
+use tidegate_e2e::server::{Builder, binary, free_port, own_address, text_of};
+use tidegate_e2e::wire::{Connect, Wire, kind};
 use tidegate_e2e::{Server, until};
 
 const CONFIG: &str = r#"
@@ -63,6 +66,61 @@ fn login(version: u8, id: &str, user: &str) -> Options {
 
 fn refused(server: &Server, options: &Options) -> u64 {
     Paho::try_connect(server.port, options).1["code"].as_u64().unwrap()
+}
+
+/// A server that is reached by every address of the machine, all else as it is without configuration; and where.
+fn reachable(kind: &str) -> (Server, u16) {
+    let port = free_port();
+    let table = format!(
+        "[[broker.listener]]\nname = \"everywhere\"\naddress = \"0.0.0.0:{port}\"\nkind = \"{kind}\"\n"
+    );
+    (Server::builder().file("tidegate.toml", table).start(), port)
+}
+
+/// What a client without a name is answered at `address`.
+fn answered(address: (Ipv4Addr, u16), version: u8) -> u8 {
+    let mut wire = Wire::try_open_at(address).expect("the runtime listens there, too");
+    wire.send(&Connect::new(version, "c").encode());
+    wire.expect(kind::CONNACK).body[1]
+}
+
+/// Who opens a port to the network without a password file has not opened the broker.
+#[test]
+fn without_configuration_nobody_connects_from_elsewhere() {
+    let (server, port) = reachable("mqtt");
+    let own = own_address();
+    for (version, refused) in [(3, 5), (4, 5), (5, 0x87)] {
+        assert_eq!(answered((own, port), version), refused, "{version}, by {own}");
+        assert_eq!(answered((Ipv4Addr::LOCALHOST, port), version), 0, "{version}, from this machine");
+    }
+    // A name that nobody checks is as good as none. The last host that mosquitto_pub is told is the one it takes.
+    let named = ["-h", &own.to_string(), "-u", "d1", "-P", "x", "-t", "t", "-m", "x", "-q", "1"];
+    let output = mosquitto::publish_raw(port, &named);
+    assert!(!output.status.success(), "{}", text_of(&output));
+    assert!(server.metric("tidegate_broker_gate_refused_total", "connect") >= 4.0);
+    server.assert_no_panic();
+}
+
+/// A proxy on this machine connects from loopback for somebody who is not here, and so does a browser for any page.
+#[test]
+fn what_is_handed_on_over_websocket_is_not_from_this_machine() {
+    let (server, port) = reachable("ws");
+    for version in [4, 5] {
+        let direct = Options::new(version, "c").with("transport", "websockets").with("path", "/mqtt");
+        Paho::connect(port, &direct).disconnect();
+        for (field, value) in [
+            ("X-Forwarded-For", "10.0.0.1"),
+            // Whatever it says: clients write it themselves, and proxies add to it.
+            ("X-Forwarded-For", "127.0.0.1"),
+            ("Origin", "https://example.com"),
+        ] {
+            let (_, answer) =
+                Paho::try_connect(port, &direct.clone().with("headers", json!({ (field): value })));
+            assert_eq!(answer["code"], 0x87, "{field}: {value}");
+        }
+    }
+    assert!(server.metric("tidegate_broker_gate_refused_total", "connect") >= 6.0);
+    server.assert_no_panic();
 }
 
 #[test]

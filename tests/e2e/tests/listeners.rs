@@ -10,6 +10,7 @@ use tidegate_e2e::certificates::Authority;
 use tidegate_e2e::mosquitto::{self, Subscriber};
 use tidegate_e2e::paho::{Options, Paho};
 use tidegate_e2e::server::{Builder, free_port, text_of, tidegate};
+use tidegate_e2e::wire::Connect;
 use tidegate_e2e::{Server, until};
 
 /// Where the listeners of a test are.
@@ -238,25 +239,59 @@ fn connections_that_stall_keep_nobody_out() {
     server.assert_no_panic();
 }
 
+/// Sends `first` at once and the bytes of `rest` one by one; gives how long it was until the server had closed.
+fn drip(port: u16, first: &[u8], rest: &[u8]) -> Duration {
+    let began = Instant::now();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    stream.write_all(first).unwrap();
+    let mut answer = [0; 1024];
+    for byte in rest {
+        // It may be gone already.
+        drop(stream.write_all(&[*byte]));
+        match stream.read(&mut answer) {
+            Ok(0) => return began.elapsed(),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return began.elapsed(),
+            _ => {}
+        }
+    }
+    panic!("it was still open after {:?}", began.elapsed());
+}
+
+/// What drips is right as far as it comes, so that nothing but the deadline is a reason to close.
 #[test]
 fn bytes_that_drip_are_waited_for_until_the_deadline_and_no_longer() {
     let ports = Ports::new();
     let (builder, _) = builder(&ports, "connect_timeout = \"1500ms\"");
     let server = builder.start();
-    for mut stream in stalled(&server, &ports, 5) {
-        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        let began = Instant::now();
-        let mut rest = [0; 64];
-        loop {
-            // Each may be the next byte of a client that is merely slow.
-            drop(stream.write_all(b"a"));
-            match stream.read(&mut rest) {
-                Ok(0) => break,
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
-                _ => {}
-            }
-            assert!(began.elapsed() < Duration::from_secs(10), "it is still open");
+    let connect = Connect::new(5, &"x".repeat(200)).encode();
+    // A record with the beginning of a ClientHello.
+    let hello = [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], &[0_u8; 200]].concat();
+    let field = [b'x'; 200];
+    let request = b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+        Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+    // A binary frame of a length in two bytes, masked with zeros.
+    let length = u16::try_from(connect.len()).unwrap().to_be_bytes();
+    let frame = [&[0x82_u8, 0xFE][..], &length, &[0_u8; 4], &connect].concat();
+    let drips: [(&str, u16, &[u8], &[u8]); 5] = [
+        ("CONNECT", server.port, b"", &connect),
+        ("a TLS handshake", ports.mqtts, b"", &hello),
+        ("a request", ports.ws, b"GET /mqtt HTTP/1.1\r\nHost: ", &field),
+        // One deadline for all: it does not begin anew behind a handshake.
+        ("CONNECT in a frame", ports.ws, request, &frame),
+        ("a TLS handshake before a request", ports.wss, b"", &hello),
+    ];
+    std::thread::scope(|scope| {
+        let dripping =
+            drips.map(|(what, port, first, rest)| (what, scope.spawn(move || drip(port, first, rest))));
+        for (what, thread) in dripping {
+            let after = thread.join().unwrap_or_else(|_| panic!("{what} was waited for and waited for"));
+            let expected = Duration::from_millis(1_500)..Duration::from_secs(5);
+            assert!(expected.contains(&after), "{what}: closed after {after:?}");
         }
-    }
+    });
+    let late = || server.metric("tidegate_broker_connect_timeouts_total", "");
+    until("all were too late", || (late() == 5.0).then_some(()));
     server.assert_no_panic();
 }

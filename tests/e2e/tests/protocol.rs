@@ -4,10 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tidegate_e2e::mosquitto::{self, Subscriber};
+use tidegate_e2e::mosquitto::{self, Received, Subscriber};
 use tidegate_e2e::paho::{Options, Paho};
+use tidegate_e2e::server::text_of;
 use tidegate_e2e::wire::{self, Connect, Wire, kind};
 use tidegate_e2e::{Server, until};
 
@@ -182,6 +183,69 @@ fn wildcards_match_levels_and_hide_dollar_topics() {
         let expected: Vec<_> = topics.iter().map(|topic| format!("{topic} x")).collect();
         assert_eq!(subscriber.take_until("end"), expected, "{filter}");
     }
+}
+
+/// The next message of `subscriber` that is wanted; statistics come all together.
+fn until_told(subscriber: &mut Subscriber, what: &str, is: impl Fn(&Received) -> bool) -> Received {
+    until(what, || Some(subscriber.receive()).filter(&is))
+}
+
+#[test]
+fn statistics_are_there_for_who_asks_for_them() {
+    let server = Server::builder().file("tidegate.toml", "broker.sys_interval = \"1s\"").start();
+    let program = text_of(&server.tidegate(&["--version"])).trim().to_owned();
+    for version in VERSIONS {
+        let other = Paho::connect(server.port, &Options::new(5, "other"));
+        let mut subscriber = Subscriber::start(server.port, &["-V", version, "-t", "$SYS/#"]);
+        let told = until_told(&mut subscriber, "the version", |m| m.topic == "$SYS/broker/version");
+        // At once, as what is retained.
+        assert_eq!((told.payload.as_str(), told.qos, told.retain), (&*program, 0, true), "{version}");
+        let connected = |count: &str| {
+            let count = count.to_owned();
+            move |m: &Received| m.topic == "$SYS/broker/clients/connected" && m.payload == count
+        };
+        until_told(&mut subscriber, "two are connected", connected("2"));
+        other.disconnect();
+        let told = until_told(&mut subscriber, "one is connected", connected("1"));
+        assert!(!told.retain, "news for a subscription that is there");
+        subscriber.stop();
+    }
+    server.assert_no_panic();
+}
+
+#[test]
+fn a_version_5_client_is_told_the_longest_keep_alive_and_held_to_it() {
+    const SERVER_KEEP_ALIVE: u8 = 0x13;
+    let server = Server::builder().file("tidegate.toml", "broker.max_keep_alive = 2").start();
+    let began = Instant::now();
+    let connect = |version: u8, seconds: u16| {
+        let mut wire = Wire::open(server.port);
+        wire.send(&Connect::new(version, &format!("{version}-{seconds}")).keep_alive(seconds).encode());
+        let answer = wire.expect(kind::CONNACK);
+        assert_eq!(answer.body[1], 0, "{answer:?}");
+        (wire, answer)
+    };
+    // Earlier versions cannot be told, so they are held to nothing that they did not say.
+    let mut untold = [0, 600].map(|seconds| connect(4, seconds).0);
+    let (_, answer) = connect(5, 2);
+    assert_eq!(answer.connack_number(SERVER_KEEP_ALIVE), None, "it has asked for as much");
+    let silent = [0, 3, 600].map(|seconds| connect(5, seconds));
+    for (mut wire, answer) in silent {
+        assert_eq!(answer.connack_number(SERVER_KEEP_ALIVE), Some(2), "{answer:?}");
+        let last = wire.read_to_end();
+        // Keep alive timeout, one and a half times it later (MQTT 5 clause 3.1.2.10).
+        assert_eq!(
+            last.last().map(|packet| (packet.kind(), packet.reason())),
+            Some((kind::DISCONNECT, 0x8D))
+        );
+        let after = began.elapsed();
+        assert!((Duration::from_secs(3)..Duration::from_secs(10)).contains(&after), "{after:?}");
+    }
+    for wire in &mut untold {
+        wire.send(wire::PINGREQ);
+        wire.expect(kind::PINGRESP);
+    }
+    server.assert_no_panic();
 }
 
 #[test]

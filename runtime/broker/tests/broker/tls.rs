@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustls::SupportedProtocolVersion;
+use rustls::{HandshakeKind, SupportedProtocolVersion};
 use tidegate_broker::{Broker, BrokerConfig, ListenerConfig, TlsConfig, UsernameFrom, Verify};
-use tidegate_event::{Client as Peer, Hook, VolatileStore};
+use tidegate_event::{Client as Peer, Hook, VolatileStore, now_ms};
 
-use crate::support::certificates::{Authority, Trust};
-use crate::support::client::Client;
+use crate::support::certificates::{Authority, Returning, Trust};
+use crate::support::client::{Client, Stream};
 use crate::support::packet::{Connect, Publish};
 use crate::support::script::Script;
 use crate::support::{Server, free, plain, start};
@@ -86,9 +86,41 @@ async fn the_certificate_is_that_of_the_name_that_is_asked_for() {
 /// Whether a client gets as far as CONNACK. In TLS 1.3 it learns only then that its certificate was refused.
 async fn is_served(trust: &Trust, address: SocketAddr) -> bool {
     let Ok(stream) = trust.try_connect(address, "localhost").await else { return false };
+    is_let_in(stream).await
+}
+
+/// The same of a client that is through the handshake.
+async fn is_let_in(stream: impl Stream + 'static) -> bool {
     let mut client = Client::on(stream, false);
     client.try_send(&Connect::v4("c").login("claimed", "").bytes()).await;
     client.next().await.is_some_and(|packet| packet.kind() == 2 && packet.body[1] == 0)
+}
+
+/// Whether a client that was not served comes to be: files that change are looked at every second.
+async fn is_served_soon(trust: &Trust, address: SocketAddr) -> bool {
+    for _ in 0..500 {
+        if is_served(trust, address).await {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
+/// What became of a client that comes again.
+#[derive(Debug, PartialEq)]
+struct Visit {
+    /// The server knew its session of TLS, and took it up without a look at the certificate.
+    resumed: bool,
+    served: bool,
+}
+
+async fn visit(client: &Returning, address: SocketAddr) -> Visit {
+    let Ok(stream) = client.try_connect(address).await else {
+        return Visit { resumed: false, served: false };
+    };
+    let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+    Visit { resumed, served: is_let_in(stream).await }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,24 +190,82 @@ async fn new_files_are_for_new_connections_and_wrong_ones_change_nothing() {
     let files = tls.certificates[0].clone();
     let address = listen(&server.broker, tls).await;
     let mut old = Client::connect_on(before.trust().connect(address).await, &Connect::v4("old")).await;
-    let serves = async |authority: &Authority| {
-        for _ in 0..500 {
-            if is_served(&authority.trust(), address).await {
-                return true;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        false
-    };
     // Half of it: the key does not fit any more, and nothing may change.
     let (certificate, key) = after.issue("localhost");
     std::fs::write(&files.cert, certificate).unwrap();
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     assert!(is_served(&before.trust(), address).await, "the old pair is still in use");
     std::fs::write(&files.key, key).unwrap();
-    assert!(serves(&after).await, "the new pair is in use");
+    assert!(is_served_soon(&after.trust(), address).await, "the new pair is in use");
     assert!(!is_served(&before.trust(), address).await, "and the old one is not");
     old.ping().await;
+}
+
+/// A session of TLS is resumed without a look at the certificate: who is trusted by the old authority alone must not
+/// get in by what it was granted before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_only_the_old_authority_trusts_neither_connects_nor_resumes() {
+    let server = plain().await;
+    let (authority, before, after) = (Authority::new(), Authority::new(), Authority::new());
+    let client_ca = before.file("ca.pem");
+    let tls = TlsConfig { client_ca: Some(client_ca.clone()), verify: Verify::Required, ..authority.tls() };
+    let address = listen(&server.broker, tls).await;
+    let old = authority.trust().with(before.issue("old"));
+    let new = authority.trust().with(after.issue("new"));
+    let returning = [TLS12, TLS13].map(|versions| old.clone().speaking(versions).returning());
+    for client in &returning {
+        assert_eq!(visit(client, address).await, Visit { resumed: false, served: true });
+        assert_eq!(
+            visit(client, address).await,
+            Visit { resumed: true, served: true },
+            "nothing has changed"
+        );
+    }
+    let mut open = Client::connect_on(old.connect(address).await, &Connect::v4("open")).await;
+    assert!(!is_served(&new, address).await, "nobody knows its authority yet");
+    std::fs::copy(after.file("ca.pem"), &client_ca).unwrap();
+    assert!(is_served_soon(&new, address).await, "the new authority is in use");
+    for client in &returning {
+        assert_eq!(visit(client, address).await, Visit { resumed: false, served: false });
+    }
+    for versions in [TLS12, TLS13] {
+        assert!(
+            !is_served(&old.clone().speaking(versions), address).await,
+            "the old authority is not in use"
+        );
+        assert!(is_served(&new.clone().speaking(versions), address).await);
+    }
+    open.ping().await;
+}
+
+/// The library looks at the end of a certificate in a whole handshake only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_certificate_has_expired_resumes_nothing() {
+    let server = plain().await;
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let client_ca = Some(clients.file("ca.pem"));
+    let tls = TlsConfig { client_ca, verify: Verify::Required, ..authority.tls() };
+    let address = listen(&server.broker, tls).await;
+    // Longer than what comes before its end takes on a busy machine.
+    let end = now_ms() / 1_000 + 5;
+    let trust = authority.trust().with(clients.issue_until("brief", end));
+    let returning = [TLS12, TLS13].map(|versions| trust.clone().speaking(versions).returning());
+    for client in &returning {
+        assert_eq!(visit(client, address).await, Visit { resumed: false, served: true });
+        assert_eq!(visit(client, address).await, Visit { resumed: true, served: true }, "it is still valid");
+    }
+    let mut open = Client::connect_on(trust.connect(address).await, &Connect::v4("open")).await;
+    // The second that it ends with is over.
+    let expired = (end + 1) * 1_000 + 200;
+    tokio::time::sleep(Duration::from_millis(expired.saturating_sub(now_ms()))).await;
+    for client in &returning {
+        // The library resumes, and then the broker looks.
+        assert_eq!(visit(client, address).await, Visit { resumed: true, served: false });
+    }
+    for versions in [TLS12, TLS13] {
+        assert!(!is_served(&trust.clone().speaking(versions), address).await, "nor by a whole handshake");
+    }
+    open.ping().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -51,11 +51,37 @@ impl Authority {
         (self.text(&format!("{name}.pem")), self.text(&format!("{name}.key")))
     }
 
-    /// The same in files.
-    pub(crate) fn files(&self, name: &str) -> CertificateFiles {
+    /// A certificate for `name` whose last second is `end`, since the epoch, and its key: PEM.
+    pub(crate) fn issue_until(&self, name: &str, end: u64) -> (String, String) {
+        self.request(name);
+        // `openssl x509` counts in days before its version 3.4. `openssl ca` takes a second, and a file that says how.
+        let rules = format!(
+            "[ca]\ndefault_ca = own\n[own]\ndatabase = {name}.index\nnew_certs_dir = .\nrand_serial = yes\n\
+             default_md = sha256\ncopy_extensions = copy\npolicy = any\n\
+             [any]\norganizationName = optional\ncommonName = supplied\n"
+        );
+        std::fs::write(self.file(&format!("{name}.rules")), rules).unwrap();
+        std::fs::write(self.file(&format!("{name}.index")), "").unwrap();
+        let date =
+            Command::new("date").args(["-u", "-d", &format!("@{end}"), "+%Y%m%d%H%M%SZ"]).output().unwrap();
+        let date = String::from_utf8(date.stdout).unwrap();
+        self.openssl(&format!(
+            "ca -batch -notext -config {name}.rules -cert ca.pem -keyfile ca.key -enddate {} -in {name}.csr -out {name}.pem",
+            date.trim()
+        ));
+        (self.text(&format!("{name}.pem")), self.text(&format!("{name}.key")))
+    }
+
+    /// Asks for a certificate for `name`: makes its key and `NAME.csr`.
+    fn request(&self, name: &str) {
         self.openssl(&format!(
             "req -subj /O=Tests/CN={name} -addext subjectAltName=DNS:{name} -keyout {name}.key -out {name}.csr NEW"
         ));
+    }
+
+    /// What [`issue`](Self::issue) makes, in files.
+    pub(crate) fn files(&self, name: &str) -> CertificateFiles {
+        self.request(name);
         self.openssl(&format!(
             "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -copy_extensions copy -out {name}.pem"
         ));
@@ -130,5 +156,23 @@ impl Trust {
 
     pub(crate) async fn connect(&self, address: SocketAddr) -> TlsStream<TcpStream> {
         self.try_connect(address, "localhost").await.unwrap()
+    }
+
+    /// A client that comes again and again.
+    pub(crate) fn returning(&self) -> Returning {
+        Returning { connector: TlsConnector::from(Arc::new(self.config())) }
+    }
+}
+
+/// A client that keeps the sessions of TLS which it is granted, and asks to resume the last one.
+pub(crate) struct Returning {
+    connector: TlsConnector,
+}
+
+impl Returning {
+    pub(crate) async fn try_connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(address).await?;
+        let name = ServerName::try_from("localhost").unwrap();
+        self.connector.connect(name, stream).await
     }
 }

@@ -36,6 +36,8 @@ const ROW: &str = "attacks";
 const ROUNDS: usize = 1;
 /// Of the idle phase, and of each part of the attacked one. Long enough for a queue of 1,000 to be full for most of it.
 const MEASURED: Span = Span { warm_up: Duration::from_millis(500), measure: Duration::from_secs(3) };
+/// The table `[broker]` with `--quick`: who sends no CONNECT is waited for less long.
+const QUICK: &str = "connect_timeout = \"2s\"\n";
 /// How long attackers have before others are measured.
 const BEGIN: Duration = Duration::from_millis(300);
 /// What an attack may delay others by, at the 99th percentile.
@@ -89,7 +91,8 @@ async fn rounds(bench: &Bench, binary: &Path, attack: Attack) -> anyhow::Result<
     let mut rounds = Vec::new();
     for round in 0..bench.rounds_or(ROUNDS) {
         bench.progress(attack.name(), round, "idle, then attacked");
-        let setup = Setup { broker: Some(""), ..Setup::default() };
+        let broker = Some(if bench.quick { QUICK } else { "" });
+        let setup = Setup { broker, ..Setup::default() };
         let server = peer::start_tidegate(binary, &setup).await?;
         let result = measure(bench, attack, &server).await;
         rounds.push(result.with_context(|| format!("the server printed: {}", server.log()))?);
