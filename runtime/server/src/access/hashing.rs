@@ -28,7 +28,7 @@ const MOST_PASSES: u32 = 16;
 const MOST_LANES: u32 = 16;
 
 /// Memory of all checks at once, KiB.
-const BUDGET_KIB: u32 = 128 * 1024;
+const BUDGET_KIB: u32 = 64 * 1024;
 
 /// How many may wait for each check that runs: about five seconds on a slow processor, of the ten that CONNECT has.
 const WAIT: u32 = 256;
@@ -137,7 +137,7 @@ impl Checks {
         let most_waiting = WAIT * at_once.min(BUDGET_KIB / MEMORY_KIB);
         Self {
             memory: Arc::new(Semaphore::new(BUDGET_KIB as usize)),
-            least: BUDGET_KIB.div_ceil(at_once),
+            least: BUDGET_KIB / at_once,
             waiting: Places::default(),
             most_waiting,
         }
@@ -229,7 +229,7 @@ mod tests {
 
     #[tokio::test]
     async fn so_many_checks_run_at_once_and_who_leaves_gives_its_turn_up() {
-        for (processors, at_once) in [(1, 1), (2, 1), (3, 2), (5, 4), (100, 128 * 1024 / MEMORY_KIB)] {
+        for (processors, at_once) in [(1, 1), (2, 1), (3, 2), (4, 3), (100, BUDGET_KIB / MEMORY_KIB)] {
             let checks = Checks::new(processors);
             let share = checks.least.max(MEMORY_KIB);
             assert_eq!(BUDGET_KIB / share, at_once, "{processors} processors");

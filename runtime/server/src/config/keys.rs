@@ -86,8 +86,8 @@ keys! {
     /// queues it waits. The defaults of all limits hold on a machine of 1 GiB, though all is used up at once: 240 MiB
     /// of 12,000 connections in TLS, 144 MiB of queues, 96 MiB of subscriptions, 64 MiB of retained messages, 48 MiB of what
     /// comes in, 50 MiB of 50,000 sessions, 32 MiB of what publishers know of their subscribers, 64 MiB of
-    /// `store.memory_budget_bytes`, 128 MiB of logins that are checked and 96 MiB of the process with its own state are about
-    /// 960 MiB. What modules may take comes on top.
+    /// `store.memory_budget_bytes`, 64 MiB of logins that are checked and 96 MiB of the process with its own state are about
+    /// 900 MiB. What modules may take comes on top.
     broker.queue_budget_bytes: Size => broker.queue_budget_bytes;
     /// Sessions of a tenant, connected or not. For a client that would be one more, the session ends whose client has been
     /// away longest; when all are there, it is refused with reason code 0x97, before MQTT 5 as "server unavailable".
