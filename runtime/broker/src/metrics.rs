@@ -132,9 +132,13 @@ pub(crate) enum Limited {
     Wills,
     /// The names that its topic aliases stand for are too long together.
     AliasBytes,
+    /// Its read-ahead is full of what waits behind a SUBSCRIBE, which waits for it to take what the last ones brought.
+    ReadAhead,
+    /// Stores have brought as much for one SUBSCRIBE as they may.
+    BroughtBytes,
 }
 
-const LIMITS: [&str; 12] = [
+const LIMITS: [&str; 14] = [
     "message_rate",
     "byte_rate",
     "subscriptions",
@@ -147,6 +151,8 @@ const LIMITS: [&str; 12] = [
     "write_stall",
     "wills",
     "alias_bytes",
+    "read_ahead",
+    "brought_bytes",
 ];
 
 /// Why a client got no leave, for `tidegate_broker_refused_total`.
@@ -374,6 +380,8 @@ mod tests {
             (Limited::WriteStall, "write_stall"),
             (Limited::Wills, "wills"),
             (Limited::AliasBytes, "alias_bytes"),
+            (Limited::ReadAhead, "read_ahead"),
+            (Limited::BroughtBytes, "brought_bytes"),
         ] {
             assert_eq!(LIMITS.get(limit as usize), Some(&name));
         }

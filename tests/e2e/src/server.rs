@@ -290,7 +290,8 @@ impl Server {
         sum(&self.metrics(), name, labels).unwrap_or_default()
     }
 
-    fn metrics(&self) -> String {
+    /// Everything that it counts, as `/metrics` writes it.
+    pub fn metrics(&self) -> String {
         self.get("/metrics").expect("the API answers").1
     }
 }

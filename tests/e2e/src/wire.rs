@@ -114,6 +114,8 @@ pub struct Connect {
     pub will: Option<(String, String, u8, bool)>,
     /// Version 5 properties of the will, encoded.
     pub will_properties: Vec<u8>,
+    /// User name, without a password.
+    pub username: Option<String>,
     /// Version 5 properties, encoded.
     pub properties: Vec<u8>,
 }
@@ -128,6 +130,7 @@ impl Connect {
             keep_alive: 0,
             will: None,
             will_properties: Vec::new(),
+            username: None,
             properties: Vec::new(),
         }
     }
@@ -156,6 +159,7 @@ impl Connect {
         if let Some((_, _, qos, retain)) = &self.will {
             flags |= 0b100 | qos << 3 | u8::from(*retain) << 5;
         }
+        flags |= u8::from(self.username.is_some()) << 7;
         body.push(flags);
         body.extend(self.keep_alive.to_be_bytes());
         if self.version == 5 {
@@ -170,6 +174,9 @@ impl Connect {
             }
             text(&mut body, topic);
             text(&mut body, payload);
+        }
+        if let Some(username) = &self.username {
+            text(&mut body, username);
         }
         frame(0x10, &body)
     }

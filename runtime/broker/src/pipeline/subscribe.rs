@@ -8,6 +8,7 @@ use tidegate_event::{AckError, Effects, Event, Hook, QoS, Raised, ReasonCode, Sc
 
 use super::publish::Unsynced;
 use super::{Granted, Job, Joining, Pipeline, Raising, Reply, Subscribing, Unsubscribing, Wanted};
+use crate::broker::Phase;
 use crate::metrics::{Limited, Refusal};
 use crate::session::delivery::Rank;
 use crate::session::subscriptions::NEVER;
@@ -78,6 +79,10 @@ impl Pipeline {
     /// Refuses the SUBSCRIBE whose turn it is: the client has not taken what its subscriptions brought so far.
     pub(super) fn refuse_subscribe(&mut self) {
         let Some(Job::Subscribe(mut request)) = self.waiting.pop_front() else { return };
+        // A broker that stops refuses it, too: no limit is to be raised for that.
+        if self.realm.broker.phase() == Phase::Running {
+            self.realm.broker.metrics.limited(Limited::ReadAhead);
+        }
         if let Some(left_out) = self.realm.broker.lines.subscription.turn() {
             let client = self.client_id();
             tracing::info!(client, left_out, "a SUBSCRIBE was refused: too many stored messages wait");
@@ -94,7 +99,7 @@ impl Pipeline {
         request: &Subscribing,
     ) -> Option<(ReasonCode, Option<Limited>)> {
         if request.packet_id.is_some() && request.brought >= MAX_BROUGHT {
-            return Some((ReasonCode::QUOTA_EXCEEDED, None));
+            return Some((ReasonCode::QUOTA_EXCEEDED, Some(Limited::BroughtBytes)));
         }
         match &wanted.filter {
             Ok(filter) => self.limit_of(&wanted.text, filter),

@@ -13,7 +13,7 @@ use crate::support::client::{Client, PUBACK};
 use crate::support::packet::{Connect, ack, subscribe};
 use crate::support::script::{Gate, Script, Withheld, pass};
 use crate::support::shelf::{Shelf, until_left};
-use crate::support::{start, with_hooks};
+use crate::support::{counted, start, with_hooks};
 
 fn numbers(range: impl Iterator<Item = u16>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
@@ -309,21 +309,45 @@ async fn subscribes_beyond_the_read_ahead_are_refused_not_stuck() {
         read_ahead_bytes: 16 * 1024,
         ..BrokerConfig::default()
     };
-    let server = start(config, bringing(), Arc::new(VolatileStore)).await;
-    let mut client = Client::connect(server.address, &Connect::v4("c")).await;
-    for id in 1..=200 {
-        client.send(&subscribe(false, id, &[("r/#", 1)], &[])).await;
-    }
-    let (mut granted, mut refused) = (0, 0);
-    while granted + refused < 200 {
-        let packet = client.recv().await;
-        match packet.kind() {
-            3 => client.send(&ack(PUBACK, packet.published(false).id)).await,
-            _ if packet.body[2] == 0x80 => refused += 1,
-            _ => granted += 1,
+    for (connect, refusal) in [(Connect::v4("c"), 0x80), (Connect::v5("c"), 0x97)] {
+        let (server, counts) = counted(config.clone(), bringing()).await;
+        let mut client = Client::connect(server.address, &connect).await;
+        for id in 1..=200 {
+            client.send(&subscribe(connect.v5, id, &[("r/#", 1)], &[])).await;
         }
+        let (mut granted, mut refused) = (0, 0);
+        while granted + refused < 200 {
+            let packet = client.recv().await;
+            // The code of SUBACK is its last byte, behind the properties of MQTT 5.
+            match (packet.kind(), packet.body.last()) {
+                (3, _) => client.send(&ack(PUBACK, packet.published(connect.v5).id)).await,
+                (9, Some(&code)) if code == refusal => refused += 1,
+                (9, Some(1)) => granted += 1,
+                _ => panic!("{packet:?}"),
+            }
+        }
+        assert!(granted >= 1 && refused >= 1, "granted {granted}, refused {refused}");
+        assert_eq!(counts.limited("read_ahead"), refused);
     }
-    assert!(granted >= 1 && refused >= 1, "granted {granted}, refused {refused}");
+}
+
+/// What stores bring for one SUBSCRIBE is in memory until all of its filters are granted, and there may be a thousand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn filters_behind_64_mib_that_stores_have_brought_are_refused() {
+    let payload = Bytes::from(vec![b'x'; 1024 * 1024]);
+    let large = |message: &Arc<Message>| Message { payload: payload.clone(), ..Message::clone(message) };
+    let all: Vec<Arc<Message>> = retained(64).iter().map(large).map(Arc::new).collect();
+    let hooks = Script::new(&[Hook::SessionSubscribed], move |scope| {
+        scope.effects.lock().retained = Some(all.clone());
+        pass()
+    });
+    let (server, counts) = counted(BrokerConfig::default(), hooks).await;
+    for (connect, refusal, count) in [(Connect::v4("four"), 0x80, 2), (Connect::v5("five"), 0x97, 4)] {
+        let mut client = Client::connect(server.address, &connect).await;
+        let codes = client.subscribe_all(&[("t/#", 1), ("t/1", 1), ("t/2", 0)]).await;
+        assert_eq!(codes, [1, refusal, refusal]);
+        assert_eq!(counts.limited("brought_bytes"), count);
+    }
 }
 
 /// What stores had for the subscription was thrown away when its handlers were ready after the connection had ended, and the

@@ -5,6 +5,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod counts;
 pub(crate) mod gate;
 pub(crate) mod packet;
 pub(crate) mod script;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 
 use tidegate_broker::{Broker, BrokerConfig};
 use tidegate_event::{Gate, Hooks, IdSource, NoHooks, Node, SessionStore, VolatileStore};
+
+use self::counts::Counts;
 
 /// A broker on a free port.
 pub(crate) struct Server {
@@ -43,6 +46,7 @@ pub(crate) fn free() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
+/// A broker with `config`, `hooks` and `store`.
 pub(crate) async fn start(
     config: BrokerConfig,
     hooks: Arc<dyn Hooks>,
@@ -51,6 +55,15 @@ pub(crate) async fn start(
     let broker = Broker::new(config, Arc::new(Node::default()), hooks, store).unwrap();
     let address = broker.listen(free()).await.unwrap();
     Server { broker, address }
+}
+
+/// The same, and what it counts.
+pub(crate) async fn counted(config: BrokerConfig, hooks: Arc<dyn Hooks>) -> (Server, Counts) {
+    let store = Arc::new(VolatileStore);
+    let make = || Broker::new(config, Arc::new(Node::default()), hooks, store).unwrap();
+    let (broker, counts) = Counts::of(make);
+    let address = broker.listen(free()).await.unwrap();
+    (Server { broker, address }, counts)
 }
 
 /// A broker without handlers whose sessions are in `journal`.

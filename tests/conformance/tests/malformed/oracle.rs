@@ -1,8 +1,8 @@
-//! Whether a stream of bytes from a client must be refused, by the words of MQTT 3.1.1 and 5: the second opinion that
-//! the server's behaviour is held against.
+//! Whether a stream of bytes from a client must be refused, by the words of MQTT 3.1, 3.1.1 and 5: the second opinion
+//! that the server's behaviour is held against.
 //!
 //! It reads the packets one after the other until one breaks a rule. What a server may do this way or that, it calls
-//! [`Verdict::Open`]: such a stream is no case.
+//! [`Verdict::Open`]: such a stream is no case. MQTT 3.1 leaves much: bits that it calls "not used" may be looked at or not.
 
 use tidegate_conformance::kind;
 use tidegate_conformance::wire::{Reader, Version};
@@ -13,6 +13,8 @@ use crate::properties::{self, Section, Sent};
 pub(crate) const MAX_PACKET: usize = 1024 * 1024;
 /// The greatest topic alias that it takes, as its CONNACK says by default.
 const MAX_ALIAS: usize = 32;
+/// Characters of a client id in MQTT 3.1, at most (its clause 3.1).
+const MAX_CLIENT_ID_V31: usize = 23;
 
 /// What must become of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,6 +199,10 @@ impl Connection {
         self.version == Some(Version::V5)
     }
 
+    fn v31(&self) -> bool {
+        self.version == Some(Version::V31)
+    }
+
     /// Packet type and flags.
     fn header(&self, first: u8) -> Result<(), Fault> {
         let (kind, flags) = (first >> 4, first & 0x0F);
@@ -213,10 +219,17 @@ impl Connection {
             0 => Err("the reserved type".into()),
             15 if !self.v5() => Err("a type that is reserved in this version".into()),
             3 if flags >> 1 & 3 == 3 => Err("QoS 3".into()),
+            // MQTT 3.1 says where DUP tells something, and not that it is 0 elsewhere (its clause 2.1).
+            3 if flags & 0b1110 == 0b1000 && self.v31() => Err(Fault::Open),
             3 if flags & 0b1110 == 0b1000 => Err("DUP at QoS 0".into()),
             3 => Ok(()),
             6 | 8 | 10 if flags == 2 => Ok(()),
             4 | 5 | 7 | 12 | 14 | 15 if flags == 0 => Ok(()),
+            // There, what is sent again has DUP, too; these packets are of QoS 1, and RETAIN is not used.
+            6 | 8 | 10 if self.v31() && flags == 0b1010 => Ok(()),
+            6 | 8 | 10 if self.v31() && flags & 0b0110 == 2 => Err(Fault::Open),
+            // In these no flag is.
+            4 | 5 | 7 | 12 | 14 if self.v31() => Err(Fault::Open),
             _ => Err("reserved flags".into()),
         }
     }
@@ -247,19 +260,19 @@ impl Connection {
         self.version = match (name, level) {
             (b"MQTT", 4) => Some(Version::V311),
             (b"MQTT", 5) => Some(Version::V5),
-            // MQTT 3.1 has rules of its own, and a bit that bridges set.
-            (b"MQIsdp", 3) => return Err(Fault::Open),
+            (b"MQIsdp", 3) => Some(Version::V31),
             _ => return Err(unknown()),
         };
         let flags = reader.byte()?;
         let [clean, will, password, user] = [2, 4, 0x40, 0x80].map(|bit| flags & bit != 0);
-        if flags & 1 != 0 {
+        // MQTT 3.1 does not use bit 0, and passes over what is said of a will that is not there.
+        if flags & 1 != 0 && !self.v31() {
             return Err("the reserved connect flag".into());
         }
-        if !will && flags & 0b11_1000 != 0 {
+        if !will && flags & 0b11_1000 != 0 && !self.v31() {
             return Err("flags of a will that is not there".into());
         }
-        if flags & 0b1_1000 == 0b1_1000 {
+        if will && flags & 0b1_1000 == 0b1_1000 {
             return Err("will QoS 3".into());
         }
         if !self.v5() && password && !user {
@@ -270,10 +283,20 @@ impl Connection {
         if self.v5() {
             sent = properties::read(reader, Section::Connect)?;
         }
-        let client_id = text(reader)?;
-        if !self.v5() && !clean && client_id.is_empty() {
+        let client_id = self.text(reader)?;
+        let characters = client_id.chars().count();
+        let unwanted = match self.version {
+            Some(Version::V31) if !(1..=MAX_CLIENT_ID_V31).contains(&characters) => {
+                Some("a client id that has not 1 to 23 characters")
+            }
+            Some(Version::V311) if !clean && characters == 0 => {
+                Some("an empty client id without a clean session")
+            }
+            _ => None,
+        };
+        if let Some(rule) = unwanted {
             // The only error that has an answer before MQTT 5 (3.1.3-8); what follows is not looked at.
-            return Err(Fault::Broken("an empty client id without a clean session", &[2]));
+            return Err(Fault::Broken(rule, &[2]));
         }
         let mut unchecked = false;
         if will {
@@ -281,15 +304,15 @@ impl Connection {
                 true => properties::read(reader, Section::Will)?,
                 false => Sent::default(),
             };
-            topic_name(text(reader)?)?;
+            topic_name(self.topic(reader)?)?;
             let payload = reader.binary()?;
             // Whether it is text as it says need not be looked at.
             unchecked = will.says_text && std::str::from_utf8(payload).is_err();
         }
-        if user {
-            text(reader)?;
+        if user && !self.may_end_at(reader) {
+            self.text(reader)?;
         }
-        if password {
+        if password && !self.may_end_at(reader) {
             reader.binary()?;
         }
         if !reader.is_empty() {
@@ -310,8 +333,32 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether user name or password may be missing although their flags are set: MQTT 3.1 lets a CONNECT end before them
+    /// (its clause 3.1).
+    fn may_end_at(&self, reader: &Reader<'_>) -> bool {
+        self.v31() && reader.is_empty()
+    }
+
+    /// A string that is no topic. Of topics alone MQTT 3.1 says that they have no U+0000 (its appendix A).
+    fn text<'a>(&self, reader: &mut Reader<'a>) -> Result<&'a str, Fault> {
+        let bytes = reader.binary()?;
+        if self.v31() && (bytes.contains(&0) || may_be_of_java(bytes)) {
+            return Err(Fault::Open);
+        }
+        usual(bytes)
+    }
+
+    /// A topic name or filter.
+    fn topic<'a>(&self, reader: &mut Reader<'a>) -> Result<&'a str, Fault> {
+        let bytes = reader.binary()?;
+        if self.v31() && may_be_of_java(bytes) {
+            return Err(Fault::Open);
+        }
+        usual(bytes)
+    }
+
     fn publish(&mut self, first: u8, reader: &mut Reader<'_>) -> Result<(), Fault> {
-        let topic = text(reader)?;
+        let topic = self.topic(reader)?;
         if first & 0b110 != 0 {
             id(reader)?;
         }
@@ -368,12 +415,16 @@ impl Connection {
             properties::read(reader, Section::Subscribe)?;
         }
         if reader.is_empty() {
-            return Err("no filter".into());
+            return Err(self.no_filter());
         }
         while !reader.is_empty() {
-            let filter = text(reader)?;
+            let filter = self.topic(reader)?;
             let options = reader.byte()?;
             let reserved = if self.v5() { 0b1100_0000 } else { 0b1111_1100 };
+            if self.v31() && options & 3 != 3 && options & reserved != 0 {
+                // "Not used", and of QoS 3 alone it is said that it ends the connection (its clause 3.8).
+                return Err(Fault::Open);
+            }
             if options & reserved != 0 || options & 3 == 3 || options >> 4 & 3 == 3 {
                 return Err("subscription options".into());
             }
@@ -384,6 +435,11 @@ impl Connection {
             topic_filter(plain)?;
         }
         Ok(())
+    }
+
+    /// What a SUBSCRIBE or UNSUBSCRIBE without a filter is: MQTT 3.1 does not say that there is one.
+    fn no_filter(&self) -> Fault {
+        if self.v31() { Fault::Open } else { "no filter".into() }
     }
 
     /// The filter behind `$share/<name>/`.
@@ -407,11 +463,11 @@ impl Connection {
             properties::read(reader, Section::Unsubscribe)?;
         }
         if reader.is_empty() {
-            return Err("no filter".into());
+            return Err(self.no_filter());
         }
         let mut misplaced = false;
         while !reader.is_empty() {
-            let filter = text(reader)?;
+            let filter = self.topic(reader)?;
             if filter.is_empty() {
                 return Err(Fault::Broken("an empty filter", &[0x8F]));
             }
@@ -441,7 +497,15 @@ impl Connection {
 /// A string. With characters that should not be there a receiver may take it or not (MQTT 3.1.1 clause 1.5.3, MQTT 5
 /// clause 1.5.4): control characters, and those that are none.
 pub(crate) fn text<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Fault> {
-    let text = reader.text()?;
+    usual(reader.binary()?)
+}
+
+/// The string of these bytes, if it has only characters that should be there.
+fn usual(bytes: &[u8]) -> Result<&str, Fault> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    if text.contains('\0') {
+        return Err("U+0000 in a string".into());
+    }
     let none = |character: char| {
         let code = u32::from(character);
         (0xFDD0..=0xFDEF).contains(&code) || code & 0xFFFE == 0xFFFE
@@ -450,6 +514,12 @@ pub(crate) fn text<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Fault> {
         return Err(Fault::Open);
     }
     Ok(text)
+}
+
+/// Whether bytes that are no UTF-8 may be a string all the same in MQTT 3.1, which names the format of Java (its clause
+/// 2.5): that has U+0000 in two bytes, and what is above U+FFFF as two surrogates.
+fn may_be_of_java(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| matches!(pair, [0xC0, 0x80] | [0xED, 0xA0..=0xBF]))
 }
 
 fn id(reader: &mut Reader<'_>) -> Result<(), Fault> {
@@ -479,7 +549,8 @@ fn topic_filter(filter: &str) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_conformance::Version::{V5, V311};
+    use tidegate_conformance::Version::{V5, V31, V311};
+    use tidegate_conformance::wire::frame;
     use tidegate_conformance::{Connect, Properties, Publish, Subscribe};
 
     use super::*;
@@ -492,7 +563,7 @@ mod tests {
 
     #[test]
     fn what_is_right_is_served() {
-        for version in [V311, V5] {
+        for version in [V31, V311, V5] {
             assert_eq!(after_connect(version, &[]), Verdict::Served);
             assert_eq!(after_connect(version, &[0xC0, 0]), Verdict::Served);
             assert_eq!(
@@ -536,6 +607,41 @@ mod tests {
     }
 
     #[test]
+    fn mqtt_3_1_has_its_own_rules_and_leaves_the_rest() {
+        let first = |connect: Connect| judge(&connect.encode());
+        let connect = || Connect::new(V31);
+        for served in [connect().flags(0b11), connect().flags(0b11_1010), connect().flags(0b1100_0010)] {
+            assert_eq!(first(served.clone()), Verdict::Served, "{served:?}");
+        }
+        for wrong in [connect().client_id(""), connect().client_id("x".repeat(24))] {
+            let verdict = first(wrong);
+            assert!(
+                matches!(&verdict, Verdict::Refused(refusal) if refusal.codes == [2] && !refusal.connected),
+                "{verdict:?}"
+            );
+        }
+        assert!(matches!(first(connect().flags(0b0100_0010)), Verdict::Refused(_)), "a password alone");
+        let subscribe = |first, options| frame(first, &Subscribe::new(1).filter("a", options).body(V31));
+        assert_eq!(after_connect(V31, &subscribe(0x8A, 1)), Verdict::Served, "sent again");
+        for open in [
+            subscribe(0x83, 1),
+            subscribe(0x82, 4),
+            vec![0xC1, 0],
+            vec![0x38, 3, 0, 1, b'a'],
+            vec![0x82, 2, 0, 1],
+            b"\x30\x06\0\x04\xED\xA0\x80b".to_vec(),
+        ] {
+            assert_eq!(after_connect(V31, &open), Verdict::Open, "{open:02X?}");
+        }
+        for wrong in
+            [subscribe(0x80, 1), subscribe(0x82, 3), vec![0x36, 5, 0, 1, b'a', 0, 1], vec![0xC0, 1, 0]]
+        {
+            let verdict = after_connect(V31, &wrong);
+            assert!(matches!(&verdict, Verdict::Refused(_)), "{wrong:02X?}: {verdict:?}");
+        }
+    }
+
+    #[test]
     fn only_right_packets_are_answered() {
         let publish = Publish::new("a", "x").qos(1, 1).encode(V5);
         let bad = [&[0x32, 5, 0, 1, b'a', 0, 0][..], &[0xC0, 0]].concat();
@@ -552,7 +658,7 @@ mod tests {
 
     #[test]
     fn what_is_not_whole_is_open() {
-        for version in [V311, V5] {
+        for version in [V31, V311, V5] {
             let bytes = Connect::new(version).encode();
             for length in 1..bytes.len() {
                 assert_eq!(judge(&bytes[..length]), Verdict::Open);

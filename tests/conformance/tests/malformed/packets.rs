@@ -51,10 +51,15 @@ impl Target {
     }
 }
 
-/// A client id that no change of a byte turns into another sequence's: the number is in it twice. Both versions are
-/// tried at the same time.
+/// A client id that no change of a byte turns into another sequence's: the number is in it twice. All versions are tried at
+/// the same time, and no flipped bit makes one's letter another's.
 pub(crate) fn client_id(version: Version, number: usize) -> String {
-    format!("{}{number:06}-{number:06}", if version.is_v5() { 'm' } else { 'n' })
+    let letter = match version {
+        Version::V31 => 'k',
+        Version::V311 => 'n',
+        Version::V5 => 'm',
+    };
+    format!("{letter}{number:06}-{number:06}")
 }
 
 /// A plain CONNECT of sequence `number`.
