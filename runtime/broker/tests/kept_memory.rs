@@ -263,3 +263,36 @@ fn large_packets_are_not_read_while_too_much_waits_for_handlers() {
         }
     });
 }
+
+/// The topic tree, what publishers know of their subscribers, the subscriptions of sessions: all of it goes with the clients.
+#[test]
+fn filters_of_clients_that_are_gone_keep_nothing() {
+    const CLIENTS: usize = 4;
+    const FILTERS: usize = 10_000;
+    alone(async {
+        let server = with_config(BrokerConfig::default()).await;
+        let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
+        let flood = async |time: usize| {
+            for number in 0..CLIENTS {
+                let mut client = Client::connect(server.address, &Connect::v5(&format!("c{number}"))).await;
+                for first in (0..FILTERS).step_by(20) {
+                    let filters: Vec<String> =
+                        (first..first + 20).map(|n| format!("flood/{number}/{time}/{n}/+/state")).collect();
+                    let filters: Vec<_> = filters.iter().map(|filter| (&**filter, 1)).collect();
+                    assert_eq!(client.subscribe_all(&filters).await, [1; 20]);
+                }
+                client.disconnect().await;
+            }
+        };
+        publisher.ping().await;
+        let before = HELD.load(Ordering::Relaxed);
+        for time in 0..3 {
+            flood(time).await;
+            publisher.publish("t", "x", 0, 0).await;
+            publisher.ping().await;
+            println!("kept: {}", kept_since(before).await);
+        }
+        let kept = kept_since(before).await;
+        assert!(kept < MIB, "{kept}");
+    });
+}

@@ -19,6 +19,7 @@ pub mod control;
 pub mod data_dir;
 mod handlers;
 pub mod logging;
+pub mod memory;
 pub mod modules;
 mod plugins;
 mod reload;

@@ -104,6 +104,7 @@ fn start(overrides: Overrides) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .event_interval(tidegate_broker::EVENT_INTERVAL)
         .global_queue_interval(tidegate_broker::QUEUE_INTERVAL)
+        .on_thread_park(crate::memory::give_back)
         .enable_all()
         .build()
         .map_err(|error| Failed::at("tokio", &error))?;
