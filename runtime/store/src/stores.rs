@@ -286,11 +286,15 @@ impl Stores {
             Err(_) => Some(format!("no answer within {FIRST_CHECK:?}")),
         };
         match error {
-            None => drop(metrics.health.set_up()),
+            None => {
+                if metrics.health.set_up() && old.is_some() {
+                    tracing::info!(connector = %name, "store is up");
+                }
+            }
             Some(error) => {
                 metrics.failed(&error);
-                // Said now: the first write will find it down already.
-                if metrics.health.set_down() {
+                // Said now: the first write will find it down already. Another configuration may still be refused.
+                if metrics.health.set_down() && old.is_none() {
                     tracing::warn!(connector = %name, %error, "store is down: operations wait and are tried again");
                 }
             }

@@ -254,7 +254,14 @@ where
                 let output = self.output.encoded();
                 if self.aliases_out.encode(packet, true, self.protocol, most, output) == 0 {
                     // The client takes smaller packets than on its last connection (clause 3.1.2.11.4).
-                    if let Some(Sent { delivery, original, .. }) = self.seat.inflight.withdraw(packet_id) {
+                    if qos == QoS::ExactlyOnce {
+                        // It may have the message, and would take the next one under this packet id for the same: it is told
+                        // that this one is complete.
+                        self.realm.dropped(Drop::TooLarge);
+                        self.sent_for_good(packet_id);
+                    } else if let Some(Sent { delivery, original, .. }) =
+                        self.seat.inflight.withdraw(packet_id)
+                    {
                         self.discard(delivery, original, Drop::TooLarge);
                     }
                     return true;

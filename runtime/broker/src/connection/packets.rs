@@ -322,9 +322,14 @@ where
             let settled = self.seat.inflight.pubrec_error(packet_id);
             return self.settled(settled, "PUBREC", packet_id);
         }
+        if self.sent_for_good(packet_id) { Ok(()) } else { self.settled(Settled::Wrong, "PUBREC", packet_id) }
+    }
+
+    /// The client has the QoS 2 message, or never will: PUBREL. False: nothing like that is in flight.
+    pub(super) fn sent_for_good(&mut self, packet_id: u16) -> bool {
         let (reason, number) = match self.seat.inflight.pubrec(packet_id) {
             Receipt::Released(number) => (ReasonCode::SUCCESS, number),
-            Receipt::Wrong => return self.settled(Settled::Wrong, "PUBREC", packet_id),
+            Receipt::Wrong => return false,
             Receipt::Unknown => (reason::PACKET_ID_NOT_FOUND, None),
         };
         // A client that has PUBREL takes the message for a new one when it comes again.
@@ -332,7 +337,7 @@ where
             self.realm.record(Change::Released { session: self.session.number, number: number.get() });
         }
         self.send_when_durable(number.is_some(), &Outgoing::PubRel(Ack { packet_id, reason }));
-        Ok(())
+        true
     }
 
     fn settled(&mut self, settled: Settled, packet: &str, packet_id: u16) -> Result<(), End> {

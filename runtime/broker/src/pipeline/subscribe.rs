@@ -256,8 +256,8 @@ impl Pipeline {
         self.sync(recorded, Unsynced::Subscribed { packet_id, reasons, granted })
     }
 
-    /// Takes subscriptions back that could not be recorded: the client is told that it has none of them, and those that it had
-    /// before are as they were.
+    /// Takes subscriptions back that could not be recorded: the client is told that it has none. One that it had before stays,
+    /// with the options that it asked for: another SUBSCRIBE may have changed them again meanwhile.
     pub(super) fn withdraw(&self, reasons: &mut [ReasonCode], granted: &mut Vec<Granted>, error: &AckError) {
         tracing::warn!(client = self.client_id(), %error, "a SUBSCRIBE was not recorded");
         self.realm.broker.metrics.refused(Refusal::StateFailed);
@@ -266,15 +266,13 @@ impl Pipeline {
             .filter(|code| !reason::is_error(**code))
             .for_each(|code| *code = ReasonCode::UNSPECIFIED);
         let Some(session) = &self.session else { return };
-        // The last one first: one SUBSCRIBE may have changed a subscription twice.
-        for Granted { text, filter, hold, ticket, replaced, .. } in granted.drain(..).rev() {
+        for Granted { text, filter, hold, ticket, replaced, .. } in granted.drain(..) {
             if let Some(hold) = hold {
                 session.release(&self.realm, hold, |_| true);
             }
             session.joined(&self.realm, &filter.filter, ticket);
-            match replaced {
-                Some(options) => drop(session.subscribe(&self.realm, &text, &filter, options, None)),
-                None => drop(session.unsubscribe(&self.realm, &text)),
+            if replaced.is_none() {
+                session.unsubscribe(&self.realm, &text);
             }
         }
     }

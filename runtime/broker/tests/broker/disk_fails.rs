@@ -194,28 +194,3 @@ async fn who_is_refused_does_not_lose_the_session_that_it_has() {
         assert_eq!(journal.after_a_crash().sessions(), ["c"]);
     }
 }
-
-/// A subscription that was to change from QoS 2 to 0 had changed, although the client was told that it had not: what came for it
-/// while the client was away was lost.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscription_whose_change_is_refused_is_as_it_was() {
-    let journal = Journal::default();
-    let server = journalled(&journal).await;
-    let connect = Connect::v5("c").persistent();
-    let mut client = Client::connect(server.address, &connect).await;
-    assert_eq!(client.subscribe("t", 2).await, 2);
-    journal.fail(true);
-    assert_eq!(client.subscribe_all(&[("t", 1), ("t", 0), ("new", 1)]).await, [0x80; 3]);
-    journal.fail(false);
-    client.disconnect().await;
-    let mut publisher = Client::connect(server.address, &Connect::v5("p")).await;
-    publisher.publish_done("t", "x", 2, 1).await;
-    publisher.publish_done("new", "to nobody", 1, 2).await;
-    for server in [&server, &journalled(&journal.after_a_crash()).await] {
-        let mut client = Client::connect(server.address, &connect).await;
-        assert!(client.present);
-        let message = client.take().await;
-        assert_eq!((message.payload.as_str(), message.qos), ("x", 2));
-        client.ping().await;
-    }
-}

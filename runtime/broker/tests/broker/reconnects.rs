@@ -158,14 +158,18 @@ async fn a_message_is_not_sent_again_to_a_client_that_takes_only_smaller_packets
     client.subscribe("t", 2).await;
     let mut publisher = Client::connect(server.address, &Connect::v4("p")).await;
     let large = "x".repeat(500);
+    let mut ids = Vec::new();
     for (id, qos) in [(1, 1), (2, 2)] {
         publisher.publish_done("t", &large, qos, id).await;
-        client.message().await;
+        ids.push(client.message().await.id);
     }
     publisher.publish_done("t", "small", 1, 3).await;
     let small = client.message().await;
     drop(client);
     let mut client = Client::connect(server.address, &connect.maximum_packet_size(100)).await;
+    // It may have the QoS 2 message, and would take the next one under this packet id for the same.
+    assert_eq!(client.expect(PUBREL).await.id(), ids[1]);
+    client.send(&ack(PUBCOMP, ids[1])).await;
     let again = client.message().await;
     assert_eq!((again.payload.as_str(), again.dup, again.id), ("small", true, small.id));
     client.send(&ack(PUBACK, again.id)).await;

@@ -128,6 +128,7 @@ impl Judge {
             Some(before) => {
                 let session = &mut self.sessions[before];
                 session.current = Some(connection);
+                session.was_small |= self.connections[connection].max_packet < u32::MAX as usize;
                 session.gone = None;
                 session.was_changed |= session.expiry != (expiry, expiry);
                 session.expiry = (expiry, expiry);

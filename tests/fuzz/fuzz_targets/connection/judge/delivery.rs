@@ -161,7 +161,9 @@ impl Judge {
         }
         let fault = match before {
             Some(before) if !before.is_acked => {
-                if !publish.dup {
+                if !publish.dup && session.was_small && before.qos == 1 {
+                    None
+                } else if !publish.dup {
                     // `[MQTT-2.2.1-4]`, `[MQTT-4.3.2-1]`, `[MQTT-4.3.3-1]`: an unused packet id; `[MQTT-3.3.1-1]`.
                     Some("its packet id is in flight")
                 } else if before.connection == connection {

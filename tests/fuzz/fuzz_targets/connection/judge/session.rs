@@ -73,6 +73,8 @@ pub struct Session {
     /// The client has acknowledged what the broker may not have sent: what is in flight is not known any more.
     pub is_wild: bool,
     pub has_crashed: bool,
+    /// A connection of it took small packets only: what was larger counts as sent (`[MQTT-3.1.2-25]`), and its packet id is free.
+    pub was_small: bool,
     /// Its expiry is another than it was on an earlier connection.
     pub was_changed: bool,
 }
@@ -92,6 +94,7 @@ impl Session {
             is_durable: false,
             is_wild: false,
             has_crashed: false,
+            was_small: false,
             was_changed: false,
         }
     }
