@@ -80,7 +80,7 @@ where
         let Granted {
             filter: SharedFilter { group, filter },
             options,
-            replaced,
+            existed,
             since,
             before,
             hold,
@@ -103,7 +103,7 @@ where
         }
         let wants_retained = match options.retain_handling {
             0 => true,
-            WHEN_NEW => replaced.is_none(),
+            WHEN_NEW => !existed,
             _ => false,
         };
         let retained =

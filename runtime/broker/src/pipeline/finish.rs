@@ -81,13 +81,12 @@ impl Pipeline {
     /// Nobody is there to be sent what `granted` brings: if stores have any of it, the client's next connection begins with
     /// that, and live messages go on waiting. The acknowledgement of one would move the client's position over it.
     fn not_brought(&self, session: &Session, granted: Granted) {
-        let Granted { filter: SharedFilter { group, filter }, options, replaced, hold, effects, .. } =
-            granted;
+        let Granted { filter: SharedFilter { group, filter }, options, existed, hold, effects, .. } = granted;
         let reads_stores = effects.retained.is_some() || !effects.backlogs.is_empty();
         if reads_stores && group.is_none() && session.is_durable() {
             let mut outbox = session.outbox();
             let hold = hold.unwrap_or_else(|| outbox.hold(filter));
-            outbox.leave(hold, replaced.is_none() || options.retain_handling != WHEN_NEW);
+            outbox.leave(hold, !existed || options.retain_handling != WHEN_NEW);
             drop(outbox);
             session.changed();
         } else if let Some(hold) = hold {

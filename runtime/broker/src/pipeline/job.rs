@@ -143,8 +143,8 @@ pub(crate) struct Granted {
     pub(crate) text: ByteString,
     pub(crate) filter: SharedFilter,
     pub(crate) options: SubscriptionOptions,
-    /// With what the subscription had existed, if it had.
-    pub(crate) replaced: Option<SubscriptionOptions>,
+    /// Whether the subscription had existed.
+    pub(crate) existed: bool,
     /// Ids from this one on are of messages published since.
     pub(crate) since: MsgId,
     /// If the broker may have retained messages for it: what came before this waited for the client when it was made.

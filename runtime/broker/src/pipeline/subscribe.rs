@@ -193,10 +193,10 @@ impl Pipeline {
             qos: options.qos,
             shared,
         };
-        let (replaced, effects) = (subscribed.replaced, Effects::default());
+        let (existed, effects) = (subscribed.existed, Effects::default());
         let resumed = false;
         let granted =
-            Granted { text, filter, options, replaced, since, before, hold, ticket, resumed, effects };
+            Granted { text, filter, options, existed, since, before, hold, ticket, resumed, effects };
         if granted.pauses() {
             self.bringing += 1;
             self.may_bring = self.may_bring.saturating_sub(1);
@@ -234,7 +234,7 @@ impl Pipeline {
             text,
             filter,
             options,
-            replaced: None,
+            existed: false,
             since,
             before: Some(Rank::default()),
             hold: Some(hold),
@@ -266,12 +266,12 @@ impl Pipeline {
             .filter(|code| !reason::is_error(**code))
             .for_each(|code| *code = ReasonCode::UNSPECIFIED);
         let Some(session) = &self.session else { return };
-        for Granted { text, filter, hold, ticket, replaced, .. } in granted.drain(..) {
+        for Granted { text, filter, hold, ticket, existed, .. } in granted.drain(..) {
             if let Some(hold) = hold {
                 session.release(&self.realm, hold, |_| true);
             }
             session.joined(&self.realm, &filter.filter, ticket);
-            if replaced.is_none() {
+            if !existed {
                 session.unsubscribe(&self.realm, &text);
             }
         }

@@ -56,8 +56,8 @@ impl Subscriptions {
 
 /// What a SUBSCRIBE for one filter did.
 pub(crate) struct Subscribed {
-    /// With what the subscription existed before, if it did (retain handling 1, MQTT 5 clause 3.8.3.1).
-    pub(crate) replaced: Option<SubscriptionOptions>,
+    /// Whether the subscription existed before (retain handling 1, MQTT 5 clause 3.8.3.1).
+    pub(crate) existed: bool,
     /// Whether it was recorded, so that it is not durable yet.
     pub(crate) recorded: bool,
 }
@@ -106,7 +106,7 @@ impl Session {
         if shared.group.is_some() && before.is_none() {
             realm.member_came(self.number, shared);
         }
-        Some(Subscribed { replaced: before.map(|(_, options)| options), recorded })
+        Some(Subscribed { existed: before.is_some(), recorded })
     }
 
     /// Adds a subscription that was read back after a restart.
