@@ -4,6 +4,8 @@
 //! merged into one delivery. The list holds until a subscription changes that its topic may match, so a publish takes no
 //! shared lock and allocates nothing. Long lists are made once for all publishers: each keeps the one that it uses.
 
+mod gather;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
@@ -14,6 +16,8 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tidegate_event::{Change, Message, Origin, QoS, Shown, SubscriptionOptions, TopicName};
 
+use self::gather::Gathered;
+pub(crate) use self::gather::Gathering;
 use crate::limits::budget::{Account, is_charged_once};
 use crate::metrics::Drop;
 use crate::realm::Realm;
@@ -40,7 +44,7 @@ const MANY: usize = 32;
 /// Changes of subscriptions after which a publisher that does not rest looks what of that does not hold any more.
 const CHANGES: u64 = 1_000;
 /// Deliveries in one turn of a publisher, after which others have theirs.
-const DELIVERIES: usize = 2_048;
+const DELIVERIES: usize = 8_192;
 /// Subscribers that are woken at once, at most.
 const WOKEN: usize = 256;
 /// Memory of the subscribers of such topics, of one tenant, bytes.
@@ -62,6 +66,28 @@ struct Route {
     /// For the subscriber's own messages, when a subscription of it says no local (MQTT 5 clause 3.8.3.1).
     /// `Some(None)`: none of them.
     own: Option<Option<Grant>>,
+}
+
+impl Route {
+    /// `message` on its way to the subscriber, unless that wants none of its own.
+    #[inline]
+    fn delivery(&self, message: &Arc<Message>) -> Option<Delivery> {
+        let grant = match &self.own {
+            Some(own) if sent_by(message, &self.session) => own.as_ref()?,
+            _ => &self.grant,
+        };
+        Some(Delivery {
+            message: Arc::clone(message),
+            subscription_ids: grant.ids.clone(),
+            qos: grant.qos.min(message.qos),
+            retain: grant.retain_as_published && message.retain,
+            number: None,
+            // What the broker says itself waits for nothing and moves no position.
+            source: if message.origin == Origin::Broker { Source::Direct } else { Source::Live },
+            rank: Rank::default(),
+            pins_buffer: false,
+        })
+    }
 }
 
 /// The resolved subscribers of a topic.
@@ -203,7 +229,7 @@ pub(crate) struct RouteCache {
 }
 
 impl RouteCache {
-    fn routes(&mut self, realm: &Realm, topic: &TopicName) -> &Routes {
+    fn routes(&mut self, realm: &Realm, topic: &TopicName) -> &Arc<Routes> {
         let Self { own, last, account } = self;
         last.take_if(|(last, routes)| last != topic || !realm.tree.holds(routes.age));
         let (_, routes) = last.get_or_insert_with(|| {
@@ -247,6 +273,9 @@ pub(crate) struct ReadAt {
 pub(crate) struct Fanout {
     /// From where the message being routed was read.
     pub(crate) read_at: ReadAt,
+    /// Whether messages may be gathered: whoever says so calls [`Realm::spread`] afterwards.
+    pub(crate) may_gather: bool,
+    gathered: Gathered,
     wakers: Vec<Waker>,
     /// Something was recorded that must be durable before the publisher is answered.
     pub(crate) recorded: bool,
@@ -286,6 +315,7 @@ impl Fanout {
         if self.wakers.is_empty() && self.wakers.capacity() > IDLE_CAPACITY {
             self.wakers = Vec::new();
         }
+        self.gathered.rest();
     }
 
     /// For how many tasks there is a place.
@@ -346,6 +376,8 @@ impl Realm {
             return;
         }
         if message.retain {
+            // A subscription that is made now brings it: not before what it followed.
+            self.spread(fanout);
             self.retain(message, fanout);
         }
         self.deliver(message, cache, fanout);
@@ -360,6 +392,9 @@ impl Realm {
             return;
         }
         fanout.begun += routes.direct.len() + routes.groups.len();
+        if self.gathers(message, routes, fanout) {
+            return;
+        }
         let charged = is_charged_once(&message.payload)
             .then(|| self.broker.budget.charged(&fanout.to_be_charged(message)));
         if let Some(charged) = &charged {
@@ -367,27 +402,10 @@ impl Realm {
             fanout.detached = Some(Arc::clone(charged));
         }
         let message = charged.as_ref().unwrap_or(message);
-        // What the broker says itself waits for nothing and moves no position.
-        let source = if message.origin == Origin::Broker { Source::Direct } else { Source::Live };
         for route in &routes.direct {
-            let grant = match &route.own {
-                Some(own) if sent_by(message, &route.session) => match own {
-                    Some(grant) => grant,
-                    None => continue,
-                },
-                _ => &route.grant,
-            };
-            let delivery = Delivery {
-                message: Arc::clone(message),
-                subscription_ids: grant.ids.clone(),
-                qos: grant.qos.min(message.qos),
-                retain: grant.retain_as_published && message.retain,
-                number: None,
-                source,
-                rank: Rank::default(),
-                pins_buffer: false,
-            };
-            if route.session.push(self, delivery, fanout) {
+            if let Some(delivery) = route.delivery(message)
+                && route.session.push(self, delivery, fanout)
+            {
                 fanout.crowd(&route.session);
             }
         }
@@ -556,7 +574,7 @@ mod tests {
         subscribe(&realm, 1_000, "few");
         let (many, few): (TopicName, TopicName) = ("many".parse().unwrap(), "few".parse().unwrap());
         let mut caches = [RouteCache::default(), RouteCache::default()];
-        let lists = caches.each_mut().map(|cache| std::ptr::from_ref(cache.routes(&realm, &many)));
+        let lists = caches.each_mut().map(|cache| Arc::as_ptr(cache.routes(&realm, &many)));
         assert_eq!(lists[0], lists[1]);
         let [cache, _] = &mut caches;
         assert_eq!(cache.routes(&realm, &few).direct.len(), 1);

@@ -114,7 +114,7 @@ impl std::fmt::Debug for Stores {
 pub struct Prepared {
     next: Opened,
     /// What was opened for it. None of them writes, or empties a buffer, before it is used.
-    fresh: Vec<(Arc<Connector>, Predecessor)>,
+    fresh: Vec<Fresh>,
     changes: Changes,
     _only: OwnedMutexGuard<()>,
 }
@@ -153,9 +153,41 @@ impl Prepared {
     }
 }
 
+/// A connector that nobody has used yet.
+struct Fresh {
+    connector: Arc<Connector>,
+    /// Its turn comes when this is dropped.
+    predecessor: Predecessor,
+    /// Why its database could not be reached, if it could not.
+    unreachable: Option<String>,
+    /// Whether it takes the place of another, whose metrics it goes on with.
+    replaces: bool,
+}
+
+impl Fresh {
+    /// It is used from now on: what its first check found counts.
+    fn check_in(&self) {
+        let Connector { name, metrics, .. } = &*self.connector;
+        match &self.unreachable {
+            None => {
+                if metrics.health.set_up() && self.replaces {
+                    tracing::info!(connector = %name, "store is up");
+                }
+            }
+            Some(error) => {
+                metrics.failed(error);
+                // Said now: the first write finds it down already.
+                if metrics.health.set_down() {
+                    tracing::warn!(connector = %name, %error, "store is down: operations wait and are tried again");
+                }
+            }
+        }
+    }
+}
+
 /// Closes connectors that nobody has used.
-async fn discard(fresh: Vec<(Arc<Connector>, Predecessor)>) {
-    for (connector, predecessor) in fresh {
+async fn discard(fresh: Vec<Fresh>) {
+    for Fresh { connector, predecessor, .. } in fresh {
         connector.writer.close(Duration::from_secs(1)).await;
         connector.backend.close().await;
         // Only now: its turn must not come.
@@ -234,11 +266,11 @@ impl Stores {
                 continue;
             }
             match self.connect(pool, old, &budget).await {
-                Ok((connector, predecessor)) => {
-                    let list = if old.is_some() { &mut changes.changed } else { &mut changes.added };
-                    list.push(connector.name.clone());
-                    next.add(Arc::clone(&connector));
-                    fresh.push((connector, predecessor));
+                Ok(opened) => {
+                    let list = if opened.replaces { &mut changes.changed } else { &mut changes.added };
+                    list.push(opened.connector.name.clone());
+                    next.add(Arc::clone(&opened.connector));
+                    fresh.push(opened);
                 }
                 Err(finding) => findings.push(finding),
             }
@@ -264,7 +296,7 @@ impl Stores {
         pool: &PoolConfig,
         old: Option<&Arc<Connector>>,
         budget: &Budget,
-    ) -> Result<(Arc<Connector>, Predecessor), Diagnostic> {
+    ) -> Result<Fresh, Diagnostic> {
         let (name, options) = (pool.connector(), &self.options);
         let Some(open) = pool.kind.open else { return Err(pool.place.error(pool.kind.no_driver())) };
         let limits = Limits {
@@ -281,24 +313,11 @@ impl Stores {
             Some(old) => Arc::clone(&old.metrics),
             None => Arc::new(ConnectorMetrics::new(&name)),
         };
-        let error = match tokio::time::timeout(FIRST_CHECK, backend.check()).await {
+        // Nothing is said of it yet: this configuration may still be refused, and another one is in use.
+        let unreachable = match tokio::time::timeout(FIRST_CHECK, backend.check()).await {
             Ok(checked) => checked.err().map(|error| error.to_string()),
             Err(_) => Some(format!("no answer within {FIRST_CHECK:?}")),
         };
-        match error {
-            None => {
-                if metrics.health.set_up() && old.is_some() {
-                    tracing::info!(connector = %name, "store is up");
-                }
-            }
-            Some(error) => {
-                metrics.failed(&error);
-                // Said now: the first write will find it down already. Another configuration may still be refused.
-                if metrics.health.set_down() && old.is_none() {
-                    tracing::warn!(connector = %name, %error, "store is down: operations wait and are tried again");
-                }
-            }
-        }
         let (predecessor, turn) = Turn::after();
         let spill = Spill::new(&name, options.buffer.clone(), Arc::clone(&metrics));
         let parts = WriterParts {
@@ -333,7 +352,7 @@ impl Stores {
             listener: Mutex::default(),
             successor: OnceLock::new(),
         };
-        Ok((Arc::new(connector), predecessor))
+        Ok(Fresh { connector: Arc::new(connector), predecessor, unreachable, replaces: old.is_some() })
     }
 
     /// Puts a configuration in the place of the one in use. Install [`Prepared::actions`] first, so that new events
@@ -342,6 +361,7 @@ impl Stores {
     pub fn commit(&self, prepared: Prepared) -> Changes {
         let Prepared { next, fresh, changes, _only } = prepared;
         next.tracked.iter().for_each(|connector| connector.online.track());
+        fresh.iter().for_each(Fresh::check_in);
         let next = Arc::new(next);
         let before = self.current.swap(Arc::clone(&next));
         let mut turns = self.turns.lock();
@@ -357,7 +377,7 @@ impl Stores {
             let users = before.users_of(old);
             self.retiring.spawn(retire(Arc::clone(old), users, predecessor, self.stopping.clone()));
         }
-        for (connector, predecessor) in fresh {
+        for Fresh { connector, predecessor, .. } in fresh {
             match turns.get(&connector.name).cloned() {
                 None => drop(predecessor),
                 Some(turn) => {

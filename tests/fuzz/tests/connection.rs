@@ -162,6 +162,20 @@ fn what_is_right_is_no_fault() {
     good(events);
 }
 
+/// CONNECT of a protocol that nobody knows, at the level of MQTT 5, was taken for one of 3.1.1.
+#[test]
+fn an_unknown_protocol_is_refused_in_the_version_of_its_level() {
+    let refused = |level, answer: &[u8]| {
+        let mut connect = connect(b's', true, &[]);
+        (connect[7], connect[8]) = (b'X', level);
+        vec![Reads(0, connect), Writes(0, answer.to_vec()), Drops(0)]
+    };
+    good(refused(5, &[0x20, 3, 0, 0x84, 0]));
+    good(refused(4, &[0x20, 2, 0, 1]));
+    let fault = verdict(refused(4, &[0x20, 3, 0, 0x84, 0])).expect_err("it is not of MQTT 3.1.1");
+    assert!(fault.contains("sends no packet"), "{fault}");
+}
+
 #[test]
 fn packets_that_are_none() {
     let before = "a packet before CONNACK";

@@ -519,6 +519,7 @@ where
             self.pipeline.allow_joins(allowed, bringing);
         }
         self.polled_in = self.shared.phase();
+        self.pipeline.fanout.begin_turn();
         let mut moved = self.pipeline.poll(cx, &mut self.replies);
         moved |= self.send_replies()?;
         self.count.has_accepted(self.pipeline.accepted_bytes() + self.unread);

@@ -90,6 +90,10 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     // What an earlier process has left of its connections must not be in the way.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
+    // Before the first can come.
+    if INHERITED && let Err(error) = prepare(SockRef::from(&socket)) {
+        tracing::warn!(%address, %error, "options of the listener's connections");
+    }
     socket.listen(BACKLOG)
 }
 
@@ -128,10 +132,13 @@ async fn accept(shared: &Arc<Shared>, listener: &TcpListener, gate: &Arc<Gate>) 
     }
 }
 
-/// Has the system ask a peer that is silent whether it is still there, and give up one that does not acknowledge what it is
-/// sent: a client without keep-alive whose machine has gone would keep its connection for ever.
-fn notice_dead_peers(stream: &TcpStream) -> std::io::Result<()> {
-    let socket = SockRef::from(stream);
+/// Whether a connection has the options of its listener: then they are set once, and not with six calls for each.
+const INHERITED: bool = cfg!(target_os = "linux");
+
+/// What is sent goes out at once, and the system asks a peer that is silent whether it is still there, and gives up one that
+/// does not acknowledge what it is sent: a client without keep-alive whose machine has gone would keep its connection for ever.
+fn prepare(socket: SockRef<'_>) -> std::io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
     let ask = TcpKeepalive::new().with_time(DEAD_AFTER / 2).with_interval(DEAD_AFTER / 8).with_retries(4);
     socket.set_tcp_keepalive(&ask)?;
     #[cfg(target_os = "linux")]
@@ -141,12 +148,9 @@ fn notice_dead_peers(stream: &TcpStream) -> std::io::Result<()> {
 
 fn admit(shared: &Arc<Shared>, gate: &Arc<Gate>, stream: TcpStream, peer: SocketAddr) {
     let Some(count) = Counted::admit(shared, peer) else { return };
-    if let Err(error) = stream.set_nodelay(true) {
+    if !INHERITED && let Err(error) = prepare(SockRef::from(&stream)) {
         // The peer has gone already; the first read will say so.
-        tracing::debug!(%peer, %error, "TCP_NODELAY");
-    }
-    if let Err(error) = notice_dead_peers(&stream) {
-        tracing::debug!(%peer, %error, "TCP keep-alive");
+        tracing::debug!(%peer, %error, "options of the connection");
     }
     let shared = Arc::clone(shared);
     let tasks = shared.tasks.clone();
@@ -154,5 +158,27 @@ fn admit(shared: &Arc<Shared>, gate: &Arc<Gate>, stream: TcpStream, peer: Socket
         tasks.spawn(handshake::serve(shared, Socket::Tcp(stream), gate.arrival(peer), count));
     } else {
         tasks.spawn(open::serve(shared, Arc::clone(gate), stream, peer, count));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_have_the_options_that_they_are_to_have() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        if !INHERITED {
+            prepare(SockRef::from(&stream)).unwrap();
+        }
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), DEAD_AFTER / 2);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 4);
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(DEAD_AFTER));
     }
 }

@@ -41,6 +41,7 @@ impl Pipeline {
         self.finishing = true;
         let mut replies = VecDeque::new();
         poll_fn(|cx| {
+            self.fanout.begin_turn();
             self.poll(cx, &mut replies);
             self.flush();
             self.unanswered(&mut replies);
@@ -108,6 +109,7 @@ impl Pipeline {
         let mut quiet = Some(quiet);
         let mut replies = VecDeque::new();
         poll_fn(|cx| {
+            self.fanout.begin_turn();
             self.poll(cx, &mut replies);
             self.flush();
             self.unanswered(&mut replies);

@@ -35,6 +35,7 @@ fn turn(
     replies: &mut VecDeque<Reply>,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
+    pipeline.fanout.begin_turn();
     loop {
         let mut moved = pipeline.poll(cx, replies);
         // Nobody awaits an answer.
@@ -65,5 +66,45 @@ fn turn(
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::task::Waker;
+
+    use tidegate_event::{Message, QoS, SharedFilter, SubscriptionOptions};
+
+    use super::*;
+    use crate::session::{Session, test_message};
+
+    /// Every message had what is allowed in a turn to itself: all that waited were one turn.
+    #[tokio::test]
+    async fn a_turn_is_bounded_by_the_deliveries_of_all_its_messages() {
+        let realm = crate::realm::test_realm(crate::BrokerConfig::default());
+        let filter = SharedFilter::parse(&"t".into()).unwrap();
+        let subscribers: Vec<_> = (0..3_000)
+            .map(|number| {
+                let session = Arc::new(Session::new(number, format!("c{number}").into(), 0, 60));
+                realm.tree.insert(&filter, &session, SubscriptionOptions::default());
+                session.connect(&realm);
+                session
+            })
+            .collect();
+        let (sender, mut injected) = mpsc::channel(20);
+        for id in 0..7 {
+            let message = Message::clone(&test_message("t", QoS::AtMostOnce, id));
+            sender.try_send(Injected { message, will: None }).unwrap();
+        }
+        let mut pipeline = Pipeline::without_client(realm);
+        let (mut turns, mut reached, mut replies) = (Vec::new(), 0, VecDeque::new());
+        while turns.len() < 3 {
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(turn(&mut pipeline, &mut injected, &mut replies, &mut cx).is_pending());
+            let before = std::mem::replace(&mut reached, subscribers[2_999].outbox().len());
+            turns.push(reached - before);
+        }
+        assert_eq!(turns, [3, 3, 1]);
     }
 }

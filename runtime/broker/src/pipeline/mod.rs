@@ -309,6 +309,7 @@ impl Pipeline {
 
     /// Wakes the subscribers reached since the last call.
     pub(crate) fn flush(&mut self) {
+        self.realm.spread(&mut self.fanout);
         self.fanout.flush();
     }
 
@@ -322,12 +323,13 @@ impl Pipeline {
         shrink(&mut self.syncing);
     }
 
-    /// Moves every job as far as it can go. Gives whether any moved.
+    /// Moves every job as far as it can go, but for what would be too much for the turn that was begun with
+    /// [`Fanout::begin_turn`]. Gives whether any moved.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, replies: &mut VecDeque<Reply>) -> bool {
         let mut moved = false;
+        self.realm.spread(&mut self.fanout);
         self.refresh_hooks();
         self.filters_left = FILTERS_AT_ONCE;
-        self.fanout.begin_turn();
         while self.poll_raising(cx) | self.poll_joining(cx, replies) | self.poll_syncing(cx, replies) {
             moved = true;
             if matches!(self.raising, Some(Raising::Filters(_))) || self.fanout.is_enough() {
@@ -559,17 +561,18 @@ mod tests {
                 session
             })
             .collect();
-        for id in 0..10 {
+        for id in 0..20 {
             let message = test_message("t", QoS::AtMostOnce, id);
             pipeline.push(Job::Publish(Inbound::unanswered(message)));
         }
         let (mut turns, mut replies, mut reached) = (Vec::new(), VecDeque::new(), 0);
         while !pipeline.is_empty() {
+            pipeline.fanout.begin_turn();
             pipeline.poll(&mut Context::from_waker(Waker::noop()), &mut replies);
             let before = std::mem::replace(&mut reached, subscribers[499].outbox().len());
             turns.push(reached - before);
         }
-        assert_eq!(turns, [5, 5]);
+        assert_eq!(turns, [17, 3]);
     }
 
     /// A burst left its buffers with every connection for the rest of its life.

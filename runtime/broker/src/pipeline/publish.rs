@@ -90,9 +90,10 @@ impl Pipeline {
         }
         match self.raise_message(&inbound.message) {
             Raised::Nothing => {
-                if let Some(reply) = self.complete_publish(inbound, Verdict::Pass, Ok(())) {
-                    replies.push_back(reply);
-                }
+                self.fanout.may_gather = true;
+                let reply = self.complete_publish(inbound, Verdict::Pass, Ok(()));
+                self.fanout.may_gather = false;
+                replies.extend(reply);
             }
             Raised::Running(handlers) => {
                 self.raising = Some(Raising::Handlers(Job::Publish(inbound), handlers));
@@ -199,6 +200,8 @@ impl Pipeline {
         if settled.iter().all(Option::is_none) {
             return messages.iter().for_each(|message| realm.route(message, cache, fanout));
         }
+        // Not together with that.
+        realm.spread(fanout);
         let mut settled = settled.into_iter().flatten();
         realm.broker.store.together(&mut || {
             messages.iter().for_each(|message| realm.route(message, cache, fanout));

@@ -101,7 +101,12 @@ impl Delivery {
 
     /// About how many bytes of memory it takes.
     pub(crate) fn size(&self) -> usize {
-        size_of::<Self>() + size_of::<Message>() + self.message.size()
+        Self::size_of(&self.message)
+    }
+
+    /// The same, of a delivery of `message`.
+    pub(crate) fn size_of(message: &Message) -> usize {
+        size_of::<Self>() + size_of::<Message>() + message.size()
     }
 
     /// How much of that is counted once for all queues that it waits in.

@@ -22,11 +22,12 @@ use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tidegate_event::{
     Change, Hook, Message, MsgId, Owner, QoS, RestoredDelivery, RestoredSession, SessionNumber, StoredWill,
     TopicFilter, TopicName, now_ms,
@@ -45,7 +46,7 @@ use crate::control::Command;
 use crate::limits::budget::{Account, Budget, ChargedOnce};
 use crate::metrics::Drop;
 use crate::realm::Realm;
-use crate::route::Fanout;
+use crate::route::{Fanout, Gathering};
 use crate::share::Round;
 use crate::timers::Timer;
 
@@ -112,6 +113,25 @@ impl Seat {
     /// Whether stored messages are being read, which the client may have been given already.
     pub(crate) fn reads_stores(&self) -> bool {
         self.stored_joins > 0
+    }
+}
+
+/// What putting something into a queue leaves to do when its lock is free again.
+#[derive(Default)]
+struct Pushed {
+    /// The task to wake.
+    waker: Option<Waker>,
+    /// Whether the publisher should wait until some of the queue is taken.
+    crowded: bool,
+}
+
+impl Pushed {
+    /// Gives whether the publisher should wait.
+    fn settle(self, fanout: &mut Fanout) -> bool {
+        if let Some(waker) = self.waker {
+            fanout.wake(waker);
+        }
+        self.crowded
     }
 }
 
@@ -370,15 +390,51 @@ impl Session {
     /// Puts `delivery` into the queue, or counts why not. What must be durable before the publisher is
     /// answered joins `fanout`. Gives whether the publisher should wait until some of the queue is taken.
     pub(crate) fn push(&self, realm: &Realm, delivery: Delivery, fanout: &mut Fanout) -> bool {
-        let limits = realm.broker.queue_limits();
         let mut outbox = self.outbox.lock();
+        let pushed = self.push_into(realm, &mut outbox, delivery, fanout);
+        drop(outbox);
+        pushed.settle(fanout)
+    }
+
+    /// [`Session::push`] of one delivery after the other, made of `messages` by `delivery`.
+    pub(crate) fn push_all(
+        &self,
+        realm: &Realm,
+        fanout: &mut Fanout,
+        messages: &mut [Gathering],
+        delivery: impl Fn(&Arc<Message>) -> Option<Delivery>,
+    ) -> bool {
+        let mut all = Pushed::default();
+        let mut outbox = self.outbox.lock();
+        for gathered in messages {
+            let Some(delivery) = delivery(&gathered.message) else { continue };
+            gathered.swap(fanout);
+            let Pushed { waker, crowded } = self.push_into(realm, &mut outbox, delivery, fanout);
+            gathered.swap(fanout);
+            all = Pushed { waker: all.waker.or(waker), crowded: all.crowded | crowded };
+        }
+        drop(outbox);
+        all.settle(fanout)
+    }
+
+    fn push_into(
+        &self,
+        realm: &Realm,
+        outbox: &mut Outbox,
+        delivery: Delivery,
+        fanout: &mut Fanout,
+    ) -> Pushed {
+        let limits = realm.broker.queue_limits();
         if !outbox.has_room(&delivery, limits) {
-            self.drop_expired(realm, &mut outbox);
+            self.drop_expired(realm, outbox);
         }
         match outbox.make_room(&delivery, limits) {
             Room::Free => {}
-            Room::Displaced(older) => self.displaced(realm, &mut outbox, &older),
-            refused => return self.not_queued(realm, &mut outbox, &delivery, &refused),
+            Room::Displaced(older) => self.displaced(realm, outbox, &older),
+            refused => {
+                let crowded = self.not_queued(realm, outbox, &delivery, &refused);
+                return Pushed { waker: None, crowded };
+            }
         }
         self.enqueue(realm, outbox, delivery, fanout)
     }
@@ -407,7 +463,9 @@ impl Session {
             let Some(Room::Displaced(older)) = room else { return None };
             self.displaced(realm, &mut outbox, &older);
         }
-        Some(self.enqueue(realm, outbox, delivery, fanout))
+        let pushed = self.enqueue(realm, &mut outbox, delivery, fanout);
+        drop(outbox);
+        Some(pushed.settle(fanout))
     }
 
     /// What has expired gives its place away: it would not be sent ([MQTT-3.3.2-5]).
@@ -442,10 +500,10 @@ impl Session {
     fn enqueue(
         &self,
         realm: &Realm,
-        mut outbox: MutexGuard<'_, Outbox>,
+        outbox: &mut Outbox,
         mut delivery: Delivery,
         fanout: &mut Fanout,
-    ) -> bool {
+    ) -> Pushed {
         if delivery.qos != QoS::AtMostOnce && self.is_recorded(realm) {
             self.record_queued(realm, &mut delivery, fanout.shared.as_ref());
             fanout.recorded = true;
@@ -457,12 +515,7 @@ impl Session {
             delivery.pins_buffer = pinned > outbox::PINNED;
         }
         let waker = outbox.push(delivery, &realm.broker.budget);
-        let crowded = outbox.is_crowded(realm.broker.queue_limits());
-        drop(outbox);
-        if let Some(waker) = waker {
-            fanout.wake(waker);
-        }
-        crowded
+        Pushed { waker, crowded: outbox.is_crowded(realm.broker.queue_limits()) }
     }
 
     /// Handlers of an ended connection want these subscriptions: the client's present connection makes them, or its

@@ -18,6 +18,7 @@ mod delivering;
 mod disk_fails;
 mod durable;
 mod explained;
+mod fan_out;
 mod gate;
 mod handlers;
 mod idle;

@@ -298,6 +298,36 @@ impl tracing::Subscriber for Warnings {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
+/// The check of a pool set the one in use down, though its configuration was refused; and one that was taken said nothing.
+#[tokio::test]
+async fn only_a_configuration_that_is_taken_says_that_its_store_is_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let up = format!("server = {}", servers("TIDEGATE_REDIS"));
+    let stores = open(&config(&[&up], &[]), dir.path()).await;
+    let state = || {
+        let report = stores.report().remove(0);
+        (report.is_up, report.errors)
+    };
+    assert_eq!(state(), (true, 0));
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let wrong = format!(
+        "backend.redis.pool1.server = 127.0.0.1:1\nbackend.sqlite.q.path = {}/q.db\nbackend.sqlite.hook.message.publish.1 = \
+         {{\"action\": {{\"sql\": [\"delete from nowhere\"]}}, \"pool\": \"q\"}}\n",
+        dir.path().display()
+    );
+    let refused = stores.prepare(&load(wrong).config).await.expect_err("there is no such table");
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!((state(), warnings.0.load(Ordering::Relaxed)), ((true, 0), 0));
+    let down = stores.prepare(&config(&["server = 127.0.0.1:1"], &[]).config).await.expect("it may come up");
+    stores.commit(down);
+    assert_eq!((state(), warnings.0.load(Ordering::Relaxed)), ((false, 1), 1));
+    let back = stores.prepare(&config(&[&up], &[]).config).await.expect("it is up");
+    stores.commit(back);
+    assert_eq!((state(), warnings.0.load(Ordering::Relaxed)), ((true, 1), 1));
+    stores.close(Duration::from_secs(5)).await.unwrap();
+}
+
 #[tokio::test]
 async fn what_fails_for_everybody_gives_one_line_a_second() {
     const DB: u8 = 5;

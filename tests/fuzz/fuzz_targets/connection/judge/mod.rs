@@ -418,7 +418,8 @@ fn version_of(input: &[u8]) -> Option<Version> {
     match (reader.binary().ok()?, reader.byte().ok()?) {
         (b"MQIsdp", 3) => Some(Version::V31),
         (b"MQTT", 4) => Some(Version::V311),
-        (b"MQTT", 5) => Some(Version::V5),
+        // With an unknown name it is refused, and told so (MQTT 5 clause 3.1.2.1) in the version that the level is of.
+        (_, 5) => Some(Version::V5),
         _ => None,
     }
 }
