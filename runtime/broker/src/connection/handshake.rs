@@ -336,6 +336,10 @@ where
     if expiry == 0 {
         // Not before: whoever is refused keeps the session that it has.
         session.change_expiry(&realm, 0);
+        // A crash must not bring it back to a client that was told of a new one. It is too late to refuse for that.
+        if shared.keeps && expired_before > 0 {
+            recorded(shared).await.ok();
+        }
     }
     tracing::debug!(client = %client.id, %peer, ?protocol, resumed, "connected");
 

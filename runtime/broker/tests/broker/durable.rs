@@ -521,6 +521,26 @@ async fn connack_comes_when_the_session_and_the_will_are_on_disk() {
     }
 }
 
+/// A crash just after CONNACK brought the session back, to a client that was told of a new one meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connack_comes_when_the_end_of_a_kept_session_is_on_disk() {
+    let journal = Journal::default();
+    let server = journalled(&journal).await;
+    Client::connect(server.address, &Connect::v5("c").persistent()).await.disconnect().await;
+    journal.slow();
+    let (address, connect) = (server.address, Connect { clean: false, ..Connect::v5("c") });
+    let client = tokio::spawn(async move { Client::connect(address, &connect).await });
+    for _ in ["what there was", "its end"] {
+        until_waiting(&journal).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!client.is_finished());
+        assert_eq!(journal.after_a_crash().sessions(), ["c"]);
+        journal.sync();
+    }
+    assert!(client.await.unwrap().present);
+    assert_eq!(journal.after_a_crash().sessions().len(), 0);
+}
+
 /// A crash between the two brought both wills, or none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_will_of_a_connection_takes_the_place_of_the_last_one_at_once() {
