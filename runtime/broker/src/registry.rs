@@ -52,6 +52,8 @@ enum Claim {
     Fresh { session: Arc<Session>, seat: Seated, replaced: Option<Arc<Session>> },
     /// It is another user's.
     Foreign,
+    /// A newer connection has asked for it.
+    TakenOver,
 }
 
 /// Why a connection has no session.
@@ -190,7 +192,10 @@ impl Registry {
             if session.owner().is_some_and(|owner| !guard.may_take(client, &owner)) {
                 return Claim::Foreign;
             }
-            session.claim(connection);
+            // Whoever asks again, because what it waited for has ended, may have become the older one meanwhile.
+            if !session.claim(connection) {
+                return Claim::TakenOver;
+            }
             if session.is_connected() {
                 realm.broker.metrics.takeovers.increment(1);
             }
@@ -230,6 +235,7 @@ impl Registry {
             let mut replaces = false;
             let (session, mut seat, resumed) = match self.claim(realm, client, clean, expiry) {
                 Claim::Foreign => return Err(NotAttached::Foreign),
+                Claim::TakenOver => return Err(NotAttached::TakenOver),
                 Claim::Resumed(session) => {
                     session.nudge();
                     let seat = Arc::clone(session.seat()).lock_owned().await;
@@ -324,5 +330,25 @@ mod tests {
         let newer = tokio::time::timeout(Duration::from_secs(5), waiting.remove(1)).await.unwrap().unwrap();
         assert!(newer.is_ok_and(|attached| attached.session.is_claimed_by(3) && !attached.resumed));
         assert!(waiting.remove(0).await.unwrap().is_err());
+    }
+
+    /// The session that it waited for was never made: it asked again, and took over from the newest.
+    #[tokio::test]
+    async fn whoever_has_to_ask_again_does_not_take_over_from_a_newer_connection() {
+        let realm = realm();
+        let attach = |connection, expiry| {
+            let realm = Arc::clone(&realm);
+            let client = Client { id: "c".into(), connection, ..Client::default() };
+            Box::pin(async move { realm.registry.attach(&realm, &client, false, expiry).await })
+        };
+        let Attached { seat, .. } = attach(1, 0).await.unwrap();
+        let (mut second, mut third) = (attach(2, 60), attach(3, 60));
+        assert!(futures_util::poll!(&mut second).is_pending(), "it waits for the first to let go");
+        assert!(futures_util::poll!(&mut third).is_pending(), "it waits for the session of the second");
+        drop(seat);
+        assert!(second.await.is_err());
+        let Attached { session, .. } = attach(4, 60).await.unwrap();
+        assert_eq!(third.await.err(), Some(NotAttached::TakenOver));
+        assert!(session.is_claimed_by(4));
     }
 }

@@ -241,9 +241,10 @@ impl Session {
         &self.seat
     }
 
-    /// The connection `claim` wants the session: the one that has it lets go when it is nudged.
-    pub(crate) fn claim(&self, claim: u64) {
-        self.claim.store(claim, Ordering::Release);
+    /// The connection `claim` wants the session: the one that has it lets go when it is nudged. `false`: a newer one wants
+    /// it, or has had it.
+    pub(crate) fn claim(&self, claim: u64) -> bool {
+        self.claim.fetch_max(claim, Ordering::AcqRel) <= claim
     }
 
     /// Whether no newer connection than `claim` has asked for the session.
