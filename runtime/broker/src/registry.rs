@@ -7,10 +7,13 @@ use std::sync::atomic::Ordering;
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use tidegate_event::{Client, SessionNumber};
+use tidegate_event::{Client, SessionNumber, SessionStore};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
+mod ended;
+
+use self::ended::Ended;
 use crate::pipeline::Unfinished;
 use crate::realm::Realm;
 use crate::session::{Seated, Session};
@@ -38,6 +41,8 @@ struct State {
     leaving: HashMap<ByteString, Handover, RandomState>,
     /// What ended connections hold, as long as they hold anything.
     unfinished: HashMap<ByteString, Arc<Unfinished>, RandomState>,
+    /// Client ids whose kept session has ended, which is not on disk yet.
+    ended: Ended,
 }
 
 /// The sessions of one tenant.
@@ -71,8 +76,6 @@ pub(crate) struct Attached {
     pub(crate) seat: Seated,
     /// Whether the session existed before (session present, MQTT 5 clause 3.2.2.1.1).
     pub(crate) resumed: bool,
-    /// Whether a session that outlived its connections ended for it.
-    pub(crate) replaced: bool,
     /// What the client's last connection has still to do.
     pub(crate) handover: Option<Handover>,
 }
@@ -182,6 +185,16 @@ impl Registry {
         self.0.lock().unfinished.get(client_id).map_or(0, |unfinished| unfinished.bytes())
     }
 
+    /// The kept session of `client_id` has ended, and `store` was told.
+    pub(crate) fn ended(&self, client_id: &ByteString, store: &dyn SessionStore) {
+        self.0.lock().ended.add(client_id, store);
+    }
+
+    /// Whether a crash might bring a session of `client_id` back that has ended: `store` has not written that yet.
+    pub(crate) fn may_come_back(&self, client_id: &str, store: &dyn SessionStore) -> bool {
+        self.0.lock().ended.contains(client_id, store)
+    }
+
     /// Follow it with [`Session::nudge`] of the one that there was: its lock is not waited for under this one.
     fn claim(&self, realm: &Realm, client: &Client, clean: bool, expiry: u32) -> Claim {
         let (client_id, connection, guard) = (&client.id, client.connection, &realm.broker.guard);
@@ -232,7 +245,6 @@ impl Registry {
         expiry: u32,
     ) -> Result<Attached, NotAttached> {
         loop {
-            let mut replaces = false;
             let (session, mut seat, resumed) = match self.claim(realm, client, clean, expiry) {
                 Claim::Foreign => return Err(NotAttached::Foreign),
                 Claim::TakenOver => return Err(NotAttached::TakenOver),
@@ -253,7 +265,6 @@ impl Registry {
                     if let Some(replaced) = replaced {
                         replaced.nudge();
                         let mut old = Arc::clone(replaced.seat()).lock_owned().await;
-                        replaces = replaced.is_durable();
                         realm.end_session(&replaced, &mut old);
                     }
                     (session, seat, false)
@@ -267,7 +278,7 @@ impl Registry {
                 return Err(NotAttached::TakenOver);
             }
             let handover = self.0.lock().leaving.remove(&client.id);
-            return Ok(Attached { session, seat, resumed, replaced: replaces, handover });
+            return Ok(Attached { session, seat, resumed, handover });
         }
     }
 }

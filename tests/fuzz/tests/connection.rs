@@ -31,12 +31,14 @@ enum Event {
     /// The broker lets go of it.
     Drops(usize),
     Passes(u64),
+    /// As that, but at once.
+    Leaps(u64),
     Crash {
         synced: bool,
     },
 }
 
-use Event::{Crash, Drops, Fails, Opens, Passes, Reads, Stalls, Writes};
+use Event::{Crash, Drops, Fails, Leaps, Opens, Passes, Reads, Stalls, Writes};
 
 /// What the judge says of `events`. A connection is opened when something happens on it.
 fn verdict(events: Vec<Event>) -> Result<(), String> {
@@ -61,6 +63,11 @@ fn verdict(events: Vec<Event>) -> Result<(), String> {
             Fails(connection) => judge.failed(open[&connection]),
             Drops(connection) => judge.dropped(open[&connection]),
             Passes(seconds) => clock::pass(Duration::from_secs(seconds)),
+            Leaps(seconds) => {
+                judge.leaps(Duration::from_secs(seconds));
+                clock::pass(Duration::from_secs(seconds));
+                continue;
+            }
             Crash { synced } => judge.crash(true, synced),
         }
         judge.look_at_clock();
@@ -332,6 +339,11 @@ fn sessions_that_are_lost_or_should_be() {
     bad("the session is lost", with(vec![Crash { synced: true }], false, 0));
     bad("a session that has ended is present", with(vec![Drops(0), Passes(110)], false, 1));
     bad("a clean start is given a session", with(vec![Drops(0)], true, 1));
+    // What CONNACK has said is on disk, whatever else a crash takes.
+    let made = vec![Reads(0, connect(b's', true, &EXPIRES)), Writes(0, connack(0)), Crash { synced: false }];
+    assert!(verdict(with(made, false, 0)).is_err_and(|fault| fault.contains("the session is lost")));
+    let replaced = [Reads(3, connect(b's', true, &[])), Writes(3, connack(0)), Crash { synced: false }];
+    bad("a session is present that nobody has made", with(replaced.into(), false, 1));
     let nobody = vec![Reads(2, connect(b'n', false, &EXPIRES)), Writes(2, connack(1))];
     bad("a session is present that nobody has made", nobody);
     let mut taken_over = again(false, 1);
@@ -358,6 +370,16 @@ fn sessions_whose_fate_is_not_known() {
         Passes(90),
         Writes(2, connack(1)),
     ]);
+    // That DISCONNECT has ended it may not be on disk.
+    for present in [0, 1] {
+        with(vec![
+            Reads(0, vec![0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0]),
+            Drops(0),
+            Crash { synced: false },
+            Reads(2, connect(b's', false, &EXPIRES)),
+            Writes(2, connack(present)),
+        ]);
+    }
     // The session of one that was not answered ends with it.
     with(vec![
         Reads(2, connect(b's', false, &[])),
@@ -380,6 +402,23 @@ fn connections_that_stay_open() {
     connect[11] = 2;
     let silent = vec![Reads(0, connect), Writes(0, connack(0)), Passes(7)];
     assert!(verdict(silent).is_err_and(|fault| fault.contains("the client is silent")));
+}
+
+/// What the broker wrote to a client in the moment to which time had leapt came before it looked at the client's clock, and
+/// may have excused it.
+#[test]
+fn a_client_that_is_written_to_right_after_a_leap_is_not_silent() {
+    let mut connect = connect(b's', true, &[]);
+    connect[11] = 2;
+    let written = |passes, then| {
+        let begin = [Reads(0, connect.clone()), Writes(0, connack(0)), Reads(0, subscribe(2))];
+        let rest = [passes, Writes(0, SUBACK.to_vec()), Passes(then)];
+        verdict(begin.into_iter().chain(rest).collect())
+    };
+    assert_eq!(written(Leaps(600), 5), Ok(()));
+    for later in [written(Leaps(600), 7), written(Passes(600), 0)] {
+        assert!(later.is_err_and(|fault| fault.contains("the client is silent")));
+    }
 }
 
 fn folder() -> PathBuf {

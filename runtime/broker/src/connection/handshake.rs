@@ -287,7 +287,7 @@ where
     if !matches!(attached, Err(NotAttached::Foreign)) {
         shared.reconnects.note(&client.tenant, &client.id);
     }
-    let Attached { session, mut seat, resumed, replaced, handover } = match attached {
+    let Attached { session, mut seat, resumed, handover } = match attached {
         Ok(attached) => attached,
         Err(NotAttached::TakenOver) => {
             shared.metrics.disconnected(DisconnectReason::TakenOver);
@@ -321,9 +321,9 @@ where
         session.opened(&realm, will.take());
         aside = session.put_will_aside(&realm);
     });
-    // CONNACK promises that the session is there, or that the one before is not, and that the will is known.
+    // CONNACK promises that the session is there, or that none is of those before, and that the will is known.
     if shared.keeps
-        && (resumed || replaced || session.is_durable())
+        && (resumed || session.is_durable() || realm.registry.may_come_back(&client.id, &*shared.store))
         && let Err(why) = recorded(shared).await
     {
         recorded_will.inspect(|will| realm.record(will.gone()));

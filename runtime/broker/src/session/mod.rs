@@ -295,10 +295,16 @@ impl Session {
         if !realm.broker.keeps || seconds == before || before == 0 {
             return;
         }
-        realm.record(match seconds {
-            0 => Change::Closed { session: self.number },
-            expiry => Change::ExpiryChanged { session: self.number, expiry },
-        });
+        match seconds {
+            0 => self.record_end(realm),
+            expiry => realm.record(Change::ExpiryChanged { session: self.number, expiry }),
+        }
+    }
+
+    /// The durable state is told that it has ended.
+    fn record_end(&self, realm: &Realm) {
+        realm.record(Change::Closed { session: self.number });
+        realm.registry.ended(&self.client_id, &*realm.broker.store);
     }
 
     /// A connection has it, or has made it: the durable state is told, if it is kept over the connection's end.
@@ -679,7 +685,7 @@ impl Session {
         realm.member_ended(self, seat, shared);
         *self.received.lock() = Received::default();
         if self.is_recorded(realm) {
-            realm.record(Change::Closed { session: self.number });
+            self.record_end(realm);
         }
         realm.broker.metrics.sessions.decrement(1.0);
         let absence = std::mem::take(&mut *self.absence.lock());

@@ -541,6 +541,48 @@ async fn connack_comes_when_the_end_of_a_kept_session_is_on_disk() {
     assert_eq!(journal.after_a_crash().sessions().len(), 0);
 }
 
+/// A session that had ended by DISCONNECT, or because its time was up, was back after a crash, although its client had been told
+/// meanwhile that it has none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_told_that_there_is_no_session_before_its_end_is_on_disk() {
+    let (at_once, later) = ([0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0], [0xe0, 7, 0, 5, 0x11, 0, 0, 0, 1]);
+    for (goodbye, keeps_failing) in [(at_once, false), (later, false), (at_once, true)] {
+        let journal = Journal::default();
+        let server = journalled(&journal).await;
+        let mut client = Client::connect(server.address, &Connect::v5("c").persistent()).await;
+        journal.slow();
+        client.send(&goodbye).await;
+        assert_eq!(client.closed().await, None);
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while server.broker.sessions() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .expect("the session ends");
+        // Whoever had none does not wait.
+        Client::connect(server.address, &Connect::v5("d")).await;
+        let (address, connect) = (server.address, Connect { clean: false, ..Connect::v5("c") });
+        let client = tokio::spawn(async move { Client::try_connect(address, &connect).await });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!client.is_finished());
+        assert_eq!(journal.after_a_crash().sessions(), ["c"]);
+        if keeps_failing {
+            journal.fail(true);
+            journal.abandon();
+            assert_eq!(client.await.unwrap().code, 0x88);
+            journal.fail(false);
+            let client = Client::connect(server.address, &Connect::v5("c")).await;
+            assert!(!client.present);
+        } else {
+            journal.sync();
+            let client = client.await.unwrap();
+            assert_eq!((client.code, client.present), (0, false));
+        }
+        assert_eq!(journal.after_a_crash().sessions().len(), 0);
+    }
+}
+
 /// A crash between the two brought both wills, or none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_will_of_a_connection_takes_the_place_of_the_last_one_at_once() {

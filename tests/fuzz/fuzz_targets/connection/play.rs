@@ -220,7 +220,10 @@ impl Play {
         // Who has just come has not looked at the clock yet.
         self.settle()?;
         for _ in 0..LEAPS {
-            self.life().runtime.block_on(tokio::time::advance(time / LEAPS));
+            self.life().runtime.block_on(async {
+                self.judge.lock().leaps(time / LEAPS);
+                tokio::time::advance(time / LEAPS).await;
+            });
             self.settle()?;
         }
         Ok(())

@@ -130,7 +130,6 @@ impl Judge {
                 session.current = Some(connection);
                 session.was_small |= self.connections[connection].max_packet < u32::MAX as usize;
                 session.gone = None;
-                session.was_changed |= session.expiry != (expiry, expiry);
                 session.expiry = (expiry, expiry);
                 session.is_known &= is_clear;
                 before

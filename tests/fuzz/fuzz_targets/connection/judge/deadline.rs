@@ -35,7 +35,10 @@ impl Judge {
             // `[MQTT-3.1.2-22]`. A packet on its way gives time, in this broker up to sixteen times as much.
             let limit = Duration::from_millis(u64::from(this.keep_alive) * 1_500);
             let limit = if this.input.is_empty() { limit } else { limit * 17 };
-            if this.phase == Phase::Connected && this.keep_alive > 0 && now > this.heard + limit + PATIENCE {
+            // A client that takes data while nothing is read from it is alive, and after a leap it may have been given some
+            // before its clock was looked at.
+            let alive = this.heard.max(this.leapt);
+            if this.phase == Phase::Connected && this.keep_alive > 0 && now > alive + limit + PATIENCE {
                 self.fault(connection, "still open though the client is silent");
             }
         }

@@ -71,6 +71,8 @@ struct Connection {
     heard: Duration,
     /// When the broker has read or written anything.
     active: Duration,
+    /// When it was last written to in the moment to which time had leapt.
+    leapt: Duration,
     /// Why the broker has to close it, and since when.
     must_close: Option<(String, Duration)>,
     /// The client has done something that is an error, or may be one: the broker may close.
@@ -144,6 +146,8 @@ pub struct Judge {
     /// Packets seen so far: the order in which things happened.
     count: u64,
     is_stopping: bool,
+    /// The moment to which time has leapt last.
+    leap: Duration,
     /// A client has done something that is not understood: what sessions there are and what was published is not known any
     /// more.
     is_lost: bool,
@@ -162,6 +166,7 @@ impl Judge {
             messages: Messages::default(),
             count: 0,
             is_stopping: false,
+            leap: Duration::ZERO,
             is_lost: false,
             faults: Vec::new(),
         }
@@ -209,6 +214,7 @@ impl Judge {
             asked: now,
             heard: now,
             active: now,
+            leapt: now,
             must_close: None,
             is_excused: false,
             is_deaf: false,
@@ -293,8 +299,12 @@ impl Judge {
 
     /// The broker has written `bytes`.
     pub fn said(&mut self, connection: usize, bytes: &[u8]) {
+        let leap = self.leap;
         let this = &mut self.connections[connection];
         this.active = clock::passed();
+        if this.active == leap {
+            this.leapt = leap;
+        }
         this.output.extend_from_slice(bytes);
         loop {
             let this = &mut self.connections[connection];
@@ -350,6 +360,11 @@ impl Judge {
         }
     }
 
+    /// Time leaps from now on by `time`: what was to be done meanwhile is all done at its end, in any order.
+    pub fn leaps(&mut self, time: Duration) {
+        self.leap = clock::passed() + time;
+    }
+
     /// The broker is told to stop: it may close every connection.
     pub fn stop(&mut self) {
         self.is_stopping = true;
@@ -368,12 +383,12 @@ impl Judge {
             self.asked.clear();
             return;
         }
-        // A session that ends with its connection is not recorded; but that the one before it ended may not be on disk.
+        // A session that ends with its connection is not recorded, and CONNACK waits until the end of the one before it is.
         let sessions = &mut self.sessions;
         self.by_client.retain(|_, session| {
             let session = &mut sessions[*session];
             session.crash(synced, now);
-            session.expiry.1 > 0 || !synced || !session.is_known
+            session.expiry.1 > 0 || !session.is_known
         });
     }
 

@@ -68,15 +68,11 @@ pub struct Session {
     pub delivered: HashMap<usize, u32>,
     /// The newest message by publisher, topic and QoS.
     pub newest: HashMap<(String, String, u8, u8), u64>,
-    /// Something was promised that is recorded behind the session.
-    pub is_durable: bool,
     /// The client has acknowledged what the broker may not have sent: what is in flight is not known any more.
     pub is_wild: bool,
     pub has_crashed: bool,
     /// A connection of it took small packets only: what was larger counts as sent (`[MQTT-3.1.2-25]`), and its packet id is free.
     pub was_small: bool,
-    /// Its expiry is another than it was on an earlier connection.
-    pub was_changed: bool,
 }
 
 impl Session {
@@ -91,11 +87,9 @@ impl Session {
             received: HashMap::new(),
             delivered: HashMap::new(),
             newest: HashMap::new(),
-            is_durable: false,
             is_wild: false,
             has_crashed: false,
             was_small: false,
-            was_changed: false,
         }
     }
 
@@ -150,7 +144,6 @@ impl Session {
                 filter.ended = Some(count);
             }
         }
-        self.is_durable |= granted;
     }
 
     /// UNSUBACK was written.
@@ -173,11 +166,8 @@ impl Session {
 
     /// The broker has crashed; `synced`: nothing that it had recorded was lost.
     pub fn crash(&mut self, synced: bool, now: Duration) {
-        // What is not on disk is undone: that it was made, that it expires earlier, that the one before it has ended.
-        if !synced && (!self.is_durable || self.was_changed || self.expiry.1 == 0) {
-            self.is_known = false;
-        }
-        self.was_changed &= !synced;
+        // What CONNACK has promised is on disk: that it was made, when it expires, that the one before it has ended. Only what
+        // DISCONNECT has changed may be undone.
         let first = self.gone.map_or(now, |(first, _)| first);
         let last = if synced { self.gone.map_or(now, |(_, last)| last) } else { now };
         self.gone = Some((first, last));
