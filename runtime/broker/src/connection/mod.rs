@@ -74,8 +74,11 @@ const PACKETS_PER_SLICE: usize = 64;
 const TURNS: usize = 16;
 /// Time after which they get it after the turn that goes on.
 const SLICE: Duration = Duration::from_millis(1);
-/// Packets decoded in one turn, so that no turn is long: what is read at once may be thousands.
-const PACKETS_PER_TURN: usize = 64;
+/// Packets decoded in one turn, so that no turn is long: what is read at once may be thousands. A window that a client sends
+/// at once should fit: whatever answers it is then one write.
+const PACKETS_PER_TURN: usize = 256;
+/// The same, when each may have handlers that are done at once.
+const HANDLED_PER_TURN: usize = 64;
 /// The same, of topic filters: one packet may have a thousand.
 const FILTERS_PER_TURN: usize = 250;
 /// How long the rest of a large packet waits, at least, while others have too much waiting.
@@ -471,9 +474,10 @@ where
         self.clock = None;
         self.has_more = false;
         self.pipeline.fanout.begin_turn();
+        let most = if self.pipeline.has_handlers() { HANDLED_PER_TURN } else { PACKETS_PER_TURN };
         while self.may_read() {
             let is_enough = self.pipeline.fanout.is_enough();
-            if taken == PACKETS_PER_TURN || filters >= FILTERS_PER_TURN || is_enough {
+            if taken == most || filters >= FILTERS_PER_TURN || is_enough {
                 self.has_more = true;
                 break;
             }

@@ -45,3 +45,4 @@ mod subscribing;
 mod tls;
 mod websocket;
 mod wills;
+mod writes;
