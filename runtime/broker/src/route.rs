@@ -44,7 +44,7 @@ const MANY: usize = 32;
 /// Changes of subscriptions after which a publisher that does not rest looks what of that does not hold any more.
 const CHANGES: u64 = 1_000;
 /// Deliveries in one turn of a publisher, after which others have theirs.
-const DELIVERIES: usize = 8_192;
+const DELIVERIES: u32 = 8_192;
 /// Subscribers that are woken at once, at most.
 const WOKEN: usize = 256;
 /// Memory of the subscribers of such topics, of one tenant, bytes.
@@ -286,7 +286,7 @@ pub(crate) struct Fanout {
     /// The filter of the group whose members are asked.
     pub(crate) shared: Option<ByteString>,
     /// How many deliveries were begun since [`Fanout::begin_turn`].
-    begun: usize,
+    begun: u32,
     /// Whether anybody was woken since [`Fanout::has_woken`].
     woken: bool,
 }
@@ -391,7 +391,8 @@ impl Realm {
             fanout.detached = None;
             return;
         }
-        fanout.begun += routes.direct.len() + routes.groups.len();
+        let begun = u32::try_from(routes.direct.len() + routes.groups.len()).unwrap_or(u32::MAX);
+        fanout.begun = fanout.begun.saturating_add(begun);
         if self.gathers(message, routes, fanout) {
             return;
         }

@@ -54,7 +54,7 @@ pub(super) struct Deliveries {
     pub(super) running: Option<Running>,
     pub(super) acked: VecDeque<Acked>,
     /// Greatest number of unacknowledged deliveries.
-    window: usize,
+    window: u16,
     /// Greatest packet the client takes, bytes.
     max_packet: usize,
     /// Stored and live messages take turns.
@@ -73,7 +73,7 @@ impl Deliveries {
             parked: VecDeque::new(),
             running: None,
             acked: VecDeque::new(),
-            window: usize::from(config.max_inflight.max(1).min(asked)),
+            window: config.max_inflight.max(1).min(asked),
             max_packet: usize::try_from(most).unwrap_or(usize::MAX),
             feeds_turn: false,
             deliver_bound: false,
@@ -238,7 +238,7 @@ where
             // What the client has acknowledged again may not be durable yet.
             return false;
         }
-        match self.seat.inflight.next_resend(self.deliveries.window) {
+        match self.seat.inflight.next_resend(self.deliveries.window.into()) {
             None => return false,
             Some(Resend::Publish(packet_id, delivery)) => {
                 let packet = codec::Delivery {
@@ -283,7 +283,8 @@ where
     /// Whether one more QoS 1 or 2 message may be in flight.
     pub(super) fn has_window(&self) -> bool {
         let inflight = &self.seat.inflight;
-        inflight.has_room(self.deliveries.window) && inflight.bytes() < self.shared.config.max_queued_bytes
+        inflight.has_room(self.deliveries.window.into())
+            && inflight.bytes() < self.shared.config.max_queued_bytes
     }
 
     /// The next delivery that may be sent now: stored and live ones take turns.
