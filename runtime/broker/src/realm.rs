@@ -7,7 +7,7 @@ use tidegate_event::{Change, Message, Shown, Tenant, now_ms};
 use tokio::sync::mpsc;
 
 use crate::broker::Shared;
-use crate::registry::Registry;
+use crate::registry::{Ended, Registry};
 use crate::retained::Retained;
 use crate::route::SharedRoutes;
 use crate::session::{LateWill, RecordedWill, Seat, Session};
@@ -31,6 +31,7 @@ pub(crate) struct Realm {
     pub(crate) tenant: Tenant,
     pub(crate) broker: Arc<Shared>,
     pub(crate) registry: Registry,
+    pub(crate) ended: Arc<Ended>,
     pub(crate) tree: TopicTree,
     pub(crate) shared_routes: SharedRoutes,
     pub(crate) retained: Retained,
@@ -45,6 +46,7 @@ impl Realm {
             tenant,
             broker,
             registry: Registry::default(),
+            ended: Arc::default(),
             tree: TopicTree::default(),
             shared_routes: SharedRoutes::default(),
             retained: Retained::default(),

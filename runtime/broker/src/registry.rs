@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use tidegate_event::{Client, SessionNumber, SessionStore};
+use tidegate_event::{Client, SessionNumber};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 mod ended;
 
-use self::ended::Ended;
+pub(crate) use self::ended::Ended;
 use crate::pipeline::Unfinished;
 use crate::realm::Realm;
 use crate::session::{Seated, Session};
@@ -41,8 +41,6 @@ struct State {
     leaving: HashMap<ByteString, Handover, RandomState>,
     /// What ended connections hold, as long as they hold anything.
     unfinished: HashMap<ByteString, Arc<Unfinished>, RandomState>,
-    /// Client ids whose kept session has ended, which is not on disk yet.
-    ended: Ended,
 }
 
 /// The sessions of one tenant.
@@ -183,16 +181,6 @@ impl Registry {
     /// How much the ended connections of `client_id` still hold, bytes.
     pub(crate) fn unfinished(&self, client_id: &str) -> usize {
         self.0.lock().unfinished.get(client_id).map_or(0, |unfinished| unfinished.bytes())
-    }
-
-    /// The kept session of `client_id` has ended, and `store` was told.
-    pub(crate) fn ended(&self, client_id: &ByteString, store: &dyn SessionStore) {
-        self.0.lock().ended.add(client_id, store);
-    }
-
-    /// Whether a crash might bring a session of `client_id` back that has ended: `store` has not written that yet.
-    pub(crate) fn may_come_back(&self, client_id: &str, store: &dyn SessionStore) -> bool {
-        self.0.lock().ended.contains(client_id, store)
     }
 
     /// Follow it with [`Session::nudge`] of the one that there was: its lock is not waited for under this one.

@@ -362,6 +362,18 @@ fn sessions_whose_fate_is_not_known() {
         Writes(2, vec![0x20, 2, 0, 0]),
         Writes(2, b"\x34\x06\0\x01a\0\x01x".to_vec()),
     ]);
+    // Nor for one that a client has made which had gone when CONNACK was to be written.
+    good(vec![
+        Reads(0, connect(b's', false, &EXPIRES)),
+        Reads(0, subscribe(2)),
+        Drops(0),
+        Reads(1, connect(b'p', true, &[])),
+        Writes(1, connack(0)),
+        Reads(1, publish(0x30, 0, "x")),
+        Reads(2, framed(0x10, b"\0\x06MQIsdp\x03\0\0\0\0\x01s")),
+        Writes(2, vec![0x20, 2, 0, 0]),
+        Writes(2, b"\x30\x04\0\x01ax".to_vec()),
+    ]);
     // Its CONNECT came in time, but CONNACK had to wait.
     with(vec![
         Drops(0),

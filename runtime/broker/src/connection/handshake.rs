@@ -323,7 +323,7 @@ where
     });
     // CONNACK promises that the session is there, or that none is of those before, and that the will is known.
     if shared.keeps
-        && (resumed || session.is_durable() || realm.registry.may_come_back(&client.id, &*shared.store))
+        && (resumed || session.is_durable() || realm.ended.contains(&client.id))
         && let Err(why) = recorded(shared).await
     {
         recorded_will.inspect(|will| realm.record(will.gone()));

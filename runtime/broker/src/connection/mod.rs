@@ -68,7 +68,7 @@ const UNFLUSHED: usize = crate::listener::TLS_BUFFER;
 /// Room made in the input buffer before a read, at least and at most; between them it follows the traffic.
 const READ_LEAST: usize = 4 * 1024;
 const READ_MOST: usize = 64 * 1024;
-/// Packets decoded between rests when subscribers are crowded.
+/// Packets decoded between rests when subscribers are crowded, and in one turn when each may have handlers that are done at once.
 const PACKETS_PER_SLICE: usize = 64;
 /// Turns before other tasks get the processor.
 const TURNS: usize = 16;
@@ -77,9 +77,7 @@ const SLICE: Duration = Duration::from_millis(1);
 /// Packets decoded in one turn, so that no turn is long: what is read at once may be thousands. A window that a client sends
 /// at once should fit: whatever answers it is then one write.
 const PACKETS_PER_TURN: usize = 256;
-/// The same, when each may have handlers that are done at once.
-const HANDLED_PER_TURN: usize = 64;
-/// The same, of topic filters: one packet may have a thousand.
+/// Topic filters in one turn: one packet may have a thousand.
 const FILTERS_PER_TURN: usize = 250;
 /// How long the rest of a large packet waits, at least, while others have too much waiting.
 const HELD_UP: Duration = Duration::from_millis(50);
@@ -282,7 +280,7 @@ where
         let started = Instant::now();
         self.pause.busy(started.into());
         for _ in 0..TURNS {
-            let turn = self.turn(cx);
+            let turn = self.turn(cx, started);
             self.pipeline.flush();
             match turn {
                 // Handlers that are done at once (a circuit that is open) make a flood long: others have their turn.
@@ -306,8 +304,8 @@ where
         Poll::Pending
     }
 
-    /// Does once what every part can do now.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
+    /// Does once what every part can do now, in a poll that was `started` then.
+    fn turn(&mut self, cx: &mut Context<'_>, started: Instant) -> Result<Turn, End> {
         self.check_claims()?;
         self.refresh_hooks();
         let mut moved = self.poll_commands()?;
@@ -316,7 +314,7 @@ where
         }
         moved |= self.pause.poll(cx, self.shared.queue_limits());
         moved |= self.rate.as_mut().is_some_and(|rate| rate.poll(cx));
-        moved |= self.poll_read(cx)?;
+        moved |= self.poll_read(cx, started)?;
         moved |= self.poll_pipeline(cx)?;
         moved |= self.poll_feeds(cx);
         moved |= self.poll_deliveries(cx);
@@ -406,8 +404,8 @@ where
     }
 
     /// Reads and decodes what can be now, and tells what is kept of it.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let moved = self.read(cx)?;
+    fn poll_read(&mut self, cx: &mut Context<'_>, started: Instant) -> Result<bool, End> {
+        let moved = self.read(cx, started)?;
         // A client that takes no answers is not read from for a reason of its own.
         let waits = !self.has_more && (!self.read_blocked || !self.takes_output(OUTPUT_FULL));
         self.count.waits_for_the_rest(if waits { self.input.len() } else { 0 });
@@ -415,8 +413,8 @@ where
         Ok(moved)
     }
 
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let mut moved = self.decode()?;
+    fn read(&mut self, cx: &mut Context<'_>, started: Instant) -> Result<bool, End> {
+        let mut moved = self.decode(started)?;
         self.read_blocked = !self.may_read();
         // What is there comes before what can be read: the input must not grow faster than it is taken.
         if self.read_blocked || self.has_more || self.pipeline.fanout.crowded.is_some() {
@@ -448,7 +446,7 @@ where
                 } else if bytes < self.read_size / 4 {
                     self.read_size = (self.read_size / 2).max(READ_LEAST);
                 }
-                self.decode()?;
+                self.decode(started)?;
                 moved = true;
             }
             Poll::Ready(Err(error)) => {
@@ -468,16 +466,22 @@ where
         }
     }
 
-    /// Takes the packets that are whole, as many as may be taken now.
-    fn decode(&mut self) -> Result<bool, End> {
+    /// Takes the packets that are whole, as many as may be taken now, in a poll that was `started` then.
+    fn decode(&mut self, started: Instant) -> Result<bool, End> {
         let (mut taken, mut filters) = (0, 0);
         self.clock = None;
         self.has_more = false;
         self.pipeline.fanout.begin_turn();
-        let most = if self.pipeline.has_handlers() { HANDLED_PER_TURN } else { PACKETS_PER_TURN };
+        let most = match self.pipeline.has_handlers() {
+            true => PACKETS_PER_SLICE,
+            // Subscribers are woken after the turn: it brings them no more than a part of a queue.
+            false => PACKETS_PER_TURN.min(self.shared.config.max_queued / 4).max(PACKETS_PER_SLICE),
+        };
         while self.may_read() {
             let is_enough = self.pipeline.fanout.is_enough();
-            if taken == most || filters >= FILTERS_PER_TURN || is_enough {
+            // One PUBLISH may take long to find a few of many subscribers.
+            let is_late = || taken > 0 && taken % PACKETS_PER_SLICE == 0 && started.elapsed() > SLICE;
+            if taken == most || filters >= FILTERS_PER_TURN || is_enough || is_late() {
                 self.has_more = true;
                 break;
             }

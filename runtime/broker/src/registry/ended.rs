@@ -2,85 +2,113 @@
 //! told before that there is none.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
-use futures_util::FutureExt as _;
-use tidegate_event::{AckJoin, SessionStore};
+use parking_lot::Mutex;
 
-/// Entries from which on those that are on disk are looked for.
-const MANY: usize = 64;
+use crate::broker::Shared;
 
-/// The client ids of one tenant, each with what is ready when the last end of its session is on disk.
+/// How long the store is left alone: it writes what nobody waits for in a fraction of that, and hurries for whoever asks.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 #[derive(Default)]
-pub(super) struct Ended {
-    ends: HashMap<ByteString, AckJoin, RandomState>,
-    /// As many as were left when it was last looked.
-    left: usize,
+struct State {
+    /// Each with the number of its last end.
+    ends: HashMap<ByteString, u64, RandomState>,
+    /// Ends so far.
+    last: u64,
+    /// A task takes out what is on disk.
+    is_watched: bool,
 }
+
+/// The client ids of one tenant.
+#[derive(Default)]
+pub(crate) struct Ended(Mutex<State>);
 
 impl Ended {
-    /// The session of `client_id` has ended, and `store` was told.
-    pub(super) fn add(&mut self, client_id: &ByteString, store: &dyn SessionStore) {
-        // Each is looked at about once: there are twice as many as the last time.
-        if self.ends.len() >= MANY.max(self.left * 2) {
-            self.ends.retain(|_, written| !is_written(written, store));
-            self.left = self.ends.len();
+    /// The session of `client_id` has ended, and the store of `broker` was told.
+    pub(crate) fn add(self: &Arc<Self>, client_id: &ByteString, broker: &Arc<Shared>) {
+        let mut state = self.0.lock();
+        state.last += 1;
+        let number = state.last;
+        state.ends.insert(client_id.clone(), number);
+        let was_watched = std::mem::replace(&mut state.is_watched, true);
+        drop(state);
+        if !was_watched {
+            broker.tasks.spawn(Arc::clone(self).watch(Arc::clone(broker)));
         }
-        self.ends.insert(client_id.clone(), store.durable());
     }
 
-    /// Whether that of `client_id` is not on disk yet.
-    pub(super) fn contains(&mut self, client_id: &str, store: &dyn SessionStore) -> bool {
-        let Some(written) = self.ends.get_mut(client_id) else { return false };
-        let is_gone = is_written(written, store);
-        if is_gone {
-            self.ends.remove(client_id);
-        }
-        !is_gone
+    /// Whether that of `client_id` may not be on disk yet.
+    pub(crate) fn contains(&self, client_id: &str) -> bool {
+        self.0.lock().ends.contains_key(client_id)
     }
-}
 
-/// Whether it is on disk. What could not be written in time is asked for anew: it is written when that is possible again.
-fn is_written(written: &mut AckJoin, store: &dyn SessionStore) -> bool {
-    match written.now_or_never() {
-        Some(Ok(())) => true,
-        Some(Err(_)) => {
-            *written = store.durable();
-            false
+    /// Takes out what is on disk, until nothing is left.
+    async fn watch(self: Arc<Self>, broker: Arc<Shared>) {
+        let written = async {
+            loop {
+                tokio::time::sleep(PATIENCE).await;
+                let last = self.0.lock().last;
+                // What could not be written in time is written when that is possible again.
+                if broker.store.durable().await.is_ok() && self.written(last) {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            () = written => {}
+            () = broker.stopping.cancelled() => {}
         }
-        None => false,
+    }
+
+    /// All up to the end with the number `last` are on disk. Gives whether nothing is left.
+    fn written(&self, last: u64) -> bool {
+        let mut state = self.0.lock();
+        state.ends.retain(|_, number| *number > last);
+        state.is_watched = !state.ends.is_empty();
+        if !state.is_watched {
+            state.ends = HashMap::default();
+        }
+        !state.is_watched
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tidegate_event::VolatileStore;
-
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    #[test]
-    fn what_is_on_disk_does_not_stay() {
-        let mut ended = Ended::default();
-        for number in 0..10_000 {
-            ended.add(&format!("{number}").into(), &VolatileStore);
-            assert!(ended.ends.len() <= MANY);
+    #[tokio::test(start_paused = true)]
+    async fn what_is_on_disk_does_not_stay() {
+        let realm = crate::realm::test_realm(crate::BrokerConfig::default());
+        let ended = Arc::new(Ended::default());
+        for round in 0..3 {
+            for number in 0..1_000 {
+                ended.add(&format!("{number}").into(), &realm.broker);
+            }
+            assert!(ended.contains("7"));
+            assert_eq!(realm.broker.tasks.len(), 1, "one task waits for all");
+            tokio::time::sleep(PATIENCE * 2).await;
+            assert!(!ended.contains("7"), "round {round}");
+            assert_eq!((ended.0.lock().ends.capacity(), realm.broker.tasks.len()), (0, 0));
         }
-        assert!(!ended.contains("9999", &VolatileStore));
-        assert!(!ended.ends.contains_key("9999"));
     }
 
     #[test]
-    fn what_waits_for_the_disk_is_not_looked_at_again_and_again() {
-        let (mut ended, disk) = (Ended::default(), AckJoin::new());
-        let part = disk.part();
-        for number in 0..1_000 {
-            ended.ends.insert(format!("{number}").into(), disk.clone());
-        }
-        ended.add(&"new".into(), &VolatileStore);
-        assert_eq!((ended.ends.len(), ended.left), (1_001, 1_000));
-        assert!(ended.contains("7", &VolatileStore));
-        part.done();
-        assert!(!ended.contains("7", &VolatileStore));
+    fn who_has_ended_again_stays() {
+        let ended = Ended::default();
+        *ended.0.lock() = State {
+            ends: [("a".into(), 3), ("b".into(), 2)].into_iter().collect(),
+            last: 3,
+            is_watched: true,
+        };
+        assert!(!ended.written(2));
+        assert!(ended.contains("a") && !ended.contains("b") && ended.0.lock().is_watched);
+        assert!(ended.written(3));
+        assert!(!ended.contains("a") && !ended.0.lock().is_watched);
     }
 }

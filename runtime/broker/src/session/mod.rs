@@ -304,7 +304,7 @@ impl Session {
     /// The durable state is told that it has ended.
     fn record_end(&self, realm: &Realm) {
         realm.record(Change::Closed { session: self.number });
-        realm.registry.ended(&self.client_id, &*realm.broker.store);
+        realm.ended.add(&self.client_id, &realm.broker);
     }
 
     /// A connection has it, or has made it: the durable state is told, if it is kept over the connection's end.

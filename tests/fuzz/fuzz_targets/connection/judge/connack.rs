@@ -84,6 +84,10 @@ impl Judge {
         }
         let this = &self.connections[connection];
         let (before, asked) = (self.by_client.get(&this.client_id).copied(), this.asked);
+        // Whoever has asked before and was not answered may have made one all the same.
+        if !clean && self.asked.get(&this.client_id).is_some_and(|others| !others.is_empty()) {
+            return true;
+        }
         let Some(session) = before.filter(|_| !clean).map(|before| &mut self.sessions[before]) else {
             return false;
         };
