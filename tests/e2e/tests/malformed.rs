@@ -232,8 +232,9 @@ fn topics_and_properties_that_stopped_other_brokers() {
         four.subscribe(filter, 2);
         five.subscribe(filter, 2);
     }
-    // A first character of several bytes; a version 5 message with properties to a version 3.1.1 subscriber.
-    assert_eq!(five.publish_with("é/x", "1", 2, false, &[("é", "ü")]), 0);
+    // A first character of several bytes; a version 5 message with properties to a version 3.1.1 subscriber. Not at QoS 2: a
+    // client hands such a message out at PUBREL, after QoS 1 messages that came later.
+    assert_eq!(five.publish_with("é/x", "1", 1, false, &[("é", "ü")]), 0);
     assert_eq!(four.publish("漢/字", "2", 1), 0);
     for client in [&mut four, &mut five] {
         client.publish("end", "end", 1);
